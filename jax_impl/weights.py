@@ -1,0 +1,43 @@
+"""Reads and writes a Flax SASRec's weights in the format shared with the PyTorch model."""
+
+from __future__ import annotations
+
+import os
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from .sasrec import SASRec
+from .weights_file import read_weights, write_weights
+
+# Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
+_LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
+
+
+def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+    """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
+    tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
+    write_weights(path, model.config, tensors)
+
+
+def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
+    parameters = _parameters(model)
+    shapes = {name: param.shape[::-1] if kernel else param.shape for name, param, kernel in parameters}
+    tensors = read_weights(path, model.config, shapes)
+    for name, param, kernel in parameters:
+        param[...] = jnp.asarray(_transposed(tensors[name], kernel))
+
+
+def _parameters(model: SASRec) -> list[tuple[str, nnx.Param, bool]]:
+    """The model's parameters as (name in the file, variable, whether it is a dense layer's kernel)."""
+    parameters = []
+    for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        *parents, leaf = map(str, path)
+        parameters.append((".".join([*parents, _LEAF_NAMES.get(leaf, leaf)]), param, leaf == "kernel"))
+    return parameters
+
+
+def _transposed(array: np.ndarray, kernel: bool) -> np.ndarray:
+    return array.T if kernel else array

@@ -1,0 +1,128 @@
+"""Checks of the loss's arguments that need only shapes and dtypes, shared by torch and JAX."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import ArgumentTypeError, ArgumentValueError
+from .samplers import AllItems, UniformNegatives, as_index
+
+FLOATS = ("float32", "float16", "bfloat16")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+REDUCTIONS = ("none", "mean", "sum")
+IMPLS = ("auto", "triton", "reference")
+MAX_ITEMS = 2**30  # positions of the item permutation are int32 with room for its padding
+MAX_ROWS = 2**30
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an array argument looks like; ``device`` None where the framework has not placed it yet."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    device: str | None = None
+
+
+def _shape(argument: str, spec: Spec, expected: tuple[int, ...], meaning: str) -> None:
+    if spec.shape != expected:
+        raise ArgumentValueError(argument, f"shape {expected}, {meaning}", spec.shape)
+
+
+def _dtype(argument: str, spec: Spec, allowed: tuple[str, ...]) -> None:
+    if spec.dtype not in allowed:
+        raise ArgumentTypeError(argument, f"dtype {' or '.join(allowed)}", spec.dtype)
+
+
+def check_arrays(
+    input: Spec, linear_weight: Spec, target: Spec, ids: Spec | None, linear_bias: Spec | None, sample_weight: Spec | None
+) -> None:
+    """Shapes, dtypes and devices; raises ArgumentTypeError or ArgumentValueError naming the argument."""
+    _dtype("input", input, FLOATS)
+    _dtype("linear_weight", linear_weight, FLOATS)
+    _dtype("target", target, INTEGERS)
+    if not input.shape:
+        raise ArgumentValueError("input", "shape (..., D)", input.shape)
+    if len(linear_weight.shape) != 2:
+        raise ArgumentValueError("linear_weight", "shape (V, D)", linear_weight.shape)
+    rows, dim = input.shape[:-1], input.shape[-1]
+    items, weight_dim = linear_weight.shape
+    if dim != weight_dim:
+        raise ArgumentValueError("linear_weight", f"shape (V, {dim}) for input of shape {input.shape}", linear_weight.shape)
+    if dim == 0 or not 1 <= items <= MAX_ITEMS:
+        raise ArgumentValueError("linear_weight", f"1 to {MAX_ITEMS} items of width 1 or more", linear_weight.shape)
+    if {input.dtype, linear_weight.dtype} == {"float16", "bfloat16"}:
+        raise ArgumentTypeError("linear_weight", f"dtype {input.dtype} or float32 beside {input.dtype} input", linear_weight.dtype)
+    if math.prod(rows) > MAX_ROWS:
+        raise ArgumentValueError("input", f"at most {MAX_ROWS} rows", math.prod(rows))
+    _shape("target", target, rows, "that of input without its last axis")
+    if ids is not None:
+        _dtype("negatives", ids, INTEGERS)
+        if len(ids.shape) != 1 and ids.shape[:-1] != rows:
+            raise ArgumentValueError("negatives", f"shape (K,) or {(*rows, 'K')}", ids.shape)
+        if ids.shape[-1] == 0:
+            raise ArgumentValueError("negatives", "at least one id a row", ids.shape)
+        if math.prod(ids.shape) >= 2**31:
+            raise ArgumentValueError("negatives", "fewer than 2^31 ids; a sampler has no such limit", math.prod(ids.shape))
+    if linear_bias is not None:
+        _dtype("linear_bias", linear_bias, FLOATS)
+        _shape("linear_bias", linear_bias, (items,), "one for each item")
+    if sample_weight is not None:
+        _dtype("sample_weight", sample_weight, FLOATS)
+        _shape("sample_weight", sample_weight, rows, "that of target")
+    others = {
+        "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
+        "sample_weight": sample_weight,
+    }  # fmt: skip
+    for argument, spec in others.items():
+        if spec is not None and spec.device != input.device:
+            raise ArgumentValueError(argument, f"device {input.device}, that of input", spec.device)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The loss's checked static options."""
+
+    ignore_index: int
+    reduction: str
+    softcap: float | None
+    remove_accidental_hits: bool
+    return_lse: bool
+    impl: str
+
+    def __post_init__(self) -> None:
+        as_index("ignore_index", self.ignore_index)
+        if self.reduction not in REDUCTIONS:
+            raise ArgumentValueError("reduction", " or ".join(REDUCTIONS), repr(self.reduction))
+        if self.impl not in IMPLS:
+            raise ArgumentValueError("impl", " or ".join(IMPLS), repr(self.impl))
+        for argument in ("remove_accidental_hits", "return_lse"):
+            if not isinstance(getattr(self, argument), bool):
+                raise ArgumentTypeError(argument, "a bool", type(getattr(self, argument)).__name__)
+        if self.softcap is not None:
+            object.__setattr__(self, "softcap", as_positive("softcap", self.softcap))
+
+
+def as_positive(argument: str, value: object) -> float:
+    """``value`` as a finite positive float."""
+    number = as_number(argument, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ArgumentValueError(argument, "a finite number above 0", value)
+    return number
+
+
+def as_number(argument: str, value: object) -> float:
+    """``value`` as a float; bool and anything but a real number raise ArgumentTypeError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(argument, "a number", type(value).__name__)
+    return float(value)
+
+
+def is_sampler(negatives: object) -> bool:
+    return isinstance(negatives, (UniformNegatives, AllItems))
+
+
+def draws_at_random(negatives: object, num_items: int) -> bool:
+    """Whether a seed matters: not for every item, nor for explicit ids."""
+    return isinstance(negatives, UniformNegatives) and negatives.num_negatives < num_items

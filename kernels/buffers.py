@@ -1,0 +1,95 @@
+"""Every buffer a call writes, named, with its shape: the one description that torch and JAX both allocate from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
+from .problem import POSITIVE_CHUNK, Dtype, Problem, ceil_div
+
+TABLE_BLOCK = 1024  # elements a table program handles
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Name, shape and dtype of an array."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def half_rounds(domain_size: int) -> int:
+    return MAX_HALF_ROUNDS if domain_size < SMALL_DOMAIN else MAX_HALF_ROUNDS // 2
+
+
+def table_sizes(problem: Problem) -> dict[str, int]:
+    """The parts of the int32 table buffer, in order.
+
+    rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows; positive_key: what rows
+    are sorted by for the item gradient (the target's position); items: position -> item; group_blocks: (group, slot) -> block;
+    block_groups: (block, round) -> 2 group + [last slot], or -1; the rest: keys of the permutations' rounds.
+    """
+    p = problem
+    grouped = p.has_groups
+    return {
+        "rows": p.num_rows,
+        "count": 1,
+        "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
+        "positive_key": p.num_rows,
+        "items": p.num_items if grouped else 0,
+        "group_blocks": p.num_groups * p.slots if p.has_blocks else 0,
+        "block_groups": p.grouped.num_blocks * p.block_rounds if p.has_blocks else 0,
+        "item_keys": p.item_rounds * half_rounds(p.num_items),
+        "block_keys": p.block_rounds * half_rounds(p.grouped.num_blocks) if p.has_blocks else 0,
+        "row_keys": MAX_HALF_ROUNDS if grouped and p.grouped.shuffle_rows else 0,
+    }
+
+
+def table_buffer(problem: Problem) -> Buffer:
+    return Buffer("tables", (sum(table_sizes(problem).values()),), "int32")
+
+
+def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
+    """loss, lse and shift of each row, the negatives' average (N, D), and the partial sums of split rows."""
+    n, dim, splits = problem.num_rows, problem.dim, problem.forward_splits
+    split = splits if splits > 1 else 0
+    return (
+        Buffer("loss", (n,), "float32"),
+        Buffer("lse", (n,), "float32"),
+        Buffer("shift", (n,), "float32"),
+        Buffer("average", (n, dim), problem.input_dtype),
+        Buffer("part_rows", (split * n * 3,), "float32"),
+        Buffer("part_average", (split * n * dim,), "float32"),
+    )
+
+
+def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
+    """The gradients, then scratch."""
+    p = problem
+    parts = p.grad_splits * p.num_candidates
+    return (
+        Buffer("input_grad", (p.num_rows, p.dim), p.input_dtype),
+        Buffer("scale_grad", (p.num_rows,), "float32"),
+        Buffer("item_grad", (p.num_items, p.dim), p.weight_dtype),
+        Buffer("bias_grad", (p.num_items if p.bias_dtype else 0,), p.bias_dtype or "float32"),
+        Buffer("row_grad", (p.num_rows,), "float32"),
+        Buffer("positive_grad", (p.num_rows,), "float32"),
+        Buffer("starts", (p.segments + 1,), "int32"),
+        Buffer("sums", (p.num_rows // POSITIVE_CHUNK * (p.dim + 1),), "float32"),
+        Buffer("draw_starts", (p.num_items + 1 if p.sorts_draws else 0,), "int32"),
+        Buffer("part_grad", (parts * p.dim,), "float32"),
+        Buffer("part_bias", (parts if p.bias_dtype else 0,), "float32"),
+    )
+
+
+def bytes_of(buffers: tuple[Buffer, ...]) -> int:
+    width = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
+    return sum(buffer.size * width[buffer.dtype] for buffer in buffers)
+
+

@@ -1,0 +1,132 @@
+"""Which items each row draws: the contract that every implementation follows bit for bit.
+
+Row i is the i-th non-ignored row in flattened order; R is their number, which only the device knows; K < V from here on.
+
+Independent rows (group_size 1): F = floor(V / K) rows a round; row i takes positions (i mod F) K .. + K of the item permutation of
+round floor(i / F).
+
+Grouped rows: S = ceil(K / 64) slots of L = ceil(K / S) positions, the last one cut so that a group has exactly K items;
+NB = floor(V / L) blocks; block j is positions [j L, (j + 1) L) of the step's one item permutation. F = floor(NB / S) groups a round;
+group g takes in slot s the block that stands at (g mod F) S + s in the block permutation of round floor(g / F). If NB < S, every group
+takes the first K positions. Row i is in group floor(p / G) with p its image under the row permutation of [0, R), or i itself without
+``shuffle_rows``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import permutation as pm
+from .errors import ArgumentValueError
+from .permutation import Arithmetic, Array, Seed
+from .samplers import AllItems, Sampler, as_index
+
+SLOT_POSITIONS = 64
+
+
+@dataclass(frozen=True)
+class GroupedDraws:
+    """The static numbers of a grouped draw of ``negatives`` < ``num_items`` items."""
+
+    num_items: int
+    negatives: int
+    group_size: int
+    shuffle_rows: bool
+
+    @property
+    def slots(self) -> int:
+        return -(-self.negatives // SLOT_POSITIONS)
+
+    @property
+    def block(self) -> int:
+        """L, the positions of a block."""
+        return -(-self.negatives // self.slots)
+
+    @property
+    def num_blocks(self) -> int:
+        return self.num_items // self.block
+
+    @property
+    def groups_per_round(self) -> int:
+        """F; 0 when every group takes the first K positions."""
+        return self.num_blocks // self.slots
+
+    def row_places(self, xp: Arithmetic, seed: Seed, rows: Array, num_rows: Array | int) -> Array:
+        """The place of each row index below ``num_rows``; its group is place // group_size."""
+        if not self.shuffle_rows:
+            return xp.u32(rows)
+        return pm.permute(xp, rows, num_rows, pm.round_keys(xp, seed, pm.DOMAIN_ROWS, 0))
+
+    def items(self, xp: Arithmetic, seed: Seed, groups: Array) -> Array:
+        """The (len(groups), K) items of each group."""
+        positions = xp.u32(np.arange(self.negatives))[None, :]
+        groups = xp.u32(groups)[:, None]
+        if self.groups_per_round:
+            per_round = self.groups_per_round
+            keys = pm.round_keys(xp, seed, pm.DOMAIN_BLOCKS, groups // per_round)
+            places = (groups % per_round) * self.slots + positions // self.block
+            blocks = pm.permute(xp, places, self.num_blocks, keys)
+            positions = blocks * self.block + positions % self.block
+        else:
+            positions = positions + groups * 0
+        return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, 0))
+
+
+@dataclass(frozen=True)
+class IndependentDraws:
+    """The static numbers of an independent draw of ``negatives`` < ``num_items`` items a row."""
+
+    num_items: int
+    negatives: int
+
+    @property
+    def rows_per_round(self) -> int:
+        return self.num_items // self.negatives
+
+    def items(self, xp: Arithmetic, seed: Seed, rows: Array) -> Array:
+        """The (len(rows), K) items of each row index."""
+        rows = xp.u32(rows)[:, None]
+        keys = pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, rows // self.rows_per_round)
+        positions = (rows % self.rows_per_round) * self.negatives + xp.u32(np.arange(self.negatives))[None, :]
+        return pm.permute(xp, positions, self.num_items, keys)
+
+
+Draws = GroupedDraws | IndependentDraws
+
+
+def plan_draws(sampler: Sampler, num_items: int) -> Draws | None:
+    """The draw that a sampler makes from ``num_items`` items; None when every item is a candidate."""
+    if isinstance(sampler, AllItems) or sampler.num_negatives >= num_items:
+        return None
+    if sampler.group_size == 1:
+        return IndependentDraws(num_items, sampler.num_negatives)
+    return GroupedDraws(num_items, sampler.num_negatives, sampler.group_size, sampler.shuffle_rows)
+
+
+def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
+    """The ids that a sampler draws: (num_rows, min(K, V)) int64, in drawing order, accidental hits included.
+
+    Row i is the i-th non-ignored row in flattened order, ``num_rows`` the number of such rows and ``seed`` an int taken modulo 2^64.
+    The loss draws exactly these ids on every device. With K >= V every row is arange(V).
+    Raises ArgumentTypeError or ArgumentValueError for a negative num_rows or num_items < 1.
+    """
+    num_rows, num_items = as_index("num_rows", num_rows), as_index("num_items", num_items)
+    if not 0 <= num_rows < 2**31:
+        raise ArgumentValueError("num_rows", "an int in [0, 2^31)", num_rows)
+    if not 1 <= num_items < 2**31:
+        raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
+    xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
+    seed_pair = xp.u32(words[0]), xp.u32(words[1])
+    draws = plan_draws(sampler, num_items)
+    if draws is None:
+        return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
+    if num_rows == 0:
+        return np.empty((0, draws.negatives), np.int64)
+    rows = np.arange(num_rows)
+    if isinstance(draws, IndependentDraws):
+        return draws.items(xp, seed_pair, rows).astype(np.int64)
+    groups = draws.row_places(xp, seed_pair, rows, num_rows) // draws.group_size
+    drawn = draws.items(xp, seed_pair, np.arange(-(-num_rows // draws.group_size)))
+    return drawn[groups.astype(np.int64)].astype(np.int64)

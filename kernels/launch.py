@@ -1,0 +1,179 @@
+"""Launchers: ``launch(outs, ins, problem)`` on torch tensors, with nothing allocated and nothing returned.
+
+Tensors come as name -> tensor. Outputs may arrive as garbage: every element is written. Sorting is the caller's, between the
+launches, by its framework's own stable sort, so that both frameworks pass the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from . import gather_kernels, row_kernels, table_kernels, tile_kernels
+from .buffers import TABLE_BLOCK, half_rounds, table_sizes
+from .problem import POSITIVE_CHUNK, Problem, ceil_div
+
+Tensors = Mapping[str, Tensor]
+
+TILE_SOURCES = {
+    "grouped": tile_kernels.GROUPED.value,
+    "all": tile_kernels.ALL.value,
+    "member": tile_kernels.MEMBER.value,
+    "shared_ids": tile_kernels.SHARED.value,
+}
+GATHER_SOURCES = {
+    "independent": gather_kernels.ROUNDS.value,
+    "row_ids": gather_kernels.ROW_IDS.value,
+    "shared_ids": gather_kernels.SORTED_PARTS.value,
+}
+PRECISION = "ieee"  # of fp32 products; ignored for half inputs
+ROW_BLOCK = 16  # rows of an element-wise program
+NO_KEY = table_kernels.NO_KEY.value
+
+
+def split_tables(problem: Problem, tables: Tensor) -> dict[str, Tensor]:
+    """The named parts of the table buffer."""
+    sizes = table_sizes(problem)
+    return dict(zip(sizes, tables.split(list(sizes.values())), strict=True))
+
+
+def _factors(n: int) -> tuple[int, int]:
+    shift = n.bit_length() >> 1
+    return shift, (n + (1 << shift) - 1) >> shift
+
+
+def launch_tables(outs: Tensors, ins: Tensors, problem: Problem) -> None:
+    """ins: target (N,), seed (2,) int32 words (low, high). outs: tables."""
+    p = problem
+    t = split_tables(p, outs["tables"])
+    target, seed = ins["target"], ins["seed"]
+    sizes = {name: part.numel() for name, part in t.items()}
+    programs = {name: ceil_div(size, TABLE_BLOCK) for name, size in sizes.items()}
+    row_programs = programs["rows"]
+    num_blocks = p.grouped.num_blocks if p.has_blocks else 1
+    item_halves, block_halves = half_rounds(p.num_items), half_rounds(num_blocks)
+    key_programs = programs["item_keys"] + programs["block_keys"] + programs["row_keys"]
+    table_kernels.count_rows_kernel[(row_programs + key_programs,)](
+        target, seed, t["row_counts"], t["item_keys"], t["block_keys"], t["row_keys"],
+        p.num_rows, p.ignore_index, row_programs, programs["item_keys"], programs["block_keys"],
+        sizes["item_keys"], sizes["block_keys"], item_halves, block_halves, sizes["row_keys"],
+        BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
+    item_shift, item_b = _factors(p.num_items)
+    block_shift, block_b = _factors(num_blocks)
+    grid = row_programs + programs["items"] + programs["group_blocks"] + programs["block_groups"]
+    table_kernels.build_tables_kernel[(grid,)](
+        target, t["row_counts"], t["item_keys"], t["block_keys"], t["row_keys"],
+        t["rows"], t["count"], t["positive_key"], t["items"], t["group_blocks"], t["block_groups"],
+        p.num_rows, p.num_items, p.ignore_index, row_programs, programs["items"], programs["group_blocks"],
+        num_blocks, p.slots if p.has_groups else 1, p.grouped.groups_per_round if p.has_blocks else 1,
+        p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), sizes["group_blocks"], sizes["block_groups"],
+        item_shift, item_b, block_shift, block_b,
+        GROUPED=p.has_groups, SHUFFLE=p.has_groups and p.grouped.shuffle_rows,
+        ITEM_HALVES=item_halves, BLOCK_HALVES=block_halves, BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
+
+
+def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
+    """ins: input, weight, bias?, target, scale (1,), ids?, tables. outs: ``buffers.forward_buffers``."""
+    p = problem
+    t = split_tables(p, ins["tables"])
+    rows = (outs["loss"], outs["lse"], outs["shift"], outs["average"])
+    inputs = (ins["input"], ins["weight"], ins.get("bias"), ins["target"], ins["scale"])
+    has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
+    item_shift, item_b = _factors(p.num_items)
+    if not p.uses_tiles:
+        g = p.gather
+        gather_kernels.gather_forward_kernel[(p.num_rows, g.num_d)](
+            *inputs, ins.get("ids"), t["rows"], t["count"], t["item_keys"], *rows,
+            p.num_rows, p.num_items, p.dim, p.negatives, p.independent.rows_per_round if p.draws else 1, p.softcap or 0.0,
+            item_shift, item_b,
+            SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+            REMOVE_HITS=p.remove_accidental_hits, ITEM_HALVES=half_rounds(p.num_items),
+            BLOCK_B=g.block_b, BLOCK_D=g.block_d, NUM_D=g.num_d, num_warps=g.warps,
+        )  # fmt: skip
+        return
+    c = p.tile
+    row_tiles = ceil_div(p.num_rows, c.block_m)
+    parts = (outs["part_rows"], outs["part_average"])
+    tile_kernels.tile_forward_kernel[(row_tiles, c.num_d, p.forward_splits)](
+        *inputs, t["items"] if p.has_groups else ins.get("ids"), t["rows"], t["count"], t["group_blocks"], t["item_keys"],
+        *rows, *parts,
+        p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.has_groups else p.num_candidates,
+        p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.grouped.group_size if p.has_groups else 1, p.last_block,
+        p.softcap or 0.0, item_shift, item_b, p.negatives,
+        SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+        REMOVE_HITS=p.remove_accidental_hits, SPLIT=p.forward_splits > 1, ITEM_HALVES=half_rounds(p.num_items),
+        BLOCK_M=c.block_m, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
+        num_warps=c.warps, num_stages=c.stages,
+    )  # fmt: skip
+    if p.forward_splits > 1:
+        row_kernels.combine_forward_kernel[(ceil_div(p.num_rows, ROW_BLOCK), c.num_d)](
+            *inputs, t["rows"], t["count"], *parts, *rows,
+            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0,
+            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
+        )  # fmt: skip
+
+
+def _launch_starts(sorted_keys: Tensor, starts: Tensor, unit: int) -> None:
+    number = sorted_keys.numel()
+    table_kernels.segment_starts_kernel[(ceil_div(starts.numel(), TABLE_BLOCK),)](
+        sorted_keys, starts, number, unit, starts.numel(), STEPS=number.bit_length() + 1, BLOCK=TABLE_BLOCK
+    )
+
+
+def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
+    """Gradients for upstream row gradients grad_loss and grad_lse.
+
+    ins: those of the forward with its loss, lse, shift and average; grad_loss (N,) and grad_lse (N,) fp32; sorted_keys (N,) and
+    sorted_rows (N,), the tables' positive_key sorted stably with the rows behind them; for explicit ids sorted_ids and sorted_draws,
+    the flattened ids (malformed ones and empty slots as 2^31 - 1) sorted stably with their places. outs: ``buffers.backward_buffers``.
+    """
+    p, d = problem, problem.dim
+    t = split_tables(p, ins["tables"])
+    has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
+    item_shift, item_b = _factors(p.num_items)
+    g = p.gather
+    row_kernels.input_grad_kernel[(ceil_div(p.num_rows, ROW_BLOCK),)](
+        ins["input"], ins["weight"], ins["target"], ins["scale"], ins["loss"], ins["lse"], ins["average"],
+        ins["grad_loss"], ins["grad_lse"], outs["input_grad"], outs["row_grad"], outs["positive_grad"], outs["scale_grad"],
+        p.num_rows, p.num_items, d, p.ignore_index, p.softcap or 0.0,
+        HAS_SOFTCAP=has_softcap, BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
+    )  # fmt: skip
+    _launch_starts(ins["sorted_keys"], outs["starts"], p.segment_unit)
+    if p.num_rows >= POSITIVE_CHUNK:
+        row_kernels.popular_sums_kernel[(p.num_rows // POSITIVE_CHUNK, g.num_d)](
+            ins["input"], outs["positive_grad"], ins["sorted_keys"], ins["sorted_rows"], outs["sums"],
+            p.num_rows, d, NO_KEY, BLOCK_P=POSITIVE_CHUNK, BLOCK_D=g.block_d,
+        )  # fmt: skip
+    positives = (ins["shift"], outs["row_grad"], outs["positive_grad"], ins["sorted_keys"], ins["sorted_rows"], outs["starts"], outs["sums"])
+    inputs = (ins["input"], ins["weight"], ins.get("bias"), ins["target"], ins["scale"])
+    flags = {"HAS_BIAS": has_bias, "HAS_SOFTCAP": has_softcap, "REMOVE_HITS": p.remove_accidental_hits}
+    halves = half_rounds(p.num_items)
+    if p.uses_tiles:
+        c = p.tile
+        splits = max(p.grad_splits, 1)
+        drawn = p.grouped.num_blocks if p.has_blocks else p.slots
+        tile_kernels.tile_item_grad_kernel[(p.candidate_blocks, c.num_d, splits)](
+            *inputs, t["items"] if p.has_groups else ins.get("ids"), t["rows"], t["count"], t["block_groups"], t["item_keys"],
+            *positives, outs["item_grad"], outs["bias_grad"], outs["part_grad"], outs["part_bias"],
+            p.num_rows, p.num_items, d, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
+            p.visit_rows, p.visits, ceil_div(p.visits, splits), p.softcap or 0.0, item_shift, item_b, p.negatives,
+            SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, SPLIT=p.grad_splits > 0, ITEM_HALVES=halves, **flags,
+            BLOCK_M=c.block_m, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, BLOCK_P=POSITIVE_CHUNK, PRECISION=PRECISION,
+            num_warps=c.warps, num_stages=c.stages,
+        )  # fmt: skip
+        if not p.grad_splits:
+            return
+    if p.sorts_draws:
+        _launch_starts(ins["sorted_ids"], outs["draw_starts"], 1)
+    independent = p.mode == "independent"
+    gather_kernels.gather_item_grad_kernel[(p.num_items, g.num_d)](
+        *inputs, t["rows"], t["count"], t["item_keys"], t["items"], *positives,
+        ins.get("sorted_draws"), outs["draw_starts"], outs["part_grad"], outs["part_bias"], outs["item_grad"], outs["bias_grad"],
+        p.num_rows, p.num_items, d, p.negatives, p.independent.rows_per_round if independent else 1, p.item_rounds,
+        p.grad_splits, p.num_candidates, p.ignore_index, p.softcap or 0.0, item_shift, item_b,
+        SOURCE=GATHER_SOURCES.get(p.mode, gather_kernels.PARTS.value), PERMUTED=p.has_groups, ITEM_HALVES=halves, **flags,
+        BLOCK_B=min(g.block_b, 32), BLOCK_D=g.block_d, NUM_D=g.num_d, BLOCK_P=POSITIVE_CHUNK, num_warps=g.warps,
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""The static description of one loss call: shapes, dtypes, options and the sizes that follow from them.
+
+It is hashable, so that it can key a compiled graph, and says nothing of the values on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from .configs import GatherConfig, TileConfig, gather_config, tile_config
+from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
+from .samplers import Sampler
+
+Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids"]
+Dtype = Literal["float32", "float16", "bfloat16", "int32"]
+
+POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one)."""
+
+    num_rows: int
+    num_items: int
+    dim: int
+    mode: Mode
+    negatives: int
+    input_dtype: Dtype
+    weight_dtype: Dtype
+    bias_dtype: Dtype | None
+    softcap: float | None
+    remove_accidental_hits: bool
+    ignore_index: int
+    multiprocessors: int
+    draws: Draws | None = field(default=None)
+
+    @cached_property
+    def tile(self) -> TileConfig:
+        rows = self.grouped.group_size if self.has_groups else 256
+        return tile_config(self.input_dtype, self.dim, rows, self.block_limit)
+
+    @cached_property
+    def gather(self) -> GatherConfig:
+        return gather_config(self.dim)
+
+    @property
+    def grouped(self) -> GroupedDraws:
+        assert isinstance(self.draws, GroupedDraws)
+        return self.draws
+
+    @property
+    def independent(self) -> IndependentDraws:
+        assert isinstance(self.draws, IndependentDraws)
+        return self.draws
+
+    @property
+    def has_groups(self) -> bool:
+        return self.mode == "grouped"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether groups differ in the blocks they take (else every group takes the first K positions)."""
+        return self.has_groups and self.grouped.groups_per_round > 0
+
+    @property
+    def uses_tiles(self) -> bool:
+        return self.mode not in ("independent", "row_ids")
+
+    @property
+    def block_limit(self) -> int | None:
+        """The positions of a block, where the draw fixes them."""
+        return self.grouped.block if self.has_groups else None
+
+    @property
+    def block(self) -> int:
+        return self.block_limit or self.tile.block_b
+
+    @property
+    def slots(self) -> int:
+        """Blocks of candidates a row walks."""
+        return self.grouped.slots if self.has_groups else ceil_div(self.num_candidates, self.block)
+
+    @property
+    def last_block(self) -> int:
+        """Positions used of the last slot's block."""
+        return self.negatives - (self.slots - 1) * self.block if self.has_groups else self.block
+
+    @property
+    def num_candidates(self) -> int:
+        return self.negatives if self.mode == "shared_ids" else self.num_items
+
+    @property
+    def candidate_blocks(self) -> int:
+        return ceil_div(self.num_candidates, self.block)
+
+    @property
+    def num_groups(self) -> int:
+        return ceil_div(self.num_rows, self.grouped.group_size)
+
+    @property
+    def block_rounds(self) -> int:
+        return ceil_div(self.num_groups, self.grouped.groups_per_round) if self.has_blocks else 0
+
+    @property
+    def item_rounds(self) -> int:
+        """Rounds of the item permutation whose keys a step needs."""
+        if self.draws is None:
+            return 0
+        return 1 if self.has_groups else ceil_div(self.num_rows, self.independent.rows_per_round)
+
+    @property
+    def visit_rows(self) -> int:
+        """Rows that a block of candidates visits at a time."""
+        return self.grouped.group_size if self.has_blocks else max(self.tile.block_m, 128)
+
+    @property
+    def visits(self) -> int:
+        return self.block_rounds if self.has_blocks else ceil_div(self.num_rows, self.visit_rows)
+
+    def _splits(self, programs: int, parts: int) -> int:
+        """Ways to split ``parts`` pieces of work so that about two programs a multiprocessor run."""
+        wanted = min(ceil_div(2 * self.multiprocessors, max(programs, 1)), parts, 64)
+        return ceil_div(parts, ceil_div(parts, wanted)) if wanted > 1 else 1
+
+    @cached_property
+    def forward_splits(self) -> int:
+        tiles = ceil_div(self.num_rows, self.tile.block_m) * self.tile.num_d
+        return self._splits(tiles, self.slots) if self.uses_tiles else 1
+
+    @cached_property
+    def grad_splits(self) -> int:
+        """Splits of the rows that each block of candidates walks; 0 where the tile kernel writes the gradient itself."""
+        if not self.uses_tiles:
+            return 0
+        splits = self._splits(self.candidate_blocks * self.tile.num_d, self.visits)
+        return 0 if splits == 1 and self.mode != "shared_ids" else splits
+
+    @property
+    def segment_unit(self) -> int:
+        """Positions of one segment of sorted positives: a block, or one item where programs serve single items."""
+        return self.block if self.uses_tiles and not self.grad_splits else 1
+
+    @property
+    def segments(self) -> int:
+        return ceil_div(self.num_items, self.segment_unit)
+
+    @property
+    def sorts_draws(self) -> bool:
+        """Whether the item gradient needs the explicit ids sorted."""
+        return self.mode in ("shared_ids", "row_ids")
+
+
+def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> tuple[Mode, Draws | None]:
+    """How a sampler (or explicit ids, when it is None) is computed, and the draw behind it."""
+    if sampler is None:
+        return ("row_ids" if ids_per_row else "shared_ids"), None
+    draws = plan_draws(sampler, num_items)
+    if draws is None:
+        return "all", None
+    if isinstance(draws, GroupedDraws):
+        return "grouped", draws
+    return ("member" if draws.rows_per_round == 1 else "independent"), draws

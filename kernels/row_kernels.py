@@ -1,0 +1,106 @@
+"""Kernels over rows: joining split partition sums, the input gradient, and sums over popular targets."""
+
+import triton
+import triton.language as tl
+
+from .score_kernels import cap_slope, exp, one_minus_exp_minus
+from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
+
+
+@triton.jit
+def combine_forward_kernel(
+    p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_part_rows, p_part_average,
+    p_loss, p_lse, p_shift, p_average,
+    num_rows, num_items, dim, splits, softcap,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+):  # fmt: skip
+    """Join the partial partition sums of split rows in the order of the splits."""
+    slot_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    own_d = tl.program_id(1) * BLOCK_D
+    m_in = slot_m < num_rows
+    m_counted = slot_m < tl.load(p_count)
+    rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
+    target, m_target = load_targets(p_target, rows, m_counted, num_items)
+    m = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    l = tl.zeros((BLOCK_M,), tl.float32)
+    kept = tl.zeros((BLOCK_M,), tl.float32)
+    average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for split in range(splits):
+        part = split * num_rows + slot_m
+        part_m = tl.load(p_part_rows + part * 3, mask=m_in, other=float("-inf"))
+        new_m = tl.maximum(m, part_m)
+        finite_m = tl.where(new_m == float("-inf"), 0.0, new_m)
+        fade, part_fade = exp(m - finite_m), exp(part_m - finite_m)
+        l = l * fade + tl.load(p_part_rows + part * 3 + 1, mask=m_in, other=0.0) * part_fade
+        kept += tl.load(p_part_rows + part * 3 + 2, mask=m_in, other=0.0)
+        part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
+        average = average * fade[:, None] + part_average * part_fade[:, None]
+        m = new_m
+    z_positive = positive_score(
+        p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
+        HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
+    )  # fmt: skip
+    store_row_results(
+        p_loss, p_lse, p_shift, p_average, rows, m_in, m_counted, m, l, kept, average, z_positive, num_items, own_d, dim, BLOCK_D
+    )
+
+
+@triton.jit
+def input_grad_kernel(
+    p_hidden, p_item, p_target, p_scale, p_loss, p_lse, p_average, p_grad_loss, p_grad_lse,
+    p_input_grad, p_row_grad, p_positive_grad, p_scale_grad,
+    num_rows, num_items, dim, ignore_index, softcap,
+    HAS_SOFTCAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+):  # fmt: skip
+    """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
+
+    Keeping the positive out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores u + v and w, which
+    the item gradient reads, and each row's part of the gradient of the scale.
+    """
+    n = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_in = n < num_rows
+    target = tl.load(p_target + n, mask=m_in, other=0).to(tl.int64)
+    m_counted = m_in & (target != ignore_index)
+    item, m_item = load_targets(p_target, n, m_counted, num_items)
+    loss = tl.load(p_loss + n, mask=m_counted, other=0.0)
+    z_positive = tl.load(p_lse + n, mask=m_counted, other=0.0) - loss
+    u = tl.load(p_grad_loss + n, mask=m_counted, other=0.0)
+    v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
+    positive_grad = (v * exp(-loss) - u * one_minus_exp_minus(loss)) * cap_slope(z_positive, softcap, HAS_SOFTCAP)
+    row_grad = tl.where(m_counted, u + v, 0.0)
+    positive_grad = tl.where(m_counted, positive_grad, 0.0)
+    tl.store(p_row_grad + n, row_grad, mask=m_in)
+    tl.store(p_positive_grad + n, positive_grad, mask=m_in)
+    scale = tl.load(p_scale)
+    scale_grad = tl.zeros((BLOCK_M,), tl.float32)
+    for chunk in range(NUM_D):
+        first_d = chunk * BLOCK_D
+        hidden = load_rows(p_hidden, n, m_counted, first_d, dim, BLOCK_D)
+        positive = load_rows(p_item, item, m_item, first_d, dim, BLOCK_D).to(hidden.dtype).to(tl.float32)
+        average = load_rows(p_average, n, m_counted, first_d, dim, BLOCK_D).to(tl.float32)
+        grad = row_grad[:, None] * average + positive_grad[:, None] * positive
+        scale_grad += tl.sum(grad * hidden.to(tl.float32), 1)
+        d = first_d + tl.arange(0, BLOCK_D)
+        p_tile = p_input_grad + n.to(tl.int64)[:, None] * dim + d[None, :]
+        tl.store(p_tile, (grad * scale).to(p_input_grad.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
+    tl.store(p_scale_grad + n, scale_grad, mask=m_in)
+
+
+@triton.jit
+def popular_sums_kernel(
+    p_hidden, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums,
+    num_rows, dim, no_key, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Sum of w_n e_n, and of w_n behind it, over each chunk of sorted rows that has one target."""
+    chunk, own_chunk = tl.program_id(0), tl.program_id(1)
+    only = tl.load(p_sorted_keys + (chunk + 1) * BLOCK_P - 1)
+    if (tl.load(p_sorted_keys + chunk * BLOCK_P) == only) & (only != no_key):
+        i = chunk * BLOCK_P + tl.arange(0, BLOCK_P)
+        rows = tl.load(p_sorted_rows + i).to(tl.int32)
+        weight = tl.load(p_positive_grad + rows)
+        hidden = load_rows(p_hidden, rows, i >= 0, own_chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
+        d = own_chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+        p_out = p_sums + chunk.to(tl.int64) * (dim + 1)
+        tl.store(p_out + d, tl.sum(weight[:, None] * hidden, 0), mask=d < dim)
+        if own_chunk == 0:
+            tl.store(p_out + dim, tl.sum(weight, 0))

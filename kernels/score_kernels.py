@@ -1,0 +1,79 @@
+"""Device functions shared by the loss kernels: scores, masks, and the row's loss from its partition sum."""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def exp(x):
+    return tl.exp2(x * LOG2E)
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) for x in [0, 1], accurate for small x too."""
+    rounded = 1.0 + x
+    exact = tl.where(rounded == 1.0, 1.0, rounded - 1.0)
+    return tl.where(rounded == 1.0, x, tl.log(rounded) * (x / exact))
+
+
+@triton.jit
+def one_minus_exp_minus(x):
+    """1 - exp(-x) for x >= 0, accurate for small x too."""
+    series = x * (1.0 - x * (0.5 - x * (1.0 / 6.0 - x * (1.0 / 24.0))))
+    return tl.where(x < 0.03, series, 1.0 - exp(-x))
+
+
+@triton.jit
+def tanh(x):
+    """tanh by exp, and by its series where that would cancel."""
+    square = x * x
+    series = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0))))
+    grown = exp(2.0 * tl.minimum(tl.abs(x), 20.0))
+    far = 1.0 - 2.0 / (grown + 1.0)
+    return tl.where(tl.abs(x) < 0.1, series, tl.where(x < 0, -far, far))
+
+
+@triton.jit
+def cap(x, softcap, HAS_SOFTCAP: tl.constexpr):
+    """softcap * tanh(x / softcap), or x."""
+    if HAS_SOFTCAP:
+        x = softcap * tanh(x / softcap)
+    return x
+
+
+@triton.jit
+def cap_slope(s, softcap, HAS_SOFTCAP: tl.constexpr):
+    """The derivative of the capped score s with respect to the raw one: 1 - (s / softcap)^2, or 1."""
+    slope = s * 0.0 + 1.0
+    if HAS_SOFTCAP:
+        slope = (1.0 - s / softcap) * (1.0 + s / softcap)
+    return slope
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)); NaN stays NaN."""
+    y = tl.maximum(x, 0.0) + log1p(exp(-tl.abs(x)))
+    return tl.where(x != x, x, y)
+
+
+@triton.jit
+def finish_rows(m, l, kept, z_positive, num_items):
+    """(loss, lse, peak, shift) of rows from the running maximum m, sum l of exp(s_j - m) and number of kept draws.
+
+    With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse = z_0 + loss, and a negative's probability is
+    exp((s_j - peak) - shift) with peak = m and shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
+    neither a confident positive nor logits of 1e4 cost accuracy.
+    """
+    any_kept = kept > 0
+    # one item and hits kept: log(0 / m) is minus infinity, so that the draw weighs nothing
+    correction = tl.log((tl.zeros_like(kept) + (num_items - 1)) / tl.where(any_kept, kept, 1.0))
+    peak = tl.where(any_kept, m, 0.0)
+    log_l = tl.log(tl.where(any_kept, l, 1.0))
+    gap = tl.where(any_kept, (peak - z_positive) + (log_l + correction), float("-inf"))
+    gap = tl.where(z_positive != z_positive, z_positive, gap)
+    loss = softplus(gap)
+    return loss, z_positive + loss, peak, log_l + softplus(-gap)

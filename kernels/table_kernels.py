@@ -1,0 +1,130 @@
+"""Kernels that build a step's int32 tables: compacted rows, sort keys, the item permutation and who draws which block.
+
+The layout is ``layout.Tables``; nothing here waits for the host.
+"""
+
+import triton
+import triton.language as tl
+
+from .permutation_kernels import factors, load_seed, permute, stream64
+
+NO_KEY = tl.constexpr(0x7FFFFFFF)  # sorts behind every item: rows without a positive to add
+DOMAIN_ITEMS = tl.constexpr(0)
+DOMAIN_BLOCKS = tl.constexpr(1)
+DOMAIN_ROWS = tl.constexpr(2)
+
+
+@triton.jit
+def _store_keys(p_seed, p_keys, first, domain, halves, total, BLOCK: tl.constexpr):
+    """Keys number ``first`` .. of a domain: key i belongs to round i / halves, half-round i % halves."""
+    i = first + tl.arange(0, BLOCK)
+    base = stream64(load_seed(p_seed), domain.to(tl.uint64))
+    index = (i // halves).to(tl.uint64) * 16 + (i % halves).to(tl.uint64)
+    key = (stream64(base, index) >> 32).to(tl.uint32)
+    tl.store(p_keys + i, key.to(tl.int32, bitcast=True), mask=i < total)
+
+
+@triton.jit
+def count_rows_kernel(
+    p_target, p_seed, p_counts, p_item_keys, p_block_keys, p_row_keys,
+    num_rows, ignore_index, row_programs, item_programs, block_programs,
+    item_keys, block_keys, item_halves, block_halves, row_halves,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Non-ignored rows of each block of rows, and the keys of every permutation round."""
+    pid = tl.program_id(0)
+    if pid < row_programs:
+        n = pid * BLOCK + tl.arange(0, BLOCK)
+        target = tl.load(p_target + n, mask=n < num_rows, other=0).to(tl.int64)
+        valid = (n < num_rows) & (target != ignore_index)
+        tl.store(p_counts + pid, tl.sum(valid.to(tl.int32)))
+    elif pid < row_programs + item_programs:
+        first = (pid - row_programs) * BLOCK
+        _store_keys(p_seed, p_item_keys, first, tl.full((), DOMAIN_ITEMS, tl.int32), item_halves, item_keys, BLOCK)
+    elif pid < row_programs + item_programs + block_programs:
+        first = (pid - row_programs - item_programs) * BLOCK
+        _store_keys(p_seed, p_block_keys, first, tl.full((), DOMAIN_BLOCKS, tl.int32), block_halves, block_keys, BLOCK)
+    else:
+        first = (pid - row_programs - item_programs - block_programs) * BLOCK
+        _store_keys(p_seed, p_row_keys, first, tl.full((), DOMAIN_ROWS, tl.int32), row_halves, row_halves, BLOCK)
+
+
+@triton.jit
+def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
+    total = tl.zeros((BLOCK,), tl.int32)
+    for start in range(0, number, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        total += tl.load(p_counts + i, mask=i < number, other=0)
+    return tl.sum(total)
+
+
+@triton.jit
+def build_tables_kernel(
+    p_target, p_counts, p_item_keys, p_block_keys, p_row_keys,
+    p_rows, p_count, p_positive_key, p_items, p_group_blocks, p_block_groups,
+    num_rows, num_items, ignore_index, row_programs, item_programs, group_programs,
+    num_blocks, slots, groups_per_round, group_size, rounds, drawn_slots, listed_visits,
+    item_shift, item_b, block_shift, block_b,
+    GROUPED: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_HALVES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """All tables of a step in one launch; each range of programs builds one of them."""
+    pid = tl.program_id(0)
+    count = _sum_counts(p_counts, row_programs, BLOCK)
+    if pid < row_programs:
+        n = pid * BLOCK + tl.arange(0, BLOCK)
+        target = tl.load(p_target + n, mask=n < num_rows, other=0).to(tl.int64)
+        valid = (n < num_rows) & (target != ignore_index)
+        before = _sum_counts(p_counts, pid, BLOCK)
+        rank = before + tl.cumsum(valid.to(tl.int32), 0) - valid.to(tl.int32)
+        place = rank
+        if SHUFFLE:
+            size = tl.maximum(count, 1)
+            shift, b = factors(size)
+            place = permute(rank, size, shift, b, p_row_keys, 12, True, False)
+        place = tl.where(valid, place, count + n - rank)  # ignored rows follow, in order
+        tl.store(p_rows + place, n, mask=n < num_rows)
+        if pid == 0:
+            tl.store(p_count, count)
+        has_item = valid & (target >= 0) & (target < num_items)
+        key = tl.where(has_item, target, 0).to(tl.int32)
+        if GROUPED:
+            key = permute(key, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, True)
+        tl.store(p_positive_key + n, tl.where(has_item, key, NO_KEY), mask=n < num_rows)
+    elif GROUPED:
+        if pid < row_programs + item_programs:
+            position = (pid - row_programs) * BLOCK + tl.arange(0, BLOCK)
+            item = permute(position, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, False)
+            tl.store(p_items + position, item, mask=position < num_items)
+        elif pid < row_programs + item_programs + group_programs:
+            i = (pid - row_programs - item_programs) * BLOCK + tl.arange(0, BLOCK)
+            group = i // slots
+            place = (group % groups_per_round) * slots + i % slots
+            p_keys = p_block_keys + tl.minimum(group // groups_per_round, rounds - 1) * BLOCK_HALVES
+            block = permute(place, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, False)
+            tl.store(p_group_blocks + i, block, mask=i < drawn_slots)
+        else:
+            i = (pid - row_programs - item_programs - group_programs) * BLOCK + tl.arange(0, BLOCK)
+            round_ = i % rounds
+            p_keys = p_block_keys + round_ * BLOCK_HALVES
+            place = permute(i // rounds, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, True)
+            group = round_ * groups_per_round + place // slots
+            visits = (place < groups_per_round * slots) & (group * group_size < count)
+            is_last = (place % slots == slots - 1).to(tl.int32)
+            tl.store(p_block_groups + i, tl.where(visits, group * 2 + is_last, -1), mask=i < listed_visits)
+
+
+@triton.jit
+def segment_starts_kernel(p_sorted_keys, p_starts, num_keys, unit, num_starts, STEPS: tl.constexpr, BLOCK: tl.constexpr):
+    """starts[j] = the first index whose sorted key is at least j * unit, by bisection."""
+    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    wanted = j.to(tl.int64) * unit
+    low = tl.zeros((BLOCK,), tl.int32)
+    high = low + num_keys
+    for _ in range(STEPS):
+        open_ = low < high
+        middle = low + (high - low) // 2
+        key = tl.load(p_sorted_keys + middle, mask=open_, other=0).to(tl.int64)
+        low = tl.where(open_ & (key < wanted), middle + 1, low)
+        high = tl.where(open_ & (key >= wanted), middle, high)
+    tl.store(p_starts + j, low, mask=j < num_starts)

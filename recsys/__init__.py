@@ -1,0 +1,49 @@
+"""Data, splits, batches, metrics and run configuration of sequential recommenders, without any framework."""
+
+from __future__ import annotations
+
+from .batches import IGNORE, PAD, Batch, EvalBatch, eval_batches, last_items, num_batches, train_batches
+from .config import TrainConfig
+from .datasets import DATASETS, load_dataset
+from .errors import ConfigError, DataError, DownloadError
+from .experiment import prepare_data
+from .interactions import Interactions, read_interactions
+from .metrics import hr_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, target_ranks
+from .metrics_log import MetricsLog, read_metrics_log
+from .popularity import PopularityBaseline
+from .ragged import Ragged
+from .splits import SPLITS, Split, global_temporal, leave_one_out, make_split
+
+__all__ = [
+    "DATASETS",
+    "IGNORE",
+    "PAD",
+    "SPLITS",
+    "Batch",
+    "ConfigError",
+    "DataError",
+    "DownloadError",
+    "EvalBatch",
+    "Interactions",
+    "MetricsLog",
+    "PopularityBaseline",
+    "Ragged",
+    "Split",
+    "TrainConfig",
+    "eval_batches",
+    "global_temporal",
+    "hr_at_k",
+    "last_items",
+    "leave_one_out",
+    "load_dataset",
+    "make_split",
+    "mrr_at_k",
+    "ndcg_at_k",
+    "num_batches",
+    "prepare_data",
+    "ranking_metrics",
+    "read_interactions",
+    "read_metrics_log",
+    "target_ranks",
+    "train_batches",
+]

@@ -1,0 +1,192 @@
+"""The options of a training run: one declaration for both frameworks, the command line and the saved file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from .datasets import DATASETS
+from .errors import ConfigError
+from .splits import SPLITS
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "split": tuple(SPLITS),
+    "precision": ("fp32", "bf16"),
+    "device": ("auto", "cpu", "cuda"),
+    "impl": ("auto", "triton", "reference"),
+}
+GROUP_SIZES = (1, 16, 32, 64, 128, 256)
+
+_FREE_ON_RESUME = ("epochs", "patience", "impl", "device", "out", "resume")
+
+_LEAST: dict[str, int] = {
+    "max_length": 1,
+    "dim": 1,
+    "num_blocks": 1,
+    "num_heads": 1,
+    "dropout": 0,
+    "negatives": 0,
+    "batch_size": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "epochs": 1,
+    "patience": 1,
+    "eval_every": 1,
+    "seed": 0,
+}
+
+
+def _option(default: Any, group: str, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"group": group, "help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one training run, checked on construction (`ConfigError` names the option)."""
+
+    data: str = _option(
+        "ml-100k",
+        "Data",
+        f"Data set: {' or '.join(DATASETS)} (downloaded once), or the path of a Parquet, CSV or TSV file "
+        "with one interaction a row.",
+    )
+    user_column: str = _option(
+        "user_id", "Data", "Column of the file that holds the user (integers or text)."
+    )
+    item_column: str = _option(
+        "item_id", "Data", "Column of the file that holds the item (integers or text)."
+    )
+    time_column: str = _option(
+        "timestamp", "Data", "Column of the file that holds the time (integers or dates)."
+    )
+    titles: str | None = _option(
+        None,
+        "Data",
+        "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
+    )
+    title_column: str = _option("title", "Data", "Column of the titles file that holds the title.")
+    split: str = _option(
+        "leave-one-out",
+        "Data",
+        "leave-one-out: a user's last item is the test, the one before it the validation. "
+        "global-temporal: train before one moment in time, test after it, with some users for validation.",
+    )
+
+    max_length: int = _option(100, "Model", "Items of a user's history the model sees, the latest ones.")
+    dim: int = _option(64, "Model", "Width of the item embeddings and of the hidden states.")
+    num_blocks: int = _option(2, "Model", "Transformer blocks.")
+    num_heads: int = _option(2, "Model", "Attention heads; must divide dim.")
+    dropout: float = _option(0.2, "Model", "Dropout probability, at least 0 and below 1.")
+
+    negatives: int = _option(
+        256,
+        "Loss",
+        "Sampled negatives for each position; 0 takes all items, which is the exact cross-entropy.",
+    )
+    group_size: int = _option(
+        128,
+        "Loss",
+        "Positions that share one draw of negatives: 1 (independent draws) or 16, 32, 64, 128, 256.",
+    )
+    shuffle_rows: bool = _option(
+        True, "Loss", "Spread neighbouring positions of one user over different groups."
+    )
+    impl: str = _option(
+        "auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA."
+    )
+
+    batch_size: int = _option(128, "Training", "Users in a batch.")
+    learning_rate: float = _option(1e-3, "Training", "Peak learning rate of AdamW.")
+    weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of AdamW.")
+    warmup_steps: int = _option(100, "Training", "Steps over which the learning rate rises from 0.")
+    epochs: int = _option(30, "Training", "Most passes over the training users.")
+    patience: int = _option(
+        5, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
+    )
+    eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
+    seed: int = _option(0, "Training", "Seed of weights, batch order, dropout and negatives.")
+
+    precision: str = _option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
+    device: str = _option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
+    out: str = _option(
+        "runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log."
+    )
+    init_weights: str | None = _option(
+        None, "Run", "Safetensors file of initial weights, written by either framework."
+    )
+    resume: bool = _option(False, "Run", "Continue from the last checkpoint in the out folder.")
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), hints[field.name])
+        for name, choices in CHOICES.items():
+            _require(
+                getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name)
+            )
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
+        _require(self.dropout < 1, "dropout", "a number below 1", self.dropout)
+        _require(self.learning_rate > 0, "learning_rate", "a number above 0", self.learning_rate)
+        _require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
+        _require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
+        _require(
+            self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads
+        )
+        for name in ("data", "user_column", "item_column", "time_column", "title_column", "out"):
+            _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
+
+    def to_json(self) -> str:
+        """Every option and its value as an indented JSON object."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Read what `to_json` wrote; missing options get their defaults, unknown ones raise `ConfigError`."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                f"config: expected a JSON object, got text that is not JSON ({error})"
+            ) from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"config: unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+    def require_resumable(self, saved: TrainConfig) -> None:
+        """Raise `ConfigError` if a run with the ``saved`` options cannot be continued with these.
+
+        Only what does not change the steps already made may differ: how long to train, and where.
+        """
+        for field in dataclasses.fields(self):
+            ours, theirs = getattr(self, field.name), getattr(saved, field.name)
+            if field.name not in _FREE_ON_RESUME and ours != theirs:
+                raise ConfigError(f"{field.name}: the run to resume has {theirs}, got {ours}")
+
+
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {got}")
+
+
+def _check_type(name: str, value: object, hint: object) -> None:
+    """JSON and keyword arguments come unchecked; bool is no int here, and an int is a fine float."""
+    if hint is int:
+        good = isinstance(value, int) and not isinstance(value, bool)
+    elif hint is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        good = isinstance(value, hint)  # pyright: ignore[reportArgumentType]
+    expected = getattr(hint, "__name__", str(hint))
+    _require(good, name, f"a value of type {expected}", f"{value!r} of type {type(value).__name__}")

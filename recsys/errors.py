@@ -1,0 +1,15 @@
+"""Errors of the data and experiment layer."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """A file or a table cannot be used; the message names the file and the column."""
+
+
+class DownloadError(DataError):
+    """The package that holds a named data set could not be downloaded."""
+
+
+class ConfigError(ValueError):
+    """An option has an unusable value; the message names the option, what it expects and what it got."""

@@ -1,0 +1,60 @@
+"""Sequences of different lengths in two flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+    ``values`` is (total,) int32, ``offsets`` is (rows + 1,) int64 with ``offsets[0] == 0``.
+    """
+
+    values: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[int] | npt.NDArray[np.integer]]) -> Ragged:
+        """Pack rows given one by one."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        flat = [np.asarray(row, dtype=np.int32) for row in rows]
+        values = np.concatenate(flat) if flat else np.zeros(0, dtype=np.int32)
+        return cls(values, offsets_of(lengths))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(rows,) number of values in each row."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} rows")
+        row %= len(self)
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
+        return (self[row] for row in range(len(self)))
+
+
+def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(rows + 1,) int64 row boundaries of rows with these (rows,) ``lengths``."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def take_ranges(
+    values: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> Ragged:
+    """Copy ``values[starts[i]:stops[i]]`` into row ``i``, for (rows,) int64 ``starts`` and ``stops``."""
+    lengths = stops - starts
+    offsets = offsets_of(lengths)
+    source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Ragged(values[source], offsets)

@@ -1,0 +1,98 @@
+"""What a case must give: the oracle's result, the plain implementation's, and how both compare with a run."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cce_minus.kernels import AllItems, UniformNegatives, negative_ids
+from tests.cases import Case, Inputs, make_inputs, options, spread_over_rows
+from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
+from tests.plain import plain
+from tests.tolerance import assert_close, assert_result_close
+
+SEED = 2**63 + 12345  # both words in use, and negative as an int64
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's loss (reduced), lse and gradients, as NumPy arrays; dweight None without sample weights."""
+
+    loss: np.ndarray
+    lse: np.ndarray
+    dhidden: np.ndarray
+    dtable: np.ndarray
+    dbias: np.ndarray | None
+    dscale: float
+    dweight: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Expected:
+    case: Case
+    inputs: Inputs  # rounded to the dtype
+    ids: np.ndarray | None  # (N, K) as the oracle takes them
+    truth: OracleResult
+    yardstick: OracleResult
+    dtype: torch.dtype
+
+
+def negatives_of(case: Case, inputs: Inputs) -> UniformNegatives | AllItems | np.ndarray:
+    """What the public API is given as its negatives."""
+    if inputs.ids is not None:
+        return inputs.ids
+    if case.mode == "all":
+        return AllItems()
+    group_size = case.group_size if case.mode == "grouped" else 1
+    return UniformNegatives(case.num_negatives, group_size, case.shuffle_rows)
+
+
+@functools.cache
+def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
+    """The truth and the yardstick of a case, on inputs rounded to ``dtype``."""
+    inputs = make_inputs(case, dtype=dtype)
+    ids = inputs.ids
+    if case.mode in ("grouped", "independent") and case.num_negatives < case.num_items:
+        num_rows = int((inputs.target != case.ignore_index).sum())
+        drawn = negative_ids(negatives_of(case, inputs), num_rows=num_rows, num_items=case.num_items, seed=SEED)  # type: ignore[arg-type]
+        ids = spread_over_rows(drawn, inputs.target, case.ignore_index)
+    elif ids is not None and ids.ndim == 1:
+        ids = np.broadcast_to(ids, (case.num_rows, len(ids)))
+    keywords = options(case, inputs)
+    rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
+    u, _ = upstream(
+        rows.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=_grad_output(case, inputs)
+    )
+    keywords["grad_loss"] = u
+    truth = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
+    yardstick = plain(inputs.hidden, inputs.table, inputs.target, ids, dtype=dtype, **keywords)
+    return Expected(case, inputs, ids, truth, yardstick, dtype)
+
+
+def _grad_output(case: Case, inputs: Inputs) -> np.ndarray | float:
+    return inputs.grad_loss if case.reduction == "none" else 1.0
+
+
+def assert_right(result: Result, want: Expected) -> None:
+    """Every part of a run within tolerance of the oracle."""
+    case, inputs = want.case, want.inputs
+    reduced, reduced_plain = (
+        reduce_oracle(r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index) for r in (want.truth, want.yardstick)
+    )
+    assert_close("loss", result.loss, reduced, reduced_plain, torch.float32)
+    for name in ("lse", "dhidden", "dtable", "dscale"):
+        assert_result_close(name, getattr(result, name), want.truth, want.yardstick, want.dtype)
+    if inputs.bias is not None:
+        assert_result_close("dbias", result.dbias, want.truth, want.yardstick, want.dtype)
+    if inputs.sample_weight is not None:
+        weight_grads = [
+            upstream(
+                r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index,
+                grad_output=_grad_output(case, inputs),
+            )[1]
+            for r in (want.truth, want.yardstick)
+        ]  # fmt: skip
+        assert_close("dweight", result.dweight, *weight_grads, torch.float32)

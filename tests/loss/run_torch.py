@@ -1,0 +1,58 @@
+"""Run a case through the public PyTorch API."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cce_minus.torch_impl import sampled_linear_cross_entropy
+from tests.loss.expected import SEED, Expected, Result, negatives_of
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()
+
+
+def run_torch(want: Expected, impl: str, device: str = "cpu") -> Result:
+    case, inputs = want.case, want.inputs
+
+    def leaf(array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.to(device, want.dtype, memory_format=torch.preserve_format).requires_grad_()
+
+    hidden, table = leaf(inputs.hidden), leaf(inputs.table)
+    if not case.contiguous:
+        table = leaf(np.ascontiguousarray(inputs.table.T))
+    bias = None if inputs.bias is None else leaf(inputs.bias)
+    weight = None if inputs.sample_weight is None else torch.tensor(inputs.sample_weight, device=device, requires_grad=True)
+    scale = torch.tensor(case.logit_scale, device=device, requires_grad=True)
+    negatives = negatives_of(case, inputs)
+    loss, lse = sampled_linear_cross_entropy(
+        hidden,
+        table if case.contiguous else table.T,
+        torch.from_numpy(inputs.target).to(device),
+        torch.from_numpy(negatives).to(device) if isinstance(negatives, np.ndarray) else negatives,
+        linear_bias=bias,
+        sample_weight=weight,
+        ignore_index=case.ignore_index,
+        reduction=case.reduction,
+        logit_scale=scale,
+        softcap=case.softcap,
+        remove_accidental_hits=case.remove_accidental_hits,
+        seed=SEED,
+        return_lse=True,
+        impl=impl,
+    )
+    u, v = (torch.from_numpy(g).to(device) for g in (inputs.grad_loss, inputs.grad_lse))
+    ((u * loss).sum() if case.reduction == "none" else loss).add((v * lse).sum()).backward()
+    table_grad = table.grad if case.contiguous else table.grad.T  # type: ignore[union-attr]
+    return Result(
+        loss=to_numpy(loss),
+        lse=to_numpy(lse),
+        dhidden=to_numpy(hidden.grad),  # type: ignore[arg-type]
+        dtable=to_numpy(table_grad),  # type: ignore[arg-type]
+        dbias=None if bias is None else to_numpy(bias.grad),  # type: ignore[arg-type]
+        dscale=float(scale.grad),  # type: ignore[arg-type]
+        dweight=None if weight is None else to_numpy(weight.grad),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,79 @@
+"""The loss as one would write it in eager PyTorch: the yardstick for rounding errors, not the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tests.oracle import EMPTY_SLOT, OracleResult
+
+
+def plain(
+    hidden: NDArray[np.floating],
+    table: NDArray[np.floating],
+    target: NDArray[np.integer],
+    ids: NDArray[np.integer] | None,
+    *,
+    dtype: torch.dtype,
+    bias: NDArray[np.floating] | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    remove_accidental_hits: bool = True,
+    ignore_index: int = -100,
+    grad_loss: NDArray[np.floating],
+    grad_lse: NDArray[np.floating],
+) -> OracleResult:
+    """The oracle's results by gathering (N, K, D) items and calling autograd.
+
+    Inputs are rounded to ``dtype`` and gradients come back in it; everything between, and loss, lse and
+    dscale, is float32 (float64 for float64). Takes what `oracle` takes, but targets and ids must be in range.
+    """
+    work = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def leaf(array: NDArray[np.floating]) -> Tensor:
+        return torch.tensor(array).to(dtype).requires_grad_()
+
+    num_items = len(table)
+    e, c = leaf(hidden), leaf(table)
+    b = leaf(np.zeros(num_items) if bias is None else bias)
+    scale = torch.tensor(logit_scale, dtype=work, requires_grad=True)
+    goal = torch.tensor(target)
+    active = goal != ignore_index
+    goal = goal.where(active, 0)
+    draws = torch.arange(num_items) if ids is None else torch.tensor(ids)
+    draws = draws.expand(len(goal), -1)
+    keep = draws != EMPTY_SLOT
+    if remove_accidental_hits:
+        keep = keep & (draws != goal[:, None])
+    draws = draws.clamp(min=0)
+
+    def score(items: Tensor) -> Tensor:
+        dots = (e.to(work)[:, None] * c.to(work)[items]).sum(-1)
+        x = scale * dots + b.to(work)[items]
+        return x if softcap is None else softcap * torch.tanh(x / softcap)
+
+    m = keep.sum(1)
+    correction = math.log(num_items - 1) if num_items > 1 else -math.inf
+    negatives = score(draws) + correction - m.clamp(min=1).to(work).log()[:, None]
+    positive = score(goal[:, None])
+    lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
+    loss = torch.where(active, lse - positive[:, 0], 0.0)
+    lse = torch.where(active, lse, 0.0)
+
+    u, v = (torch.tensor(grad, dtype=work) for grad in (grad_loss, grad_lse))
+    grads = torch.autograd.grad((u * loss + v * lse).sum(), (e, c, b, scale))
+    de, dc, db, dscale = (grad.double().numpy() for grad in grads)
+    return OracleResult(
+        loss=loss.detach().double().numpy(),
+        lse=lse.detach().double().numpy(),
+        dhidden=de,
+        dtable=dc,
+        dbias=db,
+        dscale=float(dscale),
+        dscale_magnitude=abs(float(dscale)),
+        kept=torch.where(active, m, 0).numpy(),
+    )

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cce_minus.recsys import DataError, TrainConfig, prepare_data
+from cce_minus.recsys.cli import build_app
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def trained() -> list[TrainConfig]:
+    return []
+
+
+def invoke(trained: list[TrainConfig], *arguments: str):
+    return CliRunner().invoke(build_app("torch", trained.append), ["train", *arguments])
+
+
+def test_defaults_are_those_of_the_config(trained: list[TrainConfig]):
+    result = invoke(trained)
+    assert result.exit_code == 0, result.output
+    assert trained == [TrainConfig(out="runs/torch")]
+
+
+def test_every_option_reaches_the_config(trained: list[TrainConfig]):
+    expected = TrainConfig(
+        data="events.csv", user_column="u", item_column="i", time_column="t", titles="items.csv",
+        title_column="name", split="global-temporal", max_length=20, dim=48, num_blocks=3, num_heads=4,
+        dropout=0.5, negatives=0, group_size=16, shuffle_rows=False, impl="reference", batch_size=9,
+        learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
+        precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
+    )  # fmt: skip
+    arguments: list[str] = []
+    for field in dataclasses.fields(expected):
+        value, option = getattr(expected, field.name), field.name.replace("_", "-")
+        assert value != field.default, f"{field.name} is not tested"
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            arguments += [f"--{option}", str(value)]
+    result = invoke(trained, *arguments)
+    assert result.exit_code == 0, result.output
+    assert trained == [expected]
+
+
+def test_help_lists_every_option_with_its_meaning(trained: list[TrainConfig]):
+    result = CliRunner().invoke(build_app("jax", trained.append), ["train", "--help"], env={"COLUMNS": "200"})
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert field.metadata["help"].split()[0] in text
+    assert "runs/jax" in text
+    assert trained == []
+
+
+def test_a_bad_value_is_one_line_and_status_2(trained: list[TrainConfig]):
+    result = invoke(trained, "--num-heads", "5")
+    assert result.exit_code == 2
+    assert result.stderr == "error: num_heads: expected a divisor of dim = 64, got 5\n"
+    assert trained == []
+
+
+def test_bad_data_is_one_line_and_status_2(tmp_path: Path):
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id\n1,2\n")
+    result = CliRunner().invoke(build_app("torch", prepare_data), ["train", "--data", str(path)])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "no column 'timestamp'" in result.stderr
+    assert str(path) in result.stderr
+
+
+def test_an_error_of_several_lines_is_joined():
+    def train(config: TrainConfig) -> None:
+        raise DataError("first\n  second")
+
+    result = CliRunner().invoke(build_app("torch", train), ["train"])
+    assert result.stderr == "error: first second\n"
+
+
+def test_other_errors_are_not_hidden():
+    def train(config: TrainConfig) -> None:
+        raise ZeroDivisionError
+
+    result = CliRunner().invoke(build_app("torch", train), ["train"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_the_package_imports_no_framework_and_no_command_line():
+    code = (
+        "import sys, cce_minus.recsys; "
+        "print([name for name in ('torch', 'jax', 'triton', 'typer') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cce_minus.recsys import PopularityBaseline, Ragged, target_ranks
+
+
+def test_ranks_by_hand():
+    train = Ragged.from_rows([[3, 3, 1], [3, 2], [1]])
+    popularity = PopularityBaseline(train, num_items=6)
+    assert popularity.counts.tolist() == [0, 2, 1, 3, 0, 0]
+    assert popularity.top(3).tolist() == [3, 1, 2]
+    # Items 0, 4 and 5 tie at no interactions.
+    assert popularity.ranks(np.arange(6)).tolist() == [4, 2, 3, 1, 5, 6]
+    metrics = popularity.metrics(np.array([3, 1, 5]), ks=(2,))
+    assert metrics["hr@2"] == pytest.approx(2 / 3)
+    assert metrics["mrr@2"] == pytest.approx((1 + 1 / 2) / 3)
+    assert metrics["ndcg@2"] == pytest.approx((1 + 1 / np.log2(3)) / 3)
+
+
+def test_same_ranks_as_a_model_that_scores_the_counts():
+    rng = np.random.default_rng(0)
+    train = Ragged.from_rows([rng.integers(0, 40, 9) for _ in range(20)])
+    popularity = PopularityBaseline(train, num_items=50)
+    targets = rng.integers(0, 50, 64)
+    table = popularity.counts[:, None].astype(np.float64)
+    expected = target_ranks(np.ones((64, 1)), table, targets, chunk=16)
+    assert popularity.ranks(targets).tolist() == expected.tolist()

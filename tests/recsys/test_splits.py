@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cce_minus.recsys import (
+    ConfigError,
+    DataError,
+    Interactions,
+    Ragged,
+    global_temporal,
+    leave_one_out,
+    make_split,
+)
+
+
+def interactions(*events: tuple[int, int, int]) -> Interactions:
+    """Events (user, item, time), ids dense and given in the order of users and times."""
+    user, item, time = (np.array(column) for column in zip(*events, strict=True))
+    return Interactions(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        time.astype(np.int64),
+        np.arange(user.max() + 1),
+        np.arange(item.max() + 1),
+        source="events.csv",
+    )
+
+
+def lists(rows: Ragged) -> list[list[int]]:
+    return [row.tolist() for row in rows]
+
+
+def sequence(user: int, items: list[int], start: int = 0) -> list[tuple[int, int, int]]:
+    return [(user, item, start + place) for place, item in enumerate(items)]
+
+
+def test_leave_one_out_by_hand():
+    events = interactions(
+        *sequence(0, [4, 2, 3, 2]), *sequence(1, [1]), *sequence(2, [0, 1, 2]), *sequence(3, [3, 3])
+    )
+    split = leave_one_out(events)
+    assert lists(split.train) == [[4, 2], [1], [0], [3, 3]]
+    assert lists(split.valid_history) == [[4, 2], [0]]
+    assert split.valid_target.tolist() == [3, 1]
+    assert lists(split.test_history) == [[4, 2, 3], [0, 1]]
+    assert split.test_target.tolist() == [2, 2]
+    assert split.num_items == 5
+    assert split.test_target.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "lengths", [[1, 1, 1], [2, 2], [3, 3]], ids=["one item", "two items", "nothing left to train on"]
+)
+def test_leave_one_out_without_a_part_names_the_file(lengths: list[int]):
+    events = [event for user, length in enumerate(lengths) for event in sequence(user, list(range(length)))]
+    with pytest.raises(DataError, match=r"events\.csv.*leave-one-out.*has no (training|test|validation)"):
+        leave_one_out(interactions(*events))
+
+
+def held_out_users(eligible: int, seed: int, count: int) -> set[int]:
+    return set(np.random.default_rng(seed).choice(np.arange(eligible), size=count, replace=False).tolist())
+
+
+# 20 events, so that quantile 0.8 puts the cutoff at event 16 of the sorted times, time 100. Users 0..3 have
+# three past events each and users 4 and 5 two past ones. Item 9 happens only after the cutoff.
+TEMPORAL = [
+    *sequence(0, [0, 1, 2], start=10),
+    (0, 3, 100),
+    *sequence(1, [1, 2, 3], start=20),
+    (1, 9, 101),
+    *sequence(2, [2, 3, 0], start=30),
+    (2, 9, 100),
+    (2, 1, 102),
+    *sequence(3, [3, 0, 1], start=40),
+    *sequence(4, [0, 1], start=50),
+    *sequence(5, [2, 3], start=60),
+]
+
+
+def test_global_temporal_by_hand():
+    events = interactions(*TEMPORAL)
+    split = global_temporal(events, quantile=0.8, valid_fraction=0.2, seed=0)
+    (held_out,) = held_out_users(6, seed=0, count=1)
+    past = {0: [0, 1, 2], 1: [1, 2, 3], 2: [2, 3, 0], 3: [3, 0, 1], 4: [0, 1], 5: [2, 3]}
+    assert lists(split.train) == [items for user, items in past.items() if user != held_out]
+    assert lists(split.valid_history) == [past[held_out][:-1]]
+    assert split.valid_target.tolist() == past[held_out][-1:]
+    # User 1's only later item is unknown; user 2's unknown item falls out of the history.
+    assert lists(split.test_history) == [[0, 1, 2], [2, 3, 0]]
+    assert split.test_target.tolist() == [3, 1]
+    assert split.num_items == 10
+
+
+def test_global_temporal_trains_only_on_the_past_of_users_not_held_out():
+    rng = np.random.default_rng(1)
+    events = [
+        (user, item, time)
+        for user in range(60)
+        for item, time in zip(rng.integers(0, 150, 12), np.sort(rng.integers(0, 1000, 12)), strict=True)
+    ]
+    data = interactions(*events)
+    split = global_temporal(data, quantile=0.7, valid_fraction=0.25, seed=3)
+    cutoff = np.sort(data.time)[int(0.7 * len(data.time))]
+    past = [data.item[(data.user == user) & (data.time < cutoff)].tolist() for user in range(60)]
+    eligible = [user for user in range(60) if len(past[user]) >= 2]
+    count = round(0.25 * len(eligible))
+    held_out = set(np.random.default_rng(3).choice(eligible, size=count, replace=False).tolist())
+    assert lists(split.train) == [past[user] for user in range(60) if user not in held_out and past[user]]
+    known = set(split.train.values.tolist())
+    expected = [[item for item in past[user] if item in known] for user in sorted(held_out)]
+    expected = [items for items in expected if len(items) >= 2]
+    assert lists(split.valid_history) == [items[:-1] for items in expected]
+    assert split.valid_target.tolist() == [items[-1] for items in expected]
+    assert set(split.test_target.tolist()) | set(split.test_history.values.tolist()) <= known
+
+
+def test_global_temporal_events_at_the_cutoff_belong_to_the_future():
+    events = [event for user in range(4) for event in [*sequence(user, [0, 1, 2]), (user, user % 3, 50)]]
+    split = global_temporal(interactions(*events), quantile=0.9, valid_fraction=0.3)
+    assert all(len(row) == 3 for row in split.train)
+    assert split.test_target.tolist() == [0, 1, 2, 0]
+
+
+def test_global_temporal_seed_chooses_the_validation_users():
+    events = [event for user in range(50) for event in [*sequence(user, [user, 0, 1]), (user, 0, 90)]]
+    data = interactions(*events)
+    splits = [global_temporal(data, quantile=0.8, valid_fraction=0.1, seed=seed) for seed in (1, 1, 2)]
+    trained = [split.train.values.tolist() for split in splits]
+    assert trained[0] == trained[1] != trained[2]
+
+
+def test_global_temporal_with_one_moment_has_no_past():
+    events = interactions(*[(user, item, 7) for user in range(3) for item in range(4)])
+    with pytest.raises(DataError, match=r"events\.csv.*global-temporal.*no training users"):
+        global_temporal(events)
+
+
+def test_global_temporal_with_users_who_never_return_has_no_test():
+    events = interactions(*sequence(0, [0, 1, 2]), *sequence(1, [0, 1, 2]), (2, 0, 50))
+    with pytest.raises(DataError, match="no test users"):
+        global_temporal(events)
+
+
+@pytest.mark.parametrize("option", ["quantile", "valid_fraction"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
+def test_global_temporal_refuses_fractions_out_of_range(option: str, value: float):
+    with pytest.raises(ConfigError, match=option):
+        global_temporal(interactions(*TEMPORAL), **{option: value})
+
+
+def test_make_split_by_name():
+    events = interactions(*TEMPORAL)
+    assert lists(make_split("leave-one-out", events).train) == lists(leave_one_out(events).train)
+    assert lists(make_split("global-temporal", events).train) == lists(global_temporal(events).train)
+    with pytest.raises(ConfigError, match=r"split: expected one of leave-one-out, .*got 'random'"):
+        make_split("random", events)

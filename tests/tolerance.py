@@ -1,0 +1,119 @@
+"""When a result counts as right: an error like that of a plain implementation in the same dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from tests.oracle import OracleResult
+
+ALLOWED_RATIO = 2.0
+
+# What a right result may miss beside twice the plain error, which can be small by luck. float16, bfloat16:
+# their unit roundoff, since a tensor-core product rounds probabilities to the input dtype once more.
+# float32, float64: a few units in the last place, by which another order of summing differs.
+FLOOR: dict[torch.dtype, float] = {
+    torch.float64: 2.0**-44,
+    torch.float32: 2.0**-20,
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-8,
+}
+
+
+# A row of less than this share of the largest row is measured against that share instead of its own size.
+SMALLEST_ROW = 1e-2
+
+
+def errors(
+    actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: float | None = None
+) -> dict[str, float]:
+    """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
+
+    L2 is ``||actual - truth|| / ||truth||``, the largest error is divided by ``max |truth|``; both by
+    ``magnitude`` where that is given. Errors are absolute where the truth is all zero; entries whose truth
+    is NaN are left out. The worst row catches a wrong gradient of a rare item, which is small beside that
+    of the targets.
+    """
+    known = ~np.isnan(truth)
+    miss, size = np.where(known, actual - truth, 0.0), np.where(known, truth, 0.0)
+    found = {
+        "relative L2 error": np.linalg.norm(miss) / (magnitude or np.linalg.norm(size) or 1.0),
+        "relative largest error": np.abs(miss).max(initial=0)
+        / (magnitude or np.abs(size).max(initial=0) or 1.0),
+    }
+    if truth.ndim == 2:
+        rows = np.linalg.norm(size, axis=1)
+        smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
+        found["relative L2 error of the worst row"] = (
+            np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)
+        ).max(initial=0)
+    return {kind: float(error) for kind, error in found.items()}
+
+
+def assert_close(
+    name: str,
+    actual: Any,
+    oracle: ArrayLike,
+    plain: ArrayLike,
+    dtype: torch.dtype,
+    *,
+    magnitude: float | None = None,
+) -> None:
+    """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor.
+
+    Args:
+        name: what is compared, for the message.
+        actual: array, or torch tensor on any device.
+        oracle: the truth, same shape. NaN must be where the truth is NaN and nowhere else.
+        plain: the yardstick, `tests.plain.plain` in the same dtype.
+        dtype: what ``actual`` was rounded to. Loss, lse and dscale are float32 whatever the inputs are.
+        magnitude: what errors are relative to, for a scalar that is a sum of both signs (dscale):
+            cancellation can make the sum itself small beside its own rounding errors.
+    """
+    if isinstance(actual, torch.Tensor):
+        actual = actual.detach().double().cpu().numpy()
+    got, truth, yardstick = (np.asarray(x, np.float64) for x in (actual, oracle, plain))
+    assert got.shape == truth.shape, f"{name}: shape {got.shape}, expected {truth.shape}"
+    assert yardstick.shape == truth.shape, f"{name}: the plain shape is {yardstick.shape}, not {truth.shape}"
+    wrong = np.isnan(got) != np.isnan(truth)
+    assert not wrong.any(), (
+        f"{name}: NaN in {np.isnan(got).sum()} entries, expected in {np.isnan(truth).sum()}; "
+        f"first difference at {_first(wrong)}"
+    )
+    wrong = ~np.isfinite(got) & np.isfinite(truth)
+    assert not wrong.any(), f"{name}: infinite at {_first(wrong)}"
+    assert np.isfinite(yardstick[np.isfinite(truth)]).all(), (
+        f"{name}: the plain result overflows: no yardstick"
+    )
+
+    allowed = errors(yardstick, truth, magnitude)
+    for kind, ours in errors(got, truth, magnitude).items():
+        limit = ALLOWED_RATIO * allowed[kind] + FLOOR[dtype]
+        assert ours <= limit, (
+            f"{name}: {kind} {ours:.3e}, plain {dtype} has {allowed[kind]:.3e}, allowed {limit:.3e}; "
+            f"largest difference at {_first(_is_largest(got, truth))}"
+        )
+
+
+def assert_result_close(
+    name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype
+) -> None:
+    """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
+
+    ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32.
+    """
+    stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
+    magnitude = oracle.dscale_magnitude if name == "dscale" else None
+    assert_close(name, actual, getattr(oracle, name), getattr(plain, name), stored, magnitude=magnitude)
+
+
+def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(mask)[0])
+
+
+def _is_largest(got: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.bool_]:
+    miss = np.abs(got - truth)
+    return miss == np.nanmax(miss)

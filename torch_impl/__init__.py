@@ -1,0 +1,18 @@
+"""The loss, SASRec and its training for PyTorch."""
+
+from ..kernels import AllItems, ArgumentError, ArgumentTypeError, ArgumentValueError, UniformNegatives, fold_seed, negative_ids
+from .loss import linear_cross_entropy, sampled_linear_cross_entropy
+from .module import SampledLinearCrossEntropyLoss
+
+__all__ = [
+    "AllItems",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArgumentValueError",
+    "SampledLinearCrossEntropyLoss",
+    "UniformNegatives",
+    "fold_seed",
+    "linear_cross_entropy",
+    "negative_ids",
+    "sampled_linear_cross_entropy",
+]

@@ -1,0 +1,118 @@
+"""SASRec's training loop as a LightningModule, and its batches as a LightningDataModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ..kernels import fold_seed
+from ..recsys import Split, TrainConfig, eval_batches, num_batches, ranking_metrics, train_batches
+from .evaluate import batch_ranks
+from .objective import make_optimizer, training_loss
+from .sasrec import SASRec
+
+
+class SASRecModule(LightningModule):
+    """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count) batches.
+
+    Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted one.
+    ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without validation).
+    """
+
+    def __init__(self, model: SASRec, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.epoch_metrics: dict[str, float] = {}
+        self._losses: list[Tensor] = []
+        self._ranks: list[Tensor] = []
+
+    @property
+    def epoch_loss(self) -> float:
+        return float(torch.stack(self._losses).mean())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer, schedule = make_optimizer(self.model, self.config)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        self._losses, self.epoch_metrics = [], {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        step = self.trainer.global_step
+        torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
+        loss = training_loss(self.model, *batch, self.config, step)
+        self._losses.append(loss.detach())
+        self.log("loss", loss.detach(), prog_bar=True, batch_size=self.config.batch_size)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> None:
+        inputs, target, count = batch
+        self._ranks.append(batch_ranks(self.model, inputs, target)[:count])
+
+    def on_validation_epoch_end(self) -> None:
+        self.epoch_metrics = ranking_metrics(torch.cat(self._ranks).cpu().numpy())
+        self._ranks = []
+        self.log_dict(self.epoch_metrics, prog_bar=True)
+
+
+class SequenceData(LightningDataModule):
+    """The batches of ``split``: the same ones, in the same order, as in the other framework."""
+
+    def __init__(self, split: Split, config: TrainConfig) -> None:
+        super().__init__()
+        self.split = split
+        self.config = config
+
+    def train_dataloader(self) -> EpochBatches:
+        return EpochBatches(self.split, self.config, lambda: self.trainer.current_epoch if self.trainer else 0)
+
+    def val_dataloader(self) -> ValidationBatches:
+        return ValidationBatches(self.split, self.config)
+
+
+class EpochBatches:
+    """Iterable of an epoch's (inputs, targets), for the epoch that ``epoch()`` tells when iteration starts."""
+
+    def __init__(self, split: Split, config: TrainConfig, epoch: Callable[[], int]) -> None:
+        self.split = split
+        self.config = config
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return num_batches(self.split.train, batch_size=self.config.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        config = self.config
+        for batch in train_batches(
+            self.split.train,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+            seed=config.seed,
+            epoch=self.epoch(),
+        ):
+            yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+
+
+class ValidationBatches:
+    """Iterable of (inputs, target, count) over the validation part of ``split``."""
+
+    def __init__(self, split: Split, config: TrainConfig) -> None:
+        self.split = split
+        self.config = config
+
+    def __len__(self) -> int:
+        return -(-len(self.split.valid_history) // self.config.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        for batch in eval_batches(
+            self.split.valid_history,
+            self.split.valid_target,
+            batch_size=self.config.batch_size,
+            max_length=self.config.max_length,
+        ):
+            yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.target), batch.count

@@ -1,0 +1,168 @@
+"""The loss as two ``torch.library`` operators: forward and backward, with fake and autograd registrations.
+
+Both run either the Triton kernels or the reference. Row losses and row partition sums come out; weights and reductions are plain
+torch around them (``loss.py``), so their gradients need no code here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import torch
+from torch import Tensor
+
+from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
+from ..kernels.problem import Mode, Problem, choose_mode
+from ..kernels.samplers import AllItems, UniformNegatives
+from . import reference
+
+NO_ID = 2**31 - 1
+INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+
+
+def interprets() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+@functools.cache
+def multiprocessors(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _problem(
+    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
+    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+) -> Problem:  # fmt: skip
+    sampler = None
+    if ids is None:
+        sampler = UniformNegatives(num_negatives, group_size, shuffle_rows) if num_negatives else AllItems()
+    mode: Mode
+    mode, draws = choose_mode(sampler, weight.shape[0], ids is not None and ids.ndim == 2)
+    negatives = ids.shape[-1] if ids is not None else draws.negatives if draws is not None else weight.shape[0]
+    return Problem(
+        num_rows=input.shape[0],
+        num_items=weight.shape[0],
+        dim=input.shape[1],
+        mode=mode,
+        negatives=negatives,
+        input_dtype=_dtype_name(input.dtype),  # type: ignore[arg-type]
+        weight_dtype=_dtype_name(weight.dtype),  # type: ignore[arg-type]
+        bias_dtype=None if bias is None else _dtype_name(bias.dtype),  # type: ignore[arg-type]
+        softcap=softcap,
+        remove_accidental_hits=remove_hits,
+        ignore_index=ignore_index,
+        multiprocessors=multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
+        draws=draws,
+    )
+
+
+def _empty(buffers: tuple[Buffer, ...], device: torch.device) -> dict[str, Tensor]:
+    return {b.name: torch.empty(b.shape, dtype=_DTYPES[b.dtype], device=device) for b in buffers}
+
+
+def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+@torch.library.custom_op("cce_minus::forward", mutates_args=())
+def forward(
+    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
+    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(loss, lse, shift, average, tables) of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,),
+    seed (2,) int32 words (low, high), scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
+    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+    if not input.is_cuda:
+        reference.check_ranges(target, ids, p)
+    if impl == "reference":
+        saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
+        return *saved, torch.empty(0, dtype=torch.int32, device=input.device)
+    from ..kernels import launch
+
+    with torch.cuda.device_of(input):
+        outs = _empty((*forward_buffers(p), table_buffer(p)), input.device)
+        ins = _named(
+            input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale, tables=outs["tables"]
+        )
+        launch.launch_tables(outs, ins, p)
+        launch.launch_forward(outs, ins, p)
+    return outs["loss"], outs["lse"], outs["shift"], outs["average"], outs["tables"]
+
+
+@forward.register_fake
+def _(
+    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, impl
+):  # fmt: skip
+    rows = [input.new_empty(input.shape[0], dtype=torch.float32) for _ in range(3)]
+    size = 0
+    if impl != "reference":
+        p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+        size = table_buffer(p).size
+    return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
+
+
+@torch.library.custom_op("cce_minus::backward", mutates_args=())
+def backward(
+    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
+    loss: Tensor, lse: Tensor, shift: Tensor, average: Tensor, tables: Tensor, grad_loss: Tensor, grad_lse: Tensor,
+    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's gradient (N,)."""
+    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+    if impl == "reference":
+        saved = reference.Rows(loss, lse, shift, average)
+        return reference.backward(input, weight, target, ids, bias, seed, scale, saved, grad_loss, grad_lse, p)
+    from ..kernels import launch
+
+    with torch.cuda.device_of(input):
+        outs = _empty(backward_buffers(p), input.device)
+        keys = launch.split_tables(p, tables)["positive_key"]
+        ins = _named(
+            input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, tables=tables,
+            loss=loss, lse=lse, shift=shift, average=average, grad_loss=grad_loss, grad_lse=grad_lse,
+        )  # fmt: skip
+        ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
+        if ids is not None:
+            valid = torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
+            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(valid, stable=True)
+        launch.launch_backward(outs, ins, p)
+    return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
+
+
+@backward.register_fake
+def _(input, weight, target, ids, bias, *_):
+    bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
+    return torch.empty_like(input), torch.empty_like(weight), bias_grad, input.new_empty(input.shape[0], dtype=torch.float32)
+
+
+def _setup_forward(ctx, inputs, output) -> None:
+    input, weight, target, ids, bias, seed, scale, *ctx.options = inputs
+    loss, lse, shift, average, tables = output
+    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, loss, lse, shift, average, tables)
+    ctx.mark_non_differentiable(shift, average, tables)
+
+
+def _forward_gradients(ctx, grad_loss, grad_lse, *_):
+    grad_loss, grad_lse = grad_loss.contiguous(), grad_lse.contiguous()
+    input_grad, weight_grad, bias_grad, scale_grad = backward(*ctx.saved_tensors, grad_loss, grad_lse, *ctx.options)
+    bias_grad = bias_grad if ctx.needs_input_grad[4] else None
+    scale_grad = scale_grad.sum().view(1) if ctx.needs_input_grad[6] else None
+    return input_grad, weight_grad, None, None, bias_grad, None, scale_grad, *[None] * len(ctx.options)
+
+
+def _no_second_derivatives(ctx, *_):
+    raise NotImplementedError("cce_minus: the loss has no second derivatives; differentiate its gradient by another method")
+
+
+forward.register_autograd(_forward_gradients, setup_context=_setup_forward)
+backward.register_autograd(_no_second_derivatives, setup_context=lambda ctx, inputs, output: None)

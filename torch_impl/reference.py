@@ -1,0 +1,211 @@
+"""The loss and its closed-form gradients in plain torch, in chunks: what runs where there is no GPU.
+
+Follows the draws of ``kernels.draws`` bit for bit and the formulas of ``torch_impl.loss``; memory stays near CHUNK_ELEMENTS fp32
+numbers, whatever the number of rows. Never an (N, K, D) tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..kernels.draws import GroupedDraws
+from ..kernels.errors import ArgumentValueError
+from ..kernels.permutation import MASK, Arithmetic
+from ..kernels.problem import Problem
+
+CHUNK_ELEMENTS = 1 << 22
+
+
+class Rows(NamedTuple):
+    """What the forward keeps of each row; ``shift`` and ``average`` as the kernels store them."""
+
+    loss: Tensor
+    lse: Tensor
+    shift: Tensor
+    average: Tensor
+
+
+class Chunk(NamedTuple):
+    """Tiles of rows that share candidates: rows (T, G), which of them count, and ids (T, K) or (1, K)."""
+
+    rows: Tensor
+    counted: Tensor
+    ids: Tensor
+
+
+def _walk(step, x: Tensor, is_outside) -> Tensor:
+    while (outside := is_outside(x)).any():
+        x = torch.where(outside, step(x), x)
+    return x
+
+
+def arithmetic(device: torch.device) -> Arithmetic:
+    """torch's words are int64 below 2^32: it has no full set of uint32 operations."""
+
+    def words(value) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.int64, device=device)
+
+    return Arithmetic(u32=words, where=torch.where, walk=_walk)
+
+
+def _chunks(target: Tensor, ids: Tensor | None, seed: Tensor, p: Problem) -> Iterator[Chunk]:
+    device = target.device
+    counted = target != p.ignore_index
+    per_tile = p.negatives * (p.dim + 1)
+    if p.mode in ("all", "shared_ids"):
+        shared = torch.arange(p.num_items, device=device) if ids is None else ids
+        size = max(1, CHUNK_ELEMENTS // p.negatives)
+        for rows in torch.arange(p.num_rows, device=device).split(size):
+            yield Chunk(rows[None], counted[rows][None], shared[None])
+    elif p.mode == "row_ids":
+        assert ids is not None
+        for rows in torch.arange(p.num_rows, device=device).split(max(1, CHUNK_ELEMENTS // per_tile)):
+            yield Chunk(rows[:, None], counted[rows][:, None], ids[rows])
+    else:
+        xp = arithmetic(device)
+        words = seed.long() & MASK
+        seed_words = words[1], words[0]
+        ranks = torch.cumsum(counted, 0) - 1
+        group = 1
+        places = ranks
+        if isinstance(p.draws, GroupedDraws):
+            group = p.draws.group_size
+            total = torch.clamp(counted.sum(), min=1)
+            places = p.draws.row_places(xp, seed_words, torch.clamp(ranks, min=0), total)
+        assert p.draws is not None
+        tiles = -(-p.num_rows // group)
+        table = torch.full((tiles * group + 1,), -1, device=device)
+        table[torch.where(counted, places, tiles * group)] = torch.arange(p.num_rows, device=device)
+        table = table[:-1].view(tiles, group)
+        for index in torch.arange(tiles, device=device).split(max(1, CHUNK_ELEMENTS // (per_tile + group * p.negatives))):
+            rows = table[index]
+            yield Chunk(rows.clamp(min=0), rows >= 0, p.draws.items(xp, seed_words, index))
+
+
+class _Scores(NamedTuple):
+    hidden: Tensor  # (T, G, D) fp32
+    items: Tensor  # (T or 1, K, D) fp32
+    ids: Tensor  # (T or 1, K), 0 where there is no candidate
+    score: Tensor  # (T, G, K) capped
+    keep: Tensor  # (T, G, K)
+
+
+def _cap(x: Tensor, softcap: float | None) -> Tensor:
+    return x if softcap is None else softcap * torch.tanh(x / softcap)
+
+
+def _slope(score: Tensor, softcap: float | None) -> Tensor | float:
+    return 1.0 if softcap is None else (1 - score / softcap) * (1 + score / softcap)
+
+
+def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, chunk: Chunk, p: Problem) -> _Scores:
+    candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
+    ids = torch.where(candidate, chunk.ids, 0)
+    hidden = input[chunk.rows].float()
+    items = weight.float()[None] if p.mode == "all" else weight[ids].float()
+    x = scale * (hidden @ items.transpose(1, 2))
+    if bias is not None:
+        x = x + bias.float()[ids][:, None, :]
+    keep = candidate[:, None, :] & chunk.counted[:, :, None]
+    if p.remove_accidental_hits:
+        keep = keep & (ids[:, None, :] != target[chunk.rows][:, :, None])
+    return _Scores(hidden, items, ids, _cap(x, p.softcap), keep)
+
+
+def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows that count, those whose target is an item, the item or 0)."""
+    counted = target != p.ignore_index
+    has_item = counted & (target >= 0) & (target < p.num_items)
+    return counted, has_item, torch.where(has_item, target, 0)
+
+
+def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
+    """Raise where a counted target or an id is no item; for devices whose values the host may read."""
+    counted, has_item, _ = _target_items(target, p)
+    wrong = target[counted & ~has_item]
+    if wrong.numel():
+        raise ArgumentValueError("target", f"ignore_index or an item in [0, {p.num_items})", int(wrong[0]))
+    if ids is not None:
+        wrong = ids[(ids < -1) | (ids >= p.num_items)]
+        if wrong.numel():
+            raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
+
+
+def forward(
+    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor, p: Problem
+) -> Rows:
+    """loss, lse, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
+    counted, has_item, item = _target_items(target, p)
+    positive = torch.empty(p.num_rows, device=input.device)
+    loss, lse, shift = positive.clone(), positive.clone(), positive.clone()
+    average = torch.empty_like(input)
+    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
+        positive[rows] = scale * (input[rows].float() * weight[item[rows]].float()).sum(1)
+    if bias is not None:
+        positive += bias.float()[item]
+    positive = torch.where(has_item, _cap(positive, p.softcap), math.nan)
+    for chunk in _chunks(target, ids, seed, p):
+        s = _scores(input, weight, target, bias, scale, chunk, p)
+        kept = s.keep.sum(2)
+        correction = torch.log((p.num_items - 1) / kept.clamp(min=1))
+        z = s.score.masked_fill(~s.keep, -math.inf)
+        negatives = torch.logsumexp(z, 2)
+        malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
+        gap = torch.where(kept > 0, negatives + correction, -math.inf) - positive[chunk.rows]
+        gap = torch.where(malformed, math.nan, gap)
+        row_loss = torch.nn.functional.softplus(gap, threshold=1e9)
+        row_lse = positive[chunk.rows] + row_loss
+        row_shift = torch.where(kept > 0, row_lse - correction, row_lse)
+        p_slope = torch.exp(z - row_shift[:, :, None]) * _slope(s.score, p.softcap)
+        row_average = torch.where(s.keep, p_slope, 0.0) @ s.items
+        take, to = chunk.counted, chunk.rows[chunk.counted]
+        loss[to], lse[to], shift[to] = row_loss[take], row_lse[take], row_shift[take]
+        average[to] = row_average[take].to(average.dtype)
+    ignored = ~counted
+    return Rows(
+        loss.masked_fill(ignored, 0), lse.masked_fill(ignored, 0), shift.masked_fill(ignored, 0),
+        average.masked_fill(ignored[:, None], 0),
+    )  # fmt: skip
+
+
+def backward(
+    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
+    saved: Rows, grad_loss: Tensor, grad_lse: Tensor, p: Problem,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
+    counted, _, item = _target_items(target, p)
+    positive_score = saved.lse - saved.loss
+    positive_grad = grad_lse * torch.exp(-saved.loss) + grad_loss * torch.expm1(-saved.loss)
+    positive_grad = torch.where(counted, positive_grad * _slope(positive_score, p.softcap), 0.0)
+    row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
+    weight_grad = torch.zeros(weight.shape, device=input.device)
+    bias_grad = torch.zeros(p.num_items if bias is not None else 0, device=input.device)
+    input_grad = torch.empty_like(input)
+    scale_grad = torch.empty(p.num_rows, device=input.device)
+    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
+        hidden = input[rows].float()
+        grad = row_grad[rows, None] * saved.average[rows].float() + positive_grad[rows, None] * weight[item[rows]].float()
+        scale_grad[rows] = (grad * hidden).sum(1)
+        input_grad[rows] = (scale * grad).to(input.dtype)
+        weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
+    if bias is not None:
+        bias_grad.index_add_(0, item, positive_grad)
+    for chunk in _chunks(target, ids, seed, p):
+        s = _scores(input, weight, target, bias, scale, chunk, p)
+        a = row_grad[chunk.rows][:, :, None] * torch.exp(s.score - saved.shift[chunk.rows][:, :, None]) * _slope(s.score, p.softcap)
+        a = torch.where(s.keep, a, 0.0)
+        grads = a.transpose(1, 2) @ s.hidden
+        if p.mode == "all":
+            weight_grad += grads[0]
+        else:
+            weight_grad.index_add_(0, s.ids.flatten(), grads.flatten(0, 1))
+        if bias is not None:
+            bias_grad.index_add_(0, s.ids.flatten(), a.sum(1).flatten())
+    if bias is not None:
+        bias_grad = bias_grad.to(bias.dtype)
+    return input_grad, (scale * weight_grad).to(weight.dtype), bias_grad, scale_grad

@@ -1,0 +1,41 @@
+"""The shape of a SASRec model: what a weights file must agree with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..recsys import ConfigError, TrainConfig
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """Sizes and dropout of SASRec; raises ``ConfigError`` for a size below 1, ``dim`` not a multiple of
+    ``num_heads``, or dropout outside [0, 1)."""
+
+    num_items: int
+    max_length: int = 100
+    dim: int = 64
+    num_blocks: int = 2
+    num_heads: int = 2
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("num_items", "max_length", "dim", "num_blocks", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a positive integer, got {getattr(self, name)}")
+        if self.dim % self.num_heads:
+            raise ConfigError(f"dim: expected a multiple of num_heads={self.num_heads}, got {self.dim}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout: expected a number in [0, 1), got {self.dropout}")
+
+    @classmethod
+    def from_train(cls, config: TrainConfig, num_items: int) -> SASRecConfig:
+        """Takes the model's part of a training configuration."""
+        return cls(
+            num_items=num_items,
+            max_length=config.max_length,
+            dim=config.dim,
+            num_blocks=config.num_blocks,
+            num_heads=config.num_heads,
+            dropout=config.dropout,
+        )

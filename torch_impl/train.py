@@ -1,0 +1,108 @@
+"""Training SASRec with PyTorch and Lightning."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+import torch
+from lightning.pytorch import Trainer
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..recsys import ConfigError, TrainConfig, prepare_data
+from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
+from .evaluate import evaluate
+from .lightning_sasrec import SASRecModule, SequenceData
+from .progress import TrainResult
+from .run_directory import open_run
+from .sasrec import SASRec
+from .sasrec_config import SASRecConfig
+from .weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+
+    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and, after
+    every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches, negatives and dropout follow
+    from (seed, epoch, step), so a killed and resumed run ends with the result of an uninterrupted one (on CUDA up
+    to the rounding of PyTorch's own kernels, unless ``torch.use_deterministic_algorithms`` is on).
+
+    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, all
+    before the first step.
+    """
+    accelerator = _accelerator(config.device)
+    _, split = prepare_data(config)
+    # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = SASRec(SASRecConfig.from_train(config, split.num_items))
+        if config.init_weights is not None:
+            load_weights(model, config.init_weights)
+        run = open_run(config, "torch")
+        recorder, callbacks = training_callbacks(run, config)
+        checkpoint = last_checkpoint(run)
+        with _quiet_lightning(), logging_redirect_tqdm():
+            trainer = Trainer(
+                accelerator=accelerator,
+                devices=1,
+                precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
+                max_epochs=config.epochs,
+                check_val_every_n_epoch=config.eval_every,
+                callbacks=callbacks,
+                plugins=[AtomicCheckpointIO()],
+                logger=False,
+                enable_progress_bar=sys.stdout.isatty(),
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                default_root_dir=run.path,
+            )
+            trainer.fit(
+                SASRecModule(model, config),
+                datamodule=SequenceData(split, config),
+                ckpt_path=checkpoint if checkpoint.exists() else None,
+                weights_only=True,
+            )
+    load_weights(model, run.best_weights)
+    device = trainer.strategy.root_device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        test = evaluate(
+            model.to(device), split.test_history, split.test_target, batch_size=config.batch_size
+        )
+    result = TrainResult.from_progress(recorder.progress, test=test, weights=run.best_weights)
+    result.write(run.result)
+    logger.info("%s", result.summary())
+    return result
+
+
+def _accelerator(device: str) -> str:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
+    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "gpu"
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silences Lightning's notes on the machine and on the checkpoint folder being in use, which are no news here."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+if __name__ == "__main__":
+    from .cli import main
+
+    main()

@@ -1,0 +1,23 @@
+"""Reads and writes a PyTorch SASRec's weights in the format shared with the Flax model."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from .sasrec import SASRec
+from .weights_file import read_weights, write_weights
+
+
+def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+    """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    write_weights(path, model.config, tensors)
+
+
+def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
+    state = model.state_dict()
+    tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})

@@ -56,15 +56,17 @@ def table_buffer(problem: Problem) -> Buffer:
 
 
 def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
-    """loss, lse and shift of each row, the negatives' average (N, D), and the partial sums of split rows."""
+    """loss, lse, peak, shift and average dot product of each row, the negatives' average (N, D), and the partial sums of split rows."""
     n, dim, splits = problem.num_rows, problem.dim, problem.forward_splits
     split = splits if splits > 1 else 0
     return (
         Buffer("loss", (n,), "float32"),
         Buffer("lse", (n,), "float32"),
+        Buffer("peak", (n,), "float32"),
         Buffer("shift", (n,), "float32"),
+        Buffer("average_dot", (n if problem.scale_grad else 0,), "float32"),
         Buffer("average", (n, dim), problem.input_dtype),
-        Buffer("part_rows", (split * n * 3,), "float32"),
+        Buffer("part_rows", (split * n * 4,), "float32"),
         Buffer("part_average", (split * n * dim,), "float32"),
     )
 
@@ -75,7 +77,7 @@ def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     parts = p.grad_splits * p.num_candidates
     return (
         Buffer("input_grad", (p.num_rows, p.dim), p.input_dtype),
-        Buffer("scale_grad", (p.num_rows,), "float32"),
+        Buffer("scale_grad", (p.num_rows if p.scale_grad else 0,), "float32"),
         Buffer("item_grad", (p.num_items, p.dim), p.weight_dtype),
         Buffer("bias_grad", (p.num_items if p.bias_dtype else 0,), p.bias_dtype or "float32"),
         Buffer("row_grad", (p.num_rows,), "float32"),

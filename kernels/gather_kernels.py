@@ -21,31 +21,31 @@ def gather_scores(
     p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Capped scores (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
+    """(capped scores, dot products) (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
     own_hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
     own_item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(own_hidden.dtype).to(tl.float32)
     own_hidden = own_hidden.to(tl.float32)
     if NUM_D == 1:
-        x = tl.sum(own_hidden * own_item, 1)
+        dot = tl.sum(own_hidden * own_item, 1)
     else:
-        x = tl.sum(own_hidden * own_item, 1) * 0.0
+        dot = tl.sum(own_hidden * own_item, 1) * 0.0
         for chunk in range(NUM_D):
             hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
             item = load_rows(p_item, ids, m_ids, chunk * BLOCK_D, dim, BLOCK_D).to(hidden.dtype)
-            x += tl.sum(hidden.to(tl.float32) * item.to(tl.float32), 1)
-    x = x * scale
+            dot += tl.sum(hidden.to(tl.float32) * item.to(tl.float32), 1)
+    x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)
-    return cap(x, softcap, HAS_SOFTCAP), own_hidden, own_item
+    return cap(x, softcap, HAS_SOFTCAP), dot, own_hidden, own_item
 
 
 @triton.jit
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
-    p_loss, p_lse, p_shift, p_average,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim, negatives, rows_per_round, softcap, item_shift, item_b,
     SOURCE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
-    ITEM_HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """One row walks its candidates with a running softmax and accumulates their weighted average."""
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
@@ -59,6 +59,7 @@ def gather_forward_kernel(
     m = tl.full((1,), float("-inf"), tl.float32)
     l = tl.zeros((1,), tl.float32)
     kept = tl.zeros((1,), tl.float32)
+    average_dot = tl.zeros((1,), tl.float32)
     average = tl.zeros((1, BLOCK_D), tl.float32)
     end = tl.where(slot < tl.load(p_count), negatives, 0)
     for start in range(0, end, BLOCK_B):
@@ -77,7 +78,7 @@ def gather_forward_kernel(
         keep = inside
         if REMOVE_HITS:
             keep = keep & (ids != target)
-        s, _, item = gather_scores(
+        s, dot, _, item = gather_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, keep, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
@@ -90,21 +91,24 @@ def gather_forward_kernel(
         kept += tl.sum(keep.to(tl.float32), 0)
         if HAS_SOFTCAP:
             p = tl.where(keep, p * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+        if SCALE_GRAD:
+            average_dot = average_dot * fade + tl.sum(p * dot, 0)
         average = average * fade[:, None] + tl.sum(p[:, None] * item, 0)[None, :]
         m = new_m
 
-    z_positive = positive_score(
+    z_positive, _ = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
     )
     store_row_results(
-        p_loss, p_lse, p_shift, p_average, rows, m_in, m_counted, m, l, kept, average, z_positive, num_items, own_d, dim, BLOCK_D
-    )
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, m, l, kept, average_dot, average,
+        z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
+    )  # fmt: skip
 
 
 @triton.jit
 def gather_item_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_keys, p_items,
-    p_shift, p_row_grad, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
+    p_peak, p_shift, p_row_grad, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_part_grad, p_part_bias, p_item_grad, p_bias_grad,
     num_rows, num_items, dim, negatives, rows_per_round, rounds, splits, num_candidates, ignore_index, softcap,
     item_shift, item_b,
@@ -162,13 +166,14 @@ def gather_item_grad_kernel(
             m_rows = m_rows & (target != ignore_index)
             if REMOVE_HITS:
                 m_rows = m_rows & (target != item)
-            s, hidden, _ = gather_scores(
+            s, _, hidden, _ = gather_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, item + one, one == 0, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
             )  # fmt: skip
+            peak = tl.load(p_peak + rows, mask=m_rows, other=0.0)
             shift = tl.load(p_shift + rows, mask=m_rows, other=0.0)
             row_grad = tl.load(p_row_grad + rows, mask=m_rows, other=0.0)
-            a = tl.where(m_rows, row_grad * exp(s - shift) * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+            a = tl.where(m_rows, row_grad * exp((s - peak) - shift) * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
             grad += tl.sum(a[:, None] * hidden, 0)
             bias_grad += tl.sum(a, 0)
 

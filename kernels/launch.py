@@ -79,7 +79,7 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
     """ins: input, weight, bias?, target, scale (1,), ids?, tables. outs: ``buffers.forward_buffers``."""
     p = problem
     t = split_tables(p, ins["tables"])
-    rows = (outs["loss"], outs["lse"], outs["shift"], outs["average"])
+    rows = tuple(outs[name] for name in ("loss", "lse", "peak", "shift", "average_dot", "average"))
     inputs = (ins["input"], ins["weight"], ins.get("bias"), ins["target"], ins["scale"])
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
     item_shift, item_b = _factors(p.num_items)
@@ -90,7 +90,7 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
             p.num_rows, p.num_items, p.dim, p.negatives, p.independent.rows_per_round if p.draws else 1, p.softcap or 0.0,
             item_shift, item_b,
             SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, ITEM_HALVES=half_rounds(p.num_items),
+            REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, ITEM_HALVES=half_rounds(p.num_items),
             BLOCK_B=g.block_b, BLOCK_D=g.block_d, NUM_D=g.num_d, num_warps=g.warps,
         )  # fmt: skip
         return
@@ -104,7 +104,7 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
         p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.grouped.group_size if p.has_groups else 1, p.last_block,
         p.softcap or 0.0, item_shift, item_b, p.negatives,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-        REMOVE_HITS=p.remove_accidental_hits, SPLIT=p.forward_splits > 1, ITEM_HALVES=half_rounds(p.num_items),
+        REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1, ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.block_m, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
         num_warps=c.warps, num_stages=c.stages,
     )  # fmt: skip
@@ -112,7 +112,8 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
         row_kernels.combine_forward_kernel[(ceil_div(p.num_rows, ROW_BLOCK), c.num_d)](
             *inputs, t["rows"], t["count"], *parts, *rows,
             p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0,
-            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
+            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, SCALE_GRAD=p.scale_grad,
+            BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
         )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _launch_starts(sorted_keys: Tensor, starts: Tensor, unit: int) -> None:
 def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
     """Gradients for upstream row gradients grad_loss and grad_lse.
 
-    ins: those of the forward with its loss, lse, shift and average; grad_loss (N,) and grad_lse (N,) fp32; sorted_keys (N,) and
+    ins: those of the forward with its loss, peak, shift, average_dot and average; grad_loss (N,) and grad_lse (N,) fp32; sorted_keys (N,) and
     sorted_rows (N,), the tables' positive_key sorted stably with the rows behind them; for explicit ids sorted_ids and sorted_draws,
     the flattened ids (malformed ones and empty slots as 2^31 - 1) sorted stably with their places. outs: ``buffers.backward_buffers``.
     """
@@ -135,11 +136,13 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
     item_shift, item_b = _factors(p.num_items)
     g = p.gather
+    inputs = (ins["input"], ins["weight"], ins.get("bias"), ins["target"], ins["scale"])
     row_kernels.input_grad_kernel[(ceil_div(p.num_rows, ROW_BLOCK),)](
-        ins["input"], ins["weight"], ins["target"], ins["scale"], ins["loss"], ins["lse"], ins["average"],
+        *inputs, ins["loss"], ins["average_dot"], ins["average"],
         ins["grad_loss"], ins["grad_lse"], outs["input_grad"], outs["row_grad"], outs["positive_grad"], outs["scale_grad"],
         p.num_rows, p.num_items, d, p.ignore_index, p.softcap or 0.0,
-        HAS_SOFTCAP=has_softcap, BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
+        HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, SCALE_GRAD=p.scale_grad,
+        BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
     )  # fmt: skip
     _launch_starts(ins["sorted_keys"], outs["starts"], p.segment_unit)
     if p.num_rows >= POSITIVE_CHUNK:
@@ -147,8 +150,10 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
             ins["input"], outs["positive_grad"], ins["sorted_keys"], ins["sorted_rows"], outs["sums"],
             p.num_rows, d, NO_KEY, BLOCK_P=POSITIVE_CHUNK, BLOCK_D=g.block_d,
         )  # fmt: skip
-    positives = (ins["shift"], outs["row_grad"], outs["positive_grad"], ins["sorted_keys"], ins["sorted_rows"], outs["starts"], outs["sums"])
-    inputs = (ins["input"], ins["weight"], ins.get("bias"), ins["target"], ins["scale"])
+    positives = (
+        ins["peak"], ins["shift"], outs["row_grad"], outs["positive_grad"],
+        ins["sorted_keys"], ins["sorted_rows"], outs["starts"], outs["sums"],
+    )  # fmt: skip
     flags = {"HAS_BIAS": has_bias, "HAS_SOFTCAP": has_softcap, "REMOVE_HITS": p.remove_accidental_hits}
     halves = half_rounds(p.num_items)
     if p.uses_tiles:

@@ -25,7 +25,10 @@ def ceil_div(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Problem:
-    """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one)."""
+    """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one).
+
+    ``scale_grad``: whether the scale is a tensor whose gradient may be asked for.
+    """
 
     num_rows: int
     num_items: int
@@ -38,6 +41,7 @@ class Problem:
     softcap: float | None
     remove_accidental_hits: bool
     ignore_index: int
+    scale_grad: bool
     multiprocessors: int
     draws: Draws | None = field(default=None)
 

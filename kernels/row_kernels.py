@@ -10,9 +10,10 @@ from .tile_kernels import load_rows, load_targets, positive_score, store_row_res
 @triton.jit
 def combine_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_part_rows, p_part_average,
-    p_loss, p_lse, p_shift, p_average,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim, splits, softcap,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Join the partial partition sums of split rows in the order of the splits."""
     slot_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -24,33 +25,37 @@ def combine_forward_kernel(
     m = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     l = tl.zeros((BLOCK_M,), tl.float32)
     kept = tl.zeros((BLOCK_M,), tl.float32)
+    average_dot = tl.zeros((BLOCK_M,), tl.float32)
     average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for split in range(splits):
         part = split * num_rows + slot_m
-        part_m = tl.load(p_part_rows + part * 3, mask=m_in, other=float("-inf"))
+        part_m = tl.load(p_part_rows + part * 4, mask=m_in, other=float("-inf"))
         new_m = tl.maximum(m, part_m)
         finite_m = tl.where(new_m == float("-inf"), 0.0, new_m)
         fade, part_fade = exp(m - finite_m), exp(part_m - finite_m)
-        l = l * fade + tl.load(p_part_rows + part * 3 + 1, mask=m_in, other=0.0) * part_fade
-        kept += tl.load(p_part_rows + part * 3 + 2, mask=m_in, other=0.0)
+        l = l * fade + tl.load(p_part_rows + part * 4 + 1, mask=m_in, other=0.0) * part_fade
+        kept += tl.load(p_part_rows + part * 4 + 2, mask=m_in, other=0.0)
+        average_dot = average_dot * fade + tl.load(p_part_rows + part * 4 + 3, mask=m_in, other=0.0) * part_fade
         part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
         average = average * fade[:, None] + part_average * part_fade[:, None]
         m = new_m
-    z_positive = positive_score(
+    z_positive, _ = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
         HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
     )  # fmt: skip
     store_row_results(
-        p_loss, p_lse, p_shift, p_average, rows, m_in, m_counted, m, l, kept, average, z_positive, num_items, own_d, dim, BLOCK_D
-    )
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, m, l, kept, average_dot, average,
+        z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
+    )  # fmt: skip
 
 
 @triton.jit
 def input_grad_kernel(
-    p_hidden, p_item, p_target, p_scale, p_loss, p_lse, p_average, p_grad_loss, p_grad_lse,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_loss, p_average_dot, p_average, p_grad_loss, p_grad_lse,
     p_input_grad, p_row_grad, p_positive_grad, p_scale_grad,
     num_rows, num_items, dim, ignore_index, softcap,
-    HAS_SOFTCAP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
 
@@ -63,27 +68,30 @@ def input_grad_kernel(
     m_counted = m_in & (target != ignore_index)
     item, m_item = load_targets(p_target, n, m_counted, num_items)
     loss = tl.load(p_loss + n, mask=m_counted, other=0.0)
-    z_positive = tl.load(p_lse + n, mask=m_counted, other=0.0) - loss
     u = tl.load(p_grad_loss + n, mask=m_counted, other=0.0)
     v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
-    positive_grad = (v * exp(-loss) - u * one_minus_exp_minus(loss)) * cap_slope(z_positive, softcap, HAS_SOFTCAP)
+    positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
+    if HAS_SOFTCAP or SCALE_GRAD:
+        z_positive, dot = positive_score(
+            p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
+        )
+        positive_grad = tl.where(m_counted, positive_grad * cap_slope(z_positive, softcap, HAS_SOFTCAP), 0.0)
+        if SCALE_GRAD:
+            average_dot = tl.load(p_average_dot + n, mask=m_counted, other=0.0)
+            tl.store(p_scale_grad + n, tl.where(m_counted, (u + v) * average_dot + positive_grad * dot, 0.0), mask=m_in)
     row_grad = tl.where(m_counted, u + v, 0.0)
     positive_grad = tl.where(m_counted, positive_grad, 0.0)
     tl.store(p_row_grad + n, row_grad, mask=m_in)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
     scale = tl.load(p_scale)
-    scale_grad = tl.zeros((BLOCK_M,), tl.float32)
     for chunk in range(NUM_D):
         first_d = chunk * BLOCK_D
-        hidden = load_rows(p_hidden, n, m_counted, first_d, dim, BLOCK_D)
-        positive = load_rows(p_item, item, m_item, first_d, dim, BLOCK_D).to(hidden.dtype).to(tl.float32)
+        positive = load_rows(p_item, item, m_item, first_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty).to(tl.float32)
         average = load_rows(p_average, n, m_counted, first_d, dim, BLOCK_D).to(tl.float32)
         grad = row_grad[:, None] * average + positive_grad[:, None] * positive
-        scale_grad += tl.sum(grad * hidden.to(tl.float32), 1)
         d = first_d + tl.arange(0, BLOCK_D)
         p_tile = p_input_grad + n.to(tl.int64)[:, None] * dim + d[None, :]
         tl.store(p_tile, (grad * scale).to(p_input_grad.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
-    tl.store(p_scale_grad + n, scale_grad, mask=m_in)
 
 
 @triton.jit

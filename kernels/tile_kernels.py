@@ -47,21 +47,21 @@ def tile_scores(
     p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Capped scores (M, B) in fp32, with the tiles' own chunk of the width: hidden (M, D) and items (B, D)."""
+    """(capped scores, dot products) (M, B) in fp32, with the tiles' own chunk of the width: hidden (M, D) and items (B, D)."""
     own_hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
     own_item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(own_hidden.dtype)
     if NUM_D == 1:
-        x = tl.dot(own_hidden, tl.trans(own_item), input_precision=PRECISION)
+        dot = tl.dot(own_hidden, tl.trans(own_item), input_precision=PRECISION)
     else:
-        x = tl.zeros((rows.shape[0], ids.shape[0]), tl.float32)
+        dot = tl.zeros((rows.shape[0], ids.shape[0]), tl.float32)
         for chunk in range(NUM_D):
             hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
             item = load_rows(p_item, ids, m_ids, chunk * BLOCK_D, dim, BLOCK_D).to(hidden.dtype)
-            x = tl.dot(hidden, tl.trans(item), x, input_precision=PRECISION)
-    x = x * scale
+            dot = tl.dot(hidden, tl.trans(item), dot, input_precision=PRECISION)
+    x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
-    return cap(x, softcap, HAS_SOFTCAP), own_hidden, own_item
+    return cap(x, softcap, HAS_SOFTCAP), dot, own_hidden, own_item
 
 
 @triton.jit
@@ -69,16 +69,16 @@ def positive_score(
     p_hidden, p_item, p_bias, rows, m_rows, target, m_target, dim, scale, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Capped score (M,) of each row's target, in fp32; NaN where a counted row's target is out of range."""
-    x = tl.zeros((rows.shape[0],), tl.float32)
+    """(capped score, dot product) (M,) of each row's target, in fp32; NaN where a counted row's target is out of range."""
+    dot = tl.zeros((rows.shape[0],), tl.float32)
     for chunk in range(NUM_D):
         hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
         item = load_rows(p_item, target, m_target, chunk * BLOCK_D, dim, BLOCK_D).to(hidden.dtype)
-        x += tl.sum(hidden.to(tl.float32) * item.to(tl.float32), 1)
-    x = x * scale
+        dot += tl.sum(hidden.to(tl.float32) * item.to(tl.float32), 1)
+    x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + target, mask=m_target, other=0.0).to(tl.float32)
-    return tl.where(m_rows & ~m_target, float("nan"), cap(x, softcap, HAS_SOFTCAP))
+    return tl.where(m_rows & ~m_target, float("nan"), cap(x, softcap, HAS_SOFTCAP)), dot
 
 
 @triton.jit
@@ -91,29 +91,32 @@ def load_targets(p_target, rows, m_rows, num_items):
 
 @triton.jit
 def store_row_results(
-    p_loss, p_lse, p_shift, p_average, rows, m_in, m_counted, m, l, kept, average, z_positive, num_items, own_d, dim,
-    BLOCK_D: tl.constexpr,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, m, l, kept, average_dot, average,
+    z_positive, num_items, own_d, dim, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
-    loss, lse, shift, weight = finish_rows(m, l, kept, z_positive, num_items)
-    average = tl.where(m_counted[:, None] & (kept > 0)[:, None], average * weight[:, None], 0.0)
+    loss, lse, peak, shift = finish_rows(m, l, kept, z_positive, num_items)
+    average = tl.where(m_counted[:, None] & (kept > 0)[:, None], average * exp(-shift)[:, None], 0.0)
     d = own_d + tl.arange(0, BLOCK_D)
     p_tile = p_average + rows.to(tl.int64)[:, None] * dim + d[None, :]
     tl.store(p_tile, average.to(p_average.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
-    first_chunk = m_in & (own_d == 0)
+    first_chunk = m_in & (own_d + tl.zeros_like(rows) == 0)
     tl.store(p_loss + rows, tl.where(m_counted, loss, 0.0), mask=first_chunk)
     tl.store(p_lse + rows, tl.where(m_counted, lse, 0.0), mask=first_chunk)
+    tl.store(p_peak + rows, tl.where(m_counted, peak, 0.0), mask=first_chunk)
     tl.store(p_shift + rows, tl.where(m_counted, shift, 0.0), mask=first_chunk)
+    if SCALE_GRAD:
+        tl.store(p_average_dot + rows, tl.where(m_counted, average_dot * exp(-shift), 0.0), mask=first_chunk)
 
 
 @triton.jit
 def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_group_blocks, p_keys,
-    p_loss, p_lse, p_shift, p_average, p_part_rows, p_part_average,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    REMOVE_HITS: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    REMOVE_HITS: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average."""
@@ -131,6 +134,7 @@ def tile_forward_kernel(
     m = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     l = tl.zeros((BLOCK_M,), tl.float32)
     kept = tl.zeros((BLOCK_M,), tl.float32)
+    average_dot = tl.zeros((BLOCK_M,), tl.float32)
     average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     first_slot = split * slots_per_split
     end_slot = tl.minimum(first_slot + slots_per_split, slots)
@@ -143,7 +147,7 @@ def tile_forward_kernel(
         width = tl.where(slot == slots - 1, last_block, block)
         end = tl.minimum(start + width, num_candidates)
         ids, m_ids, malformed = candidate_ids(p_ids, start + offset, tl.where(offset < width, end, 0), num_items, SOURCE)
-        s, _, item = tile_scores(
+        s, dot, _, item = tile_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, m_ids, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
         )  # fmt: skip
@@ -163,27 +167,30 @@ def tile_forward_kernel(
         kept += tl.sum(keep.to(tl.float32), 1)
         if HAS_SOFTCAP:
             p = tl.where(keep, p * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+        if SCALE_GRAD:
+            average_dot = average_dot * fade + tl.sum(p * dot, 1)
         average = tl.dot(p.to(item.dtype), item, average * fade[:, None], input_precision=PRECISION)
         m = new_m
 
     if SPLIT:
         part = split * num_rows + slot_m
         d = own_d + tl.arange(0, BLOCK_D)
-        m_store = m_in & (own_chunk == 0)
-        tl.store(p_part_rows + part * 3, m, mask=m_store)
-        tl.store(p_part_rows + part * 3 + 1, l, mask=m_store)
-        tl.store(p_part_rows + part * 3 + 2, kept, mask=m_store)
+        m_store = m_in & (own_chunk + tl.zeros_like(slot_m) == 0)
+        tl.store(p_part_rows + part * 4, m, mask=m_store)
+        tl.store(p_part_rows + part * 4 + 1, l, mask=m_store)
+        tl.store(p_part_rows + part * 4 + 2, kept, mask=m_store)
+        tl.store(p_part_rows + part * 4 + 3, average_dot, mask=m_store)
         tl.store(
             p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :]
         )
     else:
-        z_positive = positive_score(
+        z_positive, _ = positive_score(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
         store_row_results(
-            p_loss, p_lse, p_shift, p_average, rows, m_in, m_counted, m, l, kept, average, z_positive, num_items,
-            own_d, dim, BLOCK_D,
+            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, m, l, kept, average_dot, average,
+            z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip
 
 
@@ -203,7 +210,7 @@ def add_product(accumulator, a, b, PRECISION: tl.constexpr):
 @triton.jit
 def tile_item_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_block_groups, p_keys,
-    p_shift, p_row_grad, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
+    p_peak, p_shift, p_row_grad, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias,
     num_rows, num_items, dim, num_candidates, block, drawn_blocks, last_drawn, last_block, group_size, visits, visits_per_split,
     softcap, item_shift, item_b, negatives,
@@ -242,7 +249,7 @@ def tile_item_grad_kernel(
             m_rows = slot_m < end_row
             rows = tl.load(p_rows + slot_m, mask=m_rows, other=0)
             target, _ = load_targets(p_target, rows, m_rows, num_items)
-            s, hidden, _ = tile_scores(
+            s, _, hidden, _ = tile_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
             )  # fmt: skip
@@ -253,9 +260,10 @@ def tile_item_grad_kernel(
                 keep = keep & membership(
                     ids[None, :], slot_m[:, None], p_keys, num_items, negatives, item_shift, item_b, ITEM_HALVES
                 )
+            peak = tl.load(p_peak + rows, mask=m_rows, other=0.0)
             shift = tl.load(p_shift + rows, mask=m_rows, other=0.0)
             row_grad = tl.load(p_row_grad + rows, mask=m_rows, other=0.0)
-            a = row_grad[:, None] * exp(s - shift[:, None]) * cap_slope(s, softcap, HAS_SOFTCAP)
+            a = row_grad[:, None] * exp((s - peak[:, None]) - shift[:, None]) * cap_slope(s, softcap, HAS_SOFTCAP)
             a = tl.where(keep, a, 0.0)
             grad = add_product(grad, a, hidden, PRECISION)
             if HAS_BIAS:
@@ -267,7 +275,7 @@ def tile_item_grad_kernel(
         part = split * num_candidates + position
         tl.store(p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :], grad, mask=m_slots[:, None] & (d < dim)[None, :])
         if HAS_BIAS:
-            tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk == 0))
+            tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))
     else:
         first_p = tl.load(p_starts + pid)
         end_p = tl.load(p_starts + pid + 1)
@@ -294,4 +302,4 @@ def tile_item_grad_kernel(
         p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
         tl.store(p_tile, (grad * scale).to(p_item_grad.dtype.element_ty), mask=m_ids[:, None] & (d < dim)[None, :])
         if HAS_BIAS:
-            tl.store(p_bias_grad + ids, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_ids & (own_chunk == 0))
+            tl.store(p_bias_grad + ids, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_ids & (own_chunk + offset * 0 == 0))

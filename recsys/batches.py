@@ -18,7 +18,7 @@ IGNORE = -100
 """Target of a position that has no loss."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Training batch: position ``l`` of a row sees ``inputs[:, :l + 1]`` and predicts ``targets[:, l]``.
 
@@ -30,7 +30,7 @@ class Batch:
     targets: npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvalBatch:
     """Evaluation batch: the last position of a row predicts ``target``.
 

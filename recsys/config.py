@@ -20,8 +20,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 GROUP_SIZES = (1, 16, 32, 64, 128, 256)
 
-_FREE_ON_RESUME = ("epochs", "patience", "impl", "device", "out", "resume")
-
 _LEAST: dict[str, int] = {
     "max_length": 1,
     "dim": 1,
@@ -163,16 +161,6 @@ class TrainConfig:
                 f"config: unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}"
             )
         return cls(**values)
-
-    def require_resumable(self, saved: TrainConfig) -> None:
-        """Raise `ConfigError` if a run with the ``saved`` options cannot be continued with these.
-
-        Only what does not change the steps already made may differ: how long to train, and where.
-        """
-        for field in dataclasses.fields(self):
-            ours, theirs = getattr(self, field.name), getattr(saved, field.name)
-            if field.name not in _FREE_ON_RESUME and ours != theirs:
-                raise ConfigError(f"{field.name}: the run to resume has {theirs}, got {ours}")
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:

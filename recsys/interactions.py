@@ -19,7 +19,7 @@ from .tables import read_columns, require_no_nulls
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interactions:
     """Events sorted by (user, time); events of one user at one time keep the order of the file.
 
@@ -135,7 +135,7 @@ def _dense_ids(
     """Ids 0, 1, .. in the order of the sorted distinct values, and those values."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())  # so that any amount of text fits one array
     if not (pa.types.is_integer(column.type) or pa.types.is_large_string(column.type)):
         raise DataError(f"{source}: column {name!r} must hold integers or text, got {column.type}")

@@ -15,7 +15,7 @@ from .ragged import Ragged, offsets_of, take_ranges
 Items = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """What to train on and what to predict.
 

@@ -50,7 +50,7 @@ def parse_columns(data: pa.Buffer, columns: Sequence[str], *, format: str, sourc
                 _require_columns(columns, reader.schema.names, source)
             convert = pacsv.ConvertOptions(include_columns=list(columns), strings_can_be_null=True)
             table = pacsv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(f"{source}: cannot be read as {format} ({error})") from error
     if table.num_rows == 0:
         raise DataError(f"{source}: the file has a header but no rows")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from ..recsys import TrainConfig
 from ..recsys.cli import build_app
-from .train import train
 
-app = build_app("torch", train)
+
+def _train(config: TrainConfig) -> object:
+    from .train import train  # here, because --help need not wait for the framework
+
+    return train(config)
+
+
+app = build_app("torch", _train)
 
 
 def main() -> None:

@@ -173,7 +173,7 @@ def sampled_linear_cross_entropy(
         rows = ops.forward(
             input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), _as_kernel_ints(target).reshape(-1).contiguous(), ids,
             None if linear_bias is None else linear_bias.contiguous(), words, scale,
-            num_negatives, group_size, shuffle_rows, options.softcap, remove_accidental_hits, ignore_index, impl,
+            num_negatives, group_size, shuffle_rows, options.softcap, remove_accidental_hits, ignore_index, scale.requires_grad, impl,
         )  # fmt: skip
         row_loss, row_lse = rows[0].view(target.shape), rows[1].view(target.shape)
     loss = _weigh(row_loss, target, sample_weight, options)

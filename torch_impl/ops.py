@@ -40,6 +40,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def _problem(
     input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+    scale_grad: bool,
 ) -> Problem:  # fmt: skip
     sampler = None
     if ids is None:
@@ -59,6 +60,7 @@ def _problem(
         softcap=softcap,
         remove_accidental_hits=remove_hits,
         ignore_index=ignore_index,
+        scale_grad=scale_grad,
         multiprocessors=multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
         draws=draws,
     )
@@ -76,11 +78,11 @@ def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
 def forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(loss, lse, shift, average, tables) of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,),
+    scale_grad: bool, impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(loss, lse, peak, shift, average_dot, average, tables) of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,),
     seed (2,) int32 words (low, high), scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
-    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
     if impl == "reference":
@@ -95,17 +97,19 @@ def forward(
         )
         launch.launch_tables(outs, ins, p)
         launch.launch_forward(outs, ins, p)
-    return outs["loss"], outs["lse"], outs["shift"], outs["average"], outs["tables"]
+    names = ("loss", "lse", "peak", "shift", "average_dot", "average", "tables")
+    return tuple(outs[name] for name in names)  # type: ignore[return-value]
 
 
 @forward.register_fake
 def _(
-    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, impl
+    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl,
 ):  # fmt: skip
-    rows = [input.new_empty(input.shape[0], dtype=torch.float32) for _ in range(3)]
+    sizes = [input.shape[0]] * 4 + [input.shape[0] if scale_grad else 0]
+    rows = [input.new_empty(n, dtype=torch.float32) for n in sizes]
     size = 0
     if impl != "reference":
-        p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+        p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
         size = table_buffer(p).size
     return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
 
@@ -113,15 +117,15 @@ def _(
 @torch.library.custom_op("cce_minus::backward", mutates_args=())
 def backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    loss: Tensor, lse: Tensor, shift: Tensor, average: Tensor, tables: Tensor, grad_loss: Tensor, grad_lse: Tensor,
+    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor, grad_loss: Tensor, grad_lse: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    impl: str,
+    scale_grad: bool, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's gradient (N,)."""
-    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index)
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
+    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
     if impl == "reference":
-        saved = reference.Rows(loss, lse, shift, average)
-        return reference.backward(input, weight, target, ids, bias, seed, scale, saved, grad_loss, grad_lse, p)
+        rows = (loss, peak, shift, average_dot, average)
+        return reference.backward(input, weight, target, ids, bias, seed, scale, *rows, grad_loss, grad_lse, p)
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
@@ -129,7 +133,7 @@ def backward(
         keys = launch.split_tables(p, tables)["positive_key"]
         ins = _named(
             input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, tables=tables,
-            loss=loss, lse=lse, shift=shift, average=average, grad_loss=grad_loss, grad_lse=grad_lse,
+            loss=loss, peak=peak, shift=shift, average_dot=average_dot, average=average, grad_loss=grad_loss, grad_lse=grad_lse,
         )  # fmt: skip
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
         if ids is not None:
@@ -140,16 +144,16 @@ def backward(
 
 
 @backward.register_fake
-def _(input, weight, target, ids, bias, *_):
+def _(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    return torch.empty_like(input), torch.empty_like(weight), bias_grad, input.new_empty(input.shape[0], dtype=torch.float32)
+    return torch.empty_like(input), torch.empty_like(weight), bias_grad, input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32)
 
 
 def _setup_forward(ctx, inputs, output) -> None:
     input, weight, target, ids, bias, seed, scale, *ctx.options = inputs
-    loss, lse, shift, average, tables = output
-    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, loss, lse, shift, average, tables)
-    ctx.mark_non_differentiable(shift, average, tables)
+    loss, _, *saved = output
+    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, loss, *saved)
+    ctx.mark_non_differentiable(*saved)
 
 
 def _forward_gradients(ctx, grad_loss, grad_lse, *_):

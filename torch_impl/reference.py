@@ -22,11 +22,13 @@ CHUNK_ELEMENTS = 1 << 22
 
 
 class Rows(NamedTuple):
-    """What the forward keeps of each row; ``shift`` and ``average`` as the kernels store them."""
+    """What the forward gives of each row; a negative's probability is exp((s - peak) - shift), as in the kernels."""
 
     loss: Tensor
     lse: Tensor
+    peak: Tensor
     shift: Tensor
+    average_dot: Tensor  # empty unless the scale's gradient may be asked for
     average: Tensor
 
 
@@ -91,6 +93,7 @@ class _Scores(NamedTuple):
     hidden: Tensor  # (T, G, D) fp32
     items: Tensor  # (T or 1, K, D) fp32
     ids: Tensor  # (T or 1, K), 0 where there is no candidate
+    dot: Tensor  # (T, G, K)
     score: Tensor  # (T, G, K) capped
     keep: Tensor  # (T, G, K)
 
@@ -108,13 +111,14 @@ def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, 
     ids = torch.where(candidate, chunk.ids, 0)
     hidden = input[chunk.rows].float()
     items = weight.float()[None] if p.mode == "all" else weight[ids].float()
-    x = scale * (hidden @ items.transpose(1, 2))
+    dot = hidden @ items.transpose(1, 2)
+    x = scale * dot
     if bias is not None:
         x = x + bias.float()[ids][:, None, :]
     keep = candidate[:, None, :] & chunk.counted[:, :, None]
     if p.remove_accidental_hits:
         keep = keep & (ids[:, None, :] != target[chunk.rows][:, :, None])
-    return _Scores(hidden, items, ids, _cap(x, p.softcap), keep)
+    return _Scores(hidden, items, ids, dot, _cap(x, p.softcap), keep)
 
 
 def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,6 +126,24 @@ def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
     counted = target != p.ignore_index
     has_item = counted & (target >= 0) & (target < p.num_items)
     return counted, has_item, torch.where(has_item, target, 0)
+
+
+def _positive_scores(
+    input: Tensor, weight: Tensor, has_item: Tensor, item: Tensor, bias: Tensor | None, scale: Tensor, p: Problem
+) -> tuple[Tensor, Tensor]:
+    """(capped scores, dot products) (N,) of the targets; NaN where there is none."""
+    dot = torch.empty(p.num_rows, device=input.device)
+    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
+        dot[rows] = (input[rows].float() * weight[item[rows]].float()).sum(1)
+    x = scale * dot
+    if bias is not None:
+        x = x + bias.float()[item]
+    return torch.where(has_item, _cap(x, p.softcap), math.nan), dot
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); torch's own softplus returns x from 20 on."""
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
@@ -139,66 +161,62 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
 def forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor, p: Problem
 ) -> Rows:
-    """loss, lse, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
-    counted, has_item, item = _target_items(target, p)
-    positive = torch.empty(p.num_rows, device=input.device)
-    loss, lse, shift = positive.clone(), positive.clone(), positive.clone()
-    average = torch.empty_like(input)
-    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        positive[rows] = scale * (input[rows].float() * weight[item[rows]].float()).sum(1)
-    if bias is not None:
-        positive += bias.float()[item]
-    positive = torch.where(has_item, _cap(positive, p.softcap), math.nan)
+    """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
+    _, has_item, item = _target_items(target, p)
+    positive, _ = _positive_scores(input, weight, has_item, item, bias, scale, p)
+    loss, lse, peak, shift = (torch.zeros(p.num_rows, device=input.device) for _ in range(4))
+    average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=input.device)
+    average = torch.zeros_like(input)
     for chunk in _chunks(target, ids, seed, p):
         s = _scores(input, weight, target, bias, scale, chunk, p)
         kept = s.keep.sum(2)
         correction = torch.log((p.num_items - 1) / kept.clamp(min=1))
-        z = s.score.masked_fill(~s.keep, -math.inf)
-        negatives = torch.logsumexp(z, 2)
+        row_peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
+        weights = torch.where(s.keep, torch.exp(s.score - row_peak[:, :, None]), 0.0)
+        log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
-        gap = torch.where(kept > 0, negatives + correction, -math.inf) - positive[chunk.rows]
-        gap = torch.where(malformed, math.nan, gap)
-        row_loss = torch.nn.functional.softplus(gap, threshold=1e9)
-        row_lse = positive[chunk.rows] + row_loss
-        row_shift = torch.where(kept > 0, row_lse - correction, row_lse)
-        p_slope = torch.exp(z - row_shift[:, :, None]) * _slope(s.score, p.softcap)
-        row_average = torch.where(s.keep, p_slope, 0.0) @ s.items
+        gap = torch.where(kept > 0, row_peak - positive[chunk.rows] + (log_sum + correction), -math.inf)
+        gap = torch.where(malformed | positive[chunk.rows].isnan(), math.nan, gap)
+        row_loss = softplus(gap)
+        row_shift = log_sum + softplus(-gap)
+        weights = weights * _slope(s.score, p.softcap)
+        row_average = weights @ s.items * torch.exp(-row_shift)[:, :, None]
         take, to = chunk.counted, chunk.rows[chunk.counted]
-        loss[to], lse[to], shift[to] = row_loss[take], row_lse[take], row_shift[take]
-        average[to] = row_average[take].to(average.dtype)
-    ignored = ~counted
-    return Rows(
-        loss.masked_fill(ignored, 0), lse.masked_fill(ignored, 0), shift.masked_fill(ignored, 0),
-        average.masked_fill(ignored[:, None], 0),
-    )  # fmt: skip
+        loss[to], lse[to] = row_loss[take], (positive[chunk.rows] + row_loss)[take]
+        peak[to], shift[to] = row_peak[take], row_shift[take]
+        if p.scale_grad:
+            average_dot[to] = ((weights * s.dot).sum(2) * torch.exp(-row_shift))[take]
+        average[to] = torch.where(kept[take][:, None] > 0, row_average[take], 0.0).to(average.dtype)
+    return Rows(loss, lse, peak, shift, average_dot, average)
 
 
 def backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    saved: Rows, grad_loss: Tensor, grad_lse: Tensor, p: Problem,
+    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, grad_loss: Tensor, grad_lse: Tensor, p: Problem,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
-    counted, _, item = _target_items(target, p)
-    positive_score = saved.lse - saved.loss
-    positive_grad = grad_lse * torch.exp(-saved.loss) + grad_loss * torch.expm1(-saved.loss)
-    positive_grad = torch.where(counted, positive_grad * _slope(positive_score, p.softcap), 0.0)
+    counted, has_item, item = _target_items(target, p)
+    positive, dot = _positive_scores(input, weight, has_item, item, bias, scale, p)
+    positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
+    positive_grad = torch.where(counted, positive_grad * _slope(positive, p.softcap), 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
     weight_grad = torch.zeros(weight.shape, device=input.device)
     bias_grad = torch.zeros(p.num_items if bias is not None else 0, device=input.device)
     input_grad = torch.empty_like(input)
-    scale_grad = torch.empty(p.num_rows, device=input.device)
+    scale_grad = torch.empty(0, device=input.device)
+    if p.scale_grad:
+        scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
     for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         hidden = input[rows].float()
-        grad = row_grad[rows, None] * saved.average[rows].float() + positive_grad[rows, None] * weight[item[rows]].float()
-        scale_grad[rows] = (grad * hidden).sum(1)
+        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].float()
         input_grad[rows] = (scale * grad).to(input.dtype)
         weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
     if bias is not None:
         bias_grad.index_add_(0, item, positive_grad)
     for chunk in _chunks(target, ids, seed, p):
         s = _scores(input, weight, target, bias, scale, chunk, p)
-        a = row_grad[chunk.rows][:, :, None] * torch.exp(s.score - saved.shift[chunk.rows][:, :, None]) * _slope(s.score, p.softcap)
-        a = torch.where(s.keep, a, 0.0)
+        probability = torch.exp((s.score - peak[chunk.rows][:, :, None]) - shift[chunk.rows][:, :, None])
+        a = torch.where(s.keep, row_grad[chunk.rows][:, :, None] * probability * _slope(s.score, p.softcap), 0.0)
         grads = a.transpose(1, 2) @ s.hidden
         if p.mode == "all":
             weight_grad += grads[0]

@@ -97,6 +97,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            # Lightning's own use of a class that PyTorch is about to rename.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning.pytorch")
             yield
     finally:
         log.setLevel(level)

@@ -77,10 +77,3 @@ def test_bad_values_name_the_option(name: str, value: Any):
 )
 def test_values_at_the_bounds(name: str, value: Any):
     assert getattr(TrainConfig(**{name: value}), name) == value
-
-
-def test_options_that_may_change_when_a_run_is_resumed():
-    saved = TrainConfig()
-    TrainConfig(epochs=99, patience=9, device="cpu", out="runs/moved", resume=True).require_resumable(saved)
-    with pytest.raises(ConfigError, match="dim: the run to resume has 64, got 32"):
-        TrainConfig(dim=32, resume=True).require_resumable(saved)

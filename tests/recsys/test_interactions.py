@@ -58,6 +58,14 @@ def test_own_column_names_and_text_ids(tmp_path: Path):
     assert events.item.tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_kinds_of_text_ids(tmp_path: Path, kind: pa.DataType):
+    columns = {**EVENTS, "item_id": pa.array(["b", "a", "a", "b", "c"], kind)}
+    events = read_interactions(write(tmp_path / "events.parquet", columns))
+    assert events.item_labels.tolist() == ["a", "b", "c"]
+    assert events.item.tolist() == [0, 2, 0, 1, 1]
+
+
 def test_dictionary_encoded_ids(tmp_path: Path):
     columns = {**EVENTS, "item_id": pa.array(["b", "a", "a", "b", "c"]).dictionary_encode()}
     events = read_interactions(write(tmp_path / "events.parquet", columns))
@@ -165,6 +173,13 @@ def test_unreadable_files(tmp_path: Path, name: str, text: str, message: str):
     with pytest.raises(DataError, match=message) as caught:
         read_interactions(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_header_that_is_not_utf8(tmp_path: Path):
+    path = tmp_path / "events.csv"
+    path.write_bytes(b"us\xe9r_id,item_id,timestamp\n1,2,3\n")
+    with pytest.raises(DataError, match="cannot be read as csv"):
+        read_interactions(path)
 
 
 def test_missing_file_and_folder(tmp_path: Path):

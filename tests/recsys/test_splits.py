@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cce_minus.recsys import (
@@ -144,8 +146,9 @@ def test_global_temporal_with_users_who_never_return_has_no_test():
 @pytest.mark.parametrize("option", ["quantile", "valid_fraction"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
 def test_global_temporal_refuses_fractions_out_of_range(option: str, value: float):
+    options: dict[str, Any] = {option: value}
     with pytest.raises(ConfigError, match=option):
-        global_temporal(interactions(*TEMPORAL), **{option: value})
+        global_temporal(interactions(*TEMPORAL), **options)
 
 
 def test_make_split_by_name():

@@ -1,0 +1,133 @@
+"""Training SASRec with Flax NNX, Optax and Orbax."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..recsys import (
+    ConfigError,
+    MetricsLog,
+    Split,
+    TrainConfig,
+    num_batches,
+    prepare_data,
+    train_batches,
+)
+from .checkpoints import Checkpoints, open_checkpoints
+from .evaluate import evaluate
+from .objective import make_optimizer, step_seed, train_step
+from .progress import METRIC_NAMES, Progress, TrainResult
+from .run_directory import RunDirectory, open_run
+from .sasrec import SASRec
+from .sasrec_config import SASRecConfig
+from .weights import load_weights, save_weights
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+
+    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and, after
+    every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives and dropout
+    follow from (seed, epoch, step), so a killed and resumed run ends with the result of an uninterrupted one (on
+    CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
+
+    XLA takes three quarters of a GPU's memory at its first use, which starves PyTorch, whose allocator the Triton
+    kernels may share the GPU with: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
+
+    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, all
+    before the first step.
+    """
+    with jax.default_device(_device(config.device)):
+        _, split = prepare_data(config)
+        model = SASRec(
+            SASRecConfig.from_train(config, split.num_items),
+            rngs=nnx.Rngs(config.seed),
+            dtype=_DTYPES[config.precision],
+        )
+        if config.init_weights is not None:
+            load_weights(model, config.init_weights)
+        run = open_run(config, "jax")
+        with open_checkpoints(run.checkpoints) as checkpoints, logging_redirect_tqdm():
+            progress = _fit(model, split, config, run, checkpoints)
+        load_weights(model, run.best_weights)
+        test = evaluate(model, split.test_history, split.test_target, batch_size=config.batch_size)
+    result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
+    result.write(run.result)
+    logger.info("%s", result.summary())
+    return result
+
+
+def _fit(
+    model: SASRec, split: Split, config: TrainConfig, run: RunDirectory, checkpoints: Checkpoints
+) -> Progress:
+    """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
+
+    Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats that epoch
+    and writes the same again.
+    """
+    optimizer = make_optimizer(model, config)
+    progress = checkpoints.restore(model, optimizer)
+    log = MetricsLog(run.metrics_log, metric_names=METRIC_NAMES, resume_after=progress.epochs - 1)
+    started = time.perf_counter() - progress.seconds
+    while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
+        epoch = progress.epochs
+        loss = _train_epoch(model, optimizer, split, config, epoch)
+        metrics: dict[str, float] = {}
+        if (epoch + 1) % config.eval_every == 0:
+            metrics = evaluate(model, split.valid_history, split.valid_target, batch_size=config.batch_size)
+        if progress.update(loss, metrics, time.perf_counter() - started):
+            save_weights(model, run.best_weights)
+        steps = (epoch + 1) * num_batches(split.train, batch_size=config.batch_size)
+        log.append(epoch=epoch, step=steps, train_loss=loss, metrics=metrics, seconds=progress.seconds)
+        checkpoints.save(model, optimizer, progress)
+        logger.info("%s", progress.line(metrics))
+    return progress
+
+
+def _train_epoch(
+    model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, config: TrainConfig, epoch: int
+) -> float:
+    """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the device."""
+    batches = train_batches(
+        split.train,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+        seed=config.seed,
+        epoch=epoch,
+    )
+    total = num_batches(split.train, batch_size=config.batch_size)
+    losses = []
+    # disable=None: no bar where the output is no terminal.
+    with tqdm(batches, desc=f"epoch {epoch}", total=total, leave=False, disable=None) as bar:
+        for step, batch in enumerate(bar, start=epoch * total):
+            seed = step_seed(config, step)
+            losses.append(train_step(model, optimizer, batch.inputs, batch.targets, seed, config=config))
+    return float(np.mean(jax.device_get(losses)))
+
+
+def _device(name: str) -> jax.Device | None:
+    """The device to run on; None is JAX's own choice, a GPU where there is one."""
+    if name == "auto":
+        return None
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error
+
+
+if __name__ == "__main__":
+    from .cli import main
+
+    main()

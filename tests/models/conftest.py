@@ -1,0 +1,107 @@
+"""Both frameworks' SASRec behind one face, so that a test is written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from cce_minus.jax_impl import evaluate as jax_evaluate
+from cce_minus.jax_impl import recommend as jax_recommend
+from cce_minus.jax_impl import weights as jax_weights
+from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
+from cce_minus.jax_impl.sasrec_config import SASRecConfig as JaxConfig
+from cce_minus.torch_impl import evaluate as torch_evaluate
+from cce_minus.torch_impl import recommend as torch_recommend
+from cce_minus.torch_impl import weights as torch_weights
+from cce_minus.torch_impl.sasrec import SASRec as TorchSASRec
+from cce_minus.torch_impl.sasrec_config import SASRecConfig as TorchConfig
+from flax import nnx
+
+SIZES = {"num_items": 37, "max_length": 12, "dim": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0.3}
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What a test needs of one framework, on NumPy arrays."""
+
+    name: str
+    build: Callable[..., Any]
+    hidden: Callable[[Any, np.ndarray], np.ndarray]
+    save: Callable[..., None]
+    load: Callable[..., None]
+    evaluate: Callable[..., dict[str, float]]
+    recommend: Callable[..., np.ndarray]
+    target_ranks: Callable[..., np.ndarray]
+    top_items: Callable[..., np.ndarray]
+
+
+def build_torch(seed: int = 0, **changes: Any) -> TorchSASRec:
+    torch.manual_seed(seed)
+    return TorchSASRec(TorchConfig(**(SIZES | changes))).eval()
+
+
+def build_jax(seed: int = 0, **changes: Any) -> JaxSASRec:
+    return JaxSASRec(JaxConfig(**(SIZES | changes)), rngs=nnx.Rngs(seed))
+
+
+def torch_hidden(model: TorchSASRec, inputs: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.from_numpy(inputs)).numpy()
+
+
+def jax_hidden(model: JaxSASRec, inputs: np.ndarray) -> np.ndarray:
+    return np.asarray(model(jnp.asarray(inputs)))
+
+
+def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
+    return torch_evaluate.target_ranks(*map(torch.from_numpy, (hidden, table, target)), chunk).numpy()
+
+
+def torch_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
+    return torch_recommend.top_items(*map(torch.from_numpy, (hidden, table)), k, chunk).numpy()
+
+
+def jax_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
+    return np.asarray(jax_evaluate.target_ranks(*map(jnp.asarray, (hidden, table, target)), chunk))
+
+
+def jax_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
+    return np.asarray(jax_recommend.top_items(*map(jnp.asarray, (hidden, table)), k, chunk))
+
+
+FRAMEWORKS = {
+    "torch": Framework(
+        "torch", build_torch, torch_hidden, torch_weights.save_weights, torch_weights.load_weights,
+        torch_evaluate.evaluate, torch_recommend.recommend, torch_ranks, torch_top,
+    ),
+    "jax": Framework(
+        "jax", build_jax, jax_hidden, jax_weights.save_weights, jax_weights.load_weights,
+        jax_evaluate.evaluate, jax_recommend.recommend, jax_ranks, jax_top,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=["torch", "jax"])
+def framework(request: pytest.FixtureRequest) -> Framework:
+    return FRAMEWORKS[request.param]
+
+
+@pytest.fixture
+def other(framework: Framework) -> Framework:
+    """The framework that `framework` is not."""
+    return FRAMEWORKS["jax" if framework.name == "torch" else "torch"]
+
+
+@pytest.fixture
+def sequences() -> np.ndarray:
+    """(5, 12) items: full, left-padded, one item, and a row of nothing but padding."""
+    items = np.random.default_rng(0).integers(0, SIZES["num_items"], (5, 12)).astype(np.int32)
+    items[1, :5] = -1
+    items[2, :11] = -1
+    items[3] = -1
+    return items

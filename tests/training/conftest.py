@@ -1,0 +1,65 @@
+"""A tiny data set that can be learnt, and the configuration of a run on it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cce_minus.recsys import TrainConfig
+
+USERS, ITEMS, LENGTH = 60, 40, 12
+
+
+@pytest.fixture(scope="session")
+def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users who walk round the catalog in steps of 1, 2 or 3: the next item follows from the last two."""
+    rng = np.random.default_rng(0)
+    stride = 1 + np.arange(USERS)[:, None] % 3
+    items = (rng.integers(0, ITEMS, USERS)[:, None] + np.arange(LENGTH) * stride) % ITEMS
+    path = tmp_path_factory.mktemp("data") / "walks.parquet"
+    columns = {
+        "user_id": np.repeat(np.arange(USERS), LENGTH),
+        "item_id": items.ravel(),
+        "timestamp": np.tile(np.arange(LENGTH), USERS),
+    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture
+def make_config(interactions: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """A small run on CPU; keyword arguments replace options, ``out`` is relative to the test's folder."""
+
+    def make(out: str = "run", **changes: Any) -> TrainConfig:
+        options: dict[str, Any] = {
+            "data": str(interactions),
+            "max_length": LENGTH,
+            "dim": 16,
+            "num_blocks": 1,
+            "negatives": 20,
+            "group_size": 16,
+            "batch_size": 16,
+            "learning_rate": 1e-2,
+            "warmup_steps": 5,
+            "epochs": 3,
+            "device": "cpu",
+        }
+        return TrainConfig(**(options | changes), out=str(tmp_path / out))
+
+    return make
+
+
+@pytest.fixture(params=["torch", "jax"])
+def framework(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def train(framework: str) -> Callable[[TrainConfig], Any]:
+    return importlib.import_module(f"cce_minus.{framework}_impl.train").train

@@ -1,0 +1,62 @@
+"""The commands: help worth reading, files on success, one line and status 2 on bad input."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def app(framework: str):
+    return importlib.import_module(f"cce_minus.{framework}_impl.cli").app
+
+
+def test_help_lists_the_options(app):
+    result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    for option in ("--data", "--negatives", "--resume", "--init-weights", "--out"):
+        assert option in result.output
+
+
+def test_train_command_writes_a_run(app, interactions: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    arguments = ["train", "--data", str(interactions), "--out", str(out), "--epochs", "1", "--dim", "8"]
+    result = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "config.json").read_text())["dim"] == 8
+    assert {path.name for path in out.iterdir()} >= {"best.safetensors", "metrics.csv", "result.json"}
+    again = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+    assert again.exit_code == 2
+    assert "out: expected a folder without a run" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere.parquet"], "nowhere.parquet"),
+        (["--dim", "10", "--num-heads", "3"], "num_heads"),
+        (["--init-weights", "nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_status_2(
+    app, interactions: Path, tmp_path: Path, arguments: list[str], message: str
+):
+    base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    result = CliRunner().invoke(app, [*base, *arguments])
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in result.output
+
+
+def test_module_can_be_run(framework: str):
+    command = [sys.executable, "-m", f"cce_minus.{framework}_impl.train", "train", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert result.returncode == 0, result.stderr
+    assert "--negatives" in result.stdout

@@ -1,1 +1,11 @@
-"""Placeholder until the public names land."""
+"""The bridge: call a launcher of torch tensors from JAX, on XLA's own buffers, with no copy."""
+
+try:
+    import jax as _jax  # noqa: F401
+except ImportError as error:
+    raise ImportError("cce_minus needs JAX here: pip install 'cce-minus[jax]'") from error
+
+from .bridge import Launcher, call, multiprocessors
+from .manual_axes import as_varying, varying_axes
+
+__all__ = ["Launcher", "as_varying", "call", "multiprocessors", "varying_axes"]

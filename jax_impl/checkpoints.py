@@ -16,7 +16,8 @@ from .sasrec import SASRec
 
 
 class Checkpoints:
-    """The last checkpoint of a run; a new one is complete before the old one goes (Orbax renames a finished folder)."""
+    """The last checkpoint of a run; a new one is complete before the old one goes (Orbax renames a finished
+    folder)."""
 
     def __init__(self, manager: ocp.CheckpointManager) -> None:
         self._manager = manager
@@ -32,7 +33,8 @@ class Checkpoints:
         )
 
     def restore(self, model: SASRec, optimizer: nnx.Optimizer[SASRec]) -> Progress:
-        """Loads the last checkpoint into ``model`` and ``optimizer``; a run without one has new ``Progress``."""
+        """Loads the last checkpoint into ``model`` and ``optimizer``; a run without one has new
+        ``Progress``."""
         if self._manager.latest_step() is None:
             return Progress()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _state(model, optimizer))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..recsys import Ragged, eval_batches, ranking_metrics
 from .sasrec import SASRec
@@ -36,23 +37,25 @@ def evaluate(
     """
     ranks = [
         np.asarray(batch_ranks(model, batch.inputs, batch.target, chunk))[: batch.count]
-        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
+        for batch in eval_batches(
+            histories, targets, batch_size=batch_size, max_length=model.config.max_length
+        )
     ]
     return ranking_metrics(np.concatenate(ranks))
 
 
 @partial(nnx.jit, static_argnums=3)
-def batch_ranks(model: SASRec, inputs: Array, target: Array, chunk: int = CHUNK) -> Array:
+def batch_ranks(model: SASRec, inputs: ArrayLike, target: ArrayLike, chunk: int = CHUNK) -> Array:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L)."""
-    return target_ranks(model(inputs)[:, -1], model.item_table[...], target, chunk)
+    return target_ranks(model(jnp.asarray(inputs))[:, -1], model.item_table[...], jnp.asarray(target), chunk)
 
 
 @partial(jax.jit, static_argnums=3)
 def target_ranks(hidden: Array, table: Array, target: Array, chunk: int = CHUNK) -> Array:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int32, 1 is best, in float32.
 
-    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V + 1
-    for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
+    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V
+    + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
     ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means nothing.
     """
     target = jnp.maximum(target, 0)[:, None]

@@ -29,13 +29,18 @@ def training_loss(
 ) -> Array:
     """Returns the mean loss (float32 scalar) of a batch: ``inputs`` and ``targets`` (B, L), -100 ignored.
 
-    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks. Dropout acts
-    when a key is given.
+    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks.
+    Dropout acts when a key is given.
     """
     rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
     hidden = model(jnp.asarray(inputs), rngs=rngs).astype(model.dtype)
     loss = sampled_linear_cross_entropy(
-        hidden, model.item_table[...], jnp.asarray(targets), negative_sampler(config), seed=seed, impl=config.impl
+        hidden,
+        model.item_table[...],
+        jnp.asarray(targets),
+        negative_sampler(config),
+        seed=seed,
+        impl=config.impl,
     )
     assert isinstance(loss, Array)
     return loss
@@ -49,7 +54,8 @@ def negative_sampler(config: TrainConfig) -> UniformNegatives | AllItems:
 
 
 def step_seed(config: TrainConfig, step: int) -> npt.NDArray[np.uint32]:
-    """Returns ``fold_seed(config.seed, step)`` as two words (high, low), uint32: an operand, not a constant."""
+    """Returns ``fold_seed(config.seed, step)`` as two words (high, low), uint32: an operand, not a
+    constant."""
     seed = fold_seed(config.seed, step)
     return np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
 
@@ -67,7 +73,8 @@ def make_optimizer(model: SASRec, config: TrainConfig) -> nnx.Optimizer[SASRec]:
     return nnx.Optimizer(model, adamw, wrt=nnx.Param)
 
 
-@partial(nnx.jit, static_argnames="config")
+# Donated: the old weights and moments make room for the new ones instead of standing beside them.
+@partial(nnx.jit, static_argnames="config", donate_argnames=("model", "optimizer"))
 def train_step(
     model: SASRec,
     optimizer: nnx.Optimizer[SASRec],

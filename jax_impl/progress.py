@@ -48,8 +48,8 @@ class Progress:
 class TrainResult:
     """Outcome of a run: metrics of the best epoch's weights on test and validation, ``ndcg@10`` and so on.
 
-    ``losses`` has each epoch's mean training loss, ``seconds`` the time of training and validation, summed over
-    resumed parts; epochs count from 0. ``weights`` is the path of the best epoch's weights.
+    ``losses`` has each epoch's mean training loss, ``seconds`` the time of training and validation, summed
+    over resumed parts; epochs count from 0. ``weights`` is the path of the best epoch's weights.
     """
 
     test: dict[str, float]

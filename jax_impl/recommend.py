@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..recsys import ConfigError, Ragged, last_items
 from .evaluate import CHUNK, fold_catalog
@@ -34,7 +35,7 @@ def recommend(
     if not 1 <= k <= num_items:
         raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
     rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
-    if len(rows.values) and not (0 <= rows.values.min() and rows.values.max() < num_items):
+    if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
         raise ConfigError(
             f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}"
         )
@@ -48,8 +49,8 @@ def recommend(
 
 
 @partial(nnx.jit, static_argnums=(2, 3))
-def _batch_top(model: SASRec, inputs: Array, k: int, chunk: int) -> Array:
-    return top_items(model(inputs)[:, -1], model.item_table[...], k, chunk)
+def _batch_top(model: SASRec, inputs: ArrayLike, k: int, chunk: int) -> Array:
+    return top_items(model(jnp.asarray(inputs))[:, -1], model.item_table[...], k, chunk)
 
 
 @partial(jax.jit, static_argnums=(2, 3))

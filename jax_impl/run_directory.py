@@ -43,12 +43,13 @@ class RunDirectory:
 def open_run(config: TrainConfig, framework: str) -> RunDirectory:
     """Claims ``config.out`` for a new run, or with ``resume`` checks that the run there is this one.
 
-    Writes the resolved configuration to ``config.json``. Raises ``ConfigError`` when the folder already holds a
-    run, when there is none of this framework to resume, or when an option that shapes the result has changed.
+    Writes the resolved configuration to ``config.json``. Raises ``ConfigError`` when the folder already
+    holds a run, when there is none of this framework to resume, or when an option that shapes the result
+    has changed.
     """
     if config.eval_every > config.epochs:
         raise ConfigError(
-            f"eval_every: expected at most epochs = {config.epochs} (the best epoch is chosen by validation), "
+            f"eval_every: expected at most epochs = {config.epochs} (validation chooses the best epoch), "
             f"got {config.eval_every}"
         )
     run = RunDirectory(Path(config.out).absolute(), framework)
@@ -56,7 +57,8 @@ def open_run(config: TrainConfig, framework: str) -> RunDirectory:
         _check_resumable(run, config)
     elif run.config.exists():
         raise ConfigError(
-            f"out: expected a folder without a run, got {run.path}; pass --resume to continue it, or another --out"
+            f"out: expected a folder without a run, got {run.path}; "
+            "pass --resume to continue it, or another --out"
         )
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     temporary = run.config.with_suffix(".json.tmp")

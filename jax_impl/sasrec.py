@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,14 +19,15 @@ INIT_STD = 0.02
 class SASRec(nnx.Module):
     """Causal transformer over item ids whose item table serves both as input and as output embedding.
 
-    ``hidden = LayerNorm(blocks(dropout(item_table[ids] + positions)))``; the score of item j after position l
+    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after position l
     is ``hidden[b, l] . item_table[j]``.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
-    float32. ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual stream
-    and norms are float32 always. Dropout acts only when ``rngs`` is given, from its ``dropout`` stream. Positions
-    are counted from the sequence's end, so left padding never changes a result. Outputs at padded places are
-    finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer than max_length.
+    float32. ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual
+    stream and norms are float32 always. Dropout acts only when ``rngs`` is given, from its ``dropout``
+    stream. Positions are counted from the sequence's end, so left padding never changes a result. Outputs
+    at padded places are finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer
+    than max_length.
     """
 
     def __init__(self, config: SASRecConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
@@ -49,9 +52,13 @@ class SASRec(nnx.Module):
                 f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {inputs.shape}"
             )
         valid = inputs >= 0
-        # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
+        # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real
+        # row.
         ids = jnp.where(valid, inputs, self.config.num_items)
         items = self.item_table[...].at[ids].get(mode="fill", fill_value=0)
+        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks, and
+        # MovieLens-100k takes three times the epochs to the same quality.
+        items = items * math.sqrt(self.config.dim)
         positions = self.position_table[self.config.max_length - length :]
         hidden = self.dropout(items + positions, deterministic=rngs is None, rngs=rngs)
         mask = attention_mask(valid)
@@ -62,11 +69,10 @@ class SASRec(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x += dropout(mlp(norm(x)))``."""
+    """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x +=
+    dropout(mlp(norm(x)))``."""
 
-    def __init__(
-        self, dim: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.attention_norm = layer_norm(dim, rngs)
         self.attention = Attention(dim, num_heads, dtype=dtype, rngs=rngs)
         self.feed_forward_norm = layer_norm(dim, rngs)

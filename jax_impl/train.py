@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -38,18 +39,18 @@ _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
-    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and, after
-    every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives and dropout
-    follow from (seed, epoch, step), so a killed and resumed run ends with the result of an uninterrupted one (on
-    CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
+    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and,
+    after every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives
+    and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
+    uninterrupted one (on CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
 
-    XLA takes three quarters of a GPU's memory at its first use, which starves PyTorch, whose allocator the Triton
-    kernels may share the GPU with: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
+    XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of
+    other work on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as needed.
 
-    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, all
-    before the first step.
+    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or
+    folder, all before the first step.
     """
-    with jax.default_device(_device(config.device)):
+    with _on_device(config.device):
         _, split = prepare_data(config)
         model = SASRec(
             SASRecConfig.from_train(config, split.num_items),
@@ -74,8 +75,8 @@ def _fit(
 ) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 
-    Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats that epoch
-    and writes the same again.
+    Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats
+    that epoch and writes the same again.
     """
     optimizer = make_optimizer(model, config)
     progress = checkpoints.restore(model, optimizer)
@@ -99,7 +100,8 @@ def _fit(
 def _train_epoch(
     model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, config: TrainConfig, epoch: int
 ) -> float:
-    """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the device."""
+    """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the
+    device."""
     batches = train_batches(
         split.train,
         batch_size=config.batch_size,
@@ -117,12 +119,12 @@ def _train_epoch(
     return float(np.mean(jax.device_get(losses)))
 
 
-def _device(name: str) -> jax.Device | None:
-    """The device to run on; None is JAX's own choice, a GPU where there is one."""
+def _on_device(name: str) -> AbstractContextManager[object]:
+    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one."""
     if name == "auto":
-        return None
+        return nullcontext()
     try:
-        return jax.devices(name)[0]
+        return jax.default_device(jax.devices(name)[0])
     except RuntimeError as error:
         raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error
 

@@ -17,12 +17,15 @@ _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
     """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
-    tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
+    tensors = {
+        name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)
+    }
     write_weights(path, model.config, tensors)
 
 
 def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
-    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
+    differs."""
     parameters = _parameters(model)
     shapes = {name: param.shape[::-1] if kernel else param.shape for name, param, kernel in parameters}
     tensors = read_weights(path, model.config, shapes)

@@ -1,4 +1,5 @@
-"""The weights file both frameworks read and write: safetensors, torch-like names, (out, in) matrices, float32.
+"""The weights file both frameworks read and write: safetensors, torch-like names, (out, in) matrices,
+float32.
 
 The model's configuration is kept in the file's metadata under ``config`` (JSON). Reading never executes code.
 """
@@ -26,8 +27,11 @@ class WeightsError(ConfigError):
     """A weights file that is unreadable or does not fit the model; the message names file and tensor."""
 
 
-def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a rename)."""
+def write_weights(
+    path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a
+    rename)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -56,7 +60,9 @@ def read_weights(
             raise WeightsError(f"{path}: config {name}: expected {expected}, got {got}")
     for name in sorted(shapes.keys() | tensors.keys()):
         expected_text = _describe(np.dtype(np.float32), shapes[name]) if name in shapes else "no such tensor"
-        got_text = _describe(tensors[name].dtype, tensors[name].shape) if name in tensors else "no such tensor"
+        got_text = (
+            _describe(tensors[name].dtype, tensors[name].shape) if name in tensors else "no such tensor"
+        )
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")
     return tensors

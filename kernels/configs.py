@@ -28,9 +28,9 @@ class GatherConfig:
 
 
 # block_d: (block_m, warps, stages); accumulators block_m x block_d in fp32 must stay in registers
-HALF_TILES = {16: (128, 4, 3), 32: (128, 4, 3), 64: (128, 4, 3), 128: (128, 8, 3), 256: (128, 8, 2), 512: (64, 8, 2)}
-# fp32 products run without tensor cores: smaller tiles, whose operands fit beside the accumulators
-FULL_TILES = {16: (64, 4, 2), 32: (64, 4, 2), 64: (64, 4, 2), 128: (32, 4, 1), 256: (16, 4, 1)}
+HALF_TILES = {16: (128, 8, 3), 32: (128, 8, 3), 64: (128, 8, 3), 128: (128, 8, 3), 256: (128, 8, 2), 512: (64, 8, 2)}
+# fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
+FULL_TILES = {16: (64, 4, 2), 32: (64, 4, 2), 64: (64, 4, 2), 128: (64, 8, 2)}
 
 
 def next_power_of_2(n: int) -> int:

@@ -78,7 +78,7 @@ def gather_forward_kernel(
         keep = inside
         if REMOVE_HITS:
             keep = keep & (ids != target)
-        s, dot, _, item = gather_scores(
+        s, dot, hidden, item = gather_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, keep, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
@@ -96,7 +96,7 @@ def gather_forward_kernel(
         average = average * fade[:, None] + tl.sum(p[:, None] * item, 0)[None, :]
         m = new_m
 
-    z_positive, _ = positive_score(
+    z_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
     )
     store_row_results(
@@ -156,9 +156,9 @@ def gather_item_grad_kernel(
             m_rows = i < end
             if SOURCE == ROUNDS:
                 round_ = tl.minimum(i, rounds - 1)
-                place = permute(item + i * 0, num_items, item_shift, item_b, p_keys + round_ * ITEM_HALVES, ITEM_HALVES, False, True)
-                slot = i * rows_per_round + place // negatives
-                m_rows = m_rows & (place < rows_per_round * negatives) & (slot < count)
+                drawn_place = permute(item + i * 0, num_items, item_shift, item_b, p_keys + round_ * ITEM_HALVES, ITEM_HALVES, False, True)
+                slot = i * rows_per_round + drawn_place // negatives
+                m_rows = m_rows & (drawn_place < rows_per_round * negatives) & (slot < count)
                 rows = tl.load(p_rows + slot, mask=m_rows, other=0)
             else:
                 rows = (tl.load(p_sorted_draws + i, mask=m_rows, other=0) // negatives).to(tl.int32)
@@ -166,7 +166,7 @@ def gather_item_grad_kernel(
             m_rows = m_rows & (target != ignore_index)
             if REMOVE_HITS:
                 m_rows = m_rows & (target != item)
-            s, _, hidden, _ = gather_scores(
+            s, dot, hidden, own_item = gather_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, item + one, one == 0, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
             )  # fmt: skip
@@ -185,12 +185,12 @@ def gather_item_grad_kernel(
             grad += tl.load(p_sums + chunk * sum_width + d, mask=d < dim, other=0.0)
             bias_grad += tl.load(p_sums + chunk * sum_width + dim)
         else:
-            i = chunk * BLOCK_P + tl.arange(0, BLOCK_P)
-            m_i = (i >= first_p) & (i < end_p)
-            rows = tl.load(p_sorted_rows + i, mask=m_i, other=0).to(tl.int32)
-            weight = tl.load(p_positive_grad + rows, mask=m_i, other=0.0)
-            hidden = load_rows(p_hidden, rows, m_i, own_d, dim, BLOCK_D).to(tl.float32)
-            grad += tl.sum(weight[:, None] * hidden, 0)
+            place = chunk * BLOCK_P + tl.arange(0, BLOCK_P)
+            m_place = (place >= first_p) & (place < end_p)
+            sorted_rows = tl.load(p_sorted_rows + place, mask=m_place, other=0).to(tl.int32)
+            weight = tl.load(p_positive_grad + sorted_rows, mask=m_place, other=0.0)
+            positive_hidden = load_rows(p_hidden, sorted_rows, m_place, own_d, dim, BLOCK_D).to(tl.float32)
+            grad += tl.sum(weight[:, None] * positive_hidden, 0)
             bias_grad += tl.sum(weight, 0)
     p_row = p_item_grad + item.to(tl.int64) * dim + d
     tl.store(p_row, (grad * scale).to(p_item_grad.dtype.element_ty), mask=d < dim)

@@ -42,33 +42,34 @@ def factors(n):
 
 
 @triton.jit
+def half_round(left, right, n, a_mask, b, p_round_keys, HALF: tl.constexpr, SIZE_ON_DEVICE: tl.constexpr, INVERSE: tl.constexpr):
+    """(left, right) after half-round HALF: even ones move left modulo a, odd ones right modulo b."""
+    key = tl.load(p_round_keys + HALF).to(tl.uint32, bitcast=True)
+    if HALF % 2 == 0:
+        add = tl.umulhi(murmur_finalise(right.to(tl.uint32) ^ key), (a_mask + 1 + right * 0).to(tl.uint32)).to(tl.int32)
+        moved = ((left - add) if INVERSE else (left + add)) & a_mask
+    else:
+        add = tl.umulhi(murmur_finalise(left.to(tl.uint32) ^ key), (b + left * 0).to(tl.uint32)).to(tl.int32)
+        moved = (right - add) if INVERSE else (right + add)
+        moved = tl.where(moved < 0, moved + b, tl.where(moved >= b, moved - b, moved))
+    if SIZE_ON_DEVICE and HALF >= 6:  # only small domains run the second six
+        moved = tl.where(n < 256, moved, left if HALF % 2 == 0 else right)
+    if HALF % 2 == 0:
+        left = moved
+    else:
+        right = moved
+    return left, right
+
+
+@triton.jit
 def network(x, n, shift, b, p_round_keys, HALVES: tl.constexpr, SIZE_ON_DEVICE: tl.constexpr, INVERSE: tl.constexpr):
     a_mask = (1 << shift) - 1
     left = x & a_mask
     right = x >> shift
     for step in tl.static_range(HALVES):
-        half: tl.constexpr = HALVES - 1 - step if INVERSE else step
-        key = tl.load(p_round_keys + half).to(tl.uint32, bitcast=True)
-        if half % 2 == 0:
-            add = tl.umulhi(murmur_finalise(right.to(tl.uint32) ^ key), (a_mask + 1).to(tl.uint32)).to(tl.int32)
-            if INVERSE:
-                moved = (left - add) & a_mask
-            else:
-                moved = (left + add) & a_mask
-            if SIZE_ON_DEVICE and half >= 6:
-                moved = tl.where(n < 256, moved, left)
-            left = moved
-        else:
-            add = tl.umulhi(murmur_finalise(left.to(tl.uint32) ^ key), (b + key * 0).to(tl.uint32)).to(tl.int32)
-            if INVERSE:
-                moved = right - add
-                moved = tl.where(moved < 0, moved + b, moved)
-            else:
-                moved = right + add
-                moved = tl.where(moved >= b, moved - b, moved)
-            if SIZE_ON_DEVICE and half >= 6:
-                moved = tl.where(n < 256, moved, right)
-            right = moved
+        left, right = half_round(
+            left, right, n, a_mask, b, p_round_keys, HALVES - 1 - step if INVERSE else step, SIZE_ON_DEVICE, INVERSE
+        )
     return (right << shift) | left
 
 
@@ -79,8 +80,9 @@ def permute(x, n, shift, b, p_round_keys, HALVES: tl.constexpr, SIZE_ON_DEVICE: 
     ``p_round_keys`` points at the keys of x's round, one pointer or one for each x. Elements outside [0, n) may be passed
     where the result is not used: they are clamped first, so that cycle walking ends.
     """
-    x = tl.minimum(tl.maximum(x, 0), n - 1)
-    y = network(x, n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE)
-    while tl.max((y >= n).to(tl.int32)) > 0:
-        y = tl.where(y >= n, network(y, n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE), y)
+    y = tl.minimum(tl.maximum(x, 0), n - 1)
+    outside = y >= 0
+    while tl.max(outside.to(tl.int32)) > 0:
+        y = tl.where(outside, network(y, n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE), y)
+        outside = y >= n
     return y

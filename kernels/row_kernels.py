@@ -39,7 +39,7 @@ def combine_forward_kernel(
         part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
         average = average * fade[:, None] + part_average * part_fade[:, None]
         m = new_m
-    z_positive, _ = positive_score(
+    z_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
         HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
     )  # fmt: skip

@@ -147,7 +147,7 @@ def tile_forward_kernel(
         width = tl.where(slot == slots - 1, last_block, block)
         end = tl.minimum(start + width, num_candidates)
         ids, m_ids, malformed = candidate_ids(p_ids, start + offset, tl.where(offset < width, end, 0), num_items, SOURCE)
-        s, dot, _, item = tile_scores(
+        s, dot, hidden, item = tile_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, m_ids, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
         )  # fmt: skip
@@ -184,7 +184,7 @@ def tile_forward_kernel(
             p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :]
         )
     else:
-        z_positive, _ = positive_score(
+        z_positive, dot_positive = positive_score(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
@@ -227,7 +227,7 @@ def tile_item_grad_kernel(
     sum_width = tl.full((), 1, tl.int64) * (dim + 1)
     offset = tl.arange(0, BLOCK_B)
     position = pid * block + offset
-    ids, m_ids, _ = candidate_ids(p_ids, position, tl.where(offset < block, num_candidates, 0), num_items, SOURCE)
+    ids, m_ids, malformed = candidate_ids(p_ids, position, tl.where(offset < block, num_candidates, 0), num_items, SOURCE)
     grad = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
     bias_grad = tl.zeros((BLOCK_B,), tl.float32)
 
@@ -248,8 +248,8 @@ def tile_item_grad_kernel(
             slot_m = first_m + tl.arange(0, BLOCK_M)
             m_rows = slot_m < end_row
             rows = tl.load(p_rows + slot_m, mask=m_rows, other=0)
-            target, _ = load_targets(p_target, rows, m_rows, num_items)
-            s, _, hidden, _ = tile_scores(
+            target, m_target = load_targets(p_target, rows, m_rows, num_items)
+            s, dot, hidden, item = tile_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
             )  # fmt: skip

@@ -71,7 +71,8 @@ class LastingEarlyStopping(EarlyStopping):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new one."""
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new
+    one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None

@@ -35,7 +35,9 @@ def evaluate(
         batch_ranks(
             model, torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.target).to(device), chunk
         )[: batch.count]
-        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
+        for batch in eval_batches(
+            histories, targets, batch_size=batch_size, max_length=model.config.max_length
+        )
     ]
     model.train(was_training)
     return ranking_metrics(torch.cat(ranks).cpu().numpy())
@@ -51,8 +53,8 @@ def batch_ranks(model: SASRec, inputs: Tensor, target: Tensor, chunk: int = CHUN
 def target_ranks(hidden: Tensor, table: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int64, 1 is best, in float32.
 
-    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V + 1
-    for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
+    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V
+    + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
     ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means nothing.
     """
     target = target.long().clamp_min(0)[:, None]

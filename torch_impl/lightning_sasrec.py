@@ -19,8 +19,9 @@ from .sasrec import SASRec
 class SASRecModule(LightningModule):
     """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count) batches.
 
-    Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted one.
-    ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without validation).
+    Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
+    one. ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without
+    validation).
     """
 
     def __init__(self, model: SASRec, config: TrainConfig) -> None:
@@ -69,14 +70,17 @@ class SequenceData(LightningDataModule):
         self.config = config
 
     def train_dataloader(self) -> EpochBatches:
-        return EpochBatches(self.split, self.config, lambda: self.trainer.current_epoch if self.trainer else 0)
+        return EpochBatches(
+            self.split, self.config, lambda: self.trainer.current_epoch if self.trainer else 0
+        )
 
     def val_dataloader(self) -> ValidationBatches:
         return ValidationBatches(self.split, self.config)
 
 
 class EpochBatches:
-    """Iterable of an epoch's (inputs, targets), for the epoch that ``epoch()`` tells when iteration starts."""
+    """Iterable of an epoch's (inputs, targets), for the epoch that ``epoch()`` tells when iteration
+    starts."""
 
     def __init__(self, split: Split, config: TrainConfig, epoch: Callable[[], int]) -> None:
         self.split = split

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +17,13 @@ INIT_STD = 0.02
 class SASRec(nn.Module):
     """Causal transformer over item ids whose item table serves both as input and as output embedding.
 
-    ``hidden = LayerNorm(blocks(dropout(item_table[ids] + positions)))``; the score of item j after position l
+    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after position l
     is ``hidden[b, l] . item_table[j]``.
 
-    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) in
-    the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are counted from
-    the sequence's end, so left padding never changes a result. Outputs at padded places are finite and mean
-    nothing. Raises ``ValueError`` for inputs of another rank or longer than max_length.
+    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
+    in the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are
+    counted from the sequence's end, so left padding never changes a result. Outputs at padded places are
+    finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer than max_length.
     """
 
     def __init__(self, config: SASRecConfig) -> None:
@@ -52,7 +54,10 @@ class SASRec(nn.Module):
                 f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {tuple(inputs.shape)}"
             )
         valid = inputs >= 0
-        items = F.embedding(inputs.clamp_min(0), self.item_table) * valid[..., None]
+        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks, and
+        # MovieLens-100k takes three times the epochs to the same quality.
+        scale = valid[..., None] * math.sqrt(self.config.dim)
+        items = F.embedding(inputs.clamp_min(0), self.item_table) * scale
         hidden = self.dropout(items + self.position_table[self.config.max_length - length :])
         mask = attention_mask(valid)
         for block in self.blocks:
@@ -61,7 +66,8 @@ class SASRec(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x += dropout(mlp(norm(x)))``."""
+    """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x +=
+    dropout(mlp(norm(x)))``."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -108,7 +114,8 @@ class FeedForward(nn.Module):
 def attention_mask(valid: Tensor) -> Tensor:
     """Returns the (B, L, L) boolean mask: place q sees k if k <= q and k is no padding, and always itself.
 
-    A padded place sees itself so that no softmax row is empty (an empty row is NaN); nothing reads its output.
+    A padded place sees itself so that no softmax row is empty (an empty row is NaN); nothing reads its
+    output.
     """
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()

@@ -30,13 +30,14 @@ _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
-    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and, after
-    every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches, negatives and dropout follow
-    from (seed, epoch, step), so a killed and resumed run ends with the result of an uninterrupted one (on CUDA up
-    to the rounding of PyTorch's own kernels, unless ``torch.use_deterministic_algorithms`` is on).
+    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and,
+    after every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches, negatives and
+    dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
+    uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless
+    ``torch.use_deterministic_algorithms`` is on).
 
-    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, all
-    before the first step.
+    Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or
+    folder, all before the first step.
     """
     accelerator = _accelerator(config.device)
     _, split = prepare_data(config)
@@ -73,9 +74,7 @@ def train(config: TrainConfig) -> TrainResult:
     load_weights(model, run.best_weights)
     device = trainer.strategy.root_device
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        test = evaluate(
-            model.to(device), split.test_history, split.test_target, batch_size=config.batch_size
-        )
+        test = evaluate(model.to(device), split.test_history, split.test_target, batch_size=config.batch_size)
     result = TrainResult.from_progress(recorder.progress, test=test, weights=run.best_weights)
     result.write(run.result)
     logger.info("%s", result.summary())
@@ -90,7 +89,8 @@ def _accelerator(device: str) -> str:
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's notes on the machine and on the checkpoint folder being in use, which are no news here."""
+    """Silences Lightning's notes on the machine and on the checkpoint folder being in use, which are no
+    news here."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)

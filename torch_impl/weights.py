@@ -17,7 +17,8 @@ def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
 
 
 def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
-    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
+    differs."""
     state = model.state_dict()
     tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})

@@ -27,11 +27,15 @@ def test_help_lists_the_options(app):
 def test_train_command_writes_a_run(app, interactions: Path, tmp_path: Path):
     out = tmp_path / "run"
     arguments = ["train", "--data", str(interactions), "--out", str(out), "--epochs", "1", "--dim", "8"]
-    result = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+    result = CliRunner().invoke(
+        app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"]
+    )
     assert result.exit_code == 0, result.output
     assert json.loads((out / "config.json").read_text())["dim"] == 8
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "metrics.csv", "result.json"}
-    again = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+    again = CliRunner().invoke(
+        app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"]
+    )
     assert again.exit_code == 2
     assert "out: expected a folder without a run" in again.output
 

@@ -1,4 +1,5 @@
-"""A whole run: it learns, leaves the promised files, resumes to the same result, and never overwrites another."""
+"""A whole run: it learns, leaves the promised files, resumes to the same result, and never overwrites
+another."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_killed_run_resumes_to_the_same_result(train: Train, framework: str, mak
 
 
 def kill_after_epochs(epochs: int, framework: str, config: TrainConfig) -> None:
-    """Trains in a process of its own and kills it, without any chance to tidy up, once ``epochs`` are logged."""
+    """Trains in a process of its own and kills it, without any chance to tidy up, once ``epochs`` are
+    logged."""
     script = (
         "import sys; from cce_minus.recsys import TrainConfig; "
         f"from cce_minus.{framework}_impl.train import train; train(TrainConfig.from_json(sys.argv[1]))"
@@ -143,14 +145,14 @@ def test_unusable_folders_and_options_are_named(train: Train, framework: str, ma
         train(replace(config, resume=True))
     train(config)
     before = (Path(config.out) / "config.json").read_text()
-    with pytest.raises(ConfigError, match="out: expected a folder without a run, got .*--resume"):
+    with pytest.raises(ConfigError, match=r"out: expected a folder without a run, got .*--resume"):
         train(replace(config, seed=1))
-    with pytest.raises(ConfigError, match="dropout: expected 0.2 as in the run to resume, got 0.5"):
+    with pytest.raises(ConfigError, match=r"dropout: expected 0\.2 as in the run to resume, got 0\.5"):
         train(replace(config, dropout=0.5, resume=True))
     assert (Path(config.out) / "config.json").read_text() == before
     with pytest.raises(ConfigError, match="eval_every: expected at most epochs = 1"):
         train(make_config(out="other", epochs=1, eval_every=2))
-    with pytest.raises(ConfigError, match="missing.safetensors: expected a safetensors file"):
+    with pytest.raises(ConfigError, match=r"missing\.safetensors: expected a safetensors file"):
         train(make_config(out="other", init_weights="missing.safetensors"))
     assert not Path(make_config(out="other").out).exists()
 

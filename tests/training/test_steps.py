@@ -38,7 +38,11 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
         batch
         for epoch in range(STEPS // 4)
         for batch in train_batches(
-            split.train, batch_size=config.batch_size, max_length=config.max_length, seed=config.seed, epoch=epoch
+            split.train,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+            seed=config.seed,
+            epoch=epoch,
         )
     ]
     for step, batch in enumerate(batches):
@@ -78,7 +82,8 @@ def test_losses_and_updates_agree(make_config: Callable[..., TrainConfig], tmp_p
     torch_tensors, jax_tensors = (load_file(tmp_path / f"{name}.safetensors") for name in ("torch", "jax"))
     start = load_file(tmp_path / "start.safetensors")
     for name, tensor in torch_tensors.items():
-        # AdamW divides by the gradient's size, so rounding shows where a gradient is near 0 (the key bias has none).
+        # AdamW divides by the gradient's size, so rounding shows where a gradient is near 0 (the key bias
+        # has none).
         if name.endswith("qkv.bias"):
             continue
         moved = np.abs(tensor - start[name]).max()
@@ -116,7 +121,8 @@ def test_learning_rates_rise_alike(make_config: Callable[..., TrainConfig], warm
         torch_optimizer.step()
         schedule.step()
         jax_optimizer.update(jax_model, gradients)
-        moves = abs(float(jax_model.item_table[0, 0]) - before[0]), abs(
-            torch_model.item_table[0, 0].item() - before[1]
+        moves = (
+            abs(float(jax_model.item_table[0, 0]) - before[0]),
+            abs(torch_model.item_table[0, 0].item() - before[1]),
         )
         assert moves == pytest.approx((expected, expected), rel=1e-2)

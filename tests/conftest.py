@@ -1,0 +1,25 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+# Triton reads this when a kernel is defined, so it must be set before any test module imports one.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+# JAX takes most of a GPU's memory at start otherwise, and torch shares the device in these tests.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+torch.set_num_threads(1)  # tests run side by side, and Triton's interpreter is not thread-safe
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    has_gpu = torch.cuda.is_available()
+    for item in items:
+        if "gpu" in item.keywords and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+        if "interpreter" in item.keywords and has_gpu:
+            item.add_marker(pytest.mark.skip(reason="kernels are compiled here, not interpreted"))

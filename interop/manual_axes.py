@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import Array
+
+T = TypeVar("T")
 
 
 def varying_axes(tree: Any) -> frozenset[str]:
@@ -14,7 +16,7 @@ def varying_axes(tree: Any) -> frozenset[str]:
     return frozenset[str]().union(*axes)
 
 
-def as_varying[T](tree: T, axes: frozenset[str]) -> T:
+def as_varying(tree: T, axes: frozenset[str]) -> T:
     """``tree`` with every array marked as varying over ``axes``, which its gradient is then summed over."""
 
     def mark(leaf: Array) -> Array:

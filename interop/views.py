@@ -11,12 +11,20 @@ import torch
 from jax.experimental.buffer_callback import Buffer, ExecutionContext
 from torch import Tensor
 
+DLPACK_CPU = 1  # of dlpack's DLDeviceType
+
 # Triton's interpreter, which runs kernels on the CPU, is not thread-safe; XLA calls from several threads.
 _cpu_lock = threading.Lock()
 
 
+def _view(buffer: Buffer) -> Tensor:
+    view = torch.from_dlpack(buffer)
+    # XLA's empty buffers may have the address of another, which torch and Triton take for the same storage
+    return view if view.numel() else view.new_empty(view.shape)
+
+
 def _views(buffers: Mapping[str, Buffer]) -> dict[str, Tensor]:
-    return {name: torch.from_dlpack(buffer) for name, buffer in buffers.items()}
+    return {name: _view(buffer) for name, buffer in buffers.items()}
 
 
 def launch_on_views(
@@ -27,16 +35,16 @@ def launch_on_views(
     context: ExecutionContext,
 ) -> None:
     """Run ``launcher`` on views of the buffers, under XLA's stream and device."""
-    tensors, given = _views(outs), _views(ins)
-    device = next(iter((tensors or given).values())).device
+    kind, index = next(iter((outs or ins).values())).__dlpack_device__()
     with contextlib.ExitStack() as state:
         state.enter_context(torch.no_grad())  # XLA's threads have torch's defaults
-        if device.type == "cuda":
-            state.enter_context(torch.cuda.device(device))
-            state.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(context.stream, device)))
-        else:
+        if kind == DLPACK_CPU:
             state.enter_context(_cpu_lock)
-        launcher(tensors, given, static)
+        else:
+            state.enter_context(torch.cuda.device(index))
+            # also what from_dlpack orders its views after, so that it adds no wait
+            state.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(context.stream, index)))
+        launcher(_views(outs), _views(ins), static)
 
 
 @functools.cache

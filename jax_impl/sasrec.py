@@ -19,8 +19,8 @@ INIT_STD = 0.02
 class SASRec(nnx.Module):
     """Causal transformer over item ids whose item table serves both as input and as output embedding.
 
-    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after position l
-    is ``hidden[b, l] . item_table[j]``.
+    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after
+    position l is ``hidden[b, l] . item_table[j]``.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
     float32. ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual
@@ -56,8 +56,8 @@ class SASRec(nnx.Module):
         # row.
         ids = jnp.where(valid, inputs, self.config.num_items)
         items = self.item_table[...].at[ids].get(mode="fill", fill_value=0)
-        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks, and
-        # MovieLens-100k takes three times the epochs to the same quality.
+        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks,
+        # and MovieLens-100k takes three times the epochs to the same quality.
         items = items * math.sqrt(self.config.dim)
         positions = self.position_table[self.config.max_length - length :]
         hidden = self.dropout(items + positions, deterministic=rngs is None, rngs=rngs)

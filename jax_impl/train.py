@@ -45,7 +45,8 @@ def train(config: TrainConfig) -> TrainResult:
     uninterrupted one (on CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
 
     XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of
-    other work on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as needed.
+    other work on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as
+    needed.
 
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or
     folder, all before the first step.

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
-from .score_kernels import cap, cap_slope, exp
+from .score_kernels import cap, exp
 from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
@@ -21,7 +21,7 @@ def gather_scores(
     p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """(capped scores, dot products) (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
+    """(capped scores, their slopes, dot products) (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
     own_hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
     own_item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(own_hidden.dtype).to(tl.float32)
     own_hidden = own_hidden.to(tl.float32)
@@ -36,7 +36,8 @@ def gather_scores(
     x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)
-    return cap(x, softcap, HAS_SOFTCAP), dot, own_hidden, own_item
+    s, slope = cap(x, softcap, HAS_SOFTCAP)
+    return s, slope, dot, own_hidden, own_item
 
 
 @triton.jit
@@ -78,7 +79,7 @@ def gather_forward_kernel(
         keep = inside
         if REMOVE_HITS:
             keep = keep & (ids != target)
-        s, dot, hidden, item = gather_scores(
+        s, slope, dot, hidden, item = gather_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, keep, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
@@ -90,13 +91,13 @@ def gather_forward_kernel(
         l = l * fade + tl.sum(p, 0) + tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         kept += tl.sum(keep.to(tl.float32), 0)
         if HAS_SOFTCAP:
-            p = tl.where(keep, p * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+            p = tl.where(keep, p * slope, 0.0)
         if SCALE_GRAD:
             average_dot = average_dot * fade + tl.sum(p * dot, 0)
         average = average * fade[:, None] + tl.sum(p[:, None] * item, 0)[None, :]
         m = new_m
 
-    z_positive, dot_positive = positive_score(
+    z_positive, slope_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
     )
     store_row_results(
@@ -166,14 +167,17 @@ def gather_item_grad_kernel(
             m_rows = m_rows & (target != ignore_index)
             if REMOVE_HITS:
                 m_rows = m_rows & (target != item)
-            s, dot, hidden, own_item = gather_scores(
+            s, slope, dot, hidden, own_item = gather_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, item + one, one == 0, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
             )  # fmt: skip
             peak = tl.load(p_peak + rows, mask=m_rows, other=0.0)
             shift = tl.load(p_shift + rows, mask=m_rows, other=0.0)
             row_grad = tl.load(p_row_grad + rows, mask=m_rows, other=0.0)
-            a = tl.where(m_rows, row_grad * exp((s - peak) - shift) * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+            a = row_grad * exp((s - peak) - shift)
+            if HAS_SOFTCAP:
+                a = a * slope
+            a = tl.where(m_rows, a, 0.0)
             grad += tl.sum(a[:, None] * hidden, 0)
             bias_grad += tl.sum(a, 0)
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .score_kernels import cap_slope, exp, one_minus_exp_minus
+from .score_kernels import exp, one_minus_exp_minus
 from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
 
 
@@ -39,7 +39,7 @@ def combine_forward_kernel(
         part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
         average = average * fade[:, None] + part_average * part_fade[:, None]
         m = new_m
-    z_positive, dot_positive = positive_score(
+    z_positive, slope_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
         HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
     )  # fmt: skip
@@ -72,10 +72,10 @@ def input_grad_kernel(
     v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
     positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
     if HAS_SOFTCAP or SCALE_GRAD:
-        z_positive, dot = positive_score(
+        z_positive, slope, dot = positive_score(
             p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
         )
-        positive_grad = tl.where(m_counted, positive_grad * cap_slope(z_positive, softcap, HAS_SOFTCAP), 0.0)
+        positive_grad = tl.where(m_counted, positive_grad * slope, 0.0)
         if SCALE_GRAD:
             average_dot = tl.load(p_average_dot + n, mask=m_counted, other=0.0)
             tl.store(p_scale_grad + n, tl.where(m_counted, (u + v) * average_dot + positive_grad * dot, 0.0), mask=m_in)

@@ -27,30 +27,24 @@ def one_minus_exp_minus(x):
 
 
 @triton.jit
-def tanh(x):
-    """tanh by exp, and by its series where that would cancel."""
-    square = x * x
-    series = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0))))
-    grown = exp(2.0 * tl.minimum(tl.abs(x), 20.0))
-    far = 1.0 - 2.0 / (grown + 1.0)
-    return tl.where(tl.abs(x) < 0.1, series, tl.where(x < 0, -far, far))
-
-
-@triton.jit
 def cap(x, softcap, HAS_SOFTCAP: tl.constexpr):
-    """softcap * tanh(x / softcap), or x."""
-    if HAS_SOFTCAP:
-        x = softcap * tanh(x / softcap)
-    return x
+    """(s, h): s = softcap tanh(x / softcap) and its derivative h = 1 - tanh^2, or (x, x * 0 + 1).
 
-
-@triton.jit
-def cap_slope(s, softcap, HAS_SOFTCAP: tl.constexpr):
-    """The derivative of the capped score s with respect to the raw one: 1 - (s / softcap)^2, or 1."""
-    slope = s * 0.0 + 1.0
+    With g = exp(-2 |x| / softcap): tanh = (1 - g) / (1 + g), by its series near 0 where that would cancel, and h = 4 g / (1 + g)^2,
+    which stays accurate where 1 - tanh^2 would cancel.
+    """
     if HAS_SOFTCAP:
-        slope = (1.0 - s / softcap) * (1.0 + s / softcap)
-    return slope
+        y = x / softcap
+        square = y * y
+        series = y * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0))))
+        g = exp(-2.0 * tl.abs(y))
+        far = (1.0 - g) / (1.0 + g)
+        s = softcap * tl.where(tl.abs(y) < 0.1, series, tl.where(y < 0, -far, far))
+        h = 4.0 * g / ((1.0 + g) * (1.0 + g))
+    else:
+        s = x
+        h = x * 0.0 + 1.0
+    return s, h
 
 
 @triton.jit

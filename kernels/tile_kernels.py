@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
-from .score_kernels import cap, cap_slope, exp, finish_rows
+from .score_kernels import cap, exp, finish_rows
 
 GROUPED = tl.constexpr(0)
 ALL = tl.constexpr(1)
@@ -47,7 +47,7 @@ def tile_scores(
     p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """(capped scores, dot products) (M, B) in fp32, with the tiles' own chunk of the width: hidden (M, D) and items (B, D)."""
+    """(capped scores, their slopes, dot products) (M, B) in fp32, with the tiles' own chunk of the width: hidden (M, D) and items (B, D)."""
     own_hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
     own_item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(own_hidden.dtype)
     if NUM_D == 1:
@@ -61,7 +61,8 @@ def tile_scores(
     x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
-    return cap(x, softcap, HAS_SOFTCAP), dot, own_hidden, own_item
+    s, slope = cap(x, softcap, HAS_SOFTCAP)
+    return s, slope, dot, own_hidden, own_item
 
 
 @triton.jit
@@ -69,7 +70,7 @@ def positive_score(
     p_hidden, p_item, p_bias, rows, m_rows, target, m_target, dim, scale, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """(capped score, dot product) (M,) of each row's target, in fp32; NaN where a counted row's target is out of range."""
+    """(capped score, its slope, dot product) (M,) of each row's target, in fp32; NaN where a counted row's target is out of range."""
     dot = tl.zeros((rows.shape[0],), tl.float32)
     for chunk in range(NUM_D):
         hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
@@ -78,7 +79,8 @@ def positive_score(
     x = dot * scale
     if HAS_BIAS:
         x += tl.load(p_bias + target, mask=m_target, other=0.0).to(tl.float32)
-    return tl.where(m_rows & ~m_target, float("nan"), cap(x, softcap, HAS_SOFTCAP)), dot
+    s, slope = cap(x, softcap, HAS_SOFTCAP)
+    return tl.where(m_rows & ~m_target, float("nan"), s), slope, dot
 
 
 @triton.jit
@@ -147,13 +149,15 @@ def tile_forward_kernel(
         width = tl.where(slot == slots - 1, last_block, block)
         end = tl.minimum(start + width, num_candidates)
         ids, m_ids, malformed = candidate_ids(p_ids, start + offset, tl.where(offset < width, end, 0), num_items, SOURCE)
-        s, dot, hidden, item = tile_scores(
+        s, slope, dot, hidden, item = tile_scores(
             p_hidden, p_item, p_bias, rows, m_counted, ids, m_ids, dim, scale, softcap, own_d,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
         )  # fmt: skip
         keep = m_ids[None, :] & m_counted[:, None]
         if REMOVE_HITS:
             keep = keep & (ids[None, :] != target[:, None])
+        else:  # drops nothing; Triton 3.6 fails to lay out a mask without a comparison of rows with candidates
+            keep = keep & (ids[None, :] > target[:, None] - num_items)
         if SOURCE == MEMBER:
             keep = keep & membership(ids[None, :], slot_m[:, None], p_keys, num_items, negatives, item_shift, item_b, ITEM_HALVES)
         z = tl.where(keep, s, float("-inf"))
@@ -164,9 +168,9 @@ def tile_forward_kernel(
         l = l * fade + tl.sum(p, 1)
         if SOURCE == SHARED:
             l = l + tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
-        kept += tl.sum(keep.to(tl.float32), 1)
+        kept += tl.sum(tl.where(keep, 1.0, 0.0), 1)
         if HAS_SOFTCAP:
-            p = tl.where(keep, p * cap_slope(s, softcap, HAS_SOFTCAP), 0.0)
+            p = tl.where(keep, p * slope, 0.0)
         if SCALE_GRAD:
             average_dot = average_dot * fade + tl.sum(p * dot, 1)
         average = tl.dot(p.to(item.dtype), item, average * fade[:, None], input_precision=PRECISION)
@@ -184,7 +188,7 @@ def tile_forward_kernel(
             p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :]
         )
     else:
-        z_positive, dot_positive = positive_score(
+        z_positive, slope_positive, dot_positive = positive_score(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap,
             HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
         )  # fmt: skip
@@ -249,7 +253,7 @@ def tile_item_grad_kernel(
             m_rows = slot_m < end_row
             rows = tl.load(p_rows + slot_m, mask=m_rows, other=0)
             target, m_target = load_targets(p_target, rows, m_rows, num_items)
-            s, dot, hidden, item = tile_scores(
+            s, slope, dot, hidden, item = tile_scores(
                 p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
                 HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D, PRECISION,
             )  # fmt: skip
@@ -263,7 +267,9 @@ def tile_item_grad_kernel(
             peak = tl.load(p_peak + rows, mask=m_rows, other=0.0)
             shift = tl.load(p_shift + rows, mask=m_rows, other=0.0)
             row_grad = tl.load(p_row_grad + rows, mask=m_rows, other=0.0)
-            a = row_grad[:, None] * exp((s - peak[:, None]) - shift[:, None]) * cap_slope(s, softcap, HAS_SOFTCAP)
+            a = row_grad[:, None] * exp((s - peak[:, None]) - shift[:, None])
+            if HAS_SOFTCAP:
+                a = a * slope
             a = tl.where(keep, a, 0.0)
             grad = add_product(grad, a, hidden, PRECISION)
             if HAS_BIAS:

@@ -95,15 +95,15 @@ class _Scores(NamedTuple):
     ids: Tensor  # (T or 1, K), 0 where there is no candidate
     dot: Tensor  # (T, G, K)
     score: Tensor  # (T, G, K) capped
+    slope: Tensor | float  # of the cap
     keep: Tensor  # (T, G, K)
 
 
-def _cap(x: Tensor, softcap: float | None) -> Tensor:
-    return x if softcap is None else softcap * torch.tanh(x / softcap)
-
-
-def _slope(score: Tensor, softcap: float | None) -> Tensor | float:
-    return 1.0 if softcap is None else (1 - score / softcap) * (1 + score / softcap)
+def _cap(x: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | float]:
+    """The capped score and its derivative, 1 / cosh^2: 1 - tanh^2 would cancel."""
+    if softcap is None:
+        return x, 1.0
+    return softcap * torch.tanh(x / softcap), torch.cosh(x / softcap) ** -2
 
 
 def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, chunk: Chunk, p: Problem) -> _Scores:
@@ -118,7 +118,7 @@ def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, 
     keep = candidate[:, None, :] & chunk.counted[:, :, None]
     if p.remove_accidental_hits:
         keep = keep & (ids[:, None, :] != target[chunk.rows][:, :, None])
-    return _Scores(hidden, items, ids, dot, _cap(x, p.softcap), keep)
+    return _Scores(hidden, items, ids, dot, *_cap(x, p.softcap), keep)
 
 
 def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,15 +130,16 @@ def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
 def _positive_scores(
     input: Tensor, weight: Tensor, has_item: Tensor, item: Tensor, bias: Tensor | None, scale: Tensor, p: Problem
-) -> tuple[Tensor, Tensor]:
-    """(capped scores, dot products) (N,) of the targets; NaN where there is none."""
+) -> tuple[Tensor, Tensor | float, Tensor]:
+    """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none."""
     dot = torch.empty(p.num_rows, device=input.device)
     for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         dot[rows] = (input[rows].float() * weight[item[rows]].float()).sum(1)
     x = scale * dot
     if bias is not None:
         x = x + bias.float()[item]
-    return torch.where(has_item, _cap(x, p.softcap), math.nan), dot
+    score, slope = _cap(x, p.softcap)
+    return torch.where(has_item, score, math.nan), slope, dot
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ def forward(
 ) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
     _, has_item, item = _target_items(target, p)
-    positive, _ = _positive_scores(input, weight, has_item, item, bias, scale, p)
+    positive, _, _ = _positive_scores(input, weight, has_item, item, bias, scale, p)
     loss, lse, peak, shift = (torch.zeros(p.num_rows, device=input.device) for _ in range(4))
     average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=input.device)
     average = torch.zeros_like(input)
@@ -179,7 +180,7 @@ def forward(
         gap = torch.where(malformed | positive[chunk.rows].isnan(), math.nan, gap)
         row_loss = softplus(gap)
         row_shift = log_sum + softplus(-gap)
-        weights = weights * _slope(s.score, p.softcap)
+        weights = weights * s.slope
         row_average = weights @ s.items * torch.exp(-row_shift)[:, :, None]
         take, to = chunk.counted, chunk.rows[chunk.counted]
         loss[to], lse[to] = row_loss[take], (positive[chunk.rows] + row_loss)[take]
@@ -196,9 +197,9 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     counted, has_item, item = _target_items(target, p)
-    positive, dot = _positive_scores(input, weight, has_item, item, bias, scale, p)
+    _, slope, dot = _positive_scores(input, weight, has_item, item, bias, scale, p)
     positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
-    positive_grad = torch.where(counted, positive_grad * _slope(positive, p.softcap), 0.0)
+    positive_grad = torch.where(counted, positive_grad * slope, 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
     weight_grad = torch.zeros(weight.shape, device=input.device)
     bias_grad = torch.zeros(p.num_items if bias is not None else 0, device=input.device)
@@ -216,7 +217,7 @@ def backward(
     for chunk in _chunks(target, ids, seed, p):
         s = _scores(input, weight, target, bias, scale, chunk, p)
         probability = torch.exp((s.score - peak[chunk.rows][:, :, None]) - shift[chunk.rows][:, :, None])
-        a = torch.where(s.keep, row_grad[chunk.rows][:, :, None] * probability * _slope(s.score, p.softcap), 0.0)
+        a = torch.where(s.keep, row_grad[chunk.rows][:, :, None] * probability * s.slope, 0.0)
         grads = a.transpose(1, 2) @ s.hidden
         if p.mode == "all":
             weight_grad += grads[0]

@@ -17,8 +17,8 @@ INIT_STD = 0.02
 class SASRec(nn.Module):
     """Causal transformer over item ids whose item table serves both as input and as output embedding.
 
-    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after position l
-    is ``hidden[b, l] . item_table[j]``.
+    ``hidden = LayerNorm(blocks(dropout(sqrt(D) item_table[ids] + positions)))``; the score of item j after
+    position l is ``hidden[b, l] . item_table[j]``.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
     in the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are
@@ -54,8 +54,8 @@ class SASRec(nn.Module):
                 f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {tuple(inputs.shape)}"
             )
         valid = inputs >= 0
-        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks, and
-        # MovieLens-100k takes three times the epochs to the same quality.
+        # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks,
+        # and MovieLens-100k takes three times the epochs to the same quality.
         scale = valid[..., None] * math.sqrt(self.config.dim)
         items = F.embedding(inputs.clamp_min(0), self.item_table) * scale
         hidden = self.dropout(items + self.position_table[self.config.max_length - length :])

@@ -1,0 +1,39 @@
+"""The arrays that go into the loss's rows and come out of them, as pytrees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jax import Array
+
+
+class Operands(NamedTuple):
+    """One call's arrays on N flat rows."""
+
+    input: Array  # (N, D)
+    weight: Array  # (V, D)
+    bias: Array | None  # (V,)
+    scale: Array  # (1,) fp32
+    target: Array  # (N,) int32
+    ids: Array | None  # (K,) or (N, K) int32
+    seed: Array  # (2,) int32 words (low, high)
+
+
+class Rows(NamedTuple):
+    """What the forward gives of each row; a negative's probability is exp((s - peak) - shift), as in the kernels."""
+
+    loss: Array
+    lse: Array
+    peak: Array
+    shift: Array
+    average_dot: Array  # empty unless the scale's gradient may be asked for
+    average: Array  # (N, D), the negatives' average, in input's dtype
+
+
+class Gradients(NamedTuple):
+    """Gradients of input, weight, bias (empty without one), and each row's part of the scale's (empty unless asked for)."""
+
+    input: Array
+    weight: Array
+    bias: Array
+    scale: Array

@@ -1,0 +1,156 @@
+"""The loss's forward and backward passes on flat rows: either the Triton kernels or the reference, chosen by platform.
+
+Row losses and row partition sums come out; weights and reductions are plain JAX around them (``loss.py``), so their gradients need no
+code here. How both passes behave under grad and vmap is in ``rows.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, ShapeDtypeStruct
+
+from ..interop import as_varying, call, multiprocessors, varying_axes
+from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer, table_sizes
+from ..kernels.problem import Mode, Problem, choose_mode
+from ..kernels.samplers import Sampler
+from . import reference
+from .operands import Gradients, Operands, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Tensors = Mapping[str, Tensor]
+
+NO_ID = 2**31 - 1
+INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
+
+
+@dataclass(frozen=True)
+class Options:
+    """The static options of a call; ``sampler`` None takes explicit ids."""
+
+    sampler: Sampler | None
+    softcap: float | None
+    remove_accidental_hits: bool
+    ignore_index: int
+    scale_grad: bool
+    impl: str
+
+
+class Saved(NamedTuple):
+    """What the forward hands to the backward: its rows, and the kernels' tables (empty where the reference runs alone)."""
+
+    rows: Rows
+    tables: Array
+
+
+def interprets() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, on CPU arrays."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def _problem(x: Operands, options: Options) -> Problem:
+    mode: Mode
+    mode, draws = choose_mode(options.sampler, x.weight.shape[0], x.ids is not None and x.ids.ndim == 2)
+    negatives = x.weight.shape[0] if draws is None else draws.negatives
+    return Problem(
+        num_rows=x.input.shape[0],
+        num_items=x.weight.shape[0],
+        dim=x.input.shape[1],
+        mode=mode,
+        negatives=negatives if x.ids is None else x.ids.shape[-1],
+        input_dtype=str(x.input.dtype),  # type: ignore[arg-type]
+        weight_dtype=str(x.weight.dtype),  # type: ignore[arg-type]
+        bias_dtype=None if x.bias is None else str(x.bias.dtype),  # type: ignore[arg-type]
+        softcap=options.softcap,
+        remove_accidental_hits=options.remove_accidental_hits,
+        ignore_index=options.ignore_index,
+        scale_grad=options.scale_grad,
+        multiprocessors=multiprocessors(otherwise=INTERPRETER_MULTIPROCESSORS),
+        draws=draws,
+    )
+
+
+def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
+    from ..kernels import launch
+
+    launch.launch_tables(outs, ins, p)
+    launch.launch_forward(outs, {**ins, "tables": outs["tables"]}, p)
+
+
+def _launch_backward(outs: Tensors, ins: Tensors, p: Problem) -> None:
+    from ..kernels import launch
+
+    launch.launch_backward(outs, ins, p)
+
+
+def _shapes(buffers: tuple[Buffer, ...]) -> dict[str, ShapeDtypeStruct]:
+    return {b.name: ShapeDtypeStruct(b.shape, b.dtype) for b in buffers}
+
+
+def _named(x: Operands) -> dict[str, Array]:
+    return {name: array for name, array in x._asdict().items() if array is not None}
+
+
+def _stable_sort(keys: Array) -> tuple[Array, Array]:
+    """The sorted keys and the place each came from."""
+    places = as_varying(jnp.arange(keys.size, dtype=jnp.int32), varying_axes(keys))
+    return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
+
+
+def _triton_forward(p: Problem, x: Operands) -> Saved:
+    outs = call(_launch_forward, _shapes((*forward_buffers(p), table_buffer(p))), _named(x), p)
+    return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
+
+
+def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
+    sizes = table_sizes(p)
+    start = sum(list(sizes.values())[: list(sizes).index("positive_key")])
+    keys, rows = _stable_sort(saved.tables[start : start + sizes["positive_key"]])
+    ins = _named(x) | saved.rows._asdict()
+    ins |= {"tables": saved.tables, "grad_loss": grad_loss, "grad_lse": grad_lse, "sorted_keys": keys, "sorted_rows": rows}
+    if x.ids is not None:
+        valid = jnp.where((x.ids >= 0) & (x.ids < p.num_items), x.ids, NO_ID)
+        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(valid.reshape(-1))
+    outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p)
+    return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
+
+
+def _reference_forward(p: Problem, table_size: int, x: Operands) -> Saved:
+    tables = as_varying(jnp.zeros(table_size, jnp.int32), varying_axes(x))
+    return Saved(reference.forward(x, p), tables)
+
+
+def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
+    return reference.backward(x, saved.rows, grad_loss, grad_lse, p)
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def forward(x: Operands, options: Options) -> Saved:
+    """The rows of ``x`` and what their gradients need; "auto" is settled when the call is lowered for a platform."""
+    p = _problem(x, options)
+    if options.impl == "reference":
+        return _reference_forward(p, 0, x)
+    kernels = functools.partial(_triton_forward, p)
+    if options.impl == "triton":
+        return kernels(x)
+    # both branches are traced whatever the platform, so their results have the same shapes
+    return jax.lax.platform_dependent(x, cuda=kernels, default=functools.partial(_reference_forward, p, table_buffer(p).size))
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def backward(x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array, options: Options) -> Gradients:
+    """The gradients for the rows' upstream gradients (N,) fp32."""
+    p = _problem(x, options)
+    kernels, plain = functools.partial(_triton_backward, p), functools.partial(_reference_backward, p)
+    operands = (x, saved, grad_loss, grad_lse)
+    if options.impl == "auto":
+        return jax.lax.platform_dependent(*operands, cuda=kernels, default=plain)
+    return (kernels if options.impl == "triton" else plain)(*operands)

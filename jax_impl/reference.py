@@ -1,0 +1,210 @@
+"""The loss and its closed-form gradients in plain JAX, in chunks: what runs where there is no GPU.
+
+Follows the draws of ``kernels.draws`` bit for bit and the formulas of ``jax_impl.loss``; memory stays near CHUNK_ELEMENTS fp32
+numbers, whatever the number of rows. Never an (N, K, D) array. Shapes are static: rows that are ignored leave places empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..interop import as_varying, varying_axes
+from ..kernels.draws import GroupedDraws
+from ..kernels.permutation import Arithmetic
+from ..kernels.problem import Problem, ceil_div
+from .operands import Gradients, Operands, Rows
+
+CHUNK_ELEMENTS = 1 << 22
+
+
+def _walk(step: Callable[[Array], Array], x: Array, is_outside: Callable[[Array], Array]) -> Array:
+    return jax.lax.while_loop(lambda y: is_outside(y).any(), lambda y: jnp.where(is_outside(y), step(y), y), x)
+
+
+ARITHMETIC = Arithmetic(u32=lambda value: jnp.asarray(value, jnp.uint32), where=jnp.where, walk=_walk)
+
+
+class Layout(NamedTuple):
+    """Tiles of rows that share candidates."""
+
+    rows: Array  # (tiles, G), -1 where a place is empty
+    places: Array  # (N,) the place of each row in the flattened tiles
+    tiles_a_chunk: int
+    ids: Callable[[Array], Array]  # tiles (T,) -> candidates (T, K) or (1, K)
+
+
+class Chunk(NamedTuple):
+    """Some tiles with their scores; T tiles of G rows and K candidates."""
+
+    rows: Array  # (T, G), 0 where a place is empty
+    counted: Array  # (T, G)
+    hidden: Array  # (T, G, D) fp32
+    items: Array  # (T or 1, K, D) fp32
+    ids: Array  # (T or 1, K), 0 where there is no candidate
+    malformed: Array  # (T or 1, 1): whether an id is neither an item nor an empty slot
+    dot: Array  # (T, G, K)
+    score: Array  # (T, G, K) capped
+    keep: Array  # (T, G, K)
+    item: Array  # (T, G) the target, 0 where it is no item
+    positive_item: Array  # (T, G, D) fp32
+    positive_dot: Array  # (T, G)
+    positive: Array  # (T, G) the target's capped score, NaN where it is no item
+
+
+def _drawn_layout(x: Operands, p: Problem) -> Layout:
+    counted = x.target != p.ignore_index
+    words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
+    seed = words[1], words[0]
+    places = jnp.maximum(jnp.cumsum(counted, dtype=jnp.int32) - 1, 0)
+    group, draws = 1, p.draws
+    assert draws is not None
+    if isinstance(draws, GroupedDraws):
+        group = draws.group_size
+        total = jnp.maximum(counted.sum(dtype=jnp.int32), 1)
+        places = draws.row_places(ARITHMETIC, seed, places, total).astype(jnp.int32)
+    tiles = ceil_div(p.num_rows, group)
+    empty = jnp.full(tiles * group, -1, jnp.int32)
+    rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows), mode="drop")
+    per_tile = p.negatives * (p.dim + 1 + group)
+    return Layout(
+        rows.reshape(tiles, group),
+        places,
+        max(1, CHUNK_ELEMENTS // per_tile),
+        lambda tiles: draws.items(ARITHMETIC, seed, tiles).astype(jnp.int32),
+    )
+
+
+def _layout(x: Operands, p: Problem) -> Layout:
+    if p.draws is not None:
+        return _drawn_layout(x, p)
+    ids, group, tiles_a_chunk = x.ids, 1, 1
+    if ids is not None and ids.ndim == 2:
+        tiles_a_chunk = max(1, CHUNK_ELEMENTS // (p.negatives * (p.dim + 1)))
+        candidates = ids.__getitem__
+    else:
+        shared = jnp.arange(p.num_items, dtype=jnp.int32) if ids is None else ids
+        group = min(p.num_rows, max(1, CHUNK_ELEMENTS // max(p.negatives, p.dim)))
+        candidates = lambda tiles: shared[None]  # noqa: E731
+    tiles = ceil_div(p.num_rows, group)
+    place = jnp.arange(tiles * group, dtype=jnp.int32)
+    rows = jnp.where((place < p.num_rows) & (x.target[jnp.minimum(place, p.num_rows - 1)] != p.ignore_index), place, -1)
+    return Layout(rows.reshape(tiles, group), place[: p.num_rows], tiles_a_chunk, candidates)
+
+
+def _cap(x: Array, softcap: float | None) -> Array:
+    return x if softcap is None else softcap * jnp.tanh(x / softcap)
+
+
+def _slope(score: Array, softcap: float | None) -> Array | float:
+    return 1.0 if softcap is None else (1 - score / softcap) * (1 + score / softcap)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)  # a GPU would round to TF32
+
+
+def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
+    """``tiles`` (T,), those past the last one empty."""
+    last = layout.rows.shape[0] - 1
+    rows = jnp.where(tiles[:, None] <= last, layout.rows[jnp.minimum(tiles, last)], -1)
+    counted, rows = rows >= 0, jnp.maximum(rows, 0)
+    drawn = layout.ids(jnp.minimum(tiles, last))
+    candidate = (drawn >= 0) & (drawn < p.num_items)
+    ids = jnp.where(candidate, drawn, 0)
+    target, hidden = x.target[rows], x.input[rows].astype(jnp.float32)
+    items = x.weight.astype(jnp.float32)[None] if p.mode == "all" else x.weight[ids].astype(jnp.float32)
+    has_item = (target >= 0) & (target < p.num_items)
+    item = jnp.where(has_item, target, 0)
+    positive_item = x.weight[item].astype(jnp.float32)
+    dot, positive_dot = _product(hidden, items.swapaxes(1, 2)), (hidden * positive_item).sum(2)
+    logits, positive = x.scale * dot, x.scale * positive_dot
+    if x.bias is not None:
+        bias = x.bias.astype(jnp.float32)
+        logits, positive = logits + bias[ids][:, None, :], positive + bias[item]
+    keep = candidate[:, None, :] & counted[:, :, None]
+    if p.remove_accidental_hits:
+        keep = keep & (ids[:, None, :] != target[:, :, None])
+    malformed = ((drawn < -1) | (drawn >= p.num_items)).any(1, keepdims=True)
+    positive = jnp.where(has_item, _cap(positive, p.softcap), jnp.nan)
+    return Chunk(
+        rows, counted, hidden, items, ids, malformed, dot, _cap(logits, p.softcap), keep, item, positive_item, positive_dot, positive
+    )
+
+
+def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
+    """``step(carry, tiles)`` over chunks of tiles; the carry, and each row's part of the results, 0 of ignored rows."""
+    tiles, size = layout.rows.shape[0], min(layout.tiles_a_chunk, layout.rows.shape[0])
+    chunks = ceil_div(tiles, size)
+    carry, results = jax.lax.scan(step, carry, jnp.arange(chunks * size, dtype=jnp.int32).reshape(chunks, size))
+    # an ignored row's place is another row's or nobody's
+    counted = layout.rows.reshape(-1)[layout.places] == jnp.arange(len(layout.places))
+
+    def of_rows(result: Array) -> Array:
+        values = result.reshape(-1, *result.shape[3:])[layout.places]
+        return jnp.where(counted.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+
+    return carry, jax.tree.map(of_rows, results)
+
+
+def forward(x: Operands, p: Problem) -> Rows:
+    """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
+    layout = _layout(x, p)
+
+    def step(_: None, tiles: Array) -> tuple[None, Rows]:
+        c = _chunk(x, p, layout, tiles)
+        kept = c.keep.sum(2)
+        has_negatives = kept > 0
+        correction = jnp.log((p.num_items - 1) / jnp.maximum(kept, 1).astype(jnp.float32))
+        peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
+        weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
+        log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
+        gap = jnp.where(has_negatives, peak - c.positive + (log_sum + correction), -jnp.inf)
+        gap = jnp.where(c.malformed | jnp.isnan(c.positive), jnp.nan, gap)
+        loss, shift = jax.nn.softplus(gap), log_sum + jax.nn.softplus(-gap)
+        weights = weights * _slope(c.score, p.softcap)
+        share = jnp.exp(-shift)
+        average = jnp.where(has_negatives[:, :, None], _product(weights, c.items) * share[:, :, None], 0.0)
+        average_dot = (weights * c.dot).sum(2) * share
+        return None, Rows(loss, c.positive + loss, peak, shift, average_dot, average.astype(x.input.dtype))
+
+    rows: Rows = _scan(layout, step, None)[1]
+    return rows if p.scale_grad else rows._replace(average_dot=rows.average_dot[:0])
+
+
+def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
+    layout = _layout(x, p)
+    saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows)
+    positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
+
+    def step(sums: tuple[Array, Array], tiles: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        weight_grad, bias_grad = sums
+        c = _chunk(x, p, layout, tiles)
+        of_positive = jnp.where(c.counted, positive_part[c.rows] * _slope(c.positive, p.softcap), 0.0)
+        of_row = jnp.where(c.counted, (grad_loss + grad_lse)[c.rows], 0.0)
+        probability = jnp.exp((c.score - saved.peak[c.rows][:, :, None]) - saved.shift[c.rows][:, :, None])
+        a = jnp.where(c.keep, of_row[:, :, None] * probability * _slope(c.score, p.softcap), 0.0)
+        grads = _product(a.swapaxes(1, 2), c.hidden)
+        weight_grad = weight_grad.at[c.item].add(of_positive[:, :, None] * c.hidden)
+        weight_grad = weight_grad + grads[0] if p.mode == "all" else weight_grad.at[c.ids].add(grads)
+        if x.bias is not None:
+            bias_grad = bias_grad.at[c.item].add(of_positive).at[c.ids].add(a.sum(1))
+        average = saved.average[c.rows].astype(jnp.float32)
+        input_grad = x.scale * (of_row[:, :, None] * average + of_positive[:, :, None] * c.positive_item)
+        scale_grad = of_row * saved_average_dot[c.rows] + of_positive * c.positive_dot
+        return (weight_grad, bias_grad), (input_grad.astype(x.input.dtype), scale_grad)
+
+    bias_size = 0 if x.bias is None else p.num_items
+    start = jnp.zeros((p.num_items, p.dim)), jnp.zeros(bias_size)
+    (weight_grad, bias_grad), (input_grad, scale_grad) = _scan(layout, step, as_varying(start, varying_axes((x, grad_loss))))
+    return Gradients(
+        input_grad,
+        (x.scale * weight_grad).astype(x.weight.dtype),
+        bias_grad if x.bias is None else bias_grad.astype(x.bias.dtype),
+        scale_grad if p.scale_grad else scale_grad[:0],
+    )

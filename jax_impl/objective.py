@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from ..kernels import AllItems, UniformNegatives, fold_seed
 from ..recsys import TrainConfig
-from . import sampled_linear_cross_entropy
+from .loss import sampled_linear_cross_entropy
 from .sasrec import SASRec
 
 

@@ -26,7 +26,17 @@ def _walk(step: Callable[[Array], Array], x: Array, is_outside: Callable[[Array]
     return jax.lax.while_loop(lambda y: is_outside(y).any(), lambda y: jnp.where(is_outside(y), step(y), y), x)
 
 
-ARITHMETIC = Arithmetic(u32=lambda value: jnp.asarray(value, jnp.uint32), where=jnp.where, walk=_walk)
+def _repeat(count: int, step: Callable[[Array, Any], Any], state: Any) -> Any:
+    return jax.lax.fori_loop(0, count, step, state)
+
+
+def arithmetic(axes: frozenset[str] = frozenset()) -> Arithmetic:
+    """JAX's words are uint32; under shard_map all vary over its ``axes``, since a loop's state may not start to."""
+
+    def words(value: Any) -> Array:
+        return as_varying(jnp.asarray(value, jnp.uint32), axes)
+
+    return Arithmetic(u32=words, where=jnp.where, walk=_walk, repeat=_repeat)
 
 
 class Layout(NamedTuple):
@@ -61,12 +71,12 @@ def _drawn_layout(x: Operands, p: Problem) -> Layout:
     words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
     seed = words[1], words[0]
     places = jnp.maximum(jnp.cumsum(counted, dtype=jnp.int32) - 1, 0)
-    group, draws = 1, p.draws
+    xp, group, draws = arithmetic(varying_axes(x)), 1, p.draws
     assert draws is not None
     if isinstance(draws, GroupedDraws):
         group = draws.group_size
         total = jnp.maximum(counted.sum(dtype=jnp.int32), 1)
-        places = draws.row_places(ARITHMETIC, seed, places, total).astype(jnp.int32)
+        places = draws.row_places(xp, seed, places, total).astype(jnp.int32)
     tiles = ceil_div(p.num_rows, group)
     empty = jnp.full(tiles * group, -1, jnp.int32)
     rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows), mode="drop")
@@ -75,7 +85,7 @@ def _drawn_layout(x: Operands, p: Problem) -> Layout:
         rows.reshape(tiles, group),
         places,
         max(1, CHUNK_ELEMENTS // per_tile),
-        lambda tiles: draws.items(ARITHMETIC, seed, tiles).astype(jnp.int32),
+        lambda tiles: draws.items(xp, seed, tiles).astype(jnp.int32),
     )
 
 

@@ -13,7 +13,7 @@ from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.permutation import MASK, fold_words
 from ..kernels.permutation import seed_words as words_of_int
 from ..kernels.samplers import as_index
-from .reference import ARITHMETIC
+from .reference import arithmetic
 
 EXPECTED = "an int, an integer array of 1 or 2 elements, or a PRNG key"
 
@@ -23,7 +23,7 @@ def _words_of_key(data: Array) -> tuple[Array, Array]:
     words = data.reshape(-1)
     seed = words[0], words[1]
     for word in words[2:]:
-        seed = fold_words(ARITHMETIC, seed, word)
+        seed = fold_words(arithmetic(), seed, word)
     return seed
 
 

@@ -71,7 +71,7 @@ class GroupedDraws:
             positions = blocks * self.block + positions % self.block
         else:
             positions = positions + groups * 0
-        return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, 0))
+        return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, groups * 0))
 
 
 @dataclass(frozen=True)

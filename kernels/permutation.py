@@ -8,7 +8,7 @@ The Triton twin of this file is ``permutation_kernels.py``; a test holds the two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,13 @@ MIX_2 = (0x94D049BB, 0x133111EB)
 DOMAIN_ITEMS, DOMAIN_BLOCKS, DOMAIN_ROWS, DOMAIN_FOLD = 0, 1, 2, 3
 MAX_HALF_ROUNDS = 12
 SMALL_DOMAIN = 256  # below it, 6 half-rounds leave pairs measurably correlated
+LARGE_ROUNDS = 3  # full rounds of the other domains
+
+
+def _repeat(count: int, step: Callable[[Any, Any], Any], state: Any) -> Any:
+    for index in range(count):
+        state = step(index, state)
+    return state
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Arithmetic:
     where: Callable[[Array, Array, Array], Array]
     # walk(step, x, is_outside): x with step applied, element by element, until none is outside
     walk: Callable[[Callable[[Array], Array], Array, Callable[[Array], Array]], Array]
+    # repeat(count, step, state): step(count - 1, .. step(0, state)); JAX has its own, to compile one step
+    repeat: Callable[[int, Callable[[Any, Any], Any], Any], Any] = _repeat
 
 
 def _numpy_walk(step: Callable, x: Array, is_outside: Callable) -> Array:
@@ -103,47 +112,56 @@ def stream64(xp: Arithmetic, seed: Seed, index: Seed) -> Seed:
     return mix64(xp, _add64(xp, seed, offset))
 
 
-def round_keys(xp: Arithmetic, seed: Seed, domain: int, rounds: Array) -> list[Array]:
-    """The keys of all half-rounds: high words of stream64(stream64(seed, domain), 16 * round + half_round)."""
+def round_keys(xp: Arithmetic, seed: Seed, domain: int, rounds: Array) -> Array:
+    """The keys of all half-rounds, (half-rounds, ..): high words of stream64(stream64(seed, domain), 16 * round + half_round)."""
     base = stream64(xp, seed, (xp.u32(0), xp.u32(domain)))
     rounds = xp.u32(rounds)
-    # all at once: a trace of twelve takes JAX seconds to compile
-    halves = xp.u32(np.arange(MAX_HALF_ROUNDS)).reshape(-1, *[1] * rounds.ndim)
-    keys, _ = stream64(xp, base, ((rounds >> 28)[None], ((rounds << 4) & xp.u32(MASK))[None] | halves))
-    return list(keys)
+    halves = xp.u32(np.arange(MAX_HALF_ROUNDS)).reshape(-1, *[1] * max(rounds.ndim, base[0].ndim))
+    return stream64(xp, base, (rounds >> 28, ((rounds << 4) & xp.u32(MASK)) | halves))[0]
 
 
-def _network(xp: Arithmetic, x: Array, n: Array, keys: Sequence[Array], halves: range, inverse: bool) -> Array:
+def _network(xp: Arithmetic, x: Array, n: Array, keys: Array, rounds: int, inverse: bool) -> Array:
     shift = bit_length(xp, n) >> 1
     a = xp.u32(1) << shift
     b = (n + a - xp.u32(1)) >> shift
-    left, right = x & (a - xp.u32(1)), x >> shift
-    for half in reversed(halves) if inverse else halves:
-        if half % 2 == 0:
-            add = multiply_high(murmur_finalise(xp, right ^ keys[half]), a)
-            new_left, new_right = (left + (a - add if inverse else add)) & (a - xp.u32(1)), right
+
+    def move_left(left: Array, right: Array, key: Array) -> Array:
+        add = multiply_high(murmur_finalise(xp, right ^ key), a)
+        return (left + (a - add if inverse else add)) & (a - xp.u32(1))
+
+    def move_right(left: Array, right: Array, key: Array) -> Array:
+        add = multiply_high(murmur_finalise(xp, left ^ key), b)
+        moved = right + (b - add if inverse else add)
+        return xp.where(moved >= b, moved - b, moved)
+
+    def one_round(step: Any, halves: Seed) -> Seed:
+        index = rounds - 1 - step if inverse else step
+        left, right = halves
+        if inverse:
+            right = move_right(left, right, keys[2 * index + 1])
+            left = move_left(left, right, keys[2 * index])
         else:
-            add = multiply_high(murmur_finalise(xp, left ^ keys[half]), b)
-            moved = right + (b - add if inverse else add)
-            new_left, new_right = left, xp.where(moved >= b, moved - b, moved)
-        if half >= 6:  # only small domains run the second six
-            small = n < xp.u32(SMALL_DOMAIN)
-            new_left, new_right = xp.where(small, new_left, left), xp.where(small, new_right, right)
-        left, right = new_left, new_right
+            left = move_left(left, right, keys[2 * index])
+            right = move_right(left, right, keys[2 * index + 1])
+        if rounds > LARGE_ROUNDS:  # only small domains run the rest
+            runs = (n < xp.u32(SMALL_DOMAIN)) | (xp.u32(index) < xp.u32(LARGE_ROUNDS))
+            left, right = xp.where(runs, left, halves[0]), xp.where(runs, right, halves[1])
+        return left, right
+
+    left, right = xp.repeat(rounds, one_round, (x & (a - xp.u32(1)), x >> shift))
     return (right << shift) | left
 
 
-def permute(xp: Arithmetic, x: Array, n: Array, keys: Sequence[Array], *, inverse: bool = False) -> Array:
+def permute(xp: Arithmetic, x: Array, n: Array, keys: Array, *, inverse: bool = False) -> Array:
     """The image of each x in [0, n) under the keyed permutation of [0, n), or under its inverse.
 
     ``n`` is an int or words on the device; ``x``, ``n`` and the keys broadcast; 1 <= n < 2^31.
     """
-    large = isinstance(n, int) and n >= SMALL_DOMAIN
-    halves = range(MAX_HALF_ROUNDS // 2 if large else MAX_HALF_ROUNDS)
+    rounds = LARGE_ROUNDS if isinstance(n, int) and n >= SMALL_DOMAIN else MAX_HALF_ROUNDS // 2
     n = xp.u32(n)
     x = xp.u32(x)
-    first = _network(xp, x, n, keys, halves, inverse)
-    return xp.walk(lambda y: _network(xp, y, n, keys, halves, inverse), first, lambda y: y >= n)
+    first = _network(xp, x, n, keys, rounds, inverse)
+    return xp.walk(lambda y: _network(xp, y, n, keys, rounds, inverse), first, lambda y: y >= n)
 
 
 def seed_words(seed: int) -> tuple[int, int]:

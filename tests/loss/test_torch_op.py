@@ -1,0 +1,167 @@
+"""The torch operator as a citizen of torch: opcheck, compile, autocast, seeds, modules, derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.torch_impl import ops
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inputs(rows: int = 24, items: int = 90, dim: int = 16, dtype: torch.dtype = torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(rows, dim, generator=generator).to(DEVICE, dtype).requires_grad_()
+    table = torch.randn(items, dim, generator=generator).to(DEVICE, dtype).requires_grad_()
+    return hidden, table, torch.randint(0, items, (rows,), generator=generator).to(DEVICE)
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("mode", ["grouped", "shared_ids", "row_ids"])
+def test_opcheck(impl: str, mode: str):
+    if impl == "triton" and DEVICE == "cpu" and mode != "grouped":
+        pytest.skip("the interpreter runs one mode of this check")
+    hidden, table, target = inputs(8, 40)
+    ids = {"grouped": None, "shared_ids": target[:6], "row_ids": target[:, None].expand(-1, 3).contiguous()}[mode]
+    words = torch.tensor([1, 2], dtype=torch.int32, device=DEVICE)
+    scale = torch.ones(1, device=DEVICE, requires_grad=True)
+    bias = torch.zeros(40, device=DEVICE, requires_grad=True)
+    args = (hidden, table, target, ids, bias, words, scale, 5, 16, True, None, True, -100, True, impl)
+    # the two utilities that run the backward a second time under compile are covered by test_compile
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(ops.forward, args, test_utils=checks if impl == "reference" else checks[:3])
+
+
+@pytest.mark.parametrize("negatives", [UniformNegatives(20), UniformNegatives(20, 1), AllItems(), "ids"], ids=str)
+def test_compile_fullgraph(negatives):
+    hidden, table, target = inputs()
+    draws = torch.randint(0, 90, (7,), device=DEVICE) if negatives == "ids" else negatives
+
+    def step(h, c, t):
+        return sampled_linear_cross_entropy(h, c, t, draws, seed=3, logit_scale=0.5, softcap=5.0)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for call in (step, compiled):
+        loss = call(hidden, table, target)
+        grads = torch.autograd.grad(loss, (hidden, table))
+        if call is step:
+            expected = (loss, *grads)
+        else:
+            assert all(torch.equal(a, b) for a, b in zip(expected, (loss, *grads), strict=True))
+
+
+def test_compiled_module_draws_anew_without_recompiling():
+    hidden, table, target = inputs()
+    module = SampledLinearCrossEntropyLoss(UniformNegatives(10), seed=1).to(DEVICE)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(module, fullgraph=True, backend=counter)
+    losses = [float(compiled(hidden, table, target).detach()) for _ in range(4)]
+    assert len(set(losses)) == 4
+    assert counter.frame_count == 1
+    eager = SampledLinearCrossEntropyLoss(UniformNegatives(10), seed=1).to(DEVICE)
+    assert losses == [float(eager(hidden, table, target).detach()) for _ in range(4)]
+
+
+def test_module_resumes_its_draws_from_a_state_dict():
+    hidden, table, target = inputs()
+    module = SampledLinearCrossEntropyLoss(UniformNegatives(10)).to(DEVICE)
+    module(hidden, table, target)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    following = module(hidden, table, target)
+    resumed = SampledLinearCrossEntropyLoss(UniformNegatives(10)).to(DEVICE)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed(hidden, table, target), following)
+
+
+def test_autocast_casts_the_input_and_keeps_fp32_gradients_of_the_table():
+    hidden, table, target = inputs()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        loss = sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(20), seed=1)
+    loss.backward()
+    assert loss.dtype == table.grad.dtype == hidden.grad.dtype == torch.float32
+    plain = sampled_linear_cross_entropy(hidden.detach().bfloat16(), table, target, UniformNegatives(20), seed=1)
+    assert torch.equal(loss, plain)
+
+
+def test_seed_forms_agree_and_none_draws_from_the_default_generator():
+    hidden, table, target = inputs()
+
+    def loss(seed):
+        return sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(20), seed=seed).detach()
+
+    one = loss(5)
+    assert torch.equal(one, loss(5 + 2**64))
+    assert torch.equal(one, loss(torch.tensor([5], device=DEVICE)))
+    assert torch.equal(one, loss(torch.tensor(5, dtype=torch.int32, device=DEVICE)))
+    assert torch.equal(one, loss(torch.tensor([0, 5], device=DEVICE)))
+    assert torch.equal(loss(-1), loss(torch.tensor([2**32 - 1, 2**32 - 1], device=DEVICE)))
+    assert not torch.equal(one, loss(6))
+    torch.manual_seed(3)
+    first, second = loss(None), loss(None)
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(first, loss(None))
+
+
+def test_leading_dimensions_fold_into_rows():
+    hidden, table, target = inputs()
+    flat = sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(20), seed=1, reduction="none")
+    shaped = sampled_linear_cross_entropy(
+        hidden.view(2, 3, 4, 16), table, target.view(2, 3, 4), UniformNegatives(20), seed=1, reduction="none"
+    )
+    assert isinstance(shaped, torch.Tensor)
+    assert shaped.shape == (2, 3, 4)
+    assert torch.equal(shaped.flatten(), flat)
+
+
+def test_second_derivatives_raise():
+    hidden, table, target = inputs()
+    loss = sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(20), seed=1)
+    (grad,) = torch.autograd.grad(loss, hidden, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_empty_batch(reduction: str):
+    hidden, table, _ = inputs()
+    empty = hidden[:0].detach().requires_grad_()
+    target = torch.empty(0, dtype=torch.long, device=DEVICE)
+    loss, lse = sampled_linear_cross_entropy(
+        empty, table, target, UniformNegatives(5), seed=1, reduction=reduction, return_lse=True
+    )
+    assert loss.shape == ((0,) if reduction == "none" else ())
+    assert lse.shape == (0,)
+    loss.sum().backward()
+    assert float(loss.sum()) == 0
+    assert table.grad is not None
+    assert (table.grad == 0).all()
+
+
+def test_reference_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch):
+    """No tensor of the reference holds more than its chunk: never (N, K, D), nor (N, K)."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from cce_minus.torch_impl import reference
+
+    monkeypatch.setattr(reference, "CHUNK_ELEMENTS", 1 << 12)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for tensor in torch.utils._pytree.tree_leaves(out):
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    rows, negatives = 4096, 64
+    for sampler in (UniformNegatives(negatives), UniformNegatives(negatives, 1)):
+        hidden, table, target = inputs(rows, 200, 8)
+        with Watch():
+            sampled_linear_cross_entropy(hidden, table, target, sampler, seed=1, impl="reference").backward()
+        assert largest < rows * negatives / 4

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from .progress import Progress
+from ..recsys.progress import Progress
 from .sasrec import SASRec
 
 

@@ -59,11 +59,13 @@ class Chunk(NamedTuple):
     malformed: Array  # (T or 1, 1): whether an id is neither an item nor an empty slot
     dot: Array  # (T, G, K)
     score: Array  # (T, G, K) capped
+    slope: Array | float  # of the cap
     keep: Array  # (T, G, K)
     item: Array  # (T, G) the target, 0 where it is no item
     positive_item: Array  # (T, G, D) fp32
     positive_dot: Array  # (T, G)
     positive: Array  # (T, G) the target's capped score, NaN where it is no item
+    positive_slope: Array | float
 
 
 def _drawn_layout(x: Operands, p: Problem) -> Layout:
@@ -79,7 +81,7 @@ def _drawn_layout(x: Operands, p: Problem) -> Layout:
         places = draws.row_places(xp, seed, places, total).astype(jnp.int32)
     tiles = ceil_div(p.num_rows, group)
     empty = jnp.full(tiles * group, -1, jnp.int32)
-    rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows), mode="drop")
+    rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows, dtype=jnp.int32), mode="drop")
     per_tile = p.negatives * (p.dim + 1 + group)
     return Layout(
         rows.reshape(tiles, group),
@@ -106,12 +108,13 @@ def _layout(x: Operands, p: Problem) -> Layout:
     return Layout(rows.reshape(tiles, group), place[: p.num_rows], tiles_a_chunk, candidates)
 
 
-def _cap(x: Array, softcap: float | None) -> Array:
-    return x if softcap is None else softcap * jnp.tanh(x / softcap)
-
-
-def _slope(score: Array, softcap: float | None) -> Array | float:
-    return 1.0 if softcap is None else (1 - score / softcap) * (1 + score / softcap)
+def _cap(x: Array, softcap: float | None) -> tuple[Array, Array | float]:
+    """The capped score and its derivative, 1 - tanh^2; both from one exponential, which XLA rounds better than its tanh."""
+    if softcap is None:
+        return x, 1.0
+    u = -2 * jnp.abs(x / softcap)
+    t = jnp.exp(u)
+    return softcap * jnp.sign(x) * -jnp.expm1(u) / (1 + t), 4 * t / ((1 + t) * (1 + t))
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -140,10 +143,11 @@ def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
     if p.remove_accidental_hits:
         keep = keep & (ids[:, None, :] != target[:, :, None])
     malformed = ((drawn < -1) | (drawn >= p.num_items)).any(1, keepdims=True)
-    positive = jnp.where(has_item, _cap(positive, p.softcap), jnp.nan)
+    (score, slope), (positive, positive_slope) = _cap(logits, p.softcap), _cap(positive, p.softcap)
     return Chunk(
-        rows, counted, hidden, items, ids, malformed, dot, _cap(logits, p.softcap), keep, item, positive_item, positive_dot, positive
-    )
+        rows, counted, hidden, items, ids, malformed, dot, score, slope, keep,
+        item, positive_item, positive_dot, jnp.where(has_item, positive, jnp.nan), positive_slope,
+    )  # fmt: skip
 
 
 def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
@@ -176,7 +180,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         gap = jnp.where(has_negatives, peak - c.positive + (log_sum + correction), -jnp.inf)
         gap = jnp.where(c.malformed | jnp.isnan(c.positive), jnp.nan, gap)
         loss, shift = jax.nn.softplus(gap), log_sum + jax.nn.softplus(-gap)
-        weights = weights * _slope(c.score, p.softcap)
+        weights = weights * c.slope
         share = jnp.exp(-shift)
         average = jnp.where(has_negatives[:, :, None], _product(weights, c.items) * share[:, :, None], 0.0)
         average_dot = (weights * c.dot).sum(2) * share
@@ -195,10 +199,10 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
     def step(sums: tuple[Array, Array], tiles: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         weight_grad, bias_grad = sums
         c = _chunk(x, p, layout, tiles)
-        of_positive = jnp.where(c.counted, positive_part[c.rows] * _slope(c.positive, p.softcap), 0.0)
+        of_positive = jnp.where(c.counted, positive_part[c.rows] * c.positive_slope, 0.0)
         of_row = jnp.where(c.counted, (grad_loss + grad_lse)[c.rows], 0.0)
         probability = jnp.exp((c.score - saved.peak[c.rows][:, :, None]) - saved.shift[c.rows][:, :, None])
-        a = jnp.where(c.keep, of_row[:, :, None] * probability * _slope(c.score, p.softcap), 0.0)
+        a = jnp.where(c.keep, of_row[:, :, None] * probability * c.slope, 0.0)
         grads = _product(a.swapaxes(1, 2), c.hidden)
         weight_grad = weight_grad.at[c.item].add(of_positive[:, :, None] * c.hidden)
         weight_grad = weight_grad + grads[0] if p.mode == "all" else weight_grad.at[c.ids].add(grads)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from .sasrec_config import SASRecConfig
+from ..recsys.sasrec_config import SASRecConfig
 
 LAYER_NORM_EPS = 1e-6
 INIT_STD = 0.02

@@ -22,13 +22,13 @@ from ..recsys import (
     prepare_data,
     train_batches,
 )
+from ..recsys.progress import METRIC_NAMES, Progress, TrainResult
+from ..recsys.run_directory import RunDirectory, open_run
+from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, open_checkpoints
 from .evaluate import evaluate
 from .objective import make_optimizer, step_seed, train_step
-from .progress import METRIC_NAMES, Progress, TrainResult
-from .run_directory import RunDirectory, open_run
 from .sasrec import SASRec
-from .sasrec_config import SASRecConfig
 from .weights import load_weights, save_weights
 
 logger = logging.getLogger(__name__)

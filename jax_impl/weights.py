@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ..recsys.weights_file import read_weights, write_weights
 from .sasrec import SASRec
-from .weights_file import read_weights, write_weights
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}

@@ -120,8 +120,7 @@ def round_keys(xp: Arithmetic, seed: Seed, domain: int, rounds: Array) -> Array:
     return stream64(xp, base, (rounds >> 28, ((rounds << 4) & xp.u32(MASK)) | halves))[0]
 
 
-def _network(xp: Arithmetic, x: Array, n: Array, keys: Array, rounds: int, inverse: bool) -> Array:
-    shift = bit_length(xp, n) >> 1
+def _network(xp: Arithmetic, x: Array, n: Array, shift: Array, keys: Array, rounds: int, inverse: bool) -> Array:
     a = xp.u32(1) << shift
     b = (n + a - xp.u32(1)) >> shift
 
@@ -158,10 +157,13 @@ def permute(xp: Arithmetic, x: Array, n: Array, keys: Array, *, inverse: bool = 
     ``n`` is an int or words on the device; ``x``, ``n`` and the keys broadcast; 1 <= n < 2^31.
     """
     rounds = LARGE_ROUNDS if isinstance(n, int) and n >= SMALL_DOMAIN else MAX_HALF_ROUNDS // 2
-    n = xp.u32(n)
-    x = xp.u32(x)
-    first = _network(xp, x, n, keys, rounds, inverse)
-    return xp.walk(lambda y: _network(xp, y, n, keys, rounds, inverse), first, lambda y: y >= n)
+    length = xp.u32(n.bit_length()) if isinstance(n, int) else bit_length(xp, xp.u32(n))
+    n, shift = xp.u32(n), length >> 1
+
+    def network(y: Array) -> Array:
+        return _network(xp, y, n, shift, keys, rounds, inverse)
+
+    return xp.walk(network, network(xp.u32(x)), lambda y: y >= n)
 
 
 def seed_words(seed: int) -> tuple[int, int]:

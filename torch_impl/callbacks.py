@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..recsys import MetricsLog, TrainConfig
+from ..recsys.progress import METRIC_NAMES, SELECTION_METRIC, Progress
+from ..recsys.run_directory import RunDirectory
 from .lightning_sasrec import SASRecModule
-from .progress import METRIC_NAMES, SELECTION_METRIC, Progress
-from .run_directory import RunDirectory
 from .weights import save_weights
 
 logger = logging.getLogger(__name__)

@@ -86,7 +86,8 @@ def forward(
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
     if impl == "reference":
-        saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
+        with torch.autocast(input.device.type, enabled=False):
+            saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
         return *saved, torch.empty(0, dtype=torch.int32, device=input.device)
     from ..kernels import launch
 
@@ -125,7 +126,8 @@ def backward(
     p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
     if impl == "reference":
         rows = (loss, peak, shift, average_dot, average)
-        return reference.backward(input, weight, target, ids, bias, seed, scale, *rows, grad_loss, grad_lse, p)
+        with torch.autocast(input.device.type, enabled=False):
+            return reference.backward(input, weight, target, ids, bias, seed, scale, *rows, grad_loss, grad_lse, p)
     from ..kernels import launch
 
     with torch.cuda.device_of(input):

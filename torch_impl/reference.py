@@ -110,7 +110,8 @@ def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, 
     candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
     ids = torch.where(candidate, chunk.ids, 0)
     hidden = input[chunk.rows].float()
-    items = weight.float()[None] if p.mode == "all" else weight[ids].float()
+    items = weight[None] if p.mode == "all" else weight[ids]
+    items = items.to(input.dtype).float()  # rounded as the kernels round them
     dot = hidden @ items.transpose(1, 2)
     x = scale * dot
     if bias is not None:
@@ -134,7 +135,7 @@ def _positive_scores(
     """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none."""
     dot = torch.empty(p.num_rows, device=input.device)
     for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        dot[rows] = (input[rows].float() * weight[item[rows]].float()).sum(1)
+        dot[rows] = (input[rows].float() * weight[item[rows]].to(input.dtype).float()).sum(1)
     x = scale * dot
     if bias is not None:
         x = x + bias.float()[item]
@@ -209,7 +210,7 @@ def backward(
         scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
     for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         hidden = input[rows].float()
-        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].float()
+        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].to(input.dtype).float()
         input_grad[rows] = (scale * grad).to(input.dtype)
         weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
     if bias is not None:

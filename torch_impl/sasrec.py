@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .sasrec_config import SASRecConfig
+from ..recsys.sasrec_config import SASRecConfig
 
 LAYER_NORM_EPS = 1e-6
 INIT_STD = 0.02

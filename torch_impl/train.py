@@ -13,13 +13,13 @@ from lightning.pytorch import Trainer
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import ConfigError, TrainConfig, prepare_data
+from ..recsys.progress import TrainResult
+from ..recsys.run_directory import open_run
+from ..recsys.sasrec_config import SASRecConfig
 from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
 from .evaluate import evaluate
 from .lightning_sasrec import SASRecModule, SequenceData
-from .progress import TrainResult
-from .run_directory import open_run
 from .sasrec import SASRec
-from .sasrec_config import SASRecConfig
 from .weights import load_weights
 
 logger = logging.getLogger(__name__)

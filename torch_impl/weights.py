@@ -6,8 +6,8 @@ import os
 
 import torch
 
+from ..recsys.weights_file import read_weights, write_weights
 from .sasrec import SASRec
-from .weights_file import read_weights, write_weights
 
 
 def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:

@@ -56,7 +56,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch):
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     hidden = torch.randn(70, 16, device=device, requires_grad=True)
-    table = torch.randn(40, 16, device=device, requires_grad=True)
+    table = torch.randn(200, 16, device=device, requires_grad=True)
     target = torch.arange(70, device=device) % 40
     for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems()):
         sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, impl="triton").backward()  # type: ignore[union-attr]

@@ -136,7 +136,7 @@ def test_empty_batch(reduction: str):
     assert loss.shape == ((0,) if reduction == "none" else ())
     assert lse.shape == (0,)
     loss.sum().backward()
-    assert float(loss.sum()) == 0
+    assert float(loss.detach().sum()) == 0
     assert table.grad is not None
     assert (table.grad == 0).all()
 
@@ -159,7 +159,7 @@ def test_reference_memory_does_not_grow_with_the_rows(monkeypatch: pytest.Monkey
                     largest = max(largest, tensor.numel())
             return out
 
-    rows, negatives = 4096, 64
+    rows, negatives = 1024, 64
     for sampler in (UniformNegatives(negatives), UniformNegatives(negatives, 1)):
         hidden, table, target = inputs(rows, 200, 8)
         with Watch():

@@ -14,12 +14,12 @@ from cce_minus.jax_impl import evaluate as jax_evaluate
 from cce_minus.jax_impl import recommend as jax_recommend
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
-from cce_minus.jax_impl.sasrec_config import SASRecConfig as JaxConfig
+from cce_minus.recsys.sasrec_config import SASRecConfig as JaxConfig
+from cce_minus.recsys.sasrec_config import SASRecConfig as TorchConfig
 from cce_minus.torch_impl import evaluate as torch_evaluate
 from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import weights as torch_weights
 from cce_minus.torch_impl.sasrec import SASRec as TorchSASRec
-from cce_minus.torch_impl.sasrec_config import SASRecConfig as TorchConfig
 from flax import nnx
 
 SIZES = {"num_items": 37, "max_length": 12, "dim": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0.3}

@@ -12,12 +12,12 @@ import torch
 from cce_minus.jax_impl import objective as jax_objective
 from cce_minus.jax_impl import sasrec as jax_sasrec
 from cce_minus.jax_impl import weights as jax_weights
-from cce_minus.jax_impl.sasrec_config import SASRecConfig as JaxConfig
 from cce_minus.recsys import TrainConfig, prepare_data, train_batches
+from cce_minus.recsys.sasrec_config import SASRecConfig as JaxConfig
+from cce_minus.recsys.sasrec_config import SASRecConfig as TorchConfig
 from cce_minus.torch_impl import objective as torch_objective
 from cce_minus.torch_impl import sasrec as torch_sasrec
 from cce_minus.torch_impl import weights as torch_weights
-from cce_minus.torch_impl.sasrec_config import SASRecConfig as TorchConfig
 from flax import nnx
 from safetensors.numpy import load_file
 

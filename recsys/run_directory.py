@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..recsys import ConfigError, TrainConfig
+from .config import TrainConfig
+from .errors import ConfigError
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
 _MAY_CHANGE = ("epochs", "device", "out", "resume")

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..recsys import ConfigError
+from .errors import ConfigError
 from .sasrec_config import SASRecConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.

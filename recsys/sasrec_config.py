@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..recsys import ConfigError, TrainConfig
+from .config import TrainConfig
+from .errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,15 @@
 """The loss, SASRec and its training for JAX and Flax."""
 
 from .. import interop as _interop  # noqa: F401  names the extra to install where JAX is missing
-from ..kernels import AllItems, ArgumentError, ArgumentTypeError, ArgumentValueError, UniformNegatives, fold_seed, negative_ids
+from ..kernels import (
+    AllItems,
+    ArgumentError,
+    ArgumentTypeError,
+    ArgumentValueError,
+    UniformNegatives,
+    fold_seed,
+    negative_ids,
+)
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 
 __all__ = [

@@ -40,9 +40,7 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _state(model, optimizer))
         restored = self._manager.restore(
             self._manager.latest_step(),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()),
         )
         nnx.update((model, optimizer), restored["state"])
         return Progress(**restored["progress"])

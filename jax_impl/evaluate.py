@@ -37,9 +37,7 @@ def evaluate(
     """
     ranks = [
         np.asarray(batch_ranks(model, batch.inputs, batch.target, chunk))[: batch.count]
-        for batch in eval_batches(
-            histories, targets, batch_size=batch_size, max_length=model.config.max_length
-        )
+        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
     ]
     return ranking_metrics(np.concatenate(ranks))
 
@@ -76,9 +74,7 @@ def target_ranks(hidden: Array, table: Array, target: Array, chunk: int = CHUNK)
     return jnp.where(jnp.isnan(target_score[:, 0]), len(table) + 1, rank)
 
 
-def fold_catalog(
-    fold: Callable[[Carry, Array, Array], Carry], carry: Carry, hidden: Array, table: Array, chunk: int
-) -> Carry:
+def fold_catalog(fold: Callable[[Carry, Array, Array], Carry], carry: Carry, hidden: Array, table: Array, chunk: int) -> Carry:
     """Folds ``carry = fold(carry, ids (C,), scores (B, C))`` over the catalog in order, float32, C <= chunk.
 
     Full chunks share one compiled loop body; the remainder, of another shape, follows it.

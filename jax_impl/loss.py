@@ -30,7 +30,7 @@ def _is_known(value: object) -> TypeGuard[Array | np.ndarray]:
     """Whether the value can be read now, without waiting for a GPU."""
     if isinstance(value, jax.core.Tracer):
         return False
-    return not isinstance(value, jax.Array) or value.is_fully_addressable and value.devices() <= set(jax.devices("cpu"))
+    return not isinstance(value, jax.Array) or (value.is_fully_addressable and value.devices() <= set(jax.devices("cpu")))
 
 
 def _home(value: object) -> str | None:
@@ -167,7 +167,12 @@ def sampled_linear_cross_entropy(
     if ids is not None and not _is_array(ids):
         raise ArgumentTypeError("negatives", "UniformNegatives, AllItems or an integer array", type(ids).__name__)
     _check(
-        input=input, linear_weight=linear_weight, target=target, ids=ids, linear_bias=linear_bias, sample_weight=sample_weight
+        input=input,
+        linear_weight=linear_weight,
+        target=target,
+        ids=ids,
+        linear_bias=linear_bias,
+        sample_weight=sample_weight,
     )
     assert _is_array(input) and _is_array(linear_weight) and _is_array(target)
     _check_impl(impl, input)
@@ -189,7 +194,12 @@ def sampled_linear_cross_entropy(
         row_loss = row_lse = x.target.astype(jnp.float32).reshape(target.shape)
     else:
         static = ops.Options(
-            negatives if is_sampler(negatives) else None, options.softcap, remove_accidental_hits, ignore_index, _is_array(logit_scale), impl
+            negatives if is_sampler(negatives) else None,
+            options.softcap,
+            remove_accidental_hits,
+            ignore_index,
+            _is_array(logit_scale),
+            impl,
         )
         row_loss, row_lse = (values.reshape(target.shape) for values in rows(x, static))
     loss = _weigh(row_loss, x.target.reshape(target.shape), sample_weight, options)

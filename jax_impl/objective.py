@@ -66,9 +66,7 @@ def make_optimizer(model: SASRec, config: TrainConfig) -> nnx.Optimizer[SASRec]:
     Step s (from 0) has learning rate ``learning_rate * min(1, (s + 1) / warmup_steps)``.
     """
     warmup = max(config.warmup_steps, 1)
-    schedule = optax.schedules.linear_schedule(
-        config.learning_rate / warmup, config.learning_rate, transition_steps=warmup - 1
-    )
+    schedule = optax.schedules.linear_schedule(config.learning_rate / warmup, config.learning_rate, transition_steps=warmup - 1)
     adamw = optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay)
     return nnx.Optimizer(model, adamw, wrt=nnx.Param)
 
@@ -90,8 +88,6 @@ def train_step(
     """
     words = jnp.asarray(seed)
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
-    loss, gradients = nnx.value_and_grad(
-        lambda model: training_loss(model, inputs, targets, config, words, dropout_key)
-    )(model)
+    loss, gradients = nnx.value_and_grad(lambda model: training_loss(model, inputs, targets, config, words, dropout_key))(model)
     optimizer.update(model, gradients)
     return loss

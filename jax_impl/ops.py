@@ -115,7 +115,13 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
     start = sum(list(sizes.values())[: list(sizes).index("positive_key")])
     keys, rows = _stable_sort(saved.tables[start : start + sizes["positive_key"]])
     ins = _named(x) | saved.rows._asdict()
-    ins |= {"tables": saved.tables, "grad_loss": grad_loss, "grad_lse": grad_lse, "sorted_keys": keys, "sorted_rows": rows}
+    ins |= {
+        "tables": saved.tables,
+        "grad_loss": grad_loss,
+        "grad_lse": grad_lse,
+        "sorted_keys": keys,
+        "sorted_rows": rows,
+    }
     if x.ids is not None:
         valid = jnp.where((x.ids >= 0) & (x.ids < p.num_items), x.ids, NO_ID)
         ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(valid.reshape(-1))

@@ -36,9 +36,7 @@ def recommend(
         raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
     rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
-        raise ConfigError(
-            f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}"
-        )
+        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
     height = min(batch_size, max(len(rows), 1))
     top = np.empty((len(rows), k), dtype=np.int64)
     for begin in range(0, len(rows), batch_size):

@@ -31,7 +31,9 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
     for name, argument in UNMAPPED.items():
         if getattr(mapped, name):
             raise ArgumentValueError(
-                argument, "an array shared by the mapped rows (vmap may map input, target, negatives and sample_weight)", "a mapped array"
+                argument,
+                "an array shared by the mapped rows (vmap may map input, target, negatives and sample_weight)",
+                "a mapped array",
             )
 
     num_rows = x.target.shape[-1]
@@ -45,7 +47,11 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
     ids = x.ids
     if ids is not None and (mapped.ids or ids.ndim == 2):
         ids = fold(ids, bool(mapped.ids), (ids.shape[-1],))
-    return x._replace(input=fold(x.input, bool(mapped.input), x.input.shape[-1:]), target=fold(x.target, bool(mapped.target), ()), ids=ids)
+    return x._replace(
+        input=fold(x.input, bool(mapped.input), x.input.shape[-1:]),
+        target=fold(x.target, bool(mapped.target), ()),
+        ids=ids,
+    )
 
 
 def _unfold(array: Array, size: int) -> Array:
@@ -81,7 +87,9 @@ def _forward(options: Options) -> Callable[[Operands], Saved]:
     @forward.def_vmap
     def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
         saved = forward(_fold(x, mapped[0], size))
-        return Saved(jax.tree.map(lambda a: _unfold(a, size), saved.rows), saved.tables), Saved(Rows(*[True] * len(Rows._fields)), False)
+        return Saved(jax.tree.map(lambda a: _unfold(a, size), saved.rows), saved.tables), Saved(
+            Rows(*[True] * len(Rows._fields)), False
+        )
 
     return _without_derivative(forward)
 

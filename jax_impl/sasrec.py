@@ -38,19 +38,14 @@ class SASRec(nnx.Module):
         self.position_table = nnx.Param(init(rngs.params(), (config.max_length, config.dim), jnp.float32))
         self.dropout = nnx.Dropout(config.dropout)
         self.blocks = nnx.List(
-            [
-                Block(config.dim, config.num_heads, config.dropout, dtype=self.dtype, rngs=rngs)
-                for _ in range(config.num_blocks)
-            ]
+            [Block(config.dim, config.num_heads, config.dropout, dtype=self.dtype, rngs=rngs) for _ in range(config.num_blocks)]
         )
         self.final_norm = layer_norm(config.dim, rngs)
 
     def __call__(self, inputs: Array, *, rngs: nnx.Rngs | None = None) -> Array:
         length = inputs.shape[-1]
         if inputs.ndim != 2 or length > self.config.max_length:
-            raise ValueError(
-                f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {inputs.shape}"
-            )
+            raise ValueError(f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {inputs.shape}")
         valid = inputs >= 0
         # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real
         # row.
@@ -115,16 +110,12 @@ class FeedForward(nnx.Module):
 
 def linear(inputs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Linear:
     """A dense layer with weights from N(0, 0.02^2) and zero biases."""
-    return nnx.Linear(
-        inputs, outputs, kernel_init=nnx.initializers.normal(INIT_STD), dtype=jnp.dtype(dtype), rngs=rngs
-    )
+    return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(INIT_STD), dtype=jnp.dtype(dtype), rngs=rngs)
 
 
 def layer_norm(dim: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """A float32 LayerNorm with the two-pass variance, which is what PyTorch computes."""
-    return nnx.LayerNorm(
-        dim, epsilon=LAYER_NORM_EPS, dtype=jnp.dtype(jnp.float32), use_fast_variance=False, rngs=rngs
-    )
+    return nnx.LayerNorm(dim, epsilon=LAYER_NORM_EPS, dtype=jnp.dtype(jnp.float32), use_fast_variance=False, rngs=rngs)
 
 
 def attention_mask(valid: Array) -> Array:

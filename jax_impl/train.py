@@ -71,9 +71,7 @@ def train(config: TrainConfig) -> TrainResult:
     return result
 
 
-def _fit(
-    model: SASRec, split: Split, config: TrainConfig, run: RunDirectory, checkpoints: Checkpoints
-) -> Progress:
+def _fit(model: SASRec, split: Split, config: TrainConfig, run: RunDirectory, checkpoints: Checkpoints) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 
     Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats
@@ -98,9 +96,7 @@ def _fit(
     return progress
 
 
-def _train_epoch(
-    model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, config: TrainConfig, epoch: int
-) -> float:
+def _train_epoch(model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, config: TrainConfig, epoch: int) -> float:
     """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the
     device."""
     batches = train_batches(

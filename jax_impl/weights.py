@@ -17,9 +17,7 @@ _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
     """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
-    tensors = {
-        name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)
-    }
+    tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
     write_weights(path, model.config, tensors)
 
 

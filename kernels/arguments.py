@@ -53,7 +53,9 @@ def check_arrays(
     if dim == 0 or not 1 <= items <= MAX_ITEMS:
         raise ArgumentValueError("linear_weight", f"1 to {MAX_ITEMS} items of width 1 or more", linear_weight.shape)
     if {input.dtype, linear_weight.dtype} == {"float16", "bfloat16"}:
-        raise ArgumentTypeError("linear_weight", f"dtype {input.dtype} or float32 beside {input.dtype} input", linear_weight.dtype)
+        raise ArgumentTypeError(
+            "linear_weight", f"dtype {input.dtype} or float32 beside {input.dtype} input", linear_weight.dtype
+        )
     if math.prod(rows) > MAX_ROWS:
         raise ArgumentValueError("input", f"at most {MAX_ROWS} rows", math.prod(rows))
     _shape("target", target, rows, "that of input without its last axis")

@@ -93,5 +93,3 @@ def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
 def bytes_of(buffers: tuple[Buffer, ...]) -> int:
     width = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
     return sum(buffer.size * width[buffer.dtype] for buffer in buffers)
-
-

@@ -157,7 +157,9 @@ def gather_item_grad_kernel(
             m_rows = i < end
             if SOURCE == ROUNDS:
                 round_ = tl.minimum(i, rounds - 1)
-                drawn_place = permute(item + i * 0, num_items, item_shift, item_b, p_keys + round_ * ITEM_HALVES, ITEM_HALVES, False, True)
+                drawn_place = permute(
+                    item + i * 0, num_items, item_shift, item_b, p_keys + round_ * ITEM_HALVES, ITEM_HALVES, False, True
+                )
                 slot = i * rows_per_round + drawn_place // negatives
                 m_rows = m_rows & (drawn_place < rows_per_round * negatives) & (slot < count)
                 rows = tl.load(p_rows + slot, mask=m_rows, other=0)

@@ -73,7 +73,20 @@ def input_grad_kernel(
     positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
     if HAS_SOFTCAP or SCALE_GRAD:
         z_positive, slope, dot = positive_score(
-            p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap, HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D
+            p_hidden,
+            p_item,
+            p_bias,
+            n,
+            m_counted,
+            item,
+            m_item,
+            dim,
+            tl.load(p_scale),
+            softcap,
+            HAS_BIAS,
+            HAS_SOFTCAP,
+            NUM_D,
+            BLOCK_D,
         )
         positive_grad = tl.where(m_counted, positive_grad * slope, 0.0)
         if SCALE_GRAD:

@@ -184,9 +184,7 @@ def tile_forward_kernel(
         tl.store(p_part_rows + part * 4 + 1, l, mask=m_store)
         tl.store(p_part_rows + part * 4 + 2, kept, mask=m_store)
         tl.store(p_part_rows + part * 4 + 3, average_dot, mask=m_store)
-        tl.store(
-            p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :]
-        )
+        tl.store(p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :])
     else:
         z_positive, slope_positive, dot_positive = positive_score(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap,

@@ -61,15 +61,11 @@ def train_batches(
     """
     _require_positive(batch_size=batch_size, max_length=max_length)
     if not 0 <= start_step <= num_batches(train, batch_size=batch_size):
-        raise ConfigError(
-            f"start_step: expected 0 to {num_batches(train, batch_size=batch_size)}, got {start_step}"
-        )
+        raise ConfigError(f"start_step: expected 0 to {num_batches(train, batch_size=batch_size)}, got {start_step}")
     return _train_batches(train, batch_size, max_length, seed, epoch, start_step)
 
 
-def _train_batches(
-    train: Ragged, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int
-) -> Iterator[Batch]:
+def _train_batches(train: Ragged, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int) -> Iterator[Batch]:
     order = np.random.default_rng((seed, epoch)).permutation(_trainable_rows(train))
     for begin in range(start_step * batch_size, len(order), batch_size):
         rows = order[begin : begin + batch_size]
@@ -79,9 +75,7 @@ def _train_batches(
         yield Batch(inputs, targets)
 
 
-def eval_batches(
-    histories: Ragged, targets: npt.NDArray[np.int32], *, batch_size: int, max_length: int
-) -> Iterator[EvalBatch]:
+def eval_batches(histories: Ragged, targets: npt.NDArray[np.int32], *, batch_size: int, max_length: int) -> Iterator[EvalBatch]:
     """Yield every history once, in order: its last ``max_length`` items, padded on the left, and its target.
 
     ``histories`` has one row for each of the (rows,) ``targets``. Every batch is (batch_size, max_length).
@@ -92,9 +86,7 @@ def eval_batches(
     return _eval_batches(histories, targets, batch_size, max_length)
 
 
-def _eval_batches(
-    histories: Ragged, targets: npt.NDArray[np.int32], batch_size: int, max_length: int
-) -> Iterator[EvalBatch]:
+def _eval_batches(histories: Ragged, targets: npt.NDArray[np.int32], batch_size: int, max_length: int) -> Iterator[EvalBatch]:
     for begin in range(0, len(histories), batch_size):
         rows = np.arange(begin, min(begin + batch_size, len(histories)))
         target = np.full(batch_size, IGNORE, dtype=np.int32)
@@ -103,9 +95,7 @@ def _eval_batches(
         yield EvalBatch(inputs, target, len(rows))
 
 
-def last_items(
-    sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, height: int
-) -> npt.NDArray[np.int32]:
+def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, height: int) -> npt.NDArray[np.int32]:
     """The last ``width`` items of each of ``rows``, padded on the left with `PAD`: (height, width) int32.
 
     Rows beyond ``len(rows)`` are all `PAD`.

@@ -52,15 +52,9 @@ class TrainConfig:
         f"Data set: {' or '.join(DATASETS)} (downloaded once), or the path of a Parquet, CSV or TSV file "
         "with one interaction a row.",
     )
-    user_column: str = _option(
-        "user_id", "Data", "Column of the file that holds the user (integers or text)."
-    )
-    item_column: str = _option(
-        "item_id", "Data", "Column of the file that holds the item (integers or text)."
-    )
-    time_column: str = _option(
-        "timestamp", "Data", "Column of the file that holds the time (integers or dates)."
-    )
+    user_column: str = _option("user_id", "Data", "Column of the file that holds the user (integers or text).")
+    item_column: str = _option("item_id", "Data", "Column of the file that holds the item (integers or text).")
+    time_column: str = _option("timestamp", "Data", "Column of the file that holds the time (integers or dates).")
     titles: str | None = _option(
         None,
         "Data",
@@ -90,32 +84,22 @@ class TrainConfig:
         "Loss",
         "Positions that share one draw of negatives: 1 (independent draws) or 16, 32, 64, 128, 256.",
     )
-    shuffle_rows: bool = _option(
-        True, "Loss", "Spread neighbouring positions of one user over different groups."
-    )
-    impl: str = _option(
-        "auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA."
-    )
+    shuffle_rows: bool = _option(True, "Loss", "Spread neighbouring positions of one user over different groups.")
+    impl: str = _option("auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA.")
 
     batch_size: int = _option(128, "Training", "Users in a batch.")
     learning_rate: float = _option(1e-3, "Training", "Peak learning rate of AdamW.")
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of AdamW.")
     warmup_steps: int = _option(100, "Training", "Steps over which the learning rate rises from 0.")
     epochs: int = _option(30, "Training", "Most passes over the training users.")
-    patience: int = _option(
-        5, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
-    )
+    patience: int = _option(5, "Training", "Stop after this many validations in a row without a better validation NDCG@10.")
     eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
     seed: int = _option(0, "Training", "Seed of weights, batch order, dropout and negatives.")
 
     precision: str = _option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
     device: str = _option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
-    out: str = _option(
-        "runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log."
-    )
-    init_weights: str | None = _option(
-        None, "Run", "Safetensors file of initial weights, written by either framework."
-    )
+    out: str = _option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
+    init_weights: str | None = _option(None, "Run", "Safetensors file of initial weights, written by either framework.")
     resume: bool = _option(False, "Run", "Continue from the last checkpoint in the out folder.")
 
     def __post_init__(self) -> None:
@@ -123,9 +107,7 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])
         for name, choices in CHOICES.items():
-            _require(
-                getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name)
-            )
+            _require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name))
         for name, least in _LEAST.items():
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
@@ -133,9 +115,7 @@ class TrainConfig:
         _require(self.learning_rate > 0, "learning_rate", "a number above 0", self.learning_rate)
         _require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
         _require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
-        _require(
-            self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads
-        )
+        _require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
         for name in ("data", "user_column", "item_column", "time_column", "title_column", "out"):
             _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
 
@@ -149,17 +129,13 @@ class TrainConfig:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigError(
-                f"config: expected a JSON object, got text that is not JSON ({error})"
-            ) from error
+            raise ConfigError(f"config: expected a JSON object, got text that is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(
-                f"config: unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-            )
+            raise ConfigError(f"config: unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**values)
 
 

@@ -118,9 +118,7 @@ def load_dataset(
     named = DATASETS.get(str(name_or_path))
     if named is None:
         if not Path(name_or_path).exists():
-            raise DataError(
-                f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file"
-            )
+            raise DataError(f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file")
         return read_interactions(name_or_path, **columns)
     for option, default in _DEFAULT_COLUMNS.items():
         if columns[option] != default:

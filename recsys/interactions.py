@@ -72,9 +72,7 @@ def read_interactions(
     columns = [user_column, item_column, time_column]
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
-        raise DataError(
-            f"{path}: user, item and time must be three columns, got {repeated[0]!r} more than once"
-        )
+        raise DataError(f"{path}: user, item and time must be three columns, got {repeated[0]!r} more than once")
     interactions = from_table(
         read_columns(path, columns),
         source=str(path),
@@ -102,24 +100,18 @@ def from_table(
     backwards = (np.diff(time[by_user]) < 0) & (np.diff(user[by_user]) == 0)
     order = np.lexsort((time, user))
     if sort_notice and backwards.any():
-        logger.warning(
-            "%s: rows are not in order of column %r for each user; sorted them", source, time_column
-        )
+        logger.warning("%s: rows are not in order of column %r for each user; sorted them", source, time_column)
     return Interactions(user[order], item[order], time[order], user_labels, item_labels, source=source)
 
 
-def with_titles(
-    interactions: Interactions, item: pa.ChunkedArray, title: pa.ChunkedArray, *, source: str
-) -> Interactions:
+def with_titles(interactions: Interactions, item: pa.ChunkedArray, title: pa.ChunkedArray, *, source: str) -> Interactions:
     """Attach a table's titles: the first of repeated items counts, items without a title get their id."""
     labels = interactions.item_labels.tolist()
     try:
         item = item.cast(pa.array(labels).type)
         title = title.cast(pa.string())
     except pa.ArrowException as error:
-        raise DataError(
-            f"{source}: the titles do not match the items of {interactions.source} ({error})"
-        ) from error
+        raise DataError(f"{source}: the titles do not match the items of {interactions.source} ({error})") from error
     by_item: dict[Any, str] = {}
     for key, text in zip(item.to_pylist(), title.to_pylist(), strict=True):
         if text is not None:
@@ -129,9 +121,7 @@ def with_titles(
     return replace(interactions, item_titles=[by_item.get(label, str(label)) for label in labels])
 
 
-def _dense_ids(
-    column: pa.ChunkedArray, source: str, name: str
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
+def _dense_ids(column: pa.ChunkedArray, source: str, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
     """Ids 0, 1, .. in the order of the sorted distinct values, and those values."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -153,9 +143,7 @@ def _times(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.in
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)):
-            raise DataError(
-                f"{source}: column {name!r} must hold whole numbers, dates or timestamps, got {kind}"
-            )
+            raise DataError(f"{source}: column {name!r} must hold whole numbers, dates or timestamps, got {kind}")
         return column.cast(pa.int64()).to_numpy()
     except pa.ArrowException as error:
         raise DataError(f"{source}: column {name!r} cannot be read as times, got {kind} ({error})") from error

@@ -21,9 +21,7 @@ class MetricsLog:
     Raises `DataError` if the file to continue has other columns.
     """
 
-    def __init__(
-        self, path: str | Path, *, metric_names: Sequence[str], resume_after: int | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, *, metric_names: Sequence[str], resume_after: int | None = None) -> None:
         self.path = Path(path)
         self.columns = (*_BEFORE, *metric_names, *_AFTER)
         self._metric_names = tuple(metric_names)
@@ -32,9 +30,7 @@ class MetricsLog:
             kept = [row for row in self._read_rows() if int(row["epoch"]) <= resume_after]
         self._rewrite(kept)
 
-    def append(
-        self, *, epoch: int, step: int, train_loss: float, metrics: Mapping[str, float], seconds: float
-    ) -> None:
+    def append(self, *, epoch: int, step: int, train_loss: float, metrics: Mapping[str, float], seconds: float) -> None:
         """Write one row to disk; ``metrics`` is empty for an epoch without validation."""
         unknown = sorted(set(metrics) - set(self._metric_names))
         if unknown:
@@ -55,9 +51,7 @@ class MetricsLog:
         lines = text[: text.rfind("\n") + 1].splitlines()
         header, *rows = csv.reader(lines) if lines else [list(self.columns)]
         if tuple(header) != self.columns:
-            raise DataError(
-                f"{self.path}: expected the columns {', '.join(self.columns)}, got {', '.join(header)}"
-            )
+            raise DataError(f"{self.path}: expected the columns {', '.join(self.columns)}, got {', '.join(header)}")
         return [dict(zip(header, row, strict=True)) for row in rows]
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:

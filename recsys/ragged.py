@@ -50,9 +50,7 @@ def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def take_ranges(
-    values: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
-) -> Ragged:
+def take_ranges(values: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> Ragged:
     """Copy ``values[starts[i]:stops[i]]`` into row ``i``, for (rows,) int64 ``starts`` and ``stops``."""
     lengths = stops - starts
     offsets = offsets_of(lengths)

@@ -50,17 +50,13 @@ def open_run(config: TrainConfig, framework: str) -> RunDirectory:
     """
     if config.eval_every > config.epochs:
         raise ConfigError(
-            f"eval_every: expected at most epochs = {config.epochs} (validation chooses the best epoch), "
-            f"got {config.eval_every}"
+            f"eval_every: expected at most epochs = {config.epochs} (validation chooses the best epoch), got {config.eval_every}"
         )
     run = RunDirectory(Path(config.out).absolute(), framework)
     if config.resume:
         _check_resumable(run, config)
     elif run.config.exists():
-        raise ConfigError(
-            f"out: expected a folder without a run, got {run.path}; "
-            "pass --resume to continue it, or another --out"
-        )
+        raise ConfigError(f"out: expected a folder without a run, got {run.path}; pass --resume to continue it, or another --out")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     temporary = run.config.with_suffix(".json.tmp")
     temporary.write_text(config.to_json())

@@ -53,9 +53,7 @@ def leave_one_out(interactions: Interactions) -> Split:
     return _require_parts(split, interactions, "leave-one-out (it needs users with at least 3 interactions)")
 
 
-def global_temporal(
-    interactions: Interactions, *, quantile: float = 0.9, valid_fraction: float = 0.05, seed: int = 0
-) -> Split:
+def global_temporal(interactions: Interactions, *, quantile: float = 0.9, valid_fraction: float = 0.05, seed: int = 0) -> Split:
     """Train on the past and test on the future of one moment that is the same for all users.
 
     1. The cutoff is the time of event number ``floor(quantile * n)`` (from 0) of all n events in order of
@@ -100,9 +98,7 @@ def global_temporal(
         train=Ragged(train_item, offsets_of(train_lengths)),
         valid_history=valid_history,
         valid_target=valid_target,
-        test_history=take_ranges(
-            test_history.values, test_history.offsets[keep], test_history.offsets[keep + 1]
-        ),
+        test_history=take_ranges(test_history.values, test_history.offsets[keep], test_history.offsets[keep + 1]),
         test_target=test_target[keep],
         num_items=interactions.num_items,
     )

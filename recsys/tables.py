@@ -70,6 +70,4 @@ def require_no_nulls(table: pa.Table, columns: Sequence[str], source: str) -> No
     for column in columns:
         empty = np.flatnonzero(table[column].is_null(nan_is_null=True).to_numpy())
         if len(empty):
-            raise DataError(
-                f"{source}: column {column!r} has {len(empty)} empty values, the first in row {empty[0] + 1}"
-            )
+            raise DataError(f"{source}: column {column!r} has {len(empty)} empty values, the first in row {empty[0] + 1}")

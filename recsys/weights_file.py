@@ -27,9 +27,7 @@ class WeightsError(ConfigError):
     """A weights file that is unreadable or does not fit the model; the message names file and tensor."""
 
 
-def write_weights(
-    path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]
-) -> None:
+def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a
     rename)."""
     path = Path(path)
@@ -60,9 +58,7 @@ def read_weights(
             raise WeightsError(f"{path}: config {name}: expected {expected}, got {got}")
     for name in sorted(shapes.keys() | tensors.keys()):
         expected_text = _describe(np.dtype(np.float32), shapes[name]) if name in shapes else "no such tensor"
-        got_text = (
-            _describe(tensors[name].dtype, tensors[name].shape) if name in tensors else "no such tensor"
-        )
+        got_text = _describe(tensors[name].dtype, tensors[name].shape) if name in tensors else "no such tensor"
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")
     return tensors

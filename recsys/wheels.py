@@ -54,9 +54,7 @@ def fetch_wheel(wheel: Wheel) -> Path:
             _require_hash(downloaded, wheel)
             os.replace(downloaded, path)
     except OSError as error:
-        raise DownloadError(
-            f"{path}: cannot be written ({error}); CCE_MINUS_CACHE names another folder"
-        ) from error
+        raise DownloadError(f"{path}: cannot be written ({error}); CCE_MINUS_CACHE names another folder") from error
     return path
 
 

@@ -155,9 +155,7 @@ def spread_over_rows(drawn: NDArray[np.integer], target: Int64, ignore_index: in
     """A sampler's ids (non-ignored rows, K) as (N, K), ignored rows with empty slots."""
     active = target != ignore_index
     if len(drawn) != active.sum():
-        raise ValueError(
-            f"drawn: expected one row for each of {active.sum()} non-ignored rows, got {len(drawn)}"
-        )
+        raise ValueError(f"drawn: expected one row for each of {active.sum()} non-ignored rows, got {len(drawn)}")
     ids = np.full((len(target), drawn.shape[1]), EMPTY_SLOT, np.int64)
     ids[active] = drawn
     return ids

@@ -24,9 +24,7 @@ class OracleResult:
     dtable: Float64  # (V, D)
     dbias: Float64  # (V,), also when no bias was given: the gradient a zero bias would have
     dscale: float
-    dscale_magnitude: (
-        float  # sum over rows of |row's share of dscale|: what a rounding error of dscale is relative to
-    )
+    dscale_magnitude: float  # sum over rows of |row's share of dscale|: what a rounding error of dscale is relative to
     kept: Int64  # (N,), the draws m_n that stay in the denominator
 
 
@@ -52,6 +50,7 @@ def oracle(
     ignore_index: int = -100,
     grad_loss: ArrayLike | None = None,
     grad_lse: ArrayLike | None = None,
+    catalog_size: int | None = None,
 ) -> OracleResult:
     """Cross-entropy with negative sampling (CCE-, arXiv 2509.09682) and all of its gradients.
 
@@ -61,7 +60,8 @@ def oracle(
 
     Shapes: hidden (N, D), table (V, D), target (N,), bias (V,), grad_loss and grad_lse (N,) (None: zeros);
     ids is (N, K) or shared (K,), with -1 for an empty slot, or None for every item of the catalog. An item
-    that occurs twice in a row's ids is two draws.
+    that occurs twice in a row's ids is two draws. ``catalog_size`` is V where the table holds only the items that
+    rows name.
 
     Edge cases, which implementations must share:
 
@@ -119,7 +119,7 @@ def oracle(
         positive = scores(np.einsum("nd,nd->n", e, c_target), target[rows])
 
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
-            correction = np.log((num_items - 1) / np.maximum(m, 1))
+            correction = np.log(((catalog_size or num_items) - 1) / np.maximum(m, 1))
             z = negative.capped + np.log(draws) + correction[:, None]  # all draws of an item as one term
             peak = np.maximum(z.max(axis=1, initial=-np.inf), -1e300)  # finite: -inf - -inf would be NaN
             negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
@@ -208,8 +208,6 @@ def upstream(
     return grad * weight, np.where(active, grad * loss, 0.0)
 
 
-def _row_weight(
-    target: NDArray[np.integer], sample_weight: NDArray[np.floating] | None, ignore_index: int
-) -> Float64:
+def _row_weight(target: NDArray[np.integer], sample_weight: NDArray[np.floating] | None, ignore_index: int) -> Float64:
     weight = np.ones(len(target)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     return np.where(np.asarray(target) == ignore_index, 0.0, weight)

@@ -83,9 +83,7 @@ def test_hand_case_scale_bias_softcap():
 
 
 SMALL_IDS = np.array([[1, 4, 0], [2, 2, -1], [5, 5, 5], [0, 3, 1], [-1, -1, -1]])
-SMALL_TARGET = np.array(
-    [4, 0, 5, -100, 2]
-)  # a hit, a repeat with a slot, m = 0 by hits, ignored, m = 0 by slots
+SMALL_TARGET = np.array([4, 0, 5, -100, 2])  # a hit, a repeat with a slot, m = 0 by hits, ignored, m = 0 by slots
 EVERY_OPTION = {"softcap": 1.5, "logit_scale": 1.3, "bias": np.array([0.3, -1.0, 0.2, 0.8, -0.1, 0.5])}
 
 

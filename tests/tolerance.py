@@ -27,9 +27,7 @@ FLOOR: dict[torch.dtype, float] = {
 SMALLEST_ROW = 1e-2
 
 
-def errors(
-    actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: float | None = None
-) -> dict[str, float]:
+def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: float | None = None) -> dict[str, float]:
     """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
 
     L2 is ``||actual - truth|| / ||truth||``, the largest error is divided by ``max |truth|``; both by
@@ -41,15 +39,12 @@ def errors(
     miss, size = np.where(known, actual - truth, 0.0), np.where(known, truth, 0.0)
     found = {
         "relative L2 error": np.linalg.norm(miss) / (magnitude or np.linalg.norm(size) or 1.0),
-        "relative largest error": np.abs(miss).max(initial=0)
-        / (magnitude or np.abs(size).max(initial=0) or 1.0),
+        "relative largest error": np.abs(miss).max(initial=0) / (magnitude or np.abs(size).max(initial=0) or 1.0),
     }
     if truth.ndim == 2:
         rows = np.linalg.norm(size, axis=1)
         smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
-        found["relative L2 error of the worst row"] = (
-            np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)
-        ).max(initial=0)
+        found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(initial=0)
     return {kind: float(error) for kind, error in found.items()}
 
 
@@ -80,14 +75,11 @@ def assert_close(
     assert yardstick.shape == truth.shape, f"{name}: the plain shape is {yardstick.shape}, not {truth.shape}"
     wrong = np.isnan(got) != np.isnan(truth)
     assert not wrong.any(), (
-        f"{name}: NaN in {np.isnan(got).sum()} entries, expected in {np.isnan(truth).sum()}; "
-        f"first difference at {_first(wrong)}"
+        f"{name}: NaN in {np.isnan(got).sum()} entries, expected in {np.isnan(truth).sum()}; first difference at {_first(wrong)}"
     )
     wrong = ~np.isfinite(got) & np.isfinite(truth)
     assert not wrong.any(), f"{name}: infinite at {_first(wrong)}"
-    assert np.isfinite(yardstick[np.isfinite(truth)]).all(), (
-        f"{name}: the plain result overflows: no yardstick"
-    )
+    assert np.isfinite(yardstick[np.isfinite(truth)]).all(), f"{name}: the plain result overflows: no yardstick"
 
     allowed = errors(yardstick, truth, magnitude)
     for kind, ours in errors(got, truth, magnitude).items():
@@ -98,9 +90,7 @@ def assert_close(
         )
 
 
-def assert_result_close(
-    name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype
-) -> None:
+def assert_result_close(name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype) -> None:
     """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
 
     ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32.

@@ -36,9 +36,7 @@ class EpochRecorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter() - self.progress.seconds
-        self._log = MetricsLog(
-            self.run.metrics_log, metric_names=METRIC_NAMES, resume_after=self.progress.epochs - 1
-        )
+        self._log = MetricsLog(self.run.metrics_log, metric_names=METRIC_NAMES, resume_after=self.progress.epochs - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SASRecModule)
@@ -74,9 +72,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new
     one."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         temporary = Path(f"{path}.tmp")
         super().save_checkpoint(checkpoint, temporary, storage_options)
         temporary.replace(path)

@@ -32,12 +32,10 @@ def evaluate(
     model.eval()
     device = model.item_table.device
     ranks = [
-        batch_ranks(
-            model, torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.target).to(device), chunk
-        )[: batch.count]
-        for batch in eval_batches(
-            histories, targets, batch_size=batch_size, max_length=model.config.max_length
-        )
+        batch_ranks(model, torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.target).to(device), chunk)[
+            : batch.count
+        ]
+        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
     ]
     model.train(was_training)
     return ranking_metrics(torch.cat(ranks).cpu().numpy())

@@ -70,9 +70,7 @@ class SequenceData(LightningDataModule):
         self.config = config
 
     def train_dataloader(self) -> EpochBatches:
-        return EpochBatches(
-            self.split, self.config, lambda: self.trainer.current_epoch if self.trainer else 0
-        )
+        return EpochBatches(self.split, self.config, lambda: self.trainer.current_epoch if self.trainer else 0)
 
     def val_dataloader(self) -> ValidationBatches:
         return ValidationBatches(self.split, self.config)

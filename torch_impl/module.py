@@ -48,7 +48,12 @@ class SampledLinearCrossEntropyLoss(nn.Module):
         self.register_buffer("seed", seed_words(start, torch.device("cpu")).view(torch.int64))
 
     def forward(
-        self, input: Tensor, linear_weight: Tensor, target: Tensor, linear_bias: Tensor | None = None, sample_weight: Tensor | None = None
+        self,
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        linear_bias: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
         seed = self.seed.clone()

@@ -82,7 +82,9 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(loss, lse, peak, shift, average_dot, average, tables) of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,),
     seed (2,) int32 words (low, high), scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
-    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
+    p = _problem(
+        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+    )
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
     if impl == "reference":
@@ -93,9 +95,7 @@ def forward(
 
     with torch.cuda.device_of(input):
         outs = _empty((*forward_buffers(p), table_buffer(p)), input.device)
-        ins = _named(
-            input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale, tables=outs["tables"]
-        )
+        ins = _named(input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale, tables=outs["tables"])
         launch.launch_tables(outs, ins, p)
         launch.launch_forward(outs, ins, p)
     names = ("loss", "lse", "peak", "shift", "average_dot", "average", "tables")
@@ -110,7 +110,9 @@ def _(
     rows = [input.new_empty(n, dtype=torch.float32) for n in sizes]
     size = 0
     if impl != "reference":
-        p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
+        p = _problem(
+            input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+        )
         size = table_buffer(p).size
     return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
 
@@ -123,7 +125,9 @@ def backward(
     scale_grad: bool, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
-    p = _problem(input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad)
+    p = _problem(
+        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+    )
     if impl == "reference":
         rows = (loss, peak, shift, average_dot, average)
         with torch.autocast(input.device.type, enabled=False):
@@ -148,7 +152,12 @@ def backward(
 @backward.register_fake
 def _(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    return torch.empty_like(input), torch.empty_like(weight), bias_grad, input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32)
+    return (
+        torch.empty_like(input),
+        torch.empty_like(weight),
+        bias_grad,
+        input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32),
+    )
 
 
 def _setup_forward(ctx, inputs, output) -> None:

@@ -33,9 +33,7 @@ def recommend(
         raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
     rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
-        raise ConfigError(
-            f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}"
-        )
+        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
     was_training = model.training
     model.eval()
     device = model.item_table.device

@@ -106,7 +106,9 @@ def _cap(x: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | float]:
     return softcap * torch.tanh(x / softcap), torch.cosh(x / softcap) ** -2
 
 
-def _scores(input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, chunk: Chunk, p: Problem) -> _Scores:
+def _scores(
+    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, chunk: Chunk, p: Problem
+) -> _Scores:
     candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
     ids = torch.where(candidate, chunk.ids, 0)
     hidden = input[chunk.rows].float()
@@ -161,7 +163,14 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
 
 
 def forward(
-    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor, p: Problem
+    input: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    ids: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor,
+    scale: Tensor,
+    p: Problem,
 ) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
     _, has_item, item = _target_items(target, p)
@@ -210,7 +219,9 @@ def backward(
         scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
     for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         hidden = input[rows].float()
-        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].to(input.dtype).float()
+        grad = (
+            row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].to(input.dtype).float()
+        )
         input_grad[rows] = (scale * grad).to(input.dtype)
         weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
     if bias is not None:

@@ -32,9 +32,7 @@ class SASRec(nn.Module):
         self.item_table = nn.Parameter(torch.empty(config.num_items, config.dim))
         self.position_table = nn.Parameter(torch.empty(config.max_length, config.dim))
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(config.dim, config.num_heads, config.dropout) for _ in range(config.num_blocks)
-        )
+        self.blocks = nn.ModuleList(Block(config.dim, config.num_heads, config.dropout) for _ in range(config.num_blocks))
         self.final_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         self._reset_parameters()
 
@@ -50,9 +48,7 @@ class SASRec(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         length = inputs.shape[-1]
         if inputs.ndim != 2 or length > self.config.max_length:
-            raise ValueError(
-                f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {tuple(inputs.shape)}"
-            )
+            raise ValueError(f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {tuple(inputs.shape)}")
         valid = inputs >= 0
         # sqrt(D), as in the paper: without it the small initial item rows drown among positions and blocks,
         # and MovieLens-100k takes three times the epochs to the same quality.

@@ -7,12 +7,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-
 from cce_minus.kernels import AllItems, ArgumentError, UniformNegatives, fold_seed, negative_ids
 from cce_minus.kernels import permutation as pm
 from cce_minus.kernels.draws import plan_draws
 from cce_minus.torch_impl.reference import arithmetic
+from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
 SEEDS = 20_000

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from cce_minus.torch_impl import AllItems, UniformNegatives, sampled_linear_cross_entropy
 
 KERNELS = Path(__file__).parents[2] / "kernels"

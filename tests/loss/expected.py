@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-
 from cce_minus.kernels import AllItems, UniformNegatives, negative_ids
+
 from tests.cases import Case, Inputs, make_inputs, options, spread_over_rows
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
@@ -80,7 +80,8 @@ def assert_right(result: Result, want: Expected) -> None:
     """Every part of a run within tolerance of the oracle."""
     case, inputs = want.case, want.inputs
     reduced, reduced_plain = (
-        reduce_oracle(r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index) for r in (want.truth, want.yardstick)
+        reduce_oracle(r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index)
+        for r in (want.truth, want.yardstick)
     )
     assert_close("loss", result.loss, reduced, reduced_plain, torch.float32)
     for name in ("lse", "dhidden", "dtable", "dscale"):

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from cce_minus.jax_impl import sampled_linear_cross_entropy
 from jax import Array
 
-from cce_minus.jax_impl import sampled_linear_cross_entropy
 from tests.loss.expected import SEED, Expected, Result, negatives_of
 
 
@@ -58,7 +58,10 @@ def run_jax(want: Expected, impl: str) -> Result:
         leaves["weight"] = jnp.asarray(inputs.sample_weight)
     seed = jnp.array([SEED >> 32, SEED & 0xFFFFFFFF], jnp.uint32)
     (_, (loss, lse)), grads = loss_and_gradients(
-        leaves, jnp.asarray(inputs.target, jnp.int32), jnp.asarray(negatives, jnp.int32) if explicit else None, seed
+        leaves,
+        jnp.asarray(inputs.target, jnp.int32),
+        jnp.asarray(negatives, jnp.int32) if explicit else None,
+        seed,
     )
     return Result(
         loss=to_numpy(loss),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from cce_minus.kernels import UniformNegatives, negative_ids
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from cce_minus.torch_impl import AllItems, UniformNegatives, linear_cross_entropy, sampled_linear_cross_entropy
 
 ON_GPU = torch.cuda.is_available()

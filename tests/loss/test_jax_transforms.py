@@ -13,9 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cce_minus.jax_impl import (
+    AllItems,
+    ArgumentError,
+    UniformNegatives,
+    linear_cross_entropy,
+    negative_ids,
+    sampled_linear_cross_entropy,
+)
 from jax import Array
-
-from cce_minus.jax_impl import AllItems, ArgumentError, UniformNegatives, linear_cross_entropy, negative_ids, sampled_linear_cross_entropy
 
 N, V, D = 24, 50, 8
 SAMPLER = UniformNegatives(10, group_size=16)
@@ -138,7 +144,10 @@ def test_vmap_maps_ids_and_weights():
         jax.vmap(loss, (0, 0, None, 0))(hidden, target, ids[0], weight),
         jnp.stack([loss(hidden[i], target[i], ids[0], weight[i]) for i in range(3)]),
     )
-    assert_same(jax.vmap(loss, (None, 0, 0, None))(hidden[0], target, ids, weight[0])[2], loss(hidden[0], target[2], ids[2], weight[0]))
+    assert_same(
+        jax.vmap(loss, (None, 0, 0, None))(hidden[0], target, ids, weight[0])[2],
+        loss(hidden[0], target[2], ids[2], weight[0]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,9 @@ def test_negative_and_wide_seeds():
     assert float(loss_of(HIDDEN, TABLE, seed=wide)) != float(loss_of(HIDDEN, TABLE, seed=jax.random.key_data(wide)[:2]))
 
 
-@pytest.mark.parametrize("seed", [None, 0.5, jnp.float32(1), jnp.arange(3), jax.random.split(jax.random.key(0), 2), "1"], ids=repr)
+@pytest.mark.parametrize(
+    "seed", [None, 0.5, jnp.float32(1), jnp.arange(3), jax.random.split(jax.random.key(0), 2), "1"], ids=repr
+)
 def test_other_seeds_raise(seed: Any):
     with pytest.raises(ArgumentError, match=r"^seed: expected"):
         loss_of(HIDDEN, TABLE, seed=seed)
@@ -203,7 +214,11 @@ def test_no_seed_where_nothing_is_drawn():
         assert np.isfinite(loss_of(HIDDEN, TABLE, negatives=negatives, seed=None))
 
 
-@pytest.mark.parametrize("sampler", [UniformNegatives(20), UniformNegatives(70, 16), UniformNegatives(20, 1), UniformNegatives(200, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [UniformNegatives(20), UniformNegatives(70, 16), UniformNegatives(20, 1), UniformNegatives(200, 1)],
+    ids=str,
+)
 @pytest.mark.parametrize("impl", ["reference", pytest.param("triton", marks=pytest.mark.interpreter)])
 def test_draws_are_negative_ids(sampler: UniformNegatives, impl: str):
     """The items with a gradient, one row at a time, are those of ``negative_ids``."""
@@ -214,7 +229,14 @@ def test_draws_are_negative_ids(sampler: UniformNegatives, impl: str):
 
     def row_losses(table: Array) -> Array:
         return sampled_linear_cross_entropy(
-            jnp.ones((rows, 1)), table, target, sampler, seed=SEED, reduction="none", impl=impl, remove_accidental_hits=False
+            jnp.ones((rows, 1)),
+            table,
+            target,
+            sampler,
+            seed=SEED,
+            reduction="none",
+            impl=impl,
+            remove_accidental_hits=False,
         )  # type: ignore[return-value]
 
     _, gradient = jax.vjp(row_losses, jnp.zeros((items, 1)))
@@ -233,7 +255,9 @@ def test_full_catalog_is_cross_entropy():
 
 def test_empty_batch():
     for reduction, shape in (("mean", ()), ("none", (0, 4))):
-        value, grad = jax.value_and_grad(lambda h, r=reduction: loss_of(h, TABLE, jnp.zeros((0, 4), int), reduction=r).sum())(jnp.zeros((0, 4, D)))
+        value, grad = jax.value_and_grad(lambda h, r=reduction: loss_of(h, TABLE, jnp.zeros((0, 4), int), reduction=r).sum())(
+            jnp.zeros((0, 4, D))
+        )
         assert (value, grad.shape) == (0, (0, 4, D))
         assert loss_of(jnp.zeros((0, 4, D)), TABLE, jnp.zeros((0, 4), int), reduction=reduction).shape == shape
 
@@ -346,8 +370,16 @@ print("passed")
 
 @pytest.mark.parametrize("impl", ["reference", pytest.param("triton", marks=pytest.mark.interpreter)])
 def test_shard_map(impl: str):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
     run = subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS_OF_TWO_DEVICES, impl], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", IN_A_PROCESS_OF_TWO_DEVICES, impl],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert run.stdout.strip() == "passed", run.stderr

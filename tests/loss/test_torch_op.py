@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, sampled_linear_cross_entropy
-from cce_minus.torch_impl import ops
+from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, ops, sampled_linear_cross_entropy
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -143,9 +141,8 @@ def test_empty_batch(reduction: str):
 
 def test_reference_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch):
     """No tensor of the reference holds more than its chunk: never (N, K, D), nor (N, K)."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     from cce_minus.torch_impl import reference
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     monkeypatch.setattr(reference, "CHUNK_ELEMENTS", 1 << 12)
     largest = 0

@@ -12,16 +12,12 @@ from cce_minus.recsys import ConfigError
 from flax import nnx
 
 
-def test_same_weights_give_the_same_hidden_states(
-    framework: Any, other: Any, sequences: np.ndarray, tmp_path
-):
+def test_same_weights_give_the_same_hidden_states(framework: Any, other: Any, sequences: np.ndarray, tmp_path):
     model, twin = framework.build(seed=1), other.build(seed=2)
     assert np.abs(framework.hidden(model, sequences) - other.hidden(twin, sequences)).max() > 0.1
     framework.save(model, tmp_path / "weights.safetensors")
     other.load(twin, tmp_path / "weights.safetensors")
-    np.testing.assert_allclose(
-        other.hidden(twin, sequences), framework.hidden(model, sequences), rtol=0, atol=1e-5
-    )
+    np.testing.assert_allclose(other.hidden(twin, sequences), framework.hidden(model, sequences), rtol=0, atol=1e-5)
 
 
 def test_the_future_does_not_change_the_past(framework: Any, sequences: np.ndarray):

@@ -92,9 +92,6 @@ def test_other_errors_are_not_hidden():
 
 
 def test_the_package_imports_no_framework_and_no_command_line():
-    code = (
-        "import sys, cce_minus.recsys; "
-        "print([name for name in ('torch', 'jax', 'triton', 'typer') if name in sys.modules])"
-    )
+    code = "import sys, cce_minus.recsys; print([name for name in ('torch', 'jax', 'triton', 'typer') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

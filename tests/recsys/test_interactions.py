@@ -88,9 +88,7 @@ def test_times_that_go_back_are_noticed(tmp_path: Path, caplog: pytest.LogCaptur
     assert "'timestamp'" in caplog.text
 
 
-def test_users_that_alternate_in_order_of_time_need_no_notice(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_users_that_alternate_in_order_of_time_need_no_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     columns = {"user_id": [2, 1, 2, 1], "item_id": [1, 2, 3, 4], "timestamp": [1, 2, 3, 4]}
     events = read_interactions(write(tmp_path / "events.csv", columns))
     assert events.item.tolist() == [1, 3, 0, 2]

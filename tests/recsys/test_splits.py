@@ -37,9 +37,7 @@ def sequence(user: int, items: list[int], start: int = 0) -> list[tuple[int, int
 
 
 def test_leave_one_out_by_hand():
-    events = interactions(
-        *sequence(0, [4, 2, 3, 2]), *sequence(1, [1]), *sequence(2, [0, 1, 2]), *sequence(3, [3, 3])
-    )
+    events = interactions(*sequence(0, [4, 2, 3, 2]), *sequence(1, [1]), *sequence(2, [0, 1, 2]), *sequence(3, [3, 3]))
     split = leave_one_out(events)
     assert lists(split.train) == [[4, 2], [1], [0], [3, 3]]
     assert lists(split.valid_history) == [[4, 2], [0]]
@@ -50,9 +48,7 @@ def test_leave_one_out_by_hand():
     assert split.test_target.dtype == np.int32
 
 
-@pytest.mark.parametrize(
-    "lengths", [[1, 1, 1], [2, 2], [3, 3]], ids=["one item", "two items", "nothing left to train on"]
-)
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [2, 2], [3, 3]], ids=["one item", "two items", "nothing left to train on"])
 def test_leave_one_out_without_a_part_names_the_file(lengths: list[int]):
     events = [event for user, length in enumerate(lengths) for event in sequence(user, list(range(length)))]
     with pytest.raises(DataError, match=r"events\.csv.*leave-one-out.*has no (training|test|validation)"):

@@ -27,15 +27,11 @@ def test_help_lists_the_options(app):
 def test_train_command_writes_a_run(app, interactions: Path, tmp_path: Path):
     out = tmp_path / "run"
     arguments = ["train", "--data", str(interactions), "--out", str(out), "--epochs", "1", "--dim", "8"]
-    result = CliRunner().invoke(
-        app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"]
-    )
+    result = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
     assert result.exit_code == 0, result.output
     assert json.loads((out / "config.json").read_text())["dim"] == 8
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "metrics.csv", "result.json"}
-    again = CliRunner().invoke(
-        app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"]
-    )
+    again = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
     assert again.exit_code == 2
     assert "out: expected a folder without a run" in again.output
 
@@ -48,9 +44,7 @@ def test_train_command_writes_a_run(app, interactions: Path, tmp_path: Path):
         (["--init-weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_status_2(
-    app, interactions: Path, tmp_path: Path, arguments: list[str], message: str
-):
+def test_bad_input_ends_with_one_line_and_status_2(app, interactions: Path, tmp_path: Path, arguments: list[str], message: str):
     base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
     result = CliRunner().invoke(app, [*base, *arguments])
     assert result.exit_code == 2

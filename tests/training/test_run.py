@@ -82,9 +82,7 @@ def kill_after_epochs(epochs: int, framework: str, config: TrainConfig) -> None:
         f"from cce_minus.{framework}_impl.train import train; train(TrainConfig.from_json(sys.argv[1]))"
     )
     log = Path(config.out) / "metrics.csv"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, config.to_json()], env=os.environ | {"JAX_PLATFORMS": "cpu"}
-    )
+    process = subprocess.Popen([sys.executable, "-c", script, config.to_json()], env=os.environ | {"JAX_PLATFORMS": "cpu"})
     try:
         deadline = time.monotonic() + 180
         while not (log.exists() and len(log.read_text().splitlines()) > epochs):

@@ -54,9 +54,7 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
         schedule.step()
         torch_losses.append(loss.item())
         seed = jax_objective.step_seed(config, step)
-        jax_loss = jax_objective.train_step(
-            jax_model, jax_optimizer, batch.inputs, batch.targets, seed, config=config
-        )
+        jax_loss = jax_objective.train_step(jax_model, jax_optimizer, batch.inputs, batch.targets, seed, config=config)
         jax_losses.append(float(jax_loss))
     assert len(torch_losses) == STEPS
     torch_weights.save_weights(torch_model, folder / "torch.safetensors")

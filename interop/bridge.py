@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import Array, ShapeDtypeStruct
-from jax.experimental.buffer_callback import Buffer, ExecutionContext, buffer_callback
+from jax.experimental.buffer_callback import buffer_callback
 
 from .manual_axes import as_varying, varying_axes
 
@@ -25,7 +25,7 @@ class _Callback:
     launcher: Launcher
     static: Hashable
 
-    def __call__(self, context: ExecutionContext, outs: Mapping[str, Buffer], ins: Mapping[str, Buffer]) -> None:
+    def __call__(self, context: Any, outs: Mapping[str, Any], ins: Mapping[str, Any]) -> None:
         from .views import launch_on_views  # torch is not imported before a kernel runs
 
         launch_on_views(self.launcher, outs, ins, self.static, context)
@@ -36,10 +36,11 @@ def call(
 ) -> dict[str, Array]:
     """The outputs that ``launcher(outs, ins, static)`` writes, computed on XLA's buffers in place.
 
-    ``outs`` and ``ins`` are torch tensors by name, contiguous, on the array's device. The launcher writes every element of
-    every output (they come as garbage), reads inputs only, allocates nothing and waits for nothing; on a GPU it runs under XLA's
-    stream. ``launcher`` is a module-level function and ``static`` hashable: both key the compilation. Works on CPU and
-    GPU, eagerly and under jit, scan, remat and shard_map; derivatives and vmap are the caller's to define.
+    ``outs`` and ``ins`` are torch tensors by name, contiguous, on the array's device. The launcher writes
+    every element of every output (they come as garbage), reads inputs only, allocates nothing and waits for
+    nothing; on a GPU it runs under XLA's stream. ``launcher`` is a module-level function and ``static``
+    hashable: both key the compilation. Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
+    derivatives and vmap are the caller's to define.
     """
     function = buffer_callback(_Callback(launcher, static), dict(outputs), has_side_effect=False)
     return as_varying(function(dict(inputs)), varying_axes(inputs))

@@ -6,9 +6,9 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import torch
-from jax.experimental.buffer_callback import Buffer, ExecutionContext
 from torch import Tensor
 
 DLPACK_CPU = 1  # of dlpack's DLDeviceType
@@ -17,24 +17,24 @@ DLPACK_CPU = 1  # of dlpack's DLDeviceType
 _cpu_lock = threading.Lock()
 
 
-def _view(buffer: Buffer) -> Tensor:
+def _view(buffer: Any) -> Tensor:
     view = torch.from_dlpack(buffer)
     # XLA's empty buffers may have the address of another, which torch and Triton take for the same storage
     return view if view.numel() else view.new_empty(view.shape)
 
 
-def _views(buffers: Mapping[str, Buffer]) -> dict[str, Tensor]:
+def _views(buffers: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: _view(buffer) for name, buffer in buffers.items()}
 
 
 def launch_on_views(
     launcher: Callable[[dict[str, Tensor], dict[str, Tensor], Hashable], None],
-    outs: Mapping[str, Buffer],
-    ins: Mapping[str, Buffer],
+    outs: Mapping[str, Any],
+    ins: Mapping[str, Any],
     static: Hashable,
-    context: ExecutionContext,
+    context: Any,
 ) -> None:
-    """Run ``launcher`` on views of the buffers, under XLA's stream and device."""
+    """Run ``launcher`` on views of the buffers (``buffer_callback.Buffer``), under the stream of its ``ExecutionContext``."""
     kind, index = next(iter((outs or ins).values())).__dlpack_device__()
     with contextlib.ExitStack() as state:
         state.enter_context(torch.no_grad())  # XLA's threads have torch's defaults

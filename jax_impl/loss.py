@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..interop import as_varying, varying_axes
-from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random, is_sampler
+from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
-from ..kernels.samplers import AllItems, Sampler
+from ..kernels.samplers import AllItems, Sampler, UniformNegatives
 from . import ops
 from .operands import Operands
 from .rows import rows
@@ -28,14 +29,14 @@ def _is_array(value: object) -> TypeGuard[Array | np.ndarray]:
 
 def _is_known(value: object) -> TypeGuard[Array | np.ndarray]:
     """Whether the value can be read now, without waiting for a GPU."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return False
     return not isinstance(value, jax.Array) or (value.is_fully_addressable and value.devices() <= set(jax.devices("cpu")))
 
 
 def _home(value: object) -> str | None:
     """The devices that an array is bound to; None where JAX may still move it."""
-    if not isinstance(value, jax.Array) or isinstance(value, jax.core.Tracer) or not value.committed:
+    if not isinstance(value, jax.Array) or isinstance(value, Tracer) or not value.committed:
         return None
     return " and ".join(sorted(map(str, value.devices())))
 
@@ -80,7 +81,7 @@ def _scale(logit_scale: object) -> Array:
 
 def _check_impl(impl: str, input: Any) -> None:
     """Raise for kernels on a CPU, as far as the platform is known before lowering."""
-    devices = [] if isinstance(input, (np.ndarray, np.generic, jax.core.Tracer)) else input.devices()
+    devices = [] if isinstance(input, (np.ndarray, np.generic, Tracer)) else input.devices()
     platform = next((device.platform for device in devices), jax.default_backend())
     if impl == "triton" and platform != "gpu" and not ops.interprets():
         raise ArgumentValueError("impl", f"'auto' or 'reference' for arrays on {platform} (Triton needs CUDA)", "'triton'")
@@ -128,44 +129,53 @@ def sampled_linear_cross_entropy(
 ) -> Array | tuple[Array, Array]:
     """Cross-entropy of each row's target against sampled negatives, with the logits never in memory.
 
-    With x_j = logit_scale e . c_j + bias_j, s_j = softcap tanh(x_j / softcap) (or x_j), V items and the m of a row's draws that are kept:
-    ``loss = logsumexp(s_t, s_j + log((V - 1) / m), ..) - s_t``. Draws equal to the target are dropped unless
-    ``remove_accidental_hits`` is False; a row that keeps none has loss 0. Source: arXiv 2509.09682, its eager CE-.
+    With x_j = logit_scale e . c_j + bias_j, s_j = softcap tanh(x_j / softcap) (or x_j), V items and the m of
+    a row's draws that are kept: ``loss = logsumexp(s_t, s_j + log((V - 1) / m), ..) - s_t``. Draws equal to
+    the target are dropped unless ``remove_accidental_hits`` is False; a row that keeps none has loss 0.
+    Source: arXiv 2509.09682, its eager CE-.
 
     Args:
         input: (..., D) hidden states e, float32, bfloat16 or float16.
         linear_weight: (V, D) item table c; its gradient has its dtype and is dense, fp32 inside.
         target: (...) integer items in [0, V), or ``ignore_index``.
-        negatives: a sampler, or explicit integer ids (K,) shared by all rows or (..., K) of each row, ignored rows included;
-            -1 is an empty slot and repeated ids count as often as they stand.
+        negatives: a sampler, or explicit integer ids (K,) shared by all rows or (..., K) of each row, ignored
+            rows included; -1 is an empty slot and repeated ids count as often as they stand.
         linear_bias: (V,) added to the logits.
         sample_weight: (...) weight w of each row, differentiable.
         ignore_index: target of rows to leave out, an int32; their loss, lse and gradients are 0.
-        reduction: "mean" = sum(w loss) / sum(w) over rows not ignored (0 if that is empty), "sum" = sum(w loss), "none" = w loss.
+        reduction: "mean" = sum(w loss) / sum(w) over rows not ignored (0 if that is empty), "sum" = sum(w
+            loss), "none" = w loss.
         logit_scale: a number, or an array of one element, which gets its gradient.
         softcap: a positive bound on the logits, or None.
-        seed: what the draw follows from: an int, an array of one integer, or of two 32-bit words (high, low), or a PRNG key. None
-            raises, as a draw needs one. AllItems and explicit ids draw nothing and need none.
+        seed: what the draw follows from: an int, an array of one integer, or of two 32-bit words (high, low),
+            or a PRNG key. None raises, as a draw needs one. AllItems and explicit ids draw nothing and need
+            none.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.
-        impl: "triton", "reference" (plain JAX, in chunks), or "auto": triton where the call is lowered for CUDA.
+        impl: "triton", "reference" (plain JAX, in chunks), or "auto": triton where the call is lowered for
+            CUDA.
 
     Returns:
         The fp32 loss, a scalar or (...) for "none"; with ``return_lse`` a pair of it and the lse.
 
-    Works under jit, grad, scan, remat and shard_map, where each shard draws for its own rows: fold the axis index into the seed.
-    vmap may map input, target, negatives and sample_weight; the mapped calls are one call on all their rows, with one draw.
+    Works under jit, grad, scan, remat and shard_map, where each shard draws for its own rows: fold the axis
+    index into the seed. vmap may map input, target, negatives and sample_weight; the mapped calls are one
+    call on all their rows, with one draw.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: naming the argument. For arrays in the host's memory and outside jit also for a
-        target or id that is no item; elsewhere such a row's loss is NaN.
+        ArgumentTypeError, ArgumentValueError: naming the argument. For arrays in the host's memory and
+        outside jit also for a target or id that is no item; elsewhere such a row's loss is NaN.
         NotImplementedError: on second derivatives.
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
     if not INT32.min <= ignore_index <= INT32.max:
         raise ArgumentValueError("ignore_index", "an int32", ignore_index)
-    ids = None if is_sampler(negatives) else negatives
-    if ids is not None and not _is_array(ids):
-        raise ArgumentTypeError("negatives", "UniformNegatives, AllItems or an integer array", type(ids).__name__)
+    sampler = ids = None
+    if isinstance(negatives, (UniformNegatives, AllItems)):
+        sampler = negatives
+    elif _is_array(negatives):
+        ids = negatives
+    else:
+        raise ArgumentTypeError("negatives", "UniformNegatives, AllItems or an integer array", type(negatives).__name__)
     _check(
         input=input,
         linear_weight=linear_weight,
@@ -174,7 +184,9 @@ def sampled_linear_cross_entropy(
         linear_bias=linear_bias,
         sample_weight=sample_weight,
     )
-    assert _is_array(input) and _is_array(linear_weight) and _is_array(target)
+    assert _is_array(input)
+    assert _is_array(linear_weight)
+    assert _is_array(target)
     _check_impl(impl, input)
     num_items, dim = linear_weight.shape
     _check_ranges(target, ids, ignore_index, num_items)
@@ -194,7 +206,7 @@ def sampled_linear_cross_entropy(
         row_loss = row_lse = x.target.astype(jnp.float32).reshape(target.shape)
     else:
         static = ops.Options(
-            negatives if is_sampler(negatives) else None,
+            sampler,
             options.softcap,
             remove_accidental_hits,
             ignore_index,

@@ -1,7 +1,7 @@
 """The loss's forward and backward passes on flat rows: either the Triton kernels or the reference, chosen by platform.
 
-Row losses and row partition sums come out; weights and reductions are plain JAX around them (``loss.py``), so their gradients need no
-code here. How both passes behave under grad and vmap is in ``rows.py``.
+Row losses and row partition sums come out; weights and reductions are plain JAX around them (``loss.py``), so
+their gradients need no code here. How both passes behave under grad and vmap is in ``rows.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The loss and its closed-form gradients in plain JAX, in chunks: what runs where there is no GPU.
 
-Follows the draws of ``kernels.draws`` bit for bit and the formulas of ``jax_impl.loss``; memory stays near CHUNK_ELEMENTS fp32
-numbers, whatever the number of rows. Never an (N, K, D) array. Shapes are static: rows that are ignored leave places empty.
+Follows the draws of ``kernels.draws`` bit for bit and the formulas of ``jax_impl.loss``; memory stays near
+CHUNK_ELEMENTS fp32 numbers, whatever the number of rows. Never an (N, K, D) array. Shapes are static: rows
+that are ignored leave places empty.
 """
 
 from __future__ import annotations

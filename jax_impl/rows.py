@@ -1,8 +1,8 @@
 """The loss's rows under JAX's transformations.
 
-``rows`` is a primitive, so that vmap meets it before grad does: mapped rows become more rows of one call, whose gradient of the
-shared table is then computed once. Its derivative is a ``custom_vjp`` over ``ops.forward`` and ``ops.backward``; where vmap comes
-outside grad, those two are what is mapped.
+``rows`` is a primitive, so that vmap meets it before grad does: mapped rows become more rows of one call,
+whose gradient of the shared table is then computed once. Its derivative is a ``custom_vjp`` over
+``ops.forward`` and ``ops.backward``; where vmap comes outside grad, those two are what is mapped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 from ..kernels.errors import ArgumentValueError
 from . import ops
-from .operands import Gradients, Operands, Rows
+from .operands import Gradients, Operands
 from .ops import Options, Saved
 
 UNMAPPED = {"weight": "linear_weight", "bias": "linear_bias", "scale": "logit_scale", "seed": "seed"}
@@ -87,9 +87,8 @@ def _forward(options: Options) -> Callable[[Operands], Saved]:
     @forward.def_vmap
     def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
         saved = forward(_fold(x, mapped[0], size))
-        return Saved(jax.tree.map(lambda a: _unfold(a, size), saved.rows), saved.tables), Saved(
-            Rows(*[True] * len(Rows._fields)), False
-        )
+        rows = jax.tree.map(lambda a: _unfold(a, size), saved.rows)
+        return Saved(rows, saved.tables), Saved(jax.tree.map(lambda _: True, rows), False)  # type: ignore[arg-type]
 
     return _without_derivative(forward)
 

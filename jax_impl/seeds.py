@@ -42,15 +42,16 @@ def _words_of_array(seed: Any) -> tuple[Array, Array]:
 def seed_words(seed: object) -> Array:
     """A seed as two int32 words (low, high).
 
-    ``seed`` is an int, an array of one integer, one of two integers taken as 32-bit words (high, low), all modulo 2^64, or a PRNG key of
-    ``jax.random``: its data's words (high, low), with any further words mixed in. ``jax.random.key(5)`` draws as 5 does.
-    Raises ArgumentTypeError or ArgumentValueError; None too, as JAX has no default generator.
+    ``seed`` is an int, an array of one integer, one of two integers taken as 32-bit words (high, low), all
+    modulo 2^64, or a PRNG key of ``jax.random``: its data's words (high, low), with any further words mixed
+    in. ``jax.random.key(5)`` draws as 5 does. Raises ArgumentTypeError or ArgumentValueError; None too, as
+    JAX has no default generator.
     """
     if seed is None:
         raise ArgumentTypeError("seed", f"{EXPECTED} (a draw needs one)", None)
     if not isinstance(seed, (jax.Array, np.ndarray, np.generic)):
         high, low = words_of_int(as_index("seed", seed))
-    elif jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+    elif jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         if seed.size != 1:
             raise ArgumentValueError("seed", "one PRNG key", f"keys of shape {seed.shape}")
         high, low = _words_of_key(jax.random.key_data(seed))  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from ..recsys.run_directory import RunDirectory, open_run
 from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, open_checkpoints
 from .evaluate import evaluate
-from .objective import make_optimizer, step_seed, train_step
+from .objective import make_optimizer, negative_sampler, step_seed, train_step
 from .sasrec import SASRec
 from .weights import load_weights, save_weights
 
@@ -107,12 +107,22 @@ def _train_epoch(model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, 
         epoch=epoch,
     )
     total = num_batches(split.train, batch_size=config.batch_size)
+    sampler = negative_sampler(config)
     losses = []
     # disable=None: no bar where the output is no terminal.
     with tqdm(batches, desc=f"epoch {epoch}", total=total, leave=False, disable=None) as bar:
         for step, batch in enumerate(bar, start=epoch * total):
-            seed = step_seed(config, step)
-            losses.append(train_step(model, optimizer, batch.inputs, batch.targets, seed, config=config))
+            losses.append(
+                train_step(
+                    model,
+                    optimizer,
+                    batch.inputs,
+                    batch.targets,
+                    step_seed(config, step),
+                    sampler=sampler,
+                    impl=config.impl,
+                )
+            )
     return float(np.mean(jax.device_get(losses)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from .errors import ArgumentTypeError, ArgumentValueError
@@ -116,7 +117,7 @@ def as_positive(argument: str, value: object) -> float:
 
 def as_number(argument: str, value: object) -> float:
     """``value`` as a float; bool and anything but a real number raise ArgumentTypeError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(argument, "a number", type(value).__name__)
     return float(value)
 

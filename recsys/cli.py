@@ -52,7 +52,8 @@ def _help(framework: str) -> str:
 
 def _command(framework: str, train: Callable[[TrainConfig], object]) -> Callable[..., None]:
     def command(**options: Any) -> None:
-        logging.basicConfig(format="%(message)s")
+        # force: an import may have configured the root logger already (Orbax's does), with another format.
+        logging.basicConfig(format="%(message)s", force=True)
         logging.getLogger("cce_minus").setLevel(logging.INFO)
         try:
             train(TrainConfig(**options))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
@@ -95,6 +97,21 @@ def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor | None, opt
     return torch.where(mass == 0, total * 0.0, total / torch.where(mass == 0, 1.0, mass))
 
 
+# The overloads tell type checkers what ``return_lse`` returns.
+@overload
+def sampled_linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
+    linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
+    seed: int | Tensor | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+) -> Tensor: ...  # fmt: skip
+@overload
+def sampled_linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
+    linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
+    seed: int | Tensor | None = None, return_lse: bool, impl: str = "auto",
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -180,6 +197,18 @@ def sampled_linear_cross_entropy(
     return (loss, row_lse) if return_lse else loss
 
 
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+) -> Tensor: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, return_lse: bool, impl: str = "auto",
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,

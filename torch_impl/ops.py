@@ -90,7 +90,7 @@ def forward(
     if impl == "reference":
         with torch.autocast(input.device.type, enabled=False):
             saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
-        return *saved, torch.empty(0, dtype=torch.int32, device=input.device)
+        return *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
     from ..kernels import launch
 
     with torch.cuda.device_of(input):

@@ -155,7 +155,7 @@ def test_an_equal_call_does_not_compile_again(wrap: Callable[..., Callable[[Arra
     function = wrap(lambda x: scaled(x, 1.5))
     jax.block_until_ready(function(x))
     compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: compiled.append(event))
+    jax.monitoring.register_event_duration_secs_listener(lambda event, duration_secs, **_: compiled.append(event))
     try:
         jax.block_until_ready(function(x))
         assert [event for event in compiled if "compile" in event] == []

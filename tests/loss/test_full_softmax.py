@@ -27,7 +27,6 @@ def test_equals_torch_cross_entropy(sampler, impl: str):
         if sampler is None
         else sampled_linear_cross_entropy(hidden, table, target, sampler, seed=3, impl=impl)
     )
-    assert isinstance(loss, torch.Tensor)
     grads = torch.autograd.grad(loss, (hidden, table))
     exact = [t.detach().double().requires_grad_() for t in (hidden, table)]
     expected = torch.nn.functional.cross_entropy(exact[0] @ exact[1].T, target)

@@ -59,11 +59,11 @@ def jax_hidden(model: JaxSASRec, inputs: np.ndarray) -> np.ndarray:
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
-    return torch_evaluate.target_ranks(*map(torch.from_numpy, (hidden, table, target)), chunk).numpy()
+    return torch_evaluate.target_ranks(torch.from_numpy(hidden), torch.from_numpy(table), torch.from_numpy(target), chunk).numpy()
 
 
 def torch_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
-    return torch_recommend.top_items(*map(torch.from_numpy, (hidden, table)), k, chunk).numpy()
+    return torch_recommend.top_items(torch.from_numpy(hidden), torch.from_numpy(table), k, chunk).numpy()
 
 
 def jax_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:

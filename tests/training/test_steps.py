@@ -33,6 +33,7 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
     jax_weights.load_weights(jax_model, folder / "start.safetensors")
     torch_optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
     jax_optimizer = jax_objective.make_optimizer(jax_model, config)
+    sampler = jax_objective.negative_sampler(config)
     torch_losses, jax_losses = [], []
     batches = [
         batch
@@ -54,7 +55,9 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
         schedule.step()
         torch_losses.append(loss.item())
         seed = jax_objective.step_seed(config, step)
-        jax_loss = jax_objective.train_step(jax_model, jax_optimizer, batch.inputs, batch.targets, seed, config=config)
+        jax_loss = jax_objective.train_step(
+            jax_model, jax_optimizer, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl
+        )
         jax_losses.append(float(jax_loss))
     assert len(torch_losses) == STEPS
     torch_weights.save_weights(torch_model, folder / "torch.safetensors")
@@ -94,8 +97,9 @@ def test_the_step_draws_its_own_negatives(make_config: Callable[..., TrainConfig
     _, split = prepare_data(config)
     model = jax_sasrec.SASRec(JaxConfig.from_train(config, split.num_items), rngs=nnx.Rngs(0))
     batch = next(iter(train_batches(split.train, batch_size=16, max_length=12, seed=0, epoch=0)))
+    sampler = jax_objective.negative_sampler(config)
     first, again, second = (
-        float(jax_objective.training_loss(model, batch.inputs, batch.targets, config, seed))
+        float(jax_objective.training_loss(model, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl))
         for seed in (jax_objective.step_seed(config, step) for step in (0, 0, 1))
     )
     assert first == again

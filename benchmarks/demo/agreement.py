@@ -1,0 +1,63 @@
+"""How far apart the training losses of the two frameworks are, step by step from identical weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+from cce_minus.jax_impl import objective as jax_objective
+from cce_minus.jax_impl import sasrec as jax_sasrec
+from cce_minus.jax_impl import weights as jax_weights
+from cce_minus.recsys import Batch, Split, TrainConfig, train_batches
+from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.torch_impl import objective as torch_objective
+from cce_minus.torch_impl import sasrec as torch_sasrec
+from cce_minus.torch_impl import weights as torch_weights
+from flax import nnx
+from tqdm import tqdm
+
+
+def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, folder: Path, *, steps: int = 20) -> float:
+    """Returns the largest ``|loss_jax - loss_torch| / loss_torch`` over ``steps`` training steps, dropout 0.
+
+    PyTorch trains from the weights in ``initial``. Before each step the Flax model takes over PyTorch's
+    weights through a file in ``folder``, so that every step is compared from identical weights, on the same
+    batch and with the same seed for the negatives. NaN if a loss is NaN.
+    """
+    config = replace(config, dropout=0.0)
+    shape = SASRecConfig.from_train(config, split.num_items)
+    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    torch_model = torch_sasrec.SASRec(shape)
+    torch_weights.load_weights(torch_model, initial)
+    torch_model.to(device)
+    optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
+    jax_model = jax_sasrec.SASRec(shape, rngs=nnx.Rngs(0))
+    jax_loss = nnx.jit(jax_objective.training_loss, static_argnames=("sampler", "impl"))
+    sampler = jax_objective.negative_sampler(config)
+    shared = folder / "step.safetensors"
+    differences = []
+    for step, batch in enumerate(tqdm(islice(_batches(config, split), steps), desc="comparing steps", total=steps)):
+        torch_weights.save_weights(torch_model, shared)
+        jax_weights.load_weights(jax_model, shared)
+        inputs, targets = (torch.from_numpy(array).to(device) for array in (batch.inputs, batch.targets))
+        loss = torch_objective.training_loss(torch_model, inputs, targets, config, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        seed = jax_objective.step_seed(config, step)
+        twin = jax_loss(jax_model, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl)
+        differences.append(abs(float(twin) - loss.item()) / loss.item())
+    shared.unlink()
+    # Not max(): that would skip a NaN.
+    return float(torch.tensor(differences, dtype=torch.float64).max())
+
+
+def _batches(config: TrainConfig, split: Split) -> Iterator[Batch]:
+    for epoch in count():
+        yield from train_batches(
+            split.train, batch_size=config.batch_size, max_length=config.max_length, seed=config.seed, epoch=epoch
+        )

@@ -31,7 +31,9 @@ def _is_known(value: object) -> TypeGuard[Array | np.ndarray]:
     """Whether the value can be read now, without waiting for a GPU."""
     if isinstance(value, Tracer):
         return False
-    return not isinstance(value, jax.Array) or (value.is_fully_addressable and value.devices() <= set(jax.devices("cpu")))
+    return not isinstance(value, jax.Array) or (
+        value.is_fully_addressable and all(device.platform == "cpu" for device in value.devices())
+    )
 
 
 def _home(value: object) -> str | None:
@@ -158,7 +160,7 @@ def sampled_linear_cross_entropy(
         The fp32 loss, a scalar or (...) for "none"; with ``return_lse`` a pair of it and the lse.
 
     Works under jit, grad, scan, remat and shard_map, where each shard draws for its own rows: fold the axis
-    index into the seed. vmap may map input, target, negatives and sample_weight; the mapped calls are one
+    index into the seed. Without shard_map, XLA gathers sharded arrays for the kernels. vmap may map input, target, negatives and sample_weight; the mapped calls are one
     call on all their rows, with one draw.
 
     Raises:

@@ -102,6 +102,9 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
     @backward.def_vmap
     def _(size: int, mapped: list[Any], x: Operands, saved: Saved, *grads: Array) -> tuple[Gradients, Gradients]:
         x_mapped, saved_mapped, *grads_mapped = mapped
+        if not saved_mapped.rows.loss:  # only upstream gradients are mapped, as in a Jacobian: each is a backward of its own
+            every = [g if m else jnp.broadcast_to(g, (size, *g.shape)) for g, m in zip(grads, grads_mapped, strict=True)]
+            return jax.lax.map(lambda each: backward(x, saved, *each), every), Gradients(True, True, True, True)  # type: ignore[arg-type]
         x = _fold(x, x_mapped, size)
         saved = saved._replace(rows=_fold_rows(saved.rows, saved_mapped.rows, size))
         grads = tuple(_fold_rows(list(grads), grads_mapped, size))
@@ -166,7 +169,7 @@ mlir.register_lowering(_rows_p, mlir.lower_fun(_evaluate, multiple_results=True)
 @_rows_p.def_abstract_eval
 def _(*leaves: Any, tree: Any, options: Options) -> list[Any]:
     target = jax.tree.unflatten(tree, leaves).target
-    return [target.update(dtype=jnp.dtype("float32"))] * 2
+    return [target.update(dtype=jnp.dtype("float32"), weak_type=False)] * 2
 
 
 def _derivative(primals: Sequence[Array], tangents: Sequence[Any], **static: Any) -> tuple[list[Array], list[Array]]:

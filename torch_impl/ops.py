@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
-from ..kernels.problem import Mode, Problem, choose_mode
+from ..kernels.problem import Dtype, Problem, choose_mode
 from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
 
@@ -33,8 +34,7 @@ def multiprocessors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
 
 
 def _problem(
@@ -42,28 +42,45 @@ def _problem(
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool,
 ) -> Problem:  # fmt: skip
+    multiprocessors_ = multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS
+    shape = (
+        *input.shape, *weight.shape[:1], None if ids is None else tuple(ids.shape), _NAMES[input.dtype], _NAMES[weight.dtype],
+        None if bias is None else _NAMES[bias.dtype], num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index,
+        scale_grad, multiprocessors_,
+    )  # fmt: skip
+    symbolic = any(isinstance(size, torch.SymInt) for size in (*input.shape, *weight.shape, *(() if ids is None else ids.shape)))
+    return _build_problem(*shape) if symbolic else _cached_problem(*shape)
+
+
+def _build_problem(
+    num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
+    bias_dtype: Dtype | None, num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool,
+    ignore_index: int, scale_grad: bool, multiprocessors: int,
+) -> Problem:  # fmt: skip
     sampler = None
-    if ids is None:
+    if ids_shape is None:
         sampler = UniformNegatives(num_negatives, group_size, shuffle_rows) if num_negatives else AllItems()
-    mode: Mode
-    mode, draws = choose_mode(sampler, weight.shape[0], ids is not None and ids.ndim == 2)
-    negatives = ids.shape[-1] if ids is not None else draws.negatives if draws is not None else weight.shape[0]
+    mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
     return Problem(
-        num_rows=input.shape[0],
-        num_items=weight.shape[0],
-        dim=input.shape[1],
+        num_rows=num_rows,
+        num_items=num_items,
+        dim=dim,
         mode=mode,
-        negatives=negatives,
-        input_dtype=_dtype_name(input.dtype),  # type: ignore[arg-type]
-        weight_dtype=_dtype_name(weight.dtype),  # type: ignore[arg-type]
-        bias_dtype=None if bias is None else _dtype_name(bias.dtype),  # type: ignore[arg-type]
+        negatives=ids_shape[-1] if ids_shape is not None else draws.negatives if draws is not None else num_items,
+        input_dtype=input_dtype,
+        weight_dtype=weight_dtype,
+        bias_dtype=bias_dtype,
         softcap=softcap,
         remove_accidental_hits=remove_hits,
         ignore_index=ignore_index,
         scale_grad=scale_grad,
-        multiprocessors=multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
+        multiprocessors=multiprocessors,
         draws=draws,
     )
+
+
+# a step's host time is launches: what follows from the shapes is worked out once
+_cached_problem = functools.lru_cache(maxsize=256)(_build_problem)
 
 
 def _empty(buffers: tuple[Buffer, ...], device: torch.device) -> dict[str, Tensor]:
@@ -74,8 +91,7 @@ def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-@torch.library.custom_op("cce_minus::forward", mutates_args=())
-def forward(
+def _forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, impl: str,
@@ -102,8 +118,7 @@ def forward(
     return tuple(outs[name] for name in names)  # type: ignore[return-value]
 
 
-@forward.register_fake
-def _(
+def _fake_forward(
     input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl,
 ):  # fmt: skip
     sizes = [input.shape[0]] * 4 + [input.shape[0] if scale_grad else 0]
@@ -117,8 +132,7 @@ def _(
     return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
 
 
-@torch.library.custom_op("cce_minus::backward", mutates_args=())
-def backward(
+def _backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
     loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor, grad_loss: Tensor, grad_lse: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
@@ -149,8 +163,7 @@ def backward(
     return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
 
 
-@backward.register_fake
-def _(input, weight, target, ids, bias, *others):
+def _fake_backward(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
     return (
         torch.empty_like(input),
@@ -179,5 +192,16 @@ def _no_second_derivatives(ctx, *_):
     raise NotImplementedError("cce_minus: the loss has no second derivatives; differentiate its gradient by another method")
 
 
-forward.register_autograd(_forward_gradients, setup_context=_setup_forward)
-backward.register_autograd(_no_second_derivatives, setup_context=lambda ctx, inputs, output: None)
+def _operator(name: str, implementation: Callable, fake: Callable, gradients: Callable, setup: Callable) -> Callable:
+    """Registers an operator by hand: ``custom_op``'s wrapper costs more host time a call than the kernels take."""
+    qualified = f"cce_minus::{name}"
+    schema = torch.library.infer_schema(implementation, mutates_args=())
+    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
+    torch.library.register_fake(qualified)(fake)
+    torch.library.register_autograd(qualified, gradients, setup_context=setup)
+    return getattr(torch.ops.cce_minus, name).default
+
+
+forward = _operator("forward", _forward, _fake_forward, _forward_gradients, _setup_forward)
+backward = _operator("backward", _backward, _fake_backward, _no_second_derivatives, lambda ctx, inputs, output: None)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import ConfigError, TrainConfig, prepare_data
@@ -49,6 +50,10 @@ def train(config: TrainConfig) -> TrainResult:
             load_weights(model, config.init_weights)
         run = open_run(config, "torch")
         recorder, callbacks = training_callbacks(run, config)
+        on_terminal = sys.stdout.isatty()
+        if on_terminal:
+            # Every refresh reads the loss, for which the host waits: not after every step.
+            callbacks.append(TQDMProgressBar(refresh_rate=10))
         checkpoint = last_checkpoint(run)
         with _quiet_lightning(), logging_redirect_tqdm():
             trainer = Trainer(
@@ -60,7 +65,7 @@ def train(config: TrainConfig) -> TrainResult:
                 callbacks=callbacks,
                 plugins=[AtomicCheckpointIO()],
                 logger=False,
-                enable_progress_bar=sys.stdout.isatty(),
+                enable_progress_bar=on_terminal,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
                 default_root_dir=run.path,

@@ -16,7 +16,7 @@ ONE_OR_TWO_A_MODE = (
     "grouped-ragged",
     "grouped-ignore_item",
     "grouped-few_blocks",
-    "independent-half",
+    "independent-one_negative",
     "independent-membership",
     "all-options",
     "shared_ids-empty_slots",

@@ -17,7 +17,7 @@ import pytest
 from cce_minus.jax_impl import ArgumentError, UniformNegatives
 from jax import Array
 
-from tests.loss.small_jax import HIDDEN, SEED, TABLE, V, assert_same, loss_of, make
+from tests.loss.small_jax import HIDDEN, SEED, TABLE, D, V, assert_same, loss_of, make
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,17 @@ def test_gradients_of_each_mapped_call():
 
         of_hidden, of_table = jax.grad(own, (0, 1))(hidden, table)
         assert_same((every[0][call], every[1][call]), (of_hidden[call], of_table))
+
+
+def test_jacobian_by_rows():
+    def row_losses(table: Array) -> Array:
+        return loss_of(HIDDEN, table, reduction="none")
+
+    jacobian = jax.jit(jax.jacrev(row_losses))(TABLE)
+    _, back = jax.vjp(row_losses, TABLE)
+    for row in (0, 7):
+        assert_same(jacobian[row], back(jnp.zeros(len(HIDDEN)).at[row].set(1))[0])
+    assert jacobian[7].any()
 
 
 def test_vmap_maps_ids_and_weights():

@@ -42,6 +42,7 @@ def make_config(interactions: Path, tmp_path: Path) -> Callable[..., TrainConfig
             "max_length": LENGTH,
             "dim": 16,
             "num_blocks": 1,
+            "dropout": 0.1,
             "negatives": 20,
             "group_size": 16,
             "batch_size": 16,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cce_minus.recsys import TrainConfig
 from typer.testing import CliRunner
 
 
@@ -24,14 +26,16 @@ def test_help_lists_the_options(app):
         assert option in result.output
 
 
-def test_train_command_writes_a_run(app, interactions: Path, tmp_path: Path):
-    out = tmp_path / "run"
-    arguments = ["train", "--data", str(interactions), "--out", str(out), "--epochs", "1", "--dim", "8"]
-    result = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]):
+    config, defaults = make_config(epochs=1), TrainConfig()
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value != getattr(defaults, name)]
+    result = CliRunner().invoke(app, ["train", *arguments])
     assert result.exit_code == 0, result.output
-    assert json.loads((out / "config.json").read_text())["dim"] == 8
+    out = Path(config.out)
+    assert TrainConfig.from_json((out / "config.json").read_text()) == config
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "metrics.csv", "result.json"}
-    again = CliRunner().invoke(app, [*arguments, "--max-length", "12", "--device", "cpu", "--negatives", "10"])
+    again = CliRunner().invoke(app, ["train", *arguments])
     assert again.exit_code == 2
     assert "out: expected a folder without a run" in again.output
 

@@ -160,8 +160,8 @@ def sampled_linear_cross_entropy(
         The fp32 loss, a scalar or (...) for "none"; with ``return_lse`` a pair of it and the lse.
 
     Works under jit, grad, scan, remat and shard_map, where each shard draws for its own rows: fold the axis
-    index into the seed. Without shard_map, XLA gathers sharded arrays for the kernels. vmap may map input, target, negatives and sample_weight; the mapped calls are one
-    call on all their rows, with one draw.
+    index into the seed. Without shard_map, XLA gathers sharded arrays for the kernels. vmap may map input,
+    target, negatives and sample_weight; the mapped calls are one call on all their rows, with one draw.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: naming the argument. For arrays in the host's memory and

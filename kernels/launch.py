@@ -94,11 +94,11 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
             item_shift, item_b,
             SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
             REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, ITEM_HALVES=half_rounds(p.num_items),
-            BLOCK_B=g.block_b, BLOCK_D=g.block_d, NUM_D=g.num_d, num_warps=g.warps,
+            BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, num_warps=g.forward.warps,
         )  # fmt: skip
         return
     c = p.tile
-    row_tiles = ceil_div(p.num_rows, c.block_m)
+    row_tiles = ceil_div(p.num_rows, c.forward.rows)
     parts = (outs["part_rows"], outs["part_average"])
     tile_kernels.tile_forward_kernel[(row_tiles, c.num_d, p.forward_splits)](
         *inputs, t["items"] if p.has_groups else ins.get("ids"), t["rows"], t["count"], t["group_blocks"], t["item_keys"],
@@ -108,8 +108,8 @@ def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
         p.softcap or 0.0, item_shift, item_b, p.negatives,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
         REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1, ITEM_HALVES=half_rounds(p.num_items),
-        BLOCK_M=c.block_m, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
-        num_warps=c.warps, num_stages=c.stages,
+        BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
+        num_warps=c.forward.warps, num_stages=c.forward.stages,
     )  # fmt: skip
     if p.forward_splits > 1:
         row_kernels.combine_forward_kernel[(ceil_div(p.num_rows, ROW_BLOCK), c.num_d)](
@@ -169,8 +169,8 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
             p.num_rows, p.num_items, d, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
             p.visit_rows, p.visits, ceil_div(p.visits, splits), p.softcap or 0.0, item_shift, item_b, p.negatives,
             SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, SPLIT=p.grad_splits > 0, ITEM_HALVES=halves, **flags,
-            BLOCK_M=c.block_m, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, BLOCK_P=POSITIVE_CHUNK, PRECISION=PRECISION,
-            num_warps=c.warps, num_stages=c.stages,
+            BLOCK_M=c.grad.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, BLOCK_P=POSITIVE_CHUNK, PRECISION=PRECISION,
+            num_warps=c.grad.warps, num_stages=c.grad.stages,
         )  # fmt: skip
         if not p.grad_splits:
             return
@@ -183,5 +183,5 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
         p.num_rows, p.num_items, d, p.negatives, p.independent.rows_per_round if independent else 1, p.item_rounds,
         p.grad_splits, p.num_candidates, p.ignore_index, p.softcap or 0.0, item_shift, item_b,
         SOURCE=GATHER_SOURCES.get(p.mode, gather_kernels.PARTS.value), PERMUTED=p.has_groups, ITEM_HALVES=halves, **flags,
-        BLOCK_B=min(g.block_b, 32), BLOCK_D=g.block_d, NUM_D=g.num_d, BLOCK_P=POSITIVE_CHUNK, num_warps=g.warps,
+        BLOCK_B=g.grad.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, BLOCK_P=POSITIVE_CHUNK, num_warps=g.grad.warps,
     )  # fmt: skip

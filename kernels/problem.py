@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from .configs import GatherConfig, TileConfig, gather_config, tile_config
+from .configs import Config, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
 from .samplers import Sampler
 
@@ -46,12 +46,12 @@ class Problem:
     draws: Draws | None = field(default=None)
 
     @cached_property
-    def tile(self) -> TileConfig:
+    def tile(self) -> Config:
         rows = self.grouped.group_size if self.has_groups else 256
         return tile_config(self.input_dtype, self.dim, rows, self.block_limit)
 
     @cached_property
-    def gather(self) -> GatherConfig:
+    def gather(self) -> Config:
         return gather_config(self.dim)
 
     @property
@@ -122,7 +122,7 @@ class Problem:
     @property
     def visit_rows(self) -> int:
         """Rows that a block of candidates visits at a time."""
-        return self.grouped.group_size if self.has_blocks else max(self.tile.block_m, 128)
+        return self.grouped.group_size if self.has_blocks else max(self.tile.grad.rows, 128)
 
     @property
     def visits(self) -> int:
@@ -135,7 +135,7 @@ class Problem:
 
     @cached_property
     def forward_splits(self) -> int:
-        tiles = ceil_div(self.num_rows, self.tile.block_m) * self.tile.num_d
+        tiles = ceil_div(self.num_rows, self.tile.forward.rows) * self.tile.num_d
         return self._splits(tiles, self.slots) if self.uses_tiles else 1
 
     @cached_property

@@ -16,7 +16,7 @@ ONE_OR_TWO_A_MODE = (
     "grouped-ragged",
     "grouped-ignore_item",
     "grouped-few_blocks",
-    "independent-one_negative",
+    "independent-dim_256",
     "independent-membership",
     "all-options",
     "shared_ids-empty_slots",

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from ..interop import as_varying, varying_axes
 from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
+from ..kernels.problem import interprets
 from ..kernels.samplers import AllItems, Sampler, UniformNegatives
 from . import ops
 from .operands import Operands
@@ -85,7 +86,7 @@ def _check_impl(impl: str, input: Any) -> None:
     """Raise for kernels on a CPU, as far as the platform is known before lowering."""
     devices = [] if isinstance(input, (np.ndarray, np.generic, Tracer)) else input.devices()
     platform = next((device.platform for device in devices), jax.default_backend())
-    if impl == "triton" and platform != "gpu" and not ops.interprets():
+    if impl == "triton" and platform != "gpu" and not interprets():
         raise ArgumentValueError("impl", f"'auto' or 'reference' for arrays on {platform} (Triton needs CUDA)", "'triton'")
 
 

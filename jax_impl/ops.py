@@ -7,7 +7,6 @@ their gradients need no code here. How both passes behave under grad and vmap is
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from jax import Array, ShapeDtypeStruct
 
 from ..interop import as_varying, call, multiprocessors, varying_axes
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer, table_sizes
-from ..kernels.problem import Mode, Problem, choose_mode
+from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Problem, cached_problem
 from ..kernels.samplers import Sampler
 from . import reference
 from .operands import Gradients, Operands, Rows
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Tensors = Mapping[str, Tensor]
-
-NO_ID = 2**31 - 1
-INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
 
 
 @dataclass(frozen=True)
@@ -51,31 +47,12 @@ class Saved(NamedTuple):
     tables: Array
 
 
-def interprets() -> bool:
-    """Whether Triton kernels run in Triton's interpreter, on CPU arrays."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
-
-
 def _problem(x: Operands, options: Options) -> Problem:
-    mode: Mode
-    mode, draws = choose_mode(options.sampler, x.weight.shape[0], x.ids is not None and x.ids.ndim == 2)
-    negatives = x.weight.shape[0] if draws is None else draws.negatives
-    return Problem(
-        num_rows=x.input.shape[0],
-        num_items=x.weight.shape[0],
-        dim=x.input.shape[1],
-        mode=mode,
-        negatives=negatives if x.ids is None else x.ids.shape[-1],
-        input_dtype=str(x.input.dtype),  # type: ignore[arg-type]
-        weight_dtype=str(x.weight.dtype),  # type: ignore[arg-type]
-        bias_dtype=None if x.bias is None else str(x.bias.dtype),  # type: ignore[arg-type]
-        softcap=options.softcap,
-        remove_accidental_hits=options.remove_accidental_hits,
-        ignore_index=options.ignore_index,
-        scale_grad=options.scale_grad,
-        multiprocessors=multiprocessors(otherwise=INTERPRETER_MULTIPROCESSORS),
-        draws=draws,
-    )
+    return cached_problem(
+        *x.input.shape, x.weight.shape[0], None if x.ids is None else x.ids.shape, str(x.input.dtype), str(x.weight.dtype),
+        None if x.bias is None else str(x.bias.dtype), options.sampler, options.softcap, options.remove_accidental_hits,
+        options.ignore_index, options.scale_grad, multiprocessors(otherwise=INTERPRETER_MULTIPROCESSORS),
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
@@ -105,12 +82,22 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
     return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
 
 
+def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
+    """Compile the kernels while the call is traced: inside XLA's callback other work of the device would wait for it."""
+    if jax.default_backend() == "gpu":
+        from ..kernels import launch
+
+        launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward)
+
+
 def _triton_forward(p: Problem, x: Operands) -> Saved:
+    _compile(p, x, backward=False)
     outs = call(_launch_forward, _shapes((*forward_buffers(p), table_buffer(p))), _named(x), p)
     return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
 
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
+    _compile(p, x, backward=True)
     sizes = table_sizes(p)
     start = sum(list(sizes.values())[: list(sizes).index("positive_key")])
     keys, rows = _stable_sort(saved.tables[start : start + sizes["positive_key"]])

@@ -25,11 +25,11 @@ class Config(NamedTuple):
 
 # block_d: (forward, grad); accumulators rows x block_d in fp32 must stay in registers
 HALF_TILES = {
-    16: (Work(128, 8, 3), Work(128, 8, 3)),
-    32: (Work(128, 8, 3), Work(128, 8, 3)),
-    64: (Work(128, 8, 3), Work(128, 8, 3)),
-    128: (Work(128, 8, 3), Work(128, 8, 3)),
-    256: (Work(128, 8, 2), Work(128, 8, 2)),
+    16: (Work(128, 8, 3), Work(64, 4, 3)),
+    32: (Work(128, 8, 3), Work(64, 4, 3)),
+    64: (Work(128, 8, 3), Work(64, 4, 3)),
+    128: (Work(128, 8, 3), Work(64, 4, 3)),
+    256: (Work(128, 8, 3), Work(64, 4, 2)),
     512: (Work(64, 8, 2), Work(64, 8, 2)),
 }
 # fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
@@ -39,7 +39,8 @@ FULL_TILES = {
     64: (Work(64, 4, 2), Work(64, 4, 2)),
     128: (Work(64, 8, 2), Work(64, 8, 2)),
 }
-GATHERED = 8192  # elements of a gathered tile
+# elements of a gathered tile of the forward and of the gradient: one warp a program, since many small programs hide latency best
+GATHERED = (2048, 4096)
 
 
 def next_power_of_2(n: int) -> int:
@@ -63,5 +64,5 @@ def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None)
 def gather_config(dim: int) -> Config:
     """The gathered tiles for a width; a program of the forward serves one row, of the gradient one item."""
     block_d, num_d = _chunks(dim, 512)
-    rows = min(GATHERED // block_d, 64)
-    return Config(rows, block_d, num_d, Work(rows, 4, 2), Work(min(rows, 32), 4, 2))
+    forward, grad = (Work(max(1, min(elements // block_d, 32)), 1, 2) for elements in GATHERED)
+    return Config(forward.rows, block_d, num_d, forward, grad)

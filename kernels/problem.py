@@ -5,8 +5,9 @@ It is hashable, so that it can key a compiled graph, and says nothing of the val
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from .configs import Config, gather_config, tile_config
@@ -16,6 +17,8 @@ from .samplers import Sampler
 Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids"]
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
+NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
+INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 
 
@@ -171,3 +174,38 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
     if isinstance(draws, GroupedDraws):
         return "grouped", draws
     return ("member" if draws.rows_per_round == 1 else "independent"), draws
+
+
+def build_problem(
+    num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
+    bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
+    scale_grad: bool, multiprocessors: int,
+) -> Problem:  # fmt: skip
+    """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``."""
+    mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
+    negatives = num_items if draws is None else draws.negatives
+    return Problem(
+        num_rows=num_rows,
+        num_items=num_items,
+        dim=dim,
+        mode=mode,
+        negatives=negatives if ids_shape is None else ids_shape[-1],
+        input_dtype=input_dtype,
+        weight_dtype=weight_dtype,
+        bias_dtype=bias_dtype,
+        softcap=softcap,
+        remove_accidental_hits=remove_accidental_hits,
+        ignore_index=ignore_index,
+        scale_grad=scale_grad,
+        multiprocessors=multiprocessors,
+        draws=draws,
+    )
+
+
+# what follows from the shapes is worked out once: a small step's host time is mostly launches
+cached_problem = lru_cache(maxsize=256)(build_problem)
+
+
+def interprets() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, on CPU arrays."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")

@@ -16,6 +16,7 @@ from ..kernels.arguments import (
     is_sampler,
 )
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
+from ..kernels.problem import interprets
 from ..kernels.samplers import AllItems, Sampler, UniformNegatives, as_index
 from . import ops
 
@@ -71,7 +72,7 @@ def _scale(logit_scale: object, device: torch.device) -> Tensor:
 def _resolve_impl(impl: str, device: torch.device) -> str:
     if impl == "auto":
         return "triton" if device.type == "cuda" else "reference"
-    if impl == "triton" and device.type != "cuda" and not ops.interprets():
+    if impl == "triton" and device.type != "cuda" and not interprets():
         raise ArgumentValueError("impl", f"'auto' or 'reference' for tensors on {device} (Triton needs CUDA)", "'triton'")
     return impl
 

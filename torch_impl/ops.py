@@ -7,26 +7,17 @@ torch around them (``loss.py``), so their gradients need no code here.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
-from ..kernels.problem import Dtype, Problem, choose_mode
+from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Dtype, Problem, build_problem, cached_problem
 from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
 
-NO_ID = 2**31 - 1
-INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
-
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
-
-
-def interprets() -> bool:
-    """Whether Triton kernels run in Triton's interpreter, on CPU tensors."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
 @functools.cache
@@ -42,45 +33,16 @@ def _problem(
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool,
 ) -> Problem:  # fmt: skip
-    multiprocessors_ = multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS
-    shape = (
-        *input.shape, *weight.shape[:1], None if ids is None else tuple(ids.shape), _NAMES[input.dtype], _NAMES[weight.dtype],
-        None if bias is None else _NAMES[bias.dtype], num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index,
-        scale_grad, multiprocessors_,
-    )  # fmt: skip
-    symbolic = any(isinstance(size, torch.SymInt) for size in (*input.shape, *weight.shape, *(() if ids is None else ids.shape)))
-    return _build_problem(*shape) if symbolic else _cached_problem(*shape)
-
-
-def _build_problem(
-    num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
-    bias_dtype: Dtype | None, num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool,
-    ignore_index: int, scale_grad: bool, multiprocessors: int,
-) -> Problem:  # fmt: skip
     sampler = None
-    if ids_shape is None:
+    if ids is None:
         sampler = UniformNegatives(num_negatives, group_size, shuffle_rows) if num_negatives else AllItems()
-    mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
-    return Problem(
-        num_rows=num_rows,
-        num_items=num_items,
-        dim=dim,
-        mode=mode,
-        negatives=ids_shape[-1] if ids_shape is not None else draws.negatives if draws is not None else num_items,
-        input_dtype=input_dtype,
-        weight_dtype=weight_dtype,
-        bias_dtype=bias_dtype,
-        softcap=softcap,
-        remove_accidental_hits=remove_hits,
-        ignore_index=ignore_index,
-        scale_grad=scale_grad,
-        multiprocessors=multiprocessors,
-        draws=draws,
-    )
-
-
-# a step's host time is launches: what follows from the shapes is worked out once
-_cached_problem = functools.lru_cache(maxsize=256)(_build_problem)
+    sizes = (*input.shape, weight.shape[0], None if ids is None else tuple(ids.shape))
+    symbolic = any(isinstance(size, torch.SymInt) for size in (*sizes[:3], *(sizes[3] or ())))
+    return (build_problem if symbolic else cached_problem)(
+        *sizes, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype], sampler,
+        softcap, remove_hits, ignore_index, scale_grad,
+        multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
+    )  # fmt: skip
 
 
 def _empty(buffers: tuple[Buffer, ...], device: torch.device) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,8 +15,7 @@ from cce_minus.jax_impl import evaluate as jax_evaluate
 from cce_minus.jax_impl import recommend as jax_recommend
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
-from cce_minus.recsys.sasrec_config import SASRecConfig as JaxConfig
-from cce_minus.recsys.sasrec_config import SASRecConfig as TorchConfig
+from cce_minus.recsys.sasrec_config import SASRecConfig
 from cce_minus.torch_impl import evaluate as torch_evaluate
 from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import weights as torch_weights
@@ -42,11 +42,11 @@ class Framework:
 
 def build_torch(seed: int = 0, **changes: Any) -> TorchSASRec:
     torch.manual_seed(seed)
-    return TorchSASRec(TorchConfig(**(SIZES | changes))).eval()
+    return TorchSASRec(SASRecConfig(**(SIZES | changes))).eval()
 
 
 def build_jax(seed: int = 0, **changes: Any) -> JaxSASRec:
-    return JaxSASRec(JaxConfig(**(SIZES | changes)), rngs=nnx.Rngs(seed))
+    return JaxSASRec(SASRecConfig(**(SIZES | changes)), rngs=nnx.Rngs(seed))
 
 
 def torch_hidden(model: TorchSASRec, inputs: np.ndarray) -> np.ndarray:
@@ -54,8 +54,13 @@ def torch_hidden(model: TorchSASRec, inputs: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(inputs)).numpy()
 
 
+@nnx.jit
+def jax_forward(model: JaxSASRec, inputs: jax.Array) -> jax.Array:
+    return model(inputs)
+
+
 def jax_hidden(model: JaxSASRec, inputs: np.ndarray) -> np.ndarray:
-    return np.asarray(model(jnp.asarray(inputs)))
+    return np.asarray(jax_forward(model, jnp.asarray(inputs)))
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:

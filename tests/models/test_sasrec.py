@@ -58,7 +58,7 @@ def test_gradients_are_finite_with_rows_of_padding(framework: Any, sequences: np
         def energy(model: Any) -> Any:
             return jnp.square(model(jnp.asarray(sequences), rngs=nnx.Rngs(dropout=0))).sum()
 
-        flat = nnx.to_flat_state(nnx.grad(energy)(model))
+        flat = nnx.to_flat_state(nnx.jit(nnx.grad(energy))(model))
         gradients = {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in flat}
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name

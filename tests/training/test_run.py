@@ -118,7 +118,7 @@ def test_initial_weights_are_loaded(train: Train, make_config: Make):
 
 
 def test_bf16_learns_too(train: Train, make_config: Make):
-    result = train(make_config(precision="bf16", epochs=8, patience=8))
+    result = train(make_config(precision="bf16", epochs=6))
     assert result.losses[-1] < result.losses[0] - 0.5
     weights = load_file(result.weights)
     assert {tensor.dtype for tensor in weights.values()} == {np.dtype(np.float32)}

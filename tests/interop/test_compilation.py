@@ -1,0 +1,49 @@
+"""On a GPU, kernels are compiled while JAX traces, never inside XLA's callback."""
+
+from __future__ import annotations
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from cce_minus.jax_impl import AllItems, UniformNegatives, sampled_linear_cross_entropy
+
+from tests.kernels.test_launches import entry_points
+
+pytestmark = pytest.mark.gpu
+
+
+def compiled() -> int:
+    """Compiled variants of all kernels in this process."""
+
+    total = 0
+    for name in entry_points():
+        module, function = name.split(".")
+        kernel = getattr(importlib.import_module(f"cce_minus.kernels.{module}"), function)
+        total += sum(len(caches[0]) for caches in kernel.device_caches.values())
+    return total
+
+
+@pytest.mark.parametrize("mode", ["grouped", "independent", "membership", "all", "shared_ids", "row_ids"])
+def test_running_compiles_nothing(mode: str):
+
+    hidden = jax.random.normal(jax.random.key(0), (150, 48))
+    table = jax.random.normal(jax.random.key(1), (333, 48))
+    target = jnp.arange(150) % 333
+    negatives = {
+        "grouped": UniformNegatives(70, 32), "independent": UniformNegatives(20, 1), "membership": UniformNegatives(300, 1),
+        "all": AllItems(), "shared_ids": jnp.arange(100), "row_ids": jnp.arange(150 * 7).reshape(150, 7) % 333,
+    }[mode]  # fmt: skip
+
+    def loss(hidden, table, scale):
+        return sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, logit_scale=scale)
+
+    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(hidden, table, jnp.float32(1.0)).compile()
+    before = compiled()
+    assert before > 0
+    value, _ = step(hidden, table, jnp.float32(1.0))
+    assert jnp.isfinite(value)
+    torch.cuda.synchronize()
+    assert compiled() == before

@@ -121,6 +121,7 @@ def jax_row(name: str, loss: Callable[..., jax.Array], shape: tuple[int, ...]) -
         steps = [jax.random.fold_in(keys[3], repeat * 10 + i) for i in range(10)]
         jax.block_until_ready(steps)
         start = time.perf_counter()
+        out = None
         for key in steps:
             out = step(hidden, table, key)
         jax.block_until_ready(out)
@@ -143,7 +144,9 @@ def measure(shape: tuple[int, ...]) -> list[dict[str, object]]:
         return loss
 
     def ours_jax(hidden: jax.Array, table: jax.Array, target: jax.Array, key: jax.Array, _: int) -> jax.Array:
-        return jax_impl.sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(negatives), seed=key)
+        loss = jax_impl.sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(negatives), seed=key)
+        assert isinstance(loss, jax.Array)
+        return loss
 
     found = torch_rows("cce-minus, grouped", ours(128), shape, capture=True)
     if negatives < 10_000:

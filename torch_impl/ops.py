@@ -36,11 +36,11 @@ def _problem(
     sampler = None
     if ids is None:
         sampler = UniformNegatives(num_negatives, group_size, shuffle_rows) if num_negatives else AllItems()
-    sizes = (*input.shape, weight.shape[0], None if ids is None else tuple(ids.shape))
-    symbolic = any(isinstance(size, torch.SymInt) for size in (*sizes[:3], *(sizes[3] or ())))
+    (num_rows, dim), num_items, ids_shape = input.shape, weight.shape[0], None if ids is None else tuple(ids.shape)
+    symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(ids_shape or ())))
     return (build_problem if symbolic else cached_problem)(
-        *sizes, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype], sampler,
-        softcap, remove_hits, ignore_index, scale_grad,
+        num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
+        sampler, softcap, remove_hits, ignore_index, scale_grad,
         multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, ops, sampled_linear_cross_entropy
+from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, sampled_linear_cross_entropy
 from torch._dynamo.testing import CompileCounter
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,7 +32,7 @@ def test_opcheck(impl: str, mode: str):
     args = (hidden, table, target, ids, bias, words, scale, 5, 16, True, None, True, -100, True, impl)
     # the two utilities that run the backward a second time under compile are covered by test_compile
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(ops.forward, args, test_utils=checks if impl == "reference" else checks[:3])
+    torch.library.opcheck(torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3])
 
 
 @pytest.mark.parametrize("negatives", [UniformNegatives(20), UniformNegatives(20, 1), AllItems(), "ids"], ids=str)

@@ -47,7 +47,9 @@ def test_loss_curves_agree(tmp_path: Path, negatives: int):
     curves = np.zeros((2, STEPS))
     for step, sequences in enumerate(walks(STEPS)):
         inputs, targets = sequences[:, :-1].copy(), sequences[:, 1:].copy()
-        loss = torch_objective.training_loss(torch_model, *(torch.from_numpy(x).cuda() for x in (inputs, targets)), config, step)
+        loss = torch_objective.training_loss(
+            torch_model, torch.from_numpy(inputs).cuda(), torch.from_numpy(targets).cuda(), config, step
+        )
         torch_optimizer.zero_grad()
         loss.backward()
         torch_optimizer.step()

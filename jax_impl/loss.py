@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, overload
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +113,21 @@ def _weigh(row_values: Array, target: Array, sample_weight: ArrayLike | None, op
     return jnp.where(mass == 0, total * 0.0, total / jnp.where(mass == 0, 1.0, mass))
 
 
+# The overloads tell type checkers what ``return_lse`` returns.
+@overload
+def sampled_linear_cross_entropy(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
+    linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True, seed: ArrayLike | None = None,
+    return_lse: Literal[False] = False, impl: str = "auto",
+) -> Array: ...  # fmt: skip
+@overload
+def sampled_linear_cross_entropy(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
+    linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True, seed: ArrayLike | None = None,
+    return_lse: bool, impl: str = "auto",
+) -> tuple[Array, Array]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: ArrayLike,
     linear_weight: ArrayLike,
@@ -221,6 +236,18 @@ def sampled_linear_cross_entropy(
     return (loss, row_lse) if return_lse else loss
 
 
+@overload
+def linear_cross_entropy(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, *,
+    linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+) -> Array: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, *,
+    linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, return_lse: bool, impl: str = "auto",
+) -> tuple[Array, Array]: ...  # fmt: skip
 def linear_cross_entropy(
     input: ArrayLike,
     linear_weight: ArrayLike,

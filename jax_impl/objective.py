@@ -36,7 +36,7 @@ def training_loss(
     """
     rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
     hidden = model(jnp.asarray(inputs), rngs=rngs).astype(model.dtype)
-    loss = sampled_linear_cross_entropy(
+    return sampled_linear_cross_entropy(
         hidden,
         model.item_table[...],
         jnp.asarray(targets),
@@ -44,8 +44,6 @@ def training_loss(
         seed=seed,
         impl=impl,
     )
-    assert isinstance(loss, Array)
-    return loss
 
 
 def negative_sampler(config: TrainConfig) -> UniformNegatives | AllItems:

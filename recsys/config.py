@@ -70,8 +70,8 @@ class TrainConfig:
 
     max_length: int = _option(200, "Model", "Items of a user's history the model sees, the latest ones.")
     dim: int = _option(64, "Model", "Width of the item embeddings and of the hidden states.")
-    num_blocks: int = _option(2, "Model", "Transformer blocks.")
-    num_heads: int = _option(2, "Model", "Attention heads; must divide dim.")
+    num_blocks: int = _option(1, "Model", "Transformer blocks.")
+    num_heads: int = _option(1, "Model", "Attention heads; must divide dim.")
     dropout: float = _option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
 
     negatives: int = _option(
@@ -88,10 +88,10 @@ class TrainConfig:
     impl: str = _option("auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA.")
 
     batch_size: int = _option(32, "Training", "Users in a batch.")
-    learning_rate: float = _option(2e-3, "Training", "Peak learning rate of AdamW.")
+    learning_rate: float = _option(3e-3, "Training", "Peak learning rate of AdamW.")
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of AdamW.")
     warmup_steps: int = _option(60, "Training", "Steps over which the learning rate rises from 0.")
-    epochs: int = _option(15, "Training", "Most passes over the training users.")
+    epochs: int = _option(10, "Training", "Most passes over the training users.")
     patience: int = _option(5, "Training", "Stop after this many validations in a row without a better validation NDCG@10.")
     eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
     seed: int = _option(0, "Training", "Seed of weights, batch order, dropout and negatives.")

@@ -18,7 +18,7 @@ def training_loss(model: SASRec, inputs: Tensor, targets: Tensor, config: TrainC
     Step s draws the negatives of ``fold_seed(config.seed, s)``, the same in both frameworks. Dropout follows
     ``model.training`` and torch's own generator.
     """
-    loss = sampled_linear_cross_entropy(
+    return sampled_linear_cross_entropy(
         model(inputs),
         model.item_table,
         targets,
@@ -26,8 +26,6 @@ def training_loss(model: SASRec, inputs: Tensor, targets: Tensor, config: TrainC
         seed=fold_seed(config.seed, step),
         impl=config.impl,
     )
-    assert isinstance(loss, Tensor)
-    return loss
 
 
 def negative_sampler(config: TrainConfig) -> UniformNegatives | AllItems:

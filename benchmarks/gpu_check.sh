@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with a GPU and the dependencies: install without downloads, run the tests that use the GPU, then the benchmark.
-# Under 8 minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 bash benchmarks/gpu_check.sh
+# Under 8 minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 bash benchmarks/gpu_check.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu_check}
@@ -16,4 +16,4 @@ sizes=$?
 grep -hE "^(E  |FAILED|ERROR)" "$OUT/tests.txt" "$OUT/big.txt" | cut -c1-200 | head -60
 tail -n 1 "$OUT/tests.txt" "$OUT/big.txt"
 [ $tests -eq 0 ] && [ $sizes -eq 0 ] || exit 1
-python3 -m benchmarks.loss_speed --csv "$OUT/loss_speed.csv" --table "$OUT/loss_speed.csv"
+python3 -m benchmarks.loss_speed --commit "${COMMIT:-}" --csv "$OUT/loss_speed.csv" --table "$OUT/loss_speed.csv"

@@ -16,4 +16,6 @@ sizes=$?
 grep -hE "^(E  |FAILED|ERROR)" "$OUT/tests.txt" "$OUT/big.txt" | cut -c1-200 | head -60
 tail -n 1 "$OUT/tests.txt" "$OUT/big.txt"
 [ $tests -eq 0 ] && [ $sizes -eq 0 ] || exit 1
-python3 -m benchmarks.loss_speed --commit "${COMMIT:-}" --csv "$OUT/loss_speed.csv" --table "$OUT/loss_speed.csv"
+rm -f "$OUT/loss.csv"
+python3 -m benchmarks.loss run --shapes A,B --time-limit 15 --commit "${COMMIT:-}" --csv "$OUT/loss.csv" || exit 1
+python3 -m benchmarks.loss table --csv "$OUT/loss.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +23,41 @@ class _Callback:
     """What XLA calls. Equal for an equal launcher and static value, so that JAX finds what it compiled before."""
 
     launcher: Launcher
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
     static: Hashable
 
-    def __call__(self, context: Any, outs: Mapping[str, Any], ins: Mapping[str, Any]) -> None:
+    def __call__(self, context: Any, outs: Sequence[Any], *ins: Any) -> None:
         from .views import launch_on_views  # torch is not imported before a kernel runs
 
-        launch_on_views(self.launcher, outs, ins, self.static, context)
+        named_outs = dict(zip(self.outputs, outs, strict=True))
+        launch_on_views(self.launcher, named_outs, dict(zip(self.inputs, ins, strict=True)), self.static, context)
 
 
 def call(
-    launcher: Launcher, outputs: Mapping[str, ShapeDtypeStruct], inputs: Mapping[str, Array], static: Hashable
+    launcher: Launcher,
+    outputs: Mapping[str, ShapeDtypeStruct],
+    inputs: Mapping[str, Array],
+    static: Hashable,
+    in_place: Mapping[str, str] | None = None,
 ) -> dict[str, Array]:
     """The outputs that ``launcher(outs, ins, static)`` writes, computed on XLA's buffers in place.
 
     ``outs`` and ``ins`` are torch tensors by name, contiguous, on the array's device. The launcher writes
     every element of every output (they come as garbage), reads inputs only, allocates nothing and waits for
-    nothing; on a GPU it runs under XLA's stream. ``launcher`` is a module-level function and ``static``
-    hashable: both key the compilation. Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
+    nothing; on a GPU it runs under XLA's stream, or under the capture of a CUDA graph that XLA replays in later calls. ``launcher`` is a module-level function and ``static``
+    hashable: both key the compilation. ``in_place`` names outputs that overwrite an input: output by input, which XLA copies
+    first where it is of further use. Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
     derivatives and vmap are the caller's to define.
     """
-    function = buffer_callback(_Callback(launcher, static), dict(outputs), has_side_effect=False)
-    return as_varying(function(dict(inputs)), varying_axes(inputs))
+    out_names, in_names = tuple(outputs), tuple(inputs)
+    aliases = {in_names.index(name): out_names.index(output) for name, output in (in_place or {}).items()}
+    callback = _Callback(launcher, out_names, in_names, static)
+    function = buffer_callback(
+        callback, list(outputs.values()), has_side_effect=False, input_output_aliases=aliases, command_buffer_compatible=True
+    )
+    arrays = as_varying(function(*inputs.values()), varying_axes(inputs))
+    return dict(zip(out_names, arrays, strict=True))
 
 
 def multiprocessors(otherwise: int) -> int:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
 from ..interop import as_varying, call, multiprocessors, varying_axes
-from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer, table_sizes
+from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, table_buffer, table_sizes
 from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Problem, cached_problem
 from ..kernels.samplers import Sampler
 from . import reference
@@ -58,8 +58,7 @@ def _problem(x: Operands, options: Options) -> Problem:
 def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
     from ..kernels import launch
 
-    launch.launch_tables(outs, ins, p)
-    launch.launch_forward(outs, {**ins, "tables": outs["tables"]}, p)
+    launch.launch_forward(outs, ins, p)
 
 
 def _launch_backward(outs: Tensors, ins: Tensors, p: Problem) -> None:
@@ -98,9 +97,8 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     _compile(p, x, backward=True)
-    sizes = table_sizes(p)
-    start = sum(list(sizes.values())[: list(sizes).index("positive_key")])
-    keys, rows = _stable_sort(saved.tables[start : start + sizes["positive_key"]])
+    start = place(table_sizes(p))[0]["positive_key"]
+    keys, rows = _stable_sort(saved.tables[start : start + p.num_rows])
     ins = _named(x) | saved.rows._asdict()
     ins |= {
         "tables": saved.tables,
@@ -112,7 +110,7 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
     if x.ids is not None:
         valid = jnp.where((x.ids >= 0) & (x.ids < p.num_items), x.ids, NO_ID)
         ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(valid.reshape(-1))
-    outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p)
+    outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 
 

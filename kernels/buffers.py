@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
 from .problem import POSITIVE_CHUNK, Dtype, Problem, ceil_div
 
 TABLE_BLOCK = 1024  # elements a table program handles
+SORTED_SLOTS = 256  # slots of a group that are put in order together
+VISIT_BLOCK = 128  # blocks of items whose visits a table program lists
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def table_sizes(problem: Problem) -> dict[str, int]:
 
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows; positive_key: what rows
     are sorted by for the item gradient (the target's position); items: position -> item; group_blocks: (group, slot) -> block;
-    block_groups: (block, round) -> 2 group + [last slot], or -1; the rest: keys of the permutations' rounds.
+    visits: block -> number of groups that drew it; block_groups: (block, visit) -> 2 group + [last slot]; the rest: keys of the
+    permutations' rounds.
     """
     p = problem
     grouped = p.has_groups
@@ -44,6 +48,7 @@ def table_sizes(problem: Problem) -> dict[str, int]:
         "positive_key": p.num_rows,
         "items": p.num_items if grouped else 0,
         "group_blocks": p.num_groups * p.slots if p.has_blocks else 0,
+        "visits": p.grouped.num_blocks if p.has_blocks else 0,
         "block_groups": p.grouped.num_blocks * p.block_rounds if p.has_blocks else 0,
         "item_keys": p.item_rounds * half_rounds(p.num_items),
         "block_keys": p.block_rounds * half_rounds(p.grouped.num_blocks) if p.has_blocks else 0,
@@ -51,17 +56,48 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     }
 
 
+def scratch_sizes(problem: Problem) -> dict[str, int]:
+    """The parts of the backward's scratch buffer, in order; of 4 bytes an element, int32 or float32.
+
+    slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's hidden state in its
+    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target;
+    draw_starts: first sorted draw of each item.
+    """
+    p = problem
+    return {
+        "slot_peak": p.num_rows,
+        "slot_weight": p.num_rows,
+        "slot_target": p.num_rows,
+        "positive_grad": p.num_rows,
+        "starts": p.segments + 1,
+        "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
+        "draw_starts": p.num_items + 1 if p.sorts_draws else 0,
+    }
+
+
+def place(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """(first element of each part, elements of all) of a buffer whose parts start at multiples of 16 bytes."""
+    offsets, end = {}, 0
+    for name, size in sizes.items():
+        offsets[name] = end
+        end += ceil_div(size, 4) * 4
+    return offsets, end
+
+
 def table_buffer(problem: Problem) -> Buffer:
-    return Buffer("tables", (sum(table_sizes(problem).values()),), "int32")
+    return Buffer("tables", (place(table_sizes(problem))[1],), "int32")
 
 
+@lru_cache(maxsize=256)
 def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
-    """loss, lse, peak, shift and average dot product of each row, the negatives' average (N, D), and the partial sums of split rows."""
+    """loss, lse, peak, shift and average dot product of each row, the number of rows not ignored (at least 1), the negatives'
+    average (N, D), and the partial sums of split rows."""
     n, dim, splits = problem.num_rows, problem.dim, problem.forward_splits
     split = splits if splits > 1 else 0
     return (
         Buffer("loss", (n,), "float32"),
         Buffer("lse", (n,), "float32"),
+        Buffer("counted", (), "float32"),
         Buffer("peak", (n,), "float32"),
         Buffer("shift", (n,), "float32"),
         Buffer("average_dot", (n if problem.scale_grad else 0,), "float32"),
@@ -71,6 +107,7 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     )
 
 
+@lru_cache(maxsize=256)
 def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     """The gradients, then scratch."""
     p = problem
@@ -80,11 +117,7 @@ def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
         Buffer("scale_grad", (p.num_rows if p.scale_grad else 0,), "float32"),
         Buffer("item_grad", (p.num_items, p.dim), p.weight_dtype),
         Buffer("bias_grad", (p.num_items if p.bias_dtype else 0,), p.bias_dtype or "float32"),
-        Buffer("row_grad", (p.num_rows,), "float32"),
-        Buffer("positive_grad", (p.num_rows,), "float32"),
-        Buffer("starts", (p.segments + 1,), "int32"),
-        Buffer("sums", (p.num_rows // POSITIVE_CHUNK * (p.dim + 1),), "float32"),
-        Buffer("draw_starts", (p.num_items + 1 if p.sorts_draws else 0,), "int32"),
+        Buffer("scratch", (place(scratch_sizes(p))[1],), "int32"),
         Buffer("part_grad", (parts * p.dim,), "float32"),
         Buffer("part_bias", (parts if p.bias_dtype else 0,), "float32"),
     )

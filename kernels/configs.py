@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """``rows`` of a tile (or gathered at a time), warps of a program, stages of its pipelined loads."""
+    """``rows`` of a tile (or gathered at a time), warps of a program, stages of its pipelined loads, most registers of a thread.
+
+    Fewer registers let more programs run at once; None leaves their number to the compiler.
+    """
 
     rows: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 class Config(NamedTuple):
@@ -21,26 +25,53 @@ class Config(NamedTuple):
     num_d: int
     forward: Work
     grad: Work
+    grad_once: Work  # where no candidates meet more than one group of rows
 
 
-# block_d: (forward, grad); accumulators rows x block_d in fp32 must stay in registers
+class GatherConfig(NamedTuple):
+    """Gathered tiles in ``num_d`` chunks of ``block_d`` columns; a program of the gradient serves ``grad_items`` items."""
+
+    block_d: int
+    num_d: int
+    forward: Work
+    grad: Work
+    grad_items: int
+
+
+# block_d: (forward, grad, grad_once); accumulators rows x block_d in fp32 must stay in registers
 HALF_TILES = {
-    16: (Work(128, 8, 3), Work(64, 4, 3)),
-    32: (Work(128, 8, 3), Work(64, 4, 3)),
-    64: (Work(128, 8, 3), Work(64, 4, 3)),
-    128: (Work(128, 8, 3), Work(64, 4, 3)),
-    256: (Work(128, 8, 3), Work(64, 4, 2)),
-    512: (Work(64, 8, 2), Work(64, 8, 2)),
+    16: (Work(128, 4, 4), Work(128, 4, 4), Work(32, 4, 2)),
+    32: (Work(128, 4, 4), Work(128, 4, 4), Work(32, 4, 2)),
+    64: (Work(128, 4, 5), Work(128, 4, 4), Work(32, 4, 2)),
+    128: (Work(64, 4, 5), Work(128, 4, 3), Work(32, 4, 2, 128)),
+    256: (Work(64, 4, 4), Work(64, 4, 2), Work(32, 4, 2)),
+    512: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
+}
+# candidates that stand in order need no look-up before they are loaded
+ORDERED_TILES = {
+    **HALF_TILES,
+    128: (Work(64, 4, 4), Work(128, 4, 2), Work(128, 4, 2)),
+    256: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
 }
 # fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
 FULL_TILES = {
-    16: (Work(64, 4, 2), Work(64, 4, 2)),
-    32: (Work(64, 4, 2), Work(64, 4, 2)),
-    64: (Work(64, 4, 2), Work(64, 4, 2)),
-    128: (Work(64, 8, 2), Work(64, 8, 2)),
+    16: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    32: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# elements of a gathered tile of the forward and of the gradient: one warp a program, since many small programs hide latency best
-GATHERED = (2048, 4096)
+# elements of a gathered tile of the forward, which serves a row by one warp: many small programs hide latency best
+GATHERED_FORWARD = 2048
+GRAD_ITEMS = 4  # items of a program of the gathered gradient: 16 rows of a product, four parts each
+# block_d: (half, fp32); one warp shares nothing, so that no barrier and no repeated work is needed
+GATHERED_GRAD = {
+    16: (Work(32, 1, 2), Work(32, 1, 2)),
+    32: (Work(32, 1, 2), Work(32, 1, 2)),
+    64: (Work(32, 1, 2), Work(32, 1, 2)),
+    128: (Work(16, 1, 2, 128), Work(16, 2, 2)),
+    256: (Work(16, 1, 2), Work(16, 4, 2)),
+    512: (Work(16, 2, 2), Work(16, 8, 2)),
+}
 
 
 def next_power_of_2(n: int) -> int:
@@ -54,15 +85,16 @@ def _chunks(dim: int, largest: int) -> tuple[int, int]:
 
 def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None) -> Config:
     """The tiles for a dtype and width; at most ``shared_rows`` rows share candidates, in blocks of ``block_limit`` if given."""
-    tiles = FULL_TILES if dtype == "float32" else HALF_TILES
+    half_tiles = ORDERED_TILES if block_limit is None else HALF_TILES
+    tiles = FULL_TILES if dtype == "float32" else half_tiles
     block_d, num_d = _chunks(dim, max(tiles))
     block_b = 64 if block_limit is None else max(next_power_of_2(block_limit), 16)
-    forward, grad = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
-    return Config(block_b, block_d, num_d, forward, grad)
+    forward, grad, grad_once = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
+    return Config(block_b, block_d, num_d, forward, grad, grad_once)
 
 
-def gather_config(dim: int) -> Config:
-    """The gathered tiles for a width; a program of the forward serves one row, of the gradient one item."""
-    block_d, num_d = _chunks(dim, 512)
-    forward, grad = (Work(max(1, min(elements // block_d, 32)), 1, 2) for elements in GATHERED)
-    return Config(forward.rows, block_d, num_d, forward, grad)
+def gather_config(dtype: str, dim: int) -> GatherConfig:
+    """The gathered tiles for a dtype and width."""
+    block_d, num_d = _chunks(dim, max(GATHERED_GRAD))
+    forward = Work(max(1, min(GATHERED_FORWARD // block_d, 32)), 1, 2)
+    return GatherConfig(block_d, num_d, forward, GATHERED_GRAD[block_d][dtype == "float32"], GRAD_ITEMS)

@@ -80,9 +80,7 @@ def permute(x, n, shift, b, p_round_keys, HALVES: tl.constexpr, SIZE_ON_DEVICE: 
     ``p_round_keys`` points at the keys of x's round, one pointer or one for each x. Elements outside [0, n) may be passed
     where the result is not used: they are clamped first, so that cycle walking ends.
     """
-    y = tl.minimum(tl.maximum(x, 0), n - 1)
-    outside = y >= 0
-    while tl.max(outside.to(tl.int32)) > 0:
-        y = tl.where(outside, network(y, n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE), y)
-        outside = y >= n
+    y = network(tl.minimum(tl.maximum(x, 0), n - 1), n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE)
+    while tl.max(y) >= n:  # rare: the network's domain exceeds n by less than its square root
+        y = tl.where(y >= n, network(y, n, shift, b, p_round_keys, HALVES, SIZE_ON_DEVICE, INVERSE), y)
     return y

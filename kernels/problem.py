@@ -6,11 +6,11 @@ It is hashable, so that it can key a compiled graph, and says nothing of the val
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Literal
 
-from .configs import Config, gather_config, tile_config
+from .configs import Config, GatherConfig, Work, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
 from .samplers import Sampler
 
@@ -49,13 +49,20 @@ class Problem:
     draws: Draws | None = field(default=None)
 
     @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, each.name) for each in fields(self)))
+
+    def __hash__(self) -> int:  # it is looked up at every call
+        return self._hash
+
+    @cached_property
     def tile(self) -> Config:
         rows = self.grouped.group_size if self.has_groups else 256
         return tile_config(self.input_dtype, self.dim, rows, self.block_limit)
 
     @cached_property
-    def gather(self) -> Config:
-        return gather_config(self.dim)
+    def gather(self) -> GatherConfig:
+        return gather_config(self.input_dtype, self.dim)
 
     @property
     def grouped(self) -> GroupedDraws:
@@ -123,17 +130,27 @@ class Problem:
         return 1 if self.has_groups else ceil_div(self.num_rows, self.independent.rows_per_round)
 
     @property
-    def visit_rows(self) -> int:
-        """Rows that a block of candidates visits at a time."""
-        return self.grouped.group_size if self.has_blocks else max(self.tile.grad.rows, 128)
+    def full_slots(self) -> bool:
+        """Whether every slot holds as many candidates as its tile has columns."""
+        return self.has_groups and self.last_block == self.block == self.tile.block_b
 
     @property
-    def visits(self) -> int:
-        return self.block_rounds if self.has_blocks else ceil_div(self.num_rows, self.visit_rows)
+    def drawn_only(self) -> bool:
+        """Whether the item gradient visits drawn blocks and leaves the other items to a lighter kernel."""
+        return self.block_rounds == 1 and not self.grad_splits
+
+    @property
+    def grad_work(self) -> Work:
+        return self.tile.grad_once if self.block_rounds == 1 else self.tile.grad
+
+    @property
+    def grad_blocks(self) -> int:
+        """Programs of the item gradient for one chunk of the width and one split."""
+        return self.num_groups * self.slots if self.drawn_only else self.candidate_blocks
 
     def _splits(self, programs: int, parts: int) -> int:
-        """Ways to split ``parts`` pieces of work so that about two programs a multiprocessor run."""
-        wanted = min(ceil_div(2 * self.multiprocessors, max(programs, 1)), parts, 64)
+        """Ways to split ``parts`` pieces of work so that up to two programs a multiprocessor run."""
+        wanted = min(2 * self.multiprocessors // max(programs, 1), parts, 64)
         return ceil_div(parts, ceil_div(parts, wanted)) if wanted > 1 else 1
 
     @cached_property
@@ -146,12 +163,14 @@ class Problem:
         """Splits of the rows that each block of candidates walks; 0 where the tile kernel writes the gradient itself."""
         if not self.uses_tiles:
             return 0
-        splits = self._splits(self.candidate_blocks * self.tile.num_d, self.visits)
+        drawn = self.num_groups * self.slots if self.block_rounds == 1 else self.candidate_blocks
+        visits = self.block_rounds if self.has_blocks else ceil_div(self.num_rows, self.grad_work.rows)
+        splits = self._splits(drawn * self.tile.num_d, visits)
         return 0 if splits == 1 and self.mode != "shared_ids" else splits
 
     @property
     def segment_unit(self) -> int:
-        """Positions of one segment of sorted positives: a block, or one item where programs serve single items."""
+        """Positions of one segment of sorted positives: a block's, or one item's where programs serve single items."""
         return self.block if self.uses_tiles and not self.grad_splits else 1
 
     @property

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .score_kernels import exp, one_minus_exp_minus
+from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus
 from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
 
 
@@ -22,79 +22,74 @@ def combine_forward_kernel(
     m_counted = slot_m < tl.load(p_count)
     rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
-    m = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
     l = tl.zeros((BLOCK_M,), tl.float32)
     kept = tl.zeros((BLOCK_M,), tl.float32)
     average_dot = tl.zeros((BLOCK_M,), tl.float32)
     average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for split in range(splits):
         part = split * num_rows + slot_m
-        part_m = tl.load(p_part_rows + part * 4, mask=m_in, other=float("-inf"))
-        new_m = tl.maximum(m, part_m)
-        finite_m = tl.where(new_m == float("-inf"), 0.0, new_m)
-        fade, part_fade = exp(m - finite_m), exp(part_m - finite_m)
+        part_peak = tl.load(p_part_rows + part * 4, mask=m_in, other=LOWEST_PEAK)
+        new_peak = tl.maximum(peak, part_peak)
+        fade, part_fade = tl.exp2(peak - new_peak), tl.exp2(part_peak - new_peak)
         l = l * fade + tl.load(p_part_rows + part * 4 + 1, mask=m_in, other=0.0) * part_fade
         kept += tl.load(p_part_rows + part * 4 + 2, mask=m_in, other=0.0)
         average_dot = average_dot * fade + tl.load(p_part_rows + part * 4 + 3, mask=m_in, other=0.0) * part_fade
         part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
         average = average * fade[:, None] + part_average * part_fade[:, None]
-        m = new_m
+        peak = new_peak
     z_positive, slope_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
-        HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
+        HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
     )  # fmt: skip
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, m, l, kept, average_dot, average,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
         z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 
 @triton.jit
 def input_grad_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_loss, p_average_dot, p_average, p_grad_loss, p_grad_lse,
-    p_input_grad, p_row_grad, p_positive_grad, p_scale_grad,
-    num_rows, num_items, dim, ignore_index, softcap,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_loss, p_peak, p_shift, p_average_dot, p_average,
+    p_grad_loss, p_grad_lse, p_input_grad, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_scale_grad,
+    num_rows, num_items, dim, softcap, grad_loss_stride,
+    BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    HAS_GRAD_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
 
-    Keeping the positive out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores u + v and w, which
-    the item gradient reads, and each row's part of the gradient of the scale.
+    Keeping the positive out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item
+    gradient reads: w of each row and, for each slot (with BY_SLOT false for each row), the row's target, its peak and the factor
+    (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the scale.
     """
-    n = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    m_in = n < num_rows
-    target = tl.load(p_target + n, mask=m_in, other=0).to(tl.int64)
-    m_counted = m_in & (target != ignore_index)
+    slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_in = slot < num_rows
+    m_counted = slot < tl.load(p_count)
+    n = tl.load(p_rows + slot, mask=m_in, other=0)
     item, m_item = load_targets(p_target, n, m_counted, num_items)
     loss = tl.load(p_loss + n, mask=m_counted, other=0.0)
-    u = tl.load(p_grad_loss + n, mask=m_counted, other=0.0)
-    v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
+    u = tl.load(p_grad_loss + n * grad_loss_stride, mask=m_counted, other=0.0)
+    v = tl.zeros_like(u)
+    if HAS_GRAD_LSE:
+        v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
     positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
     if HAS_SOFTCAP or SCALE_GRAD:
         z_positive, slope, dot = positive_score(
-            p_hidden,
-            p_item,
-            p_bias,
-            n,
-            m_counted,
-            item,
-            m_item,
-            dim,
-            tl.load(p_scale),
-            softcap,
-            HAS_BIAS,
-            HAS_SOFTCAP,
-            NUM_D,
-            BLOCK_D,
-        )
+            p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap,
+            HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
+        )  # fmt: skip
         positive_grad = tl.where(m_counted, positive_grad * slope, 0.0)
         if SCALE_GRAD:
             average_dot = tl.load(p_average_dot + n, mask=m_counted, other=0.0)
             tl.store(p_scale_grad + n, tl.where(m_counted, (u + v) * average_dot + positive_grad * dot, 0.0), mask=m_in)
     row_grad = tl.where(m_counted, u + v, 0.0)
     positive_grad = tl.where(m_counted, positive_grad, 0.0)
-    tl.store(p_row_grad + n, row_grad, mask=m_in)
+    peak = tl.load(p_peak + n, mask=m_counted, other=0.0)
+    shift = tl.load(p_shift + n, mask=m_counted, other=0.0)
+    at = slot if BY_SLOT else n
+    tl.store(p_slot_peak + at, peak, mask=m_in)
+    tl.store(p_slot_weight + at, row_grad * exp(-shift), mask=m_in)
+    tl.store(p_slot_target + at, item, mask=m_in)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
     scale = tl.load(p_scale)
     for chunk in range(NUM_D):

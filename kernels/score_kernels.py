@@ -4,11 +4,19 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+LOWEST_PEAK = tl.constexpr(-3.0e38)  # below every score, and finite: -inf - -inf would be NaN
 
 
 @triton.jit
 def exp(x):
     return tl.exp2(x * LOG2E)
+
+
+@triton.jit
+def exp_from(s, peak):
+    """exp(s) / 2^peak with one rounding of the exponent: any ``peak`` near s / ln 2 serves, so it need not be exact."""
+    return tl.exp2(tl.fma(s, LOG2E, -peak))
 
 
 @triton.jit
@@ -55,19 +63,19 @@ def softplus(x):
 
 
 @triton.jit
-def finish_rows(m, l, kept, z_positive, num_items):
-    """(loss, lse, peak, shift) of rows from the running maximum m, sum l of exp(s_j - m) and number of kept draws.
+def finish_rows(peak, l, kept, z_positive, num_items):
+    """(loss, lse, peak, shift) of rows from a reference ``peak``, the sum l of exp(s_j) / 2^peak and the number of kept draws.
 
     With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse = z_0 + loss, and a negative's probability is
-    exp((s_j - peak) - shift) with peak = m and shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
+    exp(s_j) / 2^peak exp(-shift) with shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
     neither a confident positive nor logits of 1e4 cost accuracy.
     """
     any_kept = kept > 0
     # one item and hits kept: log(0 / m) is minus infinity, so that the draw weighs nothing
     correction = tl.log((tl.zeros_like(kept) + (num_items - 1)) / tl.where(any_kept, kept, 1.0))
-    peak = tl.where(any_kept, m, 0.0)
+    peak = tl.where(any_kept, peak, 0.0)
     log_l = tl.log(tl.where(any_kept, l, 1.0))
-    gap = tl.where(any_kept, (peak - z_positive) + (log_l + correction), float("-inf"))
+    gap = tl.where(any_kept, -tl.fma(z_positive, LOG2E, -peak) * LN2 + (log_l + correction), float("-inf"))
     gap = tl.where(z_positive != z_positive, z_positive, gap)
     loss = softplus(gap)
     return loss, z_positive + loss, peak, log_l + softplus(-gap)

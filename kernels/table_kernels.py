@@ -1,6 +1,6 @@
 """Kernels that build a step's int32 tables: compacted rows, sort keys, the item permutation and who draws which block.
 
-The layout is ``layout.Tables``; nothing here waits for the host.
+The parts are those of ``buffers.table_sizes``; nothing here waits for the host.
 """
 
 import triton
@@ -9,6 +9,7 @@ import triton.language as tl
 from .permutation_kernels import factors, load_seed, permute, stream64
 
 NO_KEY = tl.constexpr(0x7FFFFFFF)  # sorts behind every item: rows without a positive to add
+LAST = tl.constexpr(1 << 30)  # marks the block of a group's last slot; there are fewer blocks
 DOMAIN_ITEMS = tl.constexpr(0)
 DOMAIN_BLOCKS = tl.constexpr(1)
 DOMAIN_ROWS = tl.constexpr(2)
@@ -61,12 +62,12 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
 @triton.jit
 def build_tables_kernel(
     p_target, p_counts, p_item_keys, p_block_keys, p_row_keys,
-    p_rows, p_count, p_positive_key, p_items, p_group_blocks, p_block_groups,
+    p_rows, p_count, p_counted, p_positive_key, p_items, p_group_blocks, p_visits, p_block_groups,
     num_rows, num_items, ignore_index, row_programs, item_programs, group_programs,
-    num_blocks, slots, groups_per_round, group_size, rounds, drawn_slots, listed_visits,
+    num_blocks, slots, groups_per_round, group_size, rounds, parts_per_group,
     item_shift, item_b, block_shift, block_b,
     GROUPED: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_HALVES: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, VISIT_BLOCK: tl.constexpr, SORTED_SLOTS: tl.constexpr,
 ):  # fmt: skip
     """All tables of a step in one launch; each range of programs builds one of them."""
     pid = tl.program_id(0)
@@ -86,6 +87,7 @@ def build_tables_kernel(
         tl.store(p_rows + place, n, mask=n < num_rows)
         if pid == 0:
             tl.store(p_count, count)
+            tl.store(p_counted, tl.maximum(count, 1).to(tl.float32))
         has_item = valid & (target >= 0) & (target < num_items)
         key = tl.where(has_item, target, 0).to(tl.int32)
         if GROUPED:
@@ -97,21 +99,28 @@ def build_tables_kernel(
             item = permute(position, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, False)
             tl.store(p_items + position, item, mask=position < num_items)
         elif pid < row_programs + item_programs + group_programs:
-            i = (pid - row_programs - item_programs) * BLOCK + tl.arange(0, BLOCK)
-            group = i // slots
-            place = (group % groups_per_round) * slots + i % slots
-            p_keys = p_block_keys + tl.minimum(group // groups_per_round, rounds - 1) * BLOCK_HALVES
+            part = pid - row_programs - item_programs
+            group = part // parts_per_group
+            slot = part % parts_per_group * SORTED_SLOTS + tl.arange(0, SORTED_SLOTS)
+            place = (group % groups_per_round) * slots + slot
+            p_keys = p_block_keys + group // groups_per_round * BLOCK_HALVES
             block = permute(place, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, False)
-            tl.store(p_group_blocks + i, block, mask=i < drawn_slots)
+            # groups that run side by side walk the catalog in one direction and meet in the cache; the last slot stays last, since
+            # its block may be cut
+            block = tl.sort(tl.where(slot < slots, block + tl.where(slot == slots - 1, LAST, 0), 2 * LAST - 1))
+            tl.store(p_group_blocks + group * slots + slot, block & (LAST - 1), mask=slot < slots)
         else:
-            i = (pid - row_programs - item_programs - group_programs) * BLOCK + tl.arange(0, BLOCK)
-            round_ = i % rounds
-            p_keys = p_block_keys + round_ * BLOCK_HALVES
-            place = permute(i // rounds, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, True)
-            group = round_ * groups_per_round + place // slots
-            visits = (place < groups_per_round * slots) & (group * group_size < count)
-            is_last = (place % slots == slots - 1).to(tl.int32)
-            tl.store(p_block_groups + i, tl.where(visits, group * 2 + is_last, -1), mask=i < listed_visits)
+            drawn = (pid - row_programs - item_programs - group_programs) * VISIT_BLOCK + tl.arange(0, VISIT_BLOCK)
+            number = tl.zeros((VISIT_BLOCK,), tl.int32)
+            for round_ in range(rounds):
+                p_keys = p_block_keys + round_ * BLOCK_HALVES
+                place = permute(drawn, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, True)
+                group = round_ * groups_per_round + place // slots
+                visits = (drawn < num_blocks) & (place < groups_per_round * slots) & (group * group_size < count)
+                is_last = (place % slots == slots - 1).to(tl.int32)
+                tl.store(p_block_groups + drawn * rounds + number, group * 2 + is_last, mask=visits)
+                number += visits.to(tl.int32)
+            tl.store(p_visits + drawn, number, mask=drawn < num_blocks)
 
 
 @triton.jit

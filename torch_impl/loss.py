@@ -81,14 +81,20 @@ def _as_kernel_ints(value: Tensor) -> Tensor:
     return value if value.dtype in (torch.int64, torch.int32) else value.long()
 
 
-def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor | None, options: Options) -> Tensor:
+def _reduce(row_values: Tensor, num_counted: Tensor, options: Options) -> Tensor:
+    """Reduction of unweighted rows; ``num_counted`` of them are not ignored, or 1 if none is."""
+    if options.reduction == "none":
+        return row_values
+    total = row_values.sum()
+    return total if options.reduction == "sum" else total / num_counted
+
+
+def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: Options) -> Tensor:
     """Weights and reduction over the rows that are not ignored; ignored rows hold zeros."""
     counted = target != options.ignore_index
-    weights = counted.to(torch.float32)
-    if sample_weight is not None:
-        weights = torch.where(counted, sample_weight.to(torch.float32), 0.0)
-        # an ignored row's zero must stay one whatever its weight
-        row_values = torch.where(counted, row_values * weights, 0.0)
+    weights = torch.where(counted, sample_weight.to(torch.float32), 0.0)
+    # an ignored row's zero must stay one whatever its weight
+    row_values = torch.where(counted, row_values * weights, 0.0)
     if options.reduction == "none":
         return row_values
     total = row_values.sum()
@@ -181,6 +187,7 @@ def sampled_linear_cross_entropy(
     if target.numel() == 0:
         zeros = (input.sum() + linear_weight.sum() + scale.sum()) * 0.0
         row_loss = row_lse = zeros.float() + torch.zeros(target.shape, device=device)
+        num_counted = torch.ones((), device=device)
     else:
         num_negatives, group_size, shuffle_rows = 0, 1, False
         if isinstance(negatives, UniformNegatives):
@@ -188,13 +195,16 @@ def sampled_linear_cross_entropy(
             shuffle_rows = negatives.shuffle_rows
         if ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
-        rows = ops.forward(
+        rows = ops.rows(
             input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), _as_kernel_ints(target).reshape(-1).contiguous(), ids,
             None if linear_bias is None else linear_bias.contiguous(), words, scale,
             num_negatives, group_size, shuffle_rows, options.softcap, remove_accidental_hits, ignore_index, scale.requires_grad, impl,
         )  # fmt: skip
-        row_loss, row_lse = rows[0].view(target.shape), rows[1].view(target.shape)
-    loss = _weigh(row_loss, target, sample_weight, options)
+        row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
+    if sample_weight is None:
+        loss = _reduce(row_loss, num_counted, options)
+    else:
+        loss = _weigh(row_loss, target, sample_weight, options)
     return (loss, row_lse) if return_lse else loss
 
 

@@ -1,16 +1,17 @@
-"""The loss as two ``torch.library`` operators: forward and backward, with fake and autograd registrations.
+"""The loss as ``torch.library`` operators: forward and backward, with fake and autograd registrations.
 
-Both run either the Triton kernels or the reference. Row losses and row partition sums come out; weights and reductions are plain
+They run either the Triton kernels or the reference. Row losses and row partition sums come out; weights and reductions are plain
 torch around them (``loss.py``), so their gradients need no code here.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
 from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Dtype, Problem, build_problem, cached_problem
@@ -18,14 +19,15 @@ from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
+FORWARD_OUTPUTS = ("loss", "lse", "counted", "peak", "shift", "average_dot", "average", "tables")
+AVERAGE = 11  # its place among what is saved
+RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
 
 
 @functools.cache
 def multiprocessors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
-
-
-_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
 
 
 def _problem(
@@ -45,8 +47,9 @@ def _problem(
     )  # fmt: skip
 
 
-def _empty(buffers: tuple[Buffer, ...], device: torch.device) -> dict[str, Tensor]:
-    return {b.name: torch.empty(b.shape, dtype=_DTYPES[b.dtype], device=device) for b in buffers}
+def _empty(buffers: Iterable[Buffer], device: torch.device) -> dict[str, Tensor]:
+    """The buffers that have elements."""
+    return {b.name: torch.empty(b.shape, dtype=_DTYPES[b.dtype], device=device) for b in buffers if b.size}
 
 
 def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
@@ -57,9 +60,9 @@ def _forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(loss, lse, peak, shift, average_dot, average, tables) of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,),
-    seed (2,) int32 words (low, high), scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,), seed (2,) int32 words (low, high),
+    scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
     p = _problem(
         input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
     )
@@ -67,24 +70,25 @@ def _forward(
         reference.check_ranges(target, ids, p)
     if impl == "reference":
         with torch.autocast(input.device.type, enabled=False):
-            saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
-        return *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
+            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
+            counted = (target != ignore_index).sum(dtype=torch.float32).clamp(min=1)
+        return loss, lse, counted, *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
         outs = _empty((*forward_buffers(p), table_buffer(p)), input.device)
-        ins = _named(input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale, tables=outs["tables"])
-        launch.launch_tables(outs, ins, p)
+        ins = _named(input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale)
         launch.launch_forward(outs, ins, p)
-    names = ("loss", "lse", "peak", "shift", "average_dot", "average", "tables")
-    return tuple(outs[name] for name in names)  # type: ignore[return-value]
+    if not scale_grad:
+        outs["average_dot"] = torch.empty(0, device=input.device)
+    return tuple(outs[name] for name in FORWARD_OUTPUTS)  # type: ignore[return-value]
 
 
 def _fake_forward(
     input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl,
 ):  # fmt: skip
-    sizes = [input.shape[0]] * 4 + [input.shape[0] if scale_grad else 0]
-    rows = [input.new_empty(n, dtype=torch.float32) for n in sizes]
+    shapes = [(input.shape[0],)] * 2 + [()] + [(input.shape[0],)] * 2 + [(input.shape[0] if scale_grad else 0,)]
+    rows = [input.new_empty(shape, dtype=torch.float32) for shape in shapes]
     size = 0
     if impl != "reference":
         p = _problem(
@@ -96,58 +100,82 @@ def _fake_forward(
 
 def _backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor, grad_loss: Tensor, grad_lse: Tensor,
+    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
+    grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
+    saved = (loss, peak, shift, average_dot, average, tables)
+    options = (num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl)
+    return _backward_into(None, input, weight, target, ids, bias, seed, scale, *saved, grad_loss, grad_lse, *options)
+
+
+def _backward_into(
+    input_grad: Tensor | None, input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor,
+    scale: Tensor, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
+    grad_loss: Tensor, grad_lse: Tensor | None,
+    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+    scale_grad: bool, impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """``_backward`` that writes the gradient of input into ``input_grad``, which may be ``average``; None takes new memory."""
     p = _problem(
         input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
     )
     if impl == "reference":
         rows = (loss, peak, shift, average_dot, average)
+        grad_lse = torch.zeros_like(loss) if grad_lse is None else grad_lse
         with torch.autocast(input.device.type, enabled=False):
             return reference.backward(input, weight, target, ids, bias, seed, scale, *rows, grad_loss, grad_lse, p)
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
-        outs = _empty(backward_buffers(p), input.device)
-        keys = launch.split_tables(p, tables)["positive_key"]
+        outs = _empty((b for b in backward_buffers(p) if input_grad is None or b.name != "input_grad"), input.device)
+        if input_grad is not None:
+            outs["input_grad"] = input_grad
+        keys = tables.narrow(0, launch.table_parts(p)["positive_key"].offset, p.num_rows)
         ins = _named(
             input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, tables=tables,
-            loss=loss, peak=peak, shift=shift, average_dot=average_dot, average=average, grad_loss=grad_loss, grad_lse=grad_lse,
+            loss=loss, peak=peak, shift=shift, average_dot=average_dot, average=average,
+            grad_loss=grad_loss if grad_loss.stride(0) in (0, 1) else grad_loss.contiguous(),
+            grad_lse=None if grad_lse is None else grad_lse.contiguous(),
         )  # fmt: skip
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
         if ids is not None:
             valid = torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
             ins["sorted_ids"], ins["sorted_draws"] = torch.sort(valid, stable=True)
         launch.launch_backward(outs, ins, p)
+    for name in ("bias_grad", "scale_grad"):
+        if name not in outs:
+            outs[name] = torch.empty(0, device=input.device)
     return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
 
 
 def _fake_backward(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    return (
-        torch.empty_like(input),
-        torch.empty_like(weight),
-        bias_grad,
-        input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32),
-    )
+    scale_grad = input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32)
+    return torch.empty_like(input), torch.empty_like(weight), bias_grad, scale_grad
 
 
 def _setup_forward(ctx, inputs, output) -> None:
     input, weight, target, ids, bias, seed, scale, *ctx.options = inputs
-    loss, _, *saved = output
-    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, loss, *saved)
-    ctx.mark_non_differentiable(*saved)
+    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, output[0], *output[RESULTS:])
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)
 
 
-def _forward_gradients(ctx, grad_loss, grad_lse, *_):
-    grad_loss, grad_lse = grad_loss.contiguous(), grad_lse.contiguous()
-    input_grad, weight_grad, bias_grad, scale_grad = backward(*ctx.saved_tensors, grad_loss, grad_lse, *ctx.options)
-    bias_grad = bias_grad if ctx.needs_input_grad[4] else None
-    scale_grad = scale_grad.sum().view(1) if ctx.needs_input_grad[6] else None
-    return input_grad, weight_grad, None, None, bias_grad, None, scale_grad, *[None] * len(ctx.options)
+def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    of_inputs = [None] * (7 + len(ctx.options))
+    if grad_loss is None and grad_lse is None:
+        return tuple(of_inputs)
+    if grad_loss is None:
+        grad_loss = torch.zeros_like(grad_lse)
+    *of_inputs[:2], bias_grad, scale_grad = compute(*ctx.saved_tensors, grad_loss, grad_lse, *ctx.options)
+    if ctx.needs_input_grad[4]:
+        of_inputs[4] = bias_grad
+    if ctx.needs_input_grad[6]:
+        of_inputs[6] = scale_grad.sum().view(1)
+    return tuple(of_inputs)
 
 
 def _no_second_derivatives(ctx, *_):
@@ -165,5 +193,41 @@ def _operator(name: str, implementation: Callable, fake: Callable, gradients: Ca
     return getattr(torch.ops.cce_minus, name).default
 
 
-forward = _operator("forward", _forward, _fake_forward, _forward_gradients, _setup_forward)
 backward = _operator("backward", _backward, _fake_backward, _no_second_derivatives, lambda ctx, inputs, output: None)
+forward = _operator("forward", _forward, _fake_forward, lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward)
+
+
+class _Rows(torch.autograd.Function):
+    """``forward`` without the dispatcher, which costs more host time than the kernels take."""
+
+    @staticmethod
+    def forward(ctx, *args):
+        output = _forward(*args)
+        _setup_forward(ctx, args, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        if torch.is_grad_enabled():  # differentiated again: the operator refuses when it comes to that
+            return _gradients(ctx, backward, *grads[:2])
+
+        def compute(*args):
+            # no one else can hold the average: unless the graph is kept for another run, its memory takes the gradient
+            kept = torch._C._autograd._get_current_graph_task_keep_graph()
+            return _backward_into(None if kept else args[AVERAGE], *args)
+
+        return _gradients(ctx, compute, *grads[:2])
+
+
+def rows(*args) -> tuple[Tensor, Tensor, Tensor]:
+    """loss, lse (N,) and the number of counted rows (at least 1), by ``forward``'s arguments; differentiable in loss and lse."""
+    if torch.compiler.is_compiling():
+        return forward(*args)[:RESULTS]
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    transformed = _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
+    if transformed or not plain:
+        return forward(*args)[:RESULTS]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _Rows.apply(*args)[:RESULTS]  # type: ignore[index]
+    return _forward(*args)[:RESULTS]

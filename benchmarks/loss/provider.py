@@ -1,0 +1,45 @@
+"""What a measured implementation is to the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .shapes import Shape
+
+Loss = Callable[..., Any]
+Ids = Callable[[Shape, int, str], np.ndarray | None]
+
+PAPER = "paper's kernel"
+
+
+class Unavailable(Exception):
+    """A provider that cannot be had here; the message says why."""
+
+
+def gathered_bytes(shape: Shape) -> int:
+    """What plain implementations hold: drawn rows and their gradients in 2 bytes, about 15 numbers a logit in 4."""
+    return shape.pairs * (4 * shape.dim + 60)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """``loss(hidden, table, target, negatives, seed)`` is the mean loss on arrays of the framework, drawing included.
+
+    ``seed`` is None in PyTorch and a PRNG key in JAX where steps are timed, and an int for the gate. ``ids(shape, seed, device)`` are then the
+    (N, K) ids drawn, or None for every item; without ``ids`` the gate leaves the provider out. ``least_extra`` estimates the bytes that a
+    step takes above inputs and gradients; ``refuses`` says why it cannot run at a shape.
+    """
+
+    name: str
+    framework: Literal["torch", "jax"]
+    full: bool
+    loss: Loss
+    ids: Ids | None = None
+    ours: bool = False
+    dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    least_extra: Callable[[Shape], int] = lambda _: 0
+    refuses: Callable[[Shape], str | None] = lambda _: None

@@ -1,0 +1,103 @@
+"""Every kernel mode once, tiny, for NVIDIA's checkers: ``compute-sanitizer --tool memcheck python -m benchmarks.loss.sanitize``.
+
+Also with ``--tool racecheck``. Words after the module's name select the cases that hold one of them. A run without the checker compiles
+all kernels into Triton's cache. Without a GPU, ``TRITON_INTERPRET=1`` walks the float32 cases in Triton's interpreter (its bfloat16
+products are wrong). Sizes are ragged on purpose: hardly a number of rows or items or a width is a multiple of a block.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# each tensor an allocation of its own, so that memcheck sees an access beyond its end
+os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
+
+import torch
+from cce_minus.kernels import UniformNegatives
+from cce_minus.torch_impl import AllItems, sampled_linear_cross_entropy
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+# name: (rows, items, width); few rows with many candidates are split over programs, forward and backward
+CASES = {
+    "grouped": (70, 500, 50),
+    "grouped, rows in order": (70, 300, 64),
+    "grouped, the first positions for all": (40, 131, 50),
+    "grouped, split": (5, 700, 33),
+    "independent": (30, 200, 50),
+    "member": (70, 131, 50),
+    "member, split": (3, 333, 33),
+    "all": (70, 333, 50),
+    "all, split": (3, 501, 33),
+    "shared ids": (70, 333, 50),
+    "shared ids, split": (3, 333, 33),
+    "row ids": (30, 131, 50),
+    "wide rows": (20, 131, 600),
+    "one popular target": (200, 131, 33),
+}
+
+
+def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -> UniformNegatives | AllItems | Tensor:
+    """What the loss is given as negatives in a case."""
+    device = generator.device
+    samplers = {
+        "grouped": UniformNegatives(130, 16),
+        "grouped, rows in order": UniformNegatives(70, 32, shuffle_rows=False),
+        "grouped, the first positions for all": UniformNegatives(100, 16),
+        "grouped, split": UniformNegatives(400, 16),
+        "independent": UniformNegatives(20, 1),
+        "member": UniformNegatives(120, 1),
+        "member, split": UniformNegatives(300, 1),
+        "wide rows": UniformNegatives(50, 16),
+        "one popular target": UniformNegatives(40, 64),
+    }
+    if name in samplers:
+        return samplers[name]
+    if name.startswith("all"):
+        return AllItems()
+    shape = (rows, 12) if name == "row ids" else (200,)
+    ids = torch.randint(0, items, shape, generator=generator, device=device)
+    ids[..., ::7] = -1  # empty slots
+    return ids
+
+
+def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
+    """One forward and backward with ignored rows, bias, lse and a learned scale; raises where a gradient is not finite."""
+    rows, items, dim = CASES[name]
+    generator = torch.Generator(device).manual_seed(0)
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device).to(dtype).requires_grad_()
+
+    hidden, table, bias = leaf(rows, dim), leaf(items, dim), leaf(items)
+    scale = torch.full((1,), 0.1, device=device, requires_grad=True)
+    target = torch.randint(0, items, (rows,), generator=generator, device=device)
+    target[::4] = -100
+    if name == "one popular target":
+        target[1:] = 7
+    loss, lse = sampled_linear_cross_entropy(
+        hidden, table, target, negatives_of(name, rows, items, generator), linear_bias=bias, logit_scale=scale, softcap=20.0,
+        seed=3, return_lse=True, impl="triton",
+    )  # fmt: skip
+    leaves = (hidden, table, bias, scale)
+    gradients = torch.autograd.grad(loss + lse.mean(), leaves)
+    if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        raise ArithmeticError(f"{name}, {dtype}: a gradient is not finite")
+    return loss.detach()
+
+
+def main() -> None:
+    on_gpu = torch.cuda.is_available()
+    words = sys.argv[1:]
+    names = [name for name in CASES if not words or any(word in name for word in words)]
+    for name in names:
+        for dtype in DTYPES if on_gpu else DTYPES[:1]:
+            loss = run_case(name, dtype, "cuda" if on_gpu else "cpu")
+            print(f"{name}, {dtype}: loss {float(loss):.4f}", flush=True)
+    print(f"{len(names)} cases ran")
+
+
+if __name__ == "__main__":
+    main()

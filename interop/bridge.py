@@ -54,7 +54,11 @@ def call(
     aliases = {in_names.index(name): out_names.index(output) for name, output in (in_place or {}).items()}
     callback = _Callback(launcher, out_names, in_names, static)
     function = buffer_callback(
-        callback, list(outputs.values()), has_side_effect=False, input_output_aliases=aliases, command_buffer_compatible=True
+        callback,
+        list(outputs.values()),
+        has_side_effect=False,
+        input_output_aliases=aliases,
+        command_buffer_compatible=True,
     )
     arrays = as_varying(function(*inputs.values()), varying_axes(inputs))
     return dict(zip(out_names, arrays, strict=True))

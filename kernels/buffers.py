@@ -11,6 +11,7 @@ from .problem import POSITIVE_CHUNK, Dtype, Problem, ceil_div
 
 TABLE_BLOCK = 1024  # elements a table program handles
 SORTED_SLOTS = 256  # slots of a group that are put in order together
+MOST_TILE_ROWS = 256  # of the item gradient, or of a group
 VISIT_BLOCK = 128  # blocks of items whose visits a table program lists
 
 
@@ -25,6 +26,11 @@ class Buffer:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+
+def num_slots(problem: Problem) -> int:
+    """Places of rows: whole tiles of them, whatever the tile."""
+    return ceil_div(problem.num_rows, MOST_TILE_ROWS) * MOST_TILE_ROWS
 
 
 def half_rounds(domain_size: int) -> int:
@@ -42,7 +48,7 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     p = problem
     grouped = p.has_groups
     return {
-        "rows": p.num_rows,
+        "rows": num_slots(p),
         "count": 1,
         "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
         "positive_key": p.num_rows,
@@ -65,9 +71,9 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     """
     p = problem
     return {
-        "slot_peak": p.num_rows,
-        "slot_weight": p.num_rows,
-        "slot_target": p.num_rows,
+        "slot_peak": num_slots(p),
+        "slot_weight": num_slots(p),
+        "slot_target": num_slots(p),
         "positive_grad": p.num_rows,
         "starts": p.segments + 1,
         "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),

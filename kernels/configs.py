@@ -55,10 +55,10 @@ ORDERED_TILES = {
 }
 # fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
 FULL_TILES = {
-    16: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
-    32: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
-    64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
-    128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
+    16: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
+    32: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
+    64: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
+    128: (Work(64, 8, 2), Work(64, 8, 1), Work(64, 8, 1)),
 }
 # elements of a gathered tile of the forward, which serves a row by one warp: many small programs hide latency best
 GATHERED_FORWARD = 2048
@@ -70,7 +70,7 @@ GATHERED_GRAD = {
     64: (Work(32, 1, 2), Work(32, 1, 2)),
     128: (Work(16, 1, 2, 128), Work(16, 2, 2)),
     256: (Work(16, 1, 2), Work(16, 4, 2)),
-    512: (Work(16, 2, 2), Work(16, 8, 2)),
+    512: (Work(16, 4, 2), Work(16, 4, 2)),
 }
 
 
@@ -79,6 +79,7 @@ def next_power_of_2(n: int) -> int:
 
 
 def _chunks(dim: int, largest: int) -> tuple[int, int]:
+    largest = min(largest, 256) if dim > largest else largest  # wider rows than one program holds go in smaller chunks
     block_d = min(max(next_power_of_2(dim), 16), largest)
     return block_d, -(-dim // block_d)
 

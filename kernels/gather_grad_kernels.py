@@ -1,7 +1,7 @@
 """Gradient of the item table from rows that an item looks up: a few items a program, so that matrix products serve them all.
 
 A product has 16 rows at least. Here they are ITEMS items times the parts that a score's gradient is cut into, which together
-keep fp32 accuracy though the products take half-precision operands.
+keep fp32 accuracy though the products take half-precision operands. fp32 rows are multiplied and added without products.
 """
 
 import triton
@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .gather_kernels import ROUNDS, ROW_IDS
 from .permutation_kernels import permute
-from .score_kernels import LOWEST_PEAK, cap, exp_from
+from .score_kernels import LOWEST_PEAK, cap, exp_from, power_of_two_scale
 from .tile_kernels import add_other_chunks, load_rows
 
 PARTS = tl.constexpr(2)  # partial sums of split tiles, one row a candidate position
@@ -17,15 +17,11 @@ SORTED_PARTS = tl.constexpr(3)  # the same of explicit shared ids: positions sor
 
 
 @triton.jit
-def add_split_product(accumulator, a, is_own, part, b, PRECISION: tl.constexpr):
+def add_split_product(accumulator, a, is_own, part, b):
     """accumulator (16, D) + sum of a_m b_m (M, D) in the rows that ``is_own`` (16, M) gives, ``a`` cut into parts by ``part`` (16,)."""
-    if b.dtype == tl.float32:
-        cut = tl.where(is_own & (part == 0)[:, None], a[None, :], 0.0)
-        return tl.dot(cut, b, accumulator, input_precision=PRECISION)
     power = 1.0
     if b.dtype == tl.float16:  # a probability times 1 / N is below its range
-        largest = tl.max(tl.abs(a), 0)
-        power = tl.where(largest > 0, tl.exp2(-tl.ceil(tl.log2(tl.where(largest > 0, largest, 1.0)))), 1.0)
+        power = power_of_two_scale(tl.max(tl.abs(a), 0))
         a *= power
     high = a.to(b.dtype)
     rest = a - high.to(tl.float32)
@@ -44,10 +40,10 @@ def gather_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_rows, p_count, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_item_grad, p_bias_grad,
-    num_rows, num_items, dim, rows_per_round, rounds, softcap, item_shift, item_b,
+    num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, softcap, item_shift, item_b,
     NEGATIVES: tl.constexpr, SOURCE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
     ITEM_HALVES: tl.constexpr, ITEMS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
-    CHUNK: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
+    CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """ITEMS items gather the rows that drew them and the rows whose target they are, BLOCK_M at a time, and write their gradients once."""
     first, own_chunk = tl.program_id(0) * ITEMS, tl.program_id(1)
@@ -61,7 +57,14 @@ def gather_item_grad_kernel(
     part = place % SPLITS
     item = first + place // SPLITS
     m_item = item < num_items
-    table_row = load_rows(p_item, item, m_item, own_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty)
+    EXACT: tl.constexpr = p_hidden.dtype.element_ty == tl.float32
+    if EXACT:
+        place = tl.arange(0, ITEMS)
+        part = place * 0
+        item = first + place
+        m_item = item < num_items
+    else:
+        table_row = load_rows(p_item, item, m_item, own_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty)
     end_item = tl.minimum(first + ITEMS, num_items)
     first_p = tl.load(p_starts + first)
     end_p = tl.load(p_starts + end_item)
@@ -71,8 +74,10 @@ def gather_item_grad_kernel(
     is_own = item[:, None] == own[None, :]
     if HAS_BIAS:
         bias = tl.load(p_bias + own, mask=m_own, other=0.0).to(tl.float32)
-    grad = tl.zeros((16, BLOCK_D), tl.float32)
-    bias_grad = tl.zeros((16,), tl.float32)
+    if EXACT:
+        own_row = load_rows(p_item, own, m_own, own_d, dim, BLOCK_D).to(tl.float32)
+    grad = tl.zeros((item.shape[0], BLOCK_D), tl.float32)
+    bias_grad = tl.zeros((item.shape[0],), tl.float32)
     first_draw = tl.zeros_like(own)
     end_draw = tl.where(m_own, rounds, 0)
     if SOURCE == ROW_IDS:
@@ -95,12 +100,20 @@ def gather_item_grad_kernel(
         peak = tl.load(p_slot_peak + slot, mask=m_rows, other=-LOWEST_PEAK)
         weight = tl.load(p_slot_weight + slot, mask=m_rows, other=0.0)
         hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
-        dots = tl.dot(table_row, tl.trans(hidden), input_precision=PRECISION)
-        if NUM_D > 1:
-            dots = add_other_chunks(
-                dots, p_item, item, m_item, p_hidden, rows, m_rows, own_chunk, dim, hidden.dtype, BLOCK_D, NUM_D, PRECISION
-            )
-        x = tl.sum(tl.where(is_own & (part == 0)[:, None], dots, 0.0), 0) * scale
+        if EXACT:
+            x = tl.sum(own_row * hidden, 1)
+            for chunk in range(NUM_D if NUM_D > 1 else 0):
+                if chunk != own_chunk:
+                    other_row = load_rows(p_item, own, m_own, chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
+                    x += tl.sum(other_row * load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D), 1)
+        else:
+            dots = tl.dot(table_row, tl.trans(hidden))
+            if NUM_D > 1:
+                dots = add_other_chunks(
+                    dots, p_item, item, m_item, p_hidden, rows, m_rows, own_chunk, dim, hidden.dtype, BLOCK_D, NUM_D, "ieee"
+                )
+            x = tl.sum(tl.where(is_own & (part == 0)[:, None], dots, 0.0), 0)
+        x *= scale
         if HAS_BIAS:
             x += bias
         s, slope = cap(x, softcap, HAS_SOFTCAP)
@@ -108,7 +121,10 @@ def gather_item_grad_kernel(
         if HAS_SOFTCAP:
             a *= slope
         a = tl.where(m_rows, a, 0.0)
-        grad = add_split_product(grad, a, is_own, part, hidden, PRECISION)
+        if EXACT:
+            grad += tl.sum(tl.reshape(a[:, None] * hidden, (ITEMS, EACH, BLOCK_D)), 1)
+        else:
+            grad = add_split_product(grad, a, is_own, part, hidden)
         if HAS_BIAS:
             bias_grad += tl.sum(tl.where(is_own & (part == 0)[:, None], a[None, :], 0.0), 1)
 
@@ -131,11 +147,18 @@ def gather_item_grad_kernel(
             factor = tl.load(p_positive_grad + target_rows, mask=m_j, other=0.0)
             target_hidden = load_rows(p_hidden, target_rows, m_j, own_d, dim, BLOCK_D)
             is_target = item[:, None] == key[None, :]
-            grad = add_split_product(grad, factor, is_target, part, target_hidden, PRECISION)
+            if EXACT:
+                weights = tl.where(is_target, factor[None, :], 0.0)
+                grad += tl.sum(weights[:, :, None] * target_hidden[None, :, :], 1)
+            else:
+                grad = add_split_product(grad, factor, is_target, part, target_hidden)
             bias_grad += tl.sum(tl.where(is_target & (part == 0)[:, None], factor[None, :], 0.0), 1)
             start = tl.minimum(start + PART, chunk_end)
 
-    total = tl.sum(tl.reshape(grad, (ITEMS, SPLITS, BLOCK_D)), 1) * scale
+    if EXACT:
+        total = grad * scale
+    else:
+        total = tl.sum(tl.reshape(grad, (ITEMS, SPLITS, BLOCK_D)), 1) * scale
     stored = first + tl.arange(0, ITEMS)
     p_tile = p_item_grad + stored.to(tl.int64)[:, None] * dim + d[None, :]
     tl.store(p_tile, total.to(p_item_grad.dtype.element_ty), mask=(stored < num_items)[:, None] & (d < dim)[None, :])
@@ -148,7 +171,7 @@ def gather_item_grad_kernel(
 def sum_parts_kernel(
     p_hidden, p_scale, p_items, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_part_grad, p_part_bias, p_item_grad, p_bias_grad,
-    dim, splits, num_candidates,
+    dim: tl.constexpr, splits, num_candidates,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """One item adds up its partial sums, in order, and the rows whose target it is, and writes its gradient row once."""

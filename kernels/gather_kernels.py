@@ -13,7 +13,7 @@ ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item
 
 @triton.jit
 def gather_scores(
-    p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim, scale, softcap, own_d,
+    p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim: tl.constexpr, scale, softcap, own_d,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """(capped scores, their slopes, dot products) (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
@@ -39,7 +39,7 @@ def gather_scores(
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim, negatives, rows_per_round, softcap, item_shift, item_b,
+    num_rows, num_items, dim: tl.constexpr, negatives, rows_per_round, softcap, item_shift, item_b,
     SOURCE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
     SCALE_GRAD: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip

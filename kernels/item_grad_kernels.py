@@ -1,15 +1,10 @@
-"""Gradient of the item table where rows share candidates: each item's row is written once, with its negatives and positives.
-
-Scores are taken with items as the rows of the product, so that their gradients are the left operand of the next product as they are.
-"""
+"""Gradient of the item table where rows share candidates: each item's row is written once, with its negatives and positives."""
 
 import triton
 import triton.language as tl
 
-from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from
-from .tile_kernels import add_other_chunks, candidate_ids, load_rows, membership
-
-MEMBER = tl.constexpr(2)
+from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale
+from .tile_kernels import MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
 
 
 @triton.jit
@@ -19,8 +14,7 @@ def add_product(accumulator, a, b, PRECISION: tl.constexpr):
     fp16 would lose probabilities times 1 / N below its range: the tile is scaled by a power of two before the cast.
     """
     if b.dtype == tl.float16:
-        largest = tl.max(tl.max(tl.abs(a), 1), 0)
-        power = tl.where(largest > 0, tl.exp2(-tl.ceil(tl.log2(tl.where(largest > 0, largest, 1.0)))), 1.0)
+        power = power_of_two_scale(tl.max(tl.max(tl.abs(a), 1), 0))
         return accumulator + tl.dot((a * power).to(tl.float16), b) / power
     return tl.dot(a.to(b.dtype), b, accumulator, input_precision=PRECISION)
 
@@ -37,7 +31,7 @@ def load_positives(p_positive_grad, p_sorted_keys, p_sorted_rows, start, end, PA
 
 @triton.jit
 def add_positives(
-    grad, bias_grad, rows, keys, weight, m_rows, position, p_hidden, own_d, dim,
+    grad, bias_grad, rows, keys, weight, m_rows, position, p_hidden, own_d, dim: tl.constexpr,
     HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add sum of w_n e_n over rows, whose targets lie at ``position`` (B,), to (B, D) gradients."""
@@ -51,7 +45,7 @@ def add_positives(
 
 @triton.jit
 def store_item_grad(
-    p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr
+    p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr
 ):  # fmt: skip
     d = own_d + tl.arange(0, BLOCK_D)
     p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
@@ -65,7 +59,7 @@ def tile_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias,
-    num_rows, num_items, dim, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
+    num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
     row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
@@ -107,30 +101,32 @@ def tile_item_grad_kernel(
     code = 0
     if HAS_BLOCKS and not DRAWN_ONLY:
         p_codes = p_block_groups + tl.minimum(number, drawn_blocks - 1) * rounds
-        code = tl.load(p_codes + first_tile // (group_size // BLOCK_M))
+        code = tl.load(p_codes + first_tile // (group_size // BLOCK_M), mask=first_tile < tiles, other=0)
     for tile in range(first_tile, tiles):
         if DRAWN_ONLY:
-            slot_m = program // slots * group_size + tile * BLOCK_M + tl.arange(0, BLOCK_M)
+            first_slot = program // slots * group_size + tile * BLOCK_M
             width = tl.where(program % slots == slots - 1, last_block, block)
         elif HAS_BLOCKS:
             tiles_per_visit = group_size // BLOCK_M
-            slot_m = (code >> 1) * group_size + (tile % tiles_per_visit) * BLOCK_M + tl.arange(0, BLOCK_M)
+            first_slot = (code >> 1) * group_size + (tile % tiles_per_visit) * BLOCK_M
             width = tl.where((code & 1) == 1, last_block, block)
             # looked up one tile ahead, so that gathering the rows waits for one load less
             code = tl.load(p_codes + tl.minimum(tile + 1, tiles - 1) // tiles_per_visit)
         else:
-            slot_m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+            first_slot = tile * BLOCK_M
             width = tl.where(number == last_drawn, last_block, block)
-        m_rows = slot_m < count
-        rows = tl.load(p_rows + slot_m, mask=m_rows, other=0)
-        hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
+        # slots are padded to whole tiles, and weigh nothing where no row counts: nothing here needs a mask
+        slot_m = first_slot + tl.arange(0, BLOCK_M)
+        rows = tl.load(p_rows + slot_m)
+        hidden = load_all_rows(p_hidden, rows, own_d, dim, BLOCK_D)
+        # items are the rows of the product, so that their scores' gradients are the left operand of the next one as they are
         dot = tl.dot(item, tl.trans(hidden), input_precision=PRECISION)
         if NUM_D > 1:
             dot = add_other_chunks(
-                dot, p_item, ids, m_ids, p_hidden, rows, m_rows, own_chunk, dim, hidden.dtype, BLOCK_D, NUM_D, PRECISION
+                dot, p_item, ids, m_ids, p_hidden, rows, rows >= 0, own_chunk, dim, hidden.dtype, BLOCK_D, NUM_D, PRECISION
             )
-        peak = tl.load(p_slot_peak + slot_m, mask=m_rows, other=-LOWEST_PEAK)
-        weight = tl.load(p_slot_weight + slot_m, mask=m_rows, other=0.0)
+        peak = tl.load(p_slot_peak + slot_m)
+        weight = tl.load(p_slot_weight + slot_m)
         if HAS_BIAS or HAS_SOFTCAP:
             x = dot * scale
             if HAS_BIAS:
@@ -142,8 +138,11 @@ def tile_item_grad_kernel(
         else:
             a = tl.exp2(tl.fma(dot, scale * LOG2E, -peak[None, :])) * weight[None, :]
         if REMOVE_HITS:
-            target = tl.load(p_slot_target + slot_m, mask=m_rows, other=-1)
-            a = tl.where(ids[:, None] != target[None, :], a, 0.0)
+            target = tl.load(p_slot_target + slot_m)
+            if SOURCE == SHARED:
+                a = tl.where(ids[:, None] != target[None, :], a, 0.0)
+            else:
+                a = tl.where(position[:, None] != target[None, :], a, 0.0)
         if not FULL:  # a select: where a score is not a candidate's, its exponential may be infinite
             a = tl.where((offset < width)[:, None], a, 0.0)
         if SOURCE == MEMBER:
@@ -191,7 +190,7 @@ def tile_item_grad_kernel(
 
 @triton.jit
 def zero_item_grad_kernel(
-    p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim, block, drawn_blocks,
+    p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim: tl.constexpr, block, drawn_blocks,
     HAS_BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Zeros for the items that nobody drew: BLOCK_B positions of the item permutation a program."""
@@ -212,7 +211,7 @@ def zero_item_grad_kernel(
 @triton.jit
 def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad, p_bias_grad,
-    num_rows, num_items, dim, block, drawn_blocks,
+    num_rows, num_items, dim: tl.constexpr, block, drawn_blocks,
     HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the items that are targets and that nobody drew: the first sorted row of each such item sums all of them."""

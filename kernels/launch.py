@@ -46,6 +46,7 @@ PRECISION = "tf32x3"  # of fp32 products: fp32 accuracy from tensor cores; ignor
 ROW_BLOCK = 16  # rows of an element-wise program
 ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
+EXACT_PART = 4  # the same of fp32 rows, which are multiplied one by one
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 NO_KEY = table_kernels.NO_KEY.value
 
@@ -111,7 +112,7 @@ def _table_launches(p: Problem) -> list[Launch]:
         table_kernels.build_tables_kernel, (grid,),
         target, t["row_counts"], t["item_keys"], t["block_keys"], t["row_keys"],
         t["rows"], t["count"], counted, t["positive_key"], t["items"], t["group_blocks"], t["visits"], t["block_groups"],
-        p.num_rows, p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
+        p.num_rows, sizes["rows"], p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
         num_blocks, p.slots if p.has_groups else 1, p.grouped.groups_per_round if p.has_blocks else 1,
         p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), parts_per_group,
         item_shift, item_b, block_shift, block_b,
@@ -184,6 +185,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
     the flattened ids (malformed ones and empty slots as 2^31 - 1) sorted stably with their places; ``buffers.backward_buffers``.
     """
     t, out, d = table_parts(p), _pointers(backward_buffers(p)) | _scratch_parts(p), p.dim
+    sizes = scratch_sizes(p)
     saved = _pointers(forward_buffers(p))
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
     item_shift, item_b = _factors(p.num_items)
@@ -194,11 +196,11 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
     sorted_keys, sorted_rows = Pointer("sorted_keys"), Pointer("sorted_rows")
     launches = [
         launch(
-            row_kernels.input_grad_kernel, (ceil_div(p.num_rows, ROW_BLOCK),),
-            *inputs, t["rows"], t["count"], *(saved[name] for name in ("loss", "peak", "shift", "average_dot", "average")),
+            row_kernels.input_grad_kernel, (ceil_div(sizes["slot_peak"], ROW_BLOCK),),
+            *inputs, t["rows"], t["count"], t["positive_key"], *(saved[name] for name in ("loss", "peak", "shift", "average_dot", "average")),
             Pointer("grad_loss"), Pointer("grad_lse") if has_grad_lse else None,
             out["input_grad"], *slots, out["positive_grad"], out["scale_grad"],
-            p.num_rows, p.num_items, d, p.softcap or 0.0, grad_loss_stride,
+            p.num_rows, sizes["slot_peak"], p.num_items, d, p.softcap or 0.0, grad_loss_stride,
             BY_SLOT=p.mode != "row_ids", HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, SCALE_GRAD=p.scale_grad,
             HAS_GRAD_LSE=has_grad_lse, BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
         ),
@@ -238,7 +240,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             p.softcap or 0.0, item_shift, item_b, NEGATIVES=p.negatives,
             SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, REMOVE_HITS=p.remove_accidental_hits,
             ITEM_HALVES=half_rounds(p.num_items), ITEMS=g.grad_items, BLOCK_M=g.grad.rows, BLOCK_D=g.block_d, NUM_D=g.num_d,
-            CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART, PRECISION=PRECISION, work=g.grad,
+            CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if p.input_dtype != "float32" else EXACT_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])
 

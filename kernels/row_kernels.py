@@ -11,7 +11,7 @@ from .tile_kernels import load_rows, load_targets, positive_score, store_row_res
 def combine_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim, splits, softcap,
+    num_rows, num_items, dim: tl.constexpr, splits, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
@@ -50,16 +50,16 @@ def combine_forward_kernel(
 
 @triton.jit
 def input_grad_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_loss, p_peak, p_shift, p_average_dot, p_average,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_positive_key, p_loss, p_peak, p_shift, p_average_dot, p_average,
     p_grad_loss, p_grad_lse, p_input_grad, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_scale_grad,
-    num_rows, num_items, dim, softcap, grad_loss_stride,
+    num_rows, num_slots, num_items, dim: tl.constexpr, softcap, grad_loss_stride,
     BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
 
     Keeping the positive out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item
-    gradient reads: w of each row and, for each slot (with BY_SLOT false for each row), the row's target, its peak and the factor
+    gradient reads: w of each row and, for each slot (with BY_SLOT false for each row), the position of the row's target, its peak and the factor
     (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the scale.
     """
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -87,9 +87,11 @@ def input_grad_kernel(
     peak = tl.load(p_peak + n, mask=m_counted, other=0.0)
     shift = tl.load(p_shift + n, mask=m_counted, other=0.0)
     at = slot if BY_SLOT else n
-    tl.store(p_slot_peak + at, peak, mask=m_in)
-    tl.store(p_slot_weight + at, row_grad * exp(-shift), mask=m_in)
-    tl.store(p_slot_target + at, item, mask=m_in)
+    m_at = slot < num_slots if BY_SLOT else m_in
+    # where no row counts, no score is above the peak and the factor is 0: nobody needs a mask
+    tl.store(p_slot_peak + at, tl.where(m_counted, peak, -LOWEST_PEAK), mask=m_at)
+    tl.store(p_slot_weight + at, tl.where(m_counted, row_grad * exp(-shift), 0.0), mask=m_at)
+    tl.store(p_slot_target + at, tl.load(p_positive_key + n, mask=m_in, other=0), mask=m_at)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
     scale = tl.load(p_scale)
     for chunk in range(NUM_D):
@@ -105,7 +107,7 @@ def input_grad_kernel(
 @triton.jit
 def popular_sums_kernel(
     p_hidden, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums,
-    num_rows, dim, no_key, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
+    num_rows, dim: tl.constexpr, no_key, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Sum of w_n e_n, and of w_n behind it, over each chunk of sorted rows that has one target."""
     chunk, own_chunk = tl.program_id(0), tl.program_id(1)

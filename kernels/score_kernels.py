@@ -63,6 +63,13 @@ def softplus(x):
 
 
 @triton.jit
+def power_of_two_scale(largest):
+    """The power of two that brings numbers up to ``largest`` near 1, where fp16 holds them best; 2^100 at most."""
+    exponent = -tl.ceil(tl.log2(tl.maximum(largest, 1e-30)))
+    return tl.where(largest > 0, tl.exp2(exponent), 1.0)
+
+
+@triton.jit
 def finish_rows(peak, l, kept, z_positive, num_items):
     """(loss, lse, peak, shift) of rows from a reference ``peak``, the sum l of exp(s_j) / 2^peak and the number of kept draws.
 

@@ -63,7 +63,7 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
 def build_tables_kernel(
     p_target, p_counts, p_item_keys, p_block_keys, p_row_keys,
     p_rows, p_count, p_counted, p_positive_key, p_items, p_group_blocks, p_visits, p_block_groups,
-    num_rows, num_items, ignore_index, row_programs, item_programs, group_programs,
+    num_rows, num_slots, num_items, ignore_index, row_programs, item_programs, group_programs,
     num_blocks, slots, groups_per_round, group_size, rounds, parts_per_group,
     item_shift, item_b, block_shift, block_b,
     GROUPED: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_HALVES: tl.constexpr,
@@ -85,6 +85,7 @@ def build_tables_kernel(
             place = permute(rank, size, shift, b, p_row_keys, 12, True, False)
         place = tl.where(valid, place, count + n - rank)  # ignored rows follow, in order
         tl.store(p_rows + place, n, mask=n < num_rows)
+        tl.store(p_rows + n, 0, mask=(n >= num_rows) & (n < num_slots))
         if pid == 0:
             tl.store(p_count, count)
             tl.store(p_counted, tl.maximum(count, 1).to(tl.float32))

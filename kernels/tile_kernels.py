@@ -39,15 +39,28 @@ def membership(ids, slot, p_keys, num_items, negatives, shift, b, HALVES: tl.con
 
 
 @triton.jit
-def load_rows(p, rows, mask, first_d, dim, BLOCK_D: tl.constexpr):
-    """A (rows, BLOCK_D) tile of a row-major matrix of width ``dim``; zeros outside."""
+def load_rows(p, rows, mask, first_d, dim: tl.constexpr, BLOCK_D: tl.constexpr):
+    """A (rows, BLOCK_D) tile of a row-major matrix of width ``dim``; zeros outside. ``first_d`` is a multiple of BLOCK_D."""
     d = first_d + tl.arange(0, BLOCK_D)
-    return tl.load(p + rows.to(tl.int64)[:, None] * dim + d[None, :], mask=mask[:, None] & (d < dim)[None, :], other=0.0)
+    p_tile = p + rows.to(tl.int64)[:, None] * dim + d[None, :]
+    if dim % BLOCK_D == 0:
+        return tl.load(p_tile, mask=mask[:, None], other=0.0)
+    return tl.load(p_tile, mask=mask[:, None] & (d < dim)[None, :], other=0.0)
+
+
+@triton.jit
+def load_all_rows(p, rows, first_d, dim: tl.constexpr, BLOCK_D: tl.constexpr):
+    """``load_rows`` where every row exists."""
+    d = first_d + tl.arange(0, BLOCK_D)
+    p_tile = p + rows.to(tl.int64)[:, None] * dim + d[None, :]
+    if dim % BLOCK_D == 0:
+        return tl.load(p_tile)
+    return tl.load(p_tile, mask=(rows >= 0)[:, None] & (d < dim)[None, :], other=0.0)
 
 
 @triton.jit
 def add_other_chunks(
-    dot, p_left, left, m_left, p_right, right, m_right, own_chunk, dim, dtype: tl.constexpr,
+    dot, p_left, left, m_left, p_right, right, m_right, own_chunk, dim: tl.constexpr, dtype: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``dot`` (left, right), taken over the program's own chunk of the width, plus the products of the other chunks."""
@@ -61,7 +74,7 @@ def add_other_chunks(
 
 @triton.jit
 def positive_score(
-    p_hidden, p_item, p_bias, rows, m_rows, target, m_target, dim, scale, softcap,
+    p_hidden, p_item, p_bias, rows, m_rows, target, m_target, dim: tl.constexpr, scale, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """(capped score, its slope, dot product) (M,) of each row's target, in fp32; NaN where a counted row's target is out of range."""
@@ -89,7 +102,7 @@ def load_targets(p_target, rows, m_rows, num_items):
 @triton.jit
 def store_row_results(
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-    z_positive, num_items, own_d, dim, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    z_positive, num_items, own_d, dim: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
     loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, num_items)
@@ -110,7 +123,7 @@ def store_row_results(
 def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
-    num_rows, num_items, dim, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
+    num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     REMOVE_HITS: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
@@ -128,6 +141,8 @@ def tile_forward_kernel(
     m_counted = slot_m < count
     rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
+    # where candidates are distinct, a hit is told by the target's position: no id has to reach the scores' layout
+    DISTINCT: tl.constexpr = SOURCE != SHARED
     target_position = target
     if SOURCE == GROUPED:
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
@@ -152,7 +167,10 @@ def tile_forward_kernel(
         if not FULL:
             end = tl.minimum(start + tl.where(slot == slots - 1, last_block, block), num_candidates)
         ids, m_ids, malformed = candidate_ids(p_ids, start + offset, end, num_items, SOURCE, FULL)
-        item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(hidden.dtype)
+        if FULL:
+            item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D).to(hidden.dtype)
+        else:
+            item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(hidden.dtype)
         dot = tl.dot(hidden, tl.trans(item), input_precision=PRECISION)
         if NUM_D > 1:
             dot = add_other_chunks(
@@ -165,7 +183,10 @@ def tile_forward_kernel(
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
         if REMOVE_HITS:
-            s = tl.where(ids[None, :] != target[:, None], s, float("-inf"))
+            if DISTINCT:
+                s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
+            else:
+                s = tl.where(ids[None, :] != target[:, None], s, float("-inf"))
         if SOURCE == MEMBER:
             drawn = membership(ids[None, :], slot_m[:, None], p_keys, num_items, negatives, item_shift, item_b, ITEM_HALVES)
             s = tl.where(drawn, s, float("-inf"))

@@ -45,9 +45,10 @@ def call(
 
     ``outs`` and ``ins`` are torch tensors by name, contiguous, on the array's device. The launcher writes
     every element of every output (they come as garbage), reads inputs only, allocates nothing and waits for
-    nothing; on a GPU it runs under XLA's stream, or under the capture of a CUDA graph that XLA replays in later calls. ``launcher`` is a module-level function and ``static``
-    hashable: both key the compilation. ``in_place`` names outputs that overwrite an input: output by input, which XLA copies
-    first where it is of further use. Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
+    nothing; on a GPU it runs under XLA's stream, or under the capture of a CUDA graph that XLA replays in later
+    calls. ``launcher`` is a module-level function and ``static`` hashable: both key the compilation. ``in_place``
+    names outputs that overwrite an input: output by input, which XLA copies first where it is of further use.
+    Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
     derivatives and vmap are the caller's to define.
     """
     out_names, in_names = tuple(outputs), tuple(inputs)

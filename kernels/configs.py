@@ -88,7 +88,8 @@ def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None)
     """The tiles for a dtype and width; at most ``shared_rows`` rows share candidates, in blocks of ``block_limit`` if given."""
     half_tiles = ORDERED_TILES if block_limit is None else HALF_TILES
     tiles = FULL_TILES if dtype == "float32" else half_tiles
-    block_d, num_d = _chunks(dim, max(tiles))
+    # an fp32 tile of 128 columns in one chunk spilled a thousand bytes of registers
+    block_d, num_d = _chunks(dim, 64 if dtype == "float32" and dim <= 128 else max(tiles))
     block_b = 64 if block_limit is None else max(next_power_of_2(block_limit), 16)
     forward, grad, grad_once = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
     return Config(block_b, block_d, num_d, forward, grad, grad_once)

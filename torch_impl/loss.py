@@ -201,10 +201,8 @@ def sampled_linear_cross_entropy(
             num_negatives, group_size, shuffle_rows, options.softcap, remove_accidental_hits, ignore_index, scale.requires_grad, impl,
         )  # fmt: skip
         row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
-    if sample_weight is None:
-        loss = _reduce(row_loss, num_counted, options)
-    else:
-        loss = _weigh(row_loss, target, sample_weight, options)
+    weighted = sample_weight is not None
+    loss = _weigh(row_loss, target, sample_weight, options) if weighted else _reduce(row_loss, num_counted, options)
     return (loss, row_lse) if return_lse else loss
 
 

@@ -165,10 +165,10 @@ def _setup_forward(ctx, inputs, output) -> None:
 
 
 def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    of_inputs = [None] * (7 + len(ctx.options))
-    if grad_loss is None and grad_lse is None:
-        return tuple(of_inputs)
+    of_inputs: list[Tensor | None] = [None] * (7 + len(ctx.options))
     if grad_loss is None:
+        if grad_lse is None:
+            return tuple(of_inputs)
         grad_loss = torch.zeros_like(grad_lse)
     *of_inputs[:2], bias_grad, scale_grad = compute(*ctx.saved_tensors, grad_loss, grad_lse, *ctx.options)
     if ctx.needs_input_grad[4]:
@@ -213,7 +213,7 @@ class _Rows(torch.autograd.Function):
 
         def compute(*args):
             # no one else can hold the average: unless the graph is kept for another run, its memory takes the gradient
-            kept = torch._C._autograd._get_current_graph_task_keep_graph()
+            kept = torch._C._autograd._get_current_graph_task_keep_graph()  # type: ignore[attr-defined]
             return _backward_into(None if kept else args[AVERAGE], *args)
 
         return _gradients(ctx, compute, *grads[:2])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, sampled_linear_cross_entropy
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -115,6 +117,45 @@ def test_leading_dimensions_fold_into_rows():
     )
     assert shaped.shape == (2, 3, 4)
     assert torch.equal(shaped.flatten(), flat)
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_retained_graph_gives_the_same_gradients_again(impl: str, reduction: str):
+    """The gradient of input may take the memory of what the forward kept, but not while the graph is of further use."""
+    hidden, table, target = inputs()
+    loss = sampled_linear_cross_entropy(
+        hidden, table, target, UniformNegatives(9, 16), seed=3, reduction=reduction, impl=impl
+    ).sum()
+    first, second, third = (torch.autograd.grad(loss, (hidden, table), retain_graph=again) for again in (True, True, False))
+    for a, b, c in zip(first, second, third, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+def test_eager_calls_agree_with_the_operator():
+    """Plain tensors skip torch's dispatcher; under a dispatch mode, as under tracing, the call is the operator."""
+    results = []
+    for mode in (contextlib.nullcontext(), _Seen()):
+        hidden, table, target = inputs()
+        with mode:
+            loss = sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(9, 16), seed=3)
+            loss.backward()
+        results.append((loss, hidden.grad, table.grad))
+    assert "cce_minus.forward.default" in mode.names  # type: ignore[union-attr]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+class _Seen(TorchDispatchMode):
+    """Notes the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def test_second_derivatives_raise():

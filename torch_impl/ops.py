@@ -20,6 +20,7 @@ from . import reference
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
+Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 FORWARD_OUTPUTS = ("loss", "lse", "counted", "peak", "shift", "average_dot", "average", "tables")
 AVERAGE = 11  # its place among what is saved
 RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
@@ -47,9 +48,23 @@ def _problem(
     )  # fmt: skip
 
 
-def _empty(buffers: Iterable[Buffer], device: torch.device) -> dict[str, Tensor]:
-    """The buffers that have elements."""
-    return {b.name: torch.empty(b.shape, dtype=_DTYPES[b.dtype], device=device) for b in buffers if b.size}
+def _layout(buffers: Iterable[Buffer]) -> Layout:
+    """Name, shape and dtype of the buffers that have elements."""
+    return tuple((b.name, b.shape, _DTYPES[b.dtype]) for b in buffers if b.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _forward_layout(p: Problem) -> Layout:
+    return _layout((*forward_buffers(p), table_buffer(p)))
+
+
+@functools.lru_cache(maxsize=256)
+def _backward_layout(p: Problem, with_input_grad: bool) -> Layout:
+    return _layout(b for b in backward_buffers(p) if with_input_grad or b.name != "input_grad")
+
+
+def _empty(layout: Layout, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in layout}
 
 
 def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
@@ -76,7 +91,7 @@ def _forward(
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
-        outs = _empty((*forward_buffers(p), table_buffer(p)), input.device)
+        outs = _empty(_forward_layout(p), input.device)
         ins = _named(input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale)
         launch.launch_forward(outs, ins, p)
     if not scale_grad:
@@ -130,7 +145,7 @@ def _backward_into(
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
-        outs = _empty((b for b in backward_buffers(p) if input_grad is None or b.name != "input_grad"), input.device)
+        outs = _empty(_backward_layout(p, input_grad is None), input.device)
         if input_grad is not None:
             outs["input_grad"] = input_grad
         keys = tables.narrow(0, launch.table_parts(p)["positive_key"].offset, p.num_rows)

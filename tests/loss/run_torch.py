@@ -22,8 +22,8 @@ def poisoned_outputs() -> Iterator[None]:
     """Every buffer that the operator hands to a kernel holds NaN, or a huge integer, before it is written."""
     empty = ops._empty
 
-    def poisoned(buffers, device):
-        tensors = empty(buffers, device)
+    def poisoned(layout, device):
+        tensors = empty(layout, device)
         for tensor in tensors.values():
             tensor.fill_(float("nan") if tensor.is_floating_point() else 2**31 - 1)
         return tensors

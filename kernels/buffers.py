@@ -127,8 +127,3 @@ def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
         Buffer("part_grad", (parts * p.dim,), "float32"),
         Buffer("part_bias", (parts if p.bias_dtype else 0,), "float32"),
     )
-
-
-def bytes_of(buffers: tuple[Buffer, ...]) -> int:
-    width = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
-    return sum(buffer.size * width[buffer.dtype] for buffer in buffers)

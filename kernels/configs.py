@@ -29,13 +29,12 @@ class Config(NamedTuple):
 
 
 class GatherConfig(NamedTuple):
-    """Gathered tiles in ``num_d`` chunks of ``block_d`` columns; a program of the gradient serves ``grad_items`` items."""
+    """Gathered tiles in ``num_d`` chunks of ``block_d`` columns."""
 
     block_d: int
     num_d: int
     forward: Work
     grad: Work
-    grad_items: int
 
 
 # block_d: (forward, grad, grad_once); accumulators rows x block_d in fp32 must stay in registers
@@ -47,7 +46,7 @@ HALF_TILES = {
     256: (Work(64, 4, 4), Work(64, 4, 2), Work(32, 4, 2)),
     512: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# candidates that stand in order need no look-up before they are loaded
+# where the draw fixes no blocks: mostly every item in order, which needs no look-up before it is loaded
 ORDERED_TILES = {
     **HALF_TILES,
     128: (Work(64, 4, 4), Work(128, 4, 2), Work(128, 4, 2)),
@@ -55,10 +54,10 @@ ORDERED_TILES = {
 }
 # fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
 FULL_TILES = {
-    16: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
-    32: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
-    64: (Work(64, 4, 2), Work(64, 4, 1), Work(64, 4, 1)),
-    128: (Work(64, 8, 2), Work(64, 8, 1), Work(64, 8, 1)),
+    16: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    32: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
 # elements of a gathered tile of the forward, which serves a row by one warp: many small programs hide latency best
 GATHERED_FORWARD = 2048
@@ -99,4 +98,4 @@ def gather_config(dtype: str, dim: int) -> GatherConfig:
     """The gathered tiles for a dtype and width."""
     block_d, num_d = _chunks(dim, max(GATHERED_GRAD))
     forward = Work(max(1, min(GATHERED_FORWARD // block_d, 32)), 1, 2)
-    return GatherConfig(block_d, num_d, forward, GATHERED_GRAD[block_d][dtype == "float32"], GRAD_ITEMS)
+    return GatherConfig(block_d, num_d, forward, GATHERED_GRAD[block_d][dtype == "float32"])

@@ -37,9 +37,10 @@ def add_positives(
     """Add sum of w_n e_n over rows, whose targets lie at ``position`` (B,), to (B, D) gradients."""
     hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
     a = tl.where(position[:, None] == keys[None, :], weight[None, :], 0.0)
+    grad = add_product(grad, a, hidden, PRECISION)
     if HAS_BIAS:
         bias_grad += tl.sum(a, 1)
-    return add_product(grad, a, hidden, PRECISION), bias_grad
+    return grad, bias_grad
 
 
 @triton.jit
@@ -146,19 +147,12 @@ def tile_item_grad_kernel(
             a = tl.where((offset < width)[:, None], a, 0.0)
         if SOURCE == MEMBER:
             drawn = membership(
-                ids[:, None],
-                tl.minimum(slot_m, num_rows - 1)[None, :],
-                p_keys,
-                num_items,
-                negatives,
-                item_shift,
-                item_b,
-                ITEM_HALVES,
+                ids[:, None], slot_m[None, :], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
             a = tl.where(drawn, a, 0.0)
+        grad = add_product(grad, a, hidden, PRECISION)
         if HAS_BIAS:
             bias_grad += tl.sum(a, 1)
-        grad = add_product(grad, a, hidden, PRECISION)
 
     if SPLIT:
         d = own_d + tl.arange(0, BLOCK_D)

@@ -25,7 +25,7 @@ from .buffers import (
     scratch_sizes,
     table_sizes,
 )
-from .configs import Work, next_power_of_2
+from .configs import GRAD_ITEMS, Work, next_power_of_2
 from .problem import POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 
@@ -233,13 +233,13 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         )  # fmt: skip
     else:
         items = launch(
-            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad_items), g.num_d),
+            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, GRAD_ITEMS), g.num_d),
             hidden, weight, bias, scale, t["rows"], t["count"], t["item_keys"], *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
             p.num_rows, p.num_items, d, p.independent.rows_per_round if p.mode == "independent" else 1, p.item_rounds,
             p.softcap or 0.0, item_shift, item_b, NEGATIVES=p.negatives,
             SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, REMOVE_HITS=p.remove_accidental_hits,
-            ITEM_HALVES=half_rounds(p.num_items), ITEMS=g.grad_items, BLOCK_M=g.grad.rows, BLOCK_D=g.block_d, NUM_D=g.num_d,
+            ITEM_HALVES=half_rounds(p.num_items), ITEMS=GRAD_ITEMS, BLOCK_M=g.grad.rows, BLOCK_D=g.block_d, NUM_D=g.num_d,
             CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if p.input_dtype != "float32" else EXACT_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])

@@ -32,8 +32,12 @@ def candidate_ids(p_ids, position, num_candidates, num_items, SOURCE: tl.constex
 
 
 @triton.jit
-def membership(ids, slot, p_keys, num_items, negatives, shift, b, HALVES: tl.constexpr):
-    """Whether independent row ``slot`` drew item ``ids`` (two shapes that broadcast) among its first K positions of its own round."""
+def membership(ids, slot, p_keys, num_rows, num_items, negatives, shift, b, HALVES: tl.constexpr):
+    """Whether independent row ``slot`` drew item ``ids`` (two shapes that broadcast) among its first K positions of its own round.
+
+    Slots behind the last row, which tiles are padded with, have no keys and take the last row's.
+    """
+    slot = tl.minimum(slot, num_rows - 1)
     x = ids + slot * 0
     return permute(x, num_items, shift, b, p_keys + slot * HALVES, HALVES, False, True) < negatives
 
@@ -55,7 +59,7 @@ def load_all_rows(p, rows, first_d, dim: tl.constexpr, BLOCK_D: tl.constexpr):
     p_tile = p + rows.to(tl.int64)[:, None] * dim + d[None, :]
     if dim % BLOCK_D == 0:
         return tl.load(p_tile)
-    return tl.load(p_tile, mask=(rows >= 0)[:, None] & (d < dim)[None, :], other=0.0)
+    return tl.load(p_tile, mask=(d < dim)[None, :], other=0.0)
 
 
 @triton.jit
@@ -188,7 +192,9 @@ def tile_forward_kernel(
             else:
                 s = tl.where(ids[None, :] != target[:, None], s, float("-inf"))
         if SOURCE == MEMBER:
-            drawn = membership(ids[None, :], slot_m[:, None], p_keys, num_items, negatives, item_shift, item_b, ITEM_HALVES)
+            drawn = membership(
+                ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
+            )
             s = tl.where(drawn, s, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(s, 1) * LOG2E)
         p = exp_from(s, new_peak[:, None])

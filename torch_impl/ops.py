@@ -133,7 +133,8 @@ def _backward_into(
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """``_backward`` that writes the gradient of input into ``input_grad``, which may be ``average``; None takes new memory."""
+    """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
+    take new memory."""
     p = _problem(
         input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
     )

@@ -46,19 +46,18 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     permutations' rounds.
     """
     p = problem
-    grouped = p.has_groups
     return {
         "rows": num_slots(p),
         "count": 1,
         "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
         "positive_key": p.num_rows,
-        "items": p.num_items if grouped else 0,
+        "items": p.num_items if p.permutes_items else 0,
         "group_blocks": p.num_groups * p.slots if p.has_blocks else 0,
         "visits": p.grouped.num_blocks if p.has_blocks else 0,
         "block_groups": p.grouped.num_blocks * p.block_rounds if p.has_blocks else 0,
-        "item_keys": p.item_rounds * half_rounds(p.num_items),
-        "block_keys": p.block_rounds * half_rounds(p.grouped.num_blocks) if p.has_blocks else 0,
-        "row_keys": MAX_HALF_ROUNDS if grouped and p.grouped.shuffle_rows else 0,
+        "item_keys": half_rounds(p.num_items) if p.permutes_items else 0,
+        "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
+        "row_keys": MAX_HALF_ROUNDS if p.has_groups and p.grouped.shuffle_rows else 0,
     }
 
 

@@ -59,17 +59,17 @@ FULL_TILES = {
     64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
     128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# elements of a gathered tile of the forward, which serves a row by one warp: many small programs hide latency best
+# elements of a gathered tile of the forward, and its registers where a limit paid; a row is served by one warp
 GATHERED_FORWARD = 2048
-GRAD_ITEMS = 4  # items of a program of the gathered gradient: 16 rows of a product, four parts each
-# block_d: (half, fp32); one warp shares nothing, so that no barrier and no repeated work is needed
+GATHERED_FORWARD_REGISTERS = {128: 112}
+# block_d: (half, fp32); one warp and no pipeline: other programs hide the latency of gathers
 GATHERED_GRAD = {
-    16: (Work(32, 1, 2), Work(32, 1, 2)),
-    32: (Work(32, 1, 2), Work(32, 1, 2)),
-    64: (Work(32, 1, 2), Work(32, 1, 2)),
-    128: (Work(16, 1, 2, 128), Work(16, 2, 2)),
-    256: (Work(16, 1, 2), Work(16, 4, 2)),
-    512: (Work(16, 4, 2), Work(16, 4, 2)),
+    16: (Work(32, 1, 1), Work(32, 1, 1)),
+    32: (Work(32, 1, 1), Work(32, 1, 1)),
+    64: (Work(32, 1, 1), Work(16, 1, 1)),
+    128: (Work(32, 1, 1, 168), Work(16, 1, 1)),
+    256: (Work(8, 1, 1), Work(8, 1, 1)),
+    512: (Work(8, 1, 1), Work(8, 1, 1)),
 }
 
 
@@ -90,12 +90,15 @@ def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None)
     # an fp32 tile of 128 columns in one chunk spilled a thousand bytes of registers
     block_d, num_d = _chunks(dim, 64 if dtype == "float32" and dim <= 128 else max(tiles))
     block_b = 64 if block_limit is None else max(next_power_of_2(block_limit), 16)
-    forward, grad, grad_once = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
+    works = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
+    # eight warps on fewer than 64 rows or candidates compiled to wrong sums and illegal accesses (Triton 3.6, fp32)
+    forward, grad, grad_once = (w._replace(warps=min(w.warps, 4)) if min(w.rows, block_b) < 64 else w for w in works)
     return Config(block_b, block_d, num_d, forward, grad, grad_once)
 
 
 def gather_config(dtype: str, dim: int) -> GatherConfig:
     """The gathered tiles for a dtype and width."""
     block_d, num_d = _chunks(dim, max(GATHERED_GRAD))
-    forward = Work(max(1, min(GATHERED_FORWARD // block_d, 32)), 1, 2)
+    rows = max(1, min(GATHERED_FORWARD // block_d, 16))
+    forward = Work(rows, 1, 1, GATHERED_FORWARD_REGISTERS.get(block_d) if dtype != "float32" else None)
     return GatherConfig(block_d, num_d, forward, GATHERED_GRAD[block_d][dtype == "float32"])

@@ -2,8 +2,11 @@
 
 Row i is the i-th non-ignored row in flattened order; R is their number, which only the device knows; K < V from here on.
 
-Independent rows (group_size 1): F = floor(V / K) rows a round; row i takes positions (i mod F) K .. + K of the item permutation of
-round floor(i / F).
+Independent rows (group_size 1): a row takes L = ceil(K / min(ceil(K / 64), floor(V / 4K))) positions (K, if that is no stratum at all)
+of each of S = ceil(K / L) strata, the last one cut so that it has exactly K items; a stratum is W = floor(V / S) positions of the step's
+one item permutation, which is left out if S is 1. F = floor(W / L) rows a round; row i takes in stratum s places (i mod F) L .. + L of a
+permutation of [0, W) that belongs to round floor(i / F) and s. The item permutation makes the strata random, so that a row's items are
+uniform and without replacement; rows that walk the strata side by side meet in the cache.
 
 Grouped rows: S = ceil(K / 64) slots of L = ceil(K / S) positions, the last one cut so that a group has exactly K items;
 NB = floor(V / L) blocks; block j is positions [j L, (j + 1) L) of the step's one item permutation. F = floor(NB / S) groups a round;
@@ -82,15 +85,40 @@ class IndependentDraws:
     negatives: int
 
     @property
+    def block(self) -> int:
+        """L, the positions a row takes of a stratum; with 4 K > V there is one, so that rows have few round keys."""
+        strata = min(-(-self.negatives // SLOT_POSITIONS), self.num_items // (4 * self.negatives))
+        return -(-self.negatives // max(strata, 1))
+
+    @property
+    def strata(self) -> int:
+        return -(-self.negatives // self.block)
+
+    @property
+    def last_block(self) -> int:
+        """The same of the last stratum."""
+        return self.negatives - (self.strata - 1) * self.block
+
+    @property
+    def width(self) -> int:
+        """W, the positions of a stratum."""
+        return self.num_items // self.strata
+
+    @property
     def rows_per_round(self) -> int:
-        return self.num_items // self.negatives
+        return self.width // self.block
 
     def items(self, xp: Arithmetic, seed: Seed, rows: Array) -> Array:
         """The (len(rows), K) items of each row index."""
         rows = xp.u32(rows)[:, None]
-        keys = pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, rows // self.rows_per_round)
-        positions = (rows % self.rows_per_round) * self.negatives + xp.u32(np.arange(self.negatives))[None, :]
-        return pm.permute(xp, positions, self.num_items, keys)
+        strata = xp.u32(np.arange(self.strata))[None, :]
+        keys = pm.round_keys(xp, seed, pm.DOMAIN_BLOCKS, rows // self.rows_per_round * self.strata + strata)
+        places = ((rows % self.rows_per_round) * self.block + strata * 0)[:, :, None] + xp.u32(np.arange(self.block))
+        positions = pm.permute(xp, places, self.width, keys[..., None]) + (strata * self.width)[:, :, None]
+        positions = positions.reshape(len(rows), -1)[:, : self.negatives]
+        if self.strata == 1:
+            return positions
+        return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, rows * 0))
 
 
 Draws = GroupedDraws | IndependentDraws

@@ -5,45 +5,43 @@ import triton.language as tl
 
 from .permutation_kernels import permute
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from
-from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
+from .tile_kernels import load_all_rows, load_rows, load_targets, positive_score, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
 ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item
 
 
 @triton.jit
-def gather_scores(
-    p_hidden, p_item, p_bias, rows, m_rows, ids, m_ids, dim: tl.constexpr, scale, softcap, own_d,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, NUM_D: tl.constexpr, BLOCK_D: tl.constexpr,
+def row_candidates(
+    p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
-    """(capped scores, their slopes, dot products) (B,) of pairs (row, item), with their own chunks in fp32; rows or ids may have one element."""
-    own_hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
-    own_item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(own_hidden.dtype).to(tl.float32)
-    own_hidden = own_hidden.to(tl.float32)
-    if NUM_D == 1:
-        dot = tl.sum(own_hidden * own_item, 1)
+    """(ids, which are candidates, which are malformed) from place ``start`` of a row's stratum on."""
+    k = start + tl.arange(0, BLOCK_B)
+    inside = k < tl.where(stratum == strata - 1, last_block, block)
+    if SOURCE == ROUNDS:
+        p_round_keys = p_keys + (slot // rows_per_round * strata + stratum) * HALVES
+        ids = permute((slot % rows_per_round) * block + k, width, shift, b, p_round_keys, HALVES, False, False)
+        if PERMUTED:
+            ids = tl.load(p_ids + stratum * width + ids)
+        malformed = k < 0
     else:
-        dot = tl.sum(own_hidden * own_item, 1) * 0.0
-        for chunk in range(NUM_D):
-            hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
-            item = load_rows(p_item, ids, m_ids, chunk * BLOCK_D, dim, BLOCK_D).to(hidden.dtype)
-            dot += tl.sum(hidden.to(tl.float32) * item.to(tl.float32), 1)
-    x = dot * scale
-    if HAS_BIAS:
-        x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)
-    s, slope = cap(x, softcap, HAS_SOFTCAP)
-    return s, slope, dot, own_hidden, own_item
+        ids = tl.load(p_ids + row.to(tl.int64) * block + k, mask=inside, other=-1)
+        malformed = inside & ((ids < -1) | (ids >= num_items))
+        inside = inside & (ids >= 0) & (ids < num_items)
+        ids = tl.where(inside, ids, 0).to(tl.int32)
+    return ids, inside, malformed
 
 
 @triton.jit
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, negatives, rows_per_round, softcap, item_shift, item_b,
-    SOURCE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
-    SCALE_GRAD: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    num_rows, num_items, dim: tl.constexpr, block, last_block, strata, width, rows_per_round, softcap, shift, b,
+    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
-    """One row walks its candidates with a running softmax and accumulates their weighted average."""
+    """One row walks its candidates, stratum by stratum, with a running softmax and accumulates their weighted average."""
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     one = tl.arange(0, 1)
     m_in = (slot + one) < num_rows
@@ -57,27 +55,40 @@ def gather_forward_kernel(
     kept = tl.zeros((1,), tl.float32)
     average_dot = tl.zeros((1,), tl.float32)
     average = tl.zeros((1, BLOCK_D), tl.float32)
-    end = tl.where(slot < tl.load(p_count), negatives, 0)
-    for start in range(0, end, BLOCK_B):
-        k = start + tl.arange(0, BLOCK_B)
-        inside = k < negatives
-        if SOURCE == ROUNDS:
-            position = (slot % rows_per_round) * negatives + k
-            p_round_keys = p_keys + (slot // rows_per_round) * ITEM_HALVES
-            ids = permute(position, num_items, item_shift, item_b, p_round_keys, ITEM_HALVES, False, False)
-            malformed = k < 0
-        else:
-            ids = tl.load(p_ids + tl.load(p_rows + slot).to(tl.int64) * negatives + k, mask=inside, other=-1)
-            malformed = inside & ((ids < -1) | (ids >= num_items))
-            inside = inside & (ids >= 0) & (ids < num_items)
-            ids = tl.where(inside, ids, 0).to(tl.int32)
+    tiles = tl.where(slot < tl.load(p_count), tl.cdiv(block, BLOCK_B) * strata, 0)
+    stratum = 0
+    start = 0
+    row = tl.load(p_rows + slot)
+    ids, inside, malformed = row_candidates(
+        p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+        SOURCE, PERMUTED, HALVES, BLOCK_B,
+    )  # fmt: skip
+    own_hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
+    dtype: tl.constexpr = own_hidden.dtype
+    for _ in range(tiles):
+        own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
+        # the next tile's candidates are looked up while this one's rows come
+        start += BLOCK_B
+        stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
+        start = tl.where(start >= block, 0, start)
+        next_ids, next_inside, next_malformed = row_candidates(
+            p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+            SOURCE, PERMUTED, HALVES, BLOCK_B,
+        )  # fmt: skip
         keep = inside
         if REMOVE_HITS:
             keep = keep & (ids != target)
-        s, slope, dot, hidden, item = gather_scores(
-            p_hidden, p_item, p_bias, rows, m_counted, ids, keep, dim, scale, softcap, own_d,
-            HAS_BIAS, HAS_SOFTCAP, NUM_D, BLOCK_D,
-        )  # fmt: skip
+        item = own_item.to(dtype).to(tl.float32)
+        dot = tl.sum(own_hidden.to(tl.float32) * item, 1)
+        for chunk in range(NUM_D if NUM_D > 1 else 0):
+            if chunk * BLOCK_D != own_d:
+                hidden = load_rows(p_hidden, rows, m_counted, chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
+                other_item = load_all_rows(p_item, ids, chunk * BLOCK_D, dim, BLOCK_D)
+                dot += tl.sum(hidden * other_item.to(dtype).to(tl.float32), 1)
+        x = dot * scale
+        if HAS_BIAS:
+            x += tl.load(p_bias + ids).to(tl.float32)
+        s, slope = cap(x, softcap, HAS_SOFTCAP)
         s = tl.where(keep, s, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(s, 0) * LOG2E)
         p = exp_from(s, new_peak)
@@ -90,6 +101,9 @@ def gather_forward_kernel(
             average_dot = average_dot * fade + tl.sum(p * dot, 0)
         average = average * fade[:, None] + tl.sum(p[:, None] * item, 0)[None, :]
         peak = new_peak
+        ids = next_ids
+        inside = next_inside
+        malformed = next_malformed
 
     z_positive, slope_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D

@@ -25,7 +25,8 @@ from .buffers import (
     scratch_sizes,
     table_sizes,
 )
-from .configs import GRAD_ITEMS, Work, next_power_of_2
+from .configs import Work, next_power_of_2
+from .draws import IndependentDraws
 from .problem import POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 
@@ -46,8 +47,10 @@ PRECISION = "tf32x3"  # of fp32 products: fp32 accuracy from tensor cores; ignor
 ROW_BLOCK = 16  # rows of an element-wise program
 ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
-EXACT_PART = 4  # the same of fp32 rows, which are multiplied one by one
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
+TARGET_PART = 4  # the same where they are multiplied one by one
+GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
+ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
 NO_KEY = table_kernels.NO_KEY.value
 
 
@@ -83,6 +86,11 @@ def _inputs(p: Problem) -> tuple[Pointer | None, ...]:
     return Pointer("input"), Pointer("weight"), bias, Pointer("target"), Pointer("scale")
 
 
+def _row_draws(p: Problem) -> IndependentDraws:
+    """The draw of rows with candidates of their own; for explicit ids one stratum that is drawn whole."""
+    return p.independent if p.draws else IndependentDraws(p.negatives, p.negatives)
+
+
 def _ids(p: Problem) -> Pointer | None:
     return Pointer("ids") if p.sorts_draws else None
 
@@ -92,32 +100,31 @@ def _table_launches(p: Problem) -> list[Launch]:
     target, counted = Pointer("target"), Pointer("counted")
     programs = {name: ceil_div(size, TABLE_BLOCK) for name, size in sizes.items()}
     row_programs = programs["rows"]
-    num_blocks = p.grouped.num_blocks if p.has_blocks else 1
-    item_halves, block_halves = half_rounds(p.num_items), half_rounds(num_blocks)
-    key_programs = programs["item_keys"] + programs["block_keys"] + programs["row_keys"]
+    item_halves, round_halves = half_rounds(p.num_items), half_rounds(p.drawn_domain)
+    key_programs = programs["item_keys"] + programs["round_keys"] + programs["row_keys"]
     count = launch(
         table_kernels.count_rows_kernel, (row_programs + key_programs,),
-        target, Pointer("seed"), t["row_counts"], t["item_keys"], t["block_keys"], t["row_keys"],
-        p.num_rows, p.ignore_index, row_programs, programs["item_keys"], programs["block_keys"],
-        sizes["item_keys"], sizes["block_keys"], item_halves, block_halves, sizes["row_keys"],
+        target, Pointer("seed"), t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
+        p.num_rows, p.ignore_index, row_programs, programs["item_keys"], programs["round_keys"],
+        sizes["item_keys"], sizes["round_keys"], item_halves, round_halves, sizes["row_keys"],
         BLOCK=TABLE_BLOCK,
     )  # fmt: skip
     item_shift, item_b = _factors(p.num_items)
-    block_shift, block_b = _factors(num_blocks)
+    drawn_shift, drawn_b = _factors(p.drawn_domain)
     sorted_slots = min(next_power_of_2(p.slots), SORTED_SLOTS) if p.has_blocks else 1
     parts_per_group = ceil_div(p.slots, sorted_slots) if p.has_blocks else 1
     group_programs = p.num_groups * parts_per_group if p.has_blocks else 0
     grid = row_programs + programs["items"] + group_programs + ceil_div(sizes["visits"], VISIT_BLOCK)
     build = launch(
         table_kernels.build_tables_kernel, (grid,),
-        target, t["row_counts"], t["item_keys"], t["block_keys"], t["row_keys"],
+        target, t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
         t["rows"], t["count"], counted, t["positive_key"], t["items"], t["group_blocks"], t["visits"], t["block_groups"],
         p.num_rows, sizes["rows"], p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
-        num_blocks, p.slots if p.has_groups else 1, p.grouped.groups_per_round if p.has_blocks else 1,
+        p.drawn_domain, p.slots if p.has_groups else 1, p.grouped.groups_per_round if p.has_blocks else 1,
         p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), parts_per_group,
-        item_shift, item_b, block_shift, block_b,
-        GROUPED=p.has_groups, SHUFFLE=p.has_groups and p.grouped.shuffle_rows,
-        ITEM_HALVES=item_halves, BLOCK_HALVES=block_halves, BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK,
+        item_shift, item_b, drawn_shift, drawn_b,
+        PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.has_groups and p.grouped.shuffle_rows,
+        ITEM_HALVES=item_halves, ROUND_HALVES=round_halves, BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK,
         SORTED_SLOTS=sorted_slots,
     )  # fmt: skip
     return [count, build]
@@ -133,14 +140,14 @@ def forward_program(p: Problem) -> Program:
     item_shift, item_b = _factors(p.num_items)
     launches = _table_launches(p)
     if not p.uses_tiles:
-        g = p.gather
+        g, w = p.gather, _row_draws(p)
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
-            *inputs, _ids(p), t["rows"], t["count"], t["item_keys"], *rows,
-            p.num_rows, p.num_items, p.dim, p.negatives, p.independent.rows_per_round if p.draws else 1, p.softcap or 0.0,
-            item_shift, item_b,
-            SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, ITEM_HALVES=half_rounds(p.num_items),
+            *inputs, t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
+            p.num_rows, p.num_items, p.dim, w.block, w.last_block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0,
+            *_factors(w.width),
+            SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+            REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
             BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])
@@ -148,7 +155,7 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, t["items"] if p.has_groups else _ids(p), t["rows"], t["count"], t["positive_key"], t["group_blocks"], t["item_keys"],
+        *inputs, t["items"] if p.has_groups else _ids(p), t["rows"], t["count"], t["positive_key"], t["group_blocks"], t["round_keys"],
         *rows, *parts,
         p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.has_groups else p.num_candidates,
         p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.grouped.group_size if p.has_groups else 1, p.last_block,
@@ -188,7 +195,6 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
     sizes = scratch_sizes(p)
     saved = _pointers(forward_buffers(p))
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
-    item_shift, item_b = _factors(p.num_items)
     g = p.gather
     inputs = _inputs(p)
     hidden, weight, bias, _, scale = inputs
@@ -232,15 +238,17 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             BLOCK_D=g.block_d, CHUNK=POSITIVE_CHUNK, work=ONE_WARP,
         )  # fmt: skip
     else:
+        w, each = _row_draws(p), min(g.grad.rows, GRAD_ROWS)
+        lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
-            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, GRAD_ITEMS), g.num_d),
-            hidden, weight, bias, scale, t["rows"], t["count"], t["item_keys"], *slots, *positives,
+            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // each), g.num_d),
+            hidden, weight, bias, scale, t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"], *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
-            p.num_rows, p.num_items, d, p.independent.rows_per_round if p.mode == "independent" else 1, p.item_rounds,
-            p.softcap or 0.0, item_shift, item_b, NEGATIVES=p.negatives,
-            SOURCE=GATHER_SOURCES[p.mode], HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, REMOVE_HITS=p.remove_accidental_hits,
-            ITEM_HALVES=half_rounds(p.num_items), ITEMS=GRAD_ITEMS, BLOCK_M=g.grad.rows, BLOCK_D=g.block_d, NUM_D=g.num_d,
-            CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if p.input_dtype != "float32" else EXACT_PART, work=g.grad,
+            p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, w.last_block, p.softcap or 0.0,
+            *_factors(w.width), BLOCK=w.block,
+            SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+            REMOVE_HITS=p.remove_accidental_hits, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // each, EACH=each,
+            LANES=max(1, min(lanes, each)), BLOCK_D=g.block_d, NUM_D=g.num_d, CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])
 
@@ -263,7 +271,7 @@ def _tile_grad_launches(
     negatives = launch(
         item_grad_kernels.tile_item_grad_kernel, (p.grad_blocks, c.num_d, splits),
         hidden, weight, bias, scale, t["items"] if p.has_groups else _ids(p),
-        t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["item_keys"],
+        t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"],
         p.num_rows, p.num_items, d, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
         p.slots, p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), row_tiles, tiles,

@@ -84,6 +84,11 @@ class Problem:
         return self.has_groups and self.grouped.groups_per_round > 0
 
     @property
+    def permutes_items(self) -> bool:
+        """Whether candidates are positions of the step's one item permutation."""
+        return self.has_groups or (self.mode == "independent" and self.independent.strata > 1)
+
+    @property
     def uses_tiles(self) -> bool:
         return self.mode not in ("independent", "row_ids")
 
@@ -123,11 +128,21 @@ class Problem:
         return ceil_div(self.num_groups, self.grouped.groups_per_round) if self.has_blocks else 0
 
     @property
-    def item_rounds(self) -> int:
-        """Rounds of the item permutation whose keys a step needs."""
-        if self.draws is None:
-            return 0
-        return 1 if self.has_groups else ceil_div(self.num_rows, self.independent.rows_per_round)
+    def draw_rounds(self) -> int:
+        """Rounds of independent rows."""
+        return ceil_div(self.num_rows, self.independent.rows_per_round) if self.mode in ("independent", "member") else 0
+
+    @property
+    def drawn_domain(self) -> int:
+        """Size of what the rounds permute: the blocks of grouped rows, the places of a stratum of independent ones."""
+        if self.has_blocks:
+            return self.grouped.num_blocks
+        return self.independent.width if self.draw_rounds else 1
+
+    @property
+    def key_rounds(self) -> int:
+        """Permutations of ``drawn_domain`` whose keys a step needs."""
+        return self.draw_rounds * self.independent.strata if self.draw_rounds else self.block_rounds
 
     @property
     def full_slots(self) -> bool:
@@ -192,7 +207,7 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
         return "all", None
     if isinstance(draws, GroupedDraws):
         return "grouped", draws
-    return ("member" if draws.rows_per_round == 1 else "independent"), draws
+    return ("member" if 2 * draws.negatives > num_items else "independent"), draws
 
 
 def build_problem(

@@ -27,9 +27,9 @@ def _store_keys(p_seed, p_keys, first, domain, halves, total, BLOCK: tl.constexp
 
 @triton.jit
 def count_rows_kernel(
-    p_target, p_seed, p_counts, p_item_keys, p_block_keys, p_row_keys,
-    num_rows, ignore_index, row_programs, item_programs, block_programs,
-    item_keys, block_keys, item_halves, block_halves, row_halves,
+    p_target, p_seed, p_counts, p_item_keys, p_round_keys, p_row_keys,
+    num_rows, ignore_index, row_programs, item_programs, round_programs,
+    item_keys, round_keys, item_halves, round_halves, row_halves,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Non-ignored rows of each block of rows, and the keys of every permutation round."""
@@ -42,11 +42,11 @@ def count_rows_kernel(
     elif pid < row_programs + item_programs:
         first = (pid - row_programs) * BLOCK
         _store_keys(p_seed, p_item_keys, first, tl.full((), DOMAIN_ITEMS, tl.int32), item_halves, item_keys, BLOCK)
-    elif pid < row_programs + item_programs + block_programs:
+    elif pid < row_programs + item_programs + round_programs:
         first = (pid - row_programs - item_programs) * BLOCK
-        _store_keys(p_seed, p_block_keys, first, tl.full((), DOMAIN_BLOCKS, tl.int32), block_halves, block_keys, BLOCK)
+        _store_keys(p_seed, p_round_keys, first, tl.full((), DOMAIN_BLOCKS, tl.int32), round_halves, round_keys, BLOCK)
     else:
-        first = (pid - row_programs - item_programs - block_programs) * BLOCK
+        first = (pid - row_programs - item_programs - round_programs) * BLOCK
         _store_keys(p_seed, p_row_keys, first, tl.full((), DOMAIN_ROWS, tl.int32), row_halves, row_halves, BLOCK)
 
 
@@ -61,12 +61,12 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
 
 @triton.jit
 def build_tables_kernel(
-    p_target, p_counts, p_item_keys, p_block_keys, p_row_keys,
+    p_target, p_counts, p_item_keys, p_round_keys, p_row_keys,
     p_rows, p_count, p_counted, p_positive_key, p_items, p_group_blocks, p_visits, p_block_groups,
     num_rows, num_slots, num_items, ignore_index, row_programs, item_programs, group_programs,
     num_blocks, slots, groups_per_round, group_size, rounds, parts_per_group,
     item_shift, item_b, block_shift, block_b,
-    GROUPED: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, BLOCK_HALVES: tl.constexpr,
+    PERMUTES_ITEMS: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, ROUND_HALVES: tl.constexpr,
     BLOCK: tl.constexpr, VISIT_BLOCK: tl.constexpr, SORTED_SLOTS: tl.constexpr,
 ):  # fmt: skip
     """All tables of a step in one launch; each range of programs builds one of them."""
@@ -91,10 +91,10 @@ def build_tables_kernel(
             tl.store(p_counted, tl.maximum(count, 1).to(tl.float32))
         has_item = valid & (target >= 0) & (target < num_items)
         key = tl.where(has_item, target, 0).to(tl.int32)
-        if GROUPED:
+        if PERMUTES_ITEMS:
             key = permute(key, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, True)
         tl.store(p_positive_key + n, tl.where(has_item, key, NO_KEY), mask=n < num_rows)
-    elif GROUPED:
+    elif PERMUTES_ITEMS:
         if pid < row_programs + item_programs:
             position = (pid - row_programs) * BLOCK + tl.arange(0, BLOCK)
             item = permute(position, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, False)
@@ -104,8 +104,8 @@ def build_tables_kernel(
             group = part // parts_per_group
             slot = part % parts_per_group * SORTED_SLOTS + tl.arange(0, SORTED_SLOTS)
             place = (group % groups_per_round) * slots + slot
-            p_keys = p_block_keys + group // groups_per_round * BLOCK_HALVES
-            block = permute(place, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, False)
+            p_keys = p_round_keys + group // groups_per_round * ROUND_HALVES
+            block = permute(place, num_blocks, block_shift, block_b, p_keys, ROUND_HALVES, False, False)
             # groups that run side by side walk the catalog in one direction and meet in the cache; the last slot stays last, since
             # its block may be cut
             block = tl.sort(tl.where(slot < slots, block + tl.where(slot == slots - 1, LAST, 0), 2 * LAST - 1))
@@ -114,8 +114,8 @@ def build_tables_kernel(
             drawn = (pid - row_programs - item_programs - group_programs) * VISIT_BLOCK + tl.arange(0, VISIT_BLOCK)
             number = tl.zeros((VISIT_BLOCK,), tl.int32)
             for round_ in range(rounds):
-                p_keys = p_block_keys + round_ * BLOCK_HALVES
-                place = permute(drawn, num_blocks, block_shift, block_b, p_keys, BLOCK_HALVES, False, True)
+                p_keys = p_round_keys + round_ * ROUND_HALVES
+                place = permute(drawn, num_blocks, block_shift, block_b, p_keys, ROUND_HALVES, False, True)
                 group = round_ * groups_per_round + place // slots
                 visits = (drawn < num_blocks) & (place < groups_per_round * slots) & (group * group_size < count)
                 is_last = (place % slots == slots - 1).to(tl.int32)

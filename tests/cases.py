@@ -204,7 +204,7 @@ CASES: tuple[Case, ...] = (
           upstream="lse", contiguous=False, softcap=3.0),
     _case("grouped", "extreme", "logits of +-1e4", 40, 150, 64, logits="extreme"),
     _case("grouped", "confident", "1 - p_target of about 1e-6", 40, 300, 100, logits="confident"),
-    # independent: F = floor(V/K) rows a round
+    # independent: up to K = 64, or V = 8 K, one stratum with F = floor(V/K) rows a round
     _case("independent", "ragged", "many rounds, the last not full, V not a multiple of K", 40, 111, 20),
     _case("independent", "one_negative", "K = 1: V rows a round; bias, scale", 120, 97, 1, has_bias=True,
           logit_scale=1.7),
@@ -214,6 +214,10 @@ CASES: tuple[Case, ...] = (
     _case("independent", "membership", "K > V/2: a membership mask; every option, ignored rows",
           50, 100, 60, ignored="some", **EVERYTHING),
     _case("independent", "all_but_one", "K = V - 1 under the membership mask", 30, 66, 65),
+    _case("independent", "strata", "two strata of 300 positions, the last one cut, V no multiple of them; bias, ignored rows",
+          24, 601, 71, ignored="some", has_bias=True),
+    _case("independent", "strata_popular", "two strata; a popular target that is drawn too, every option",
+          40, 560, 70, dim=32, targets="popular", **EVERYTHING),
     _case("independent", "half", "K = V/2: the largest K without a mask", 30, 130, 65, dim=50),
     _case("independent", "dim_256", "D = 256, ignored rows", 20, 80, 16, dim=256, ignored="some"),
     _case("independent", "popular", "one popular target, ignored rows, weighted sum", 60, 60, 16,

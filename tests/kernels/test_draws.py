@@ -92,7 +92,7 @@ def test_neighbouring_positions_go_to_neighbouring_items_as_often_as_chance():
 SAMPLERS = [
     (UniformNegatives(1, 1), 97), (UniformNegatives(40, 1), 97), (UniformNegatives(90, 1), 97), (UniformNegatives(1, 16), 97),
     (UniformNegatives(40, 16), 97), (UniformNegatives(65, 16), 301), (UniformNegatives(100, 32, shuffle_rows=False), 1000),
-    (UniformNegatives(130, 16), 131),
+    (UniformNegatives(130, 16), 131), (UniformNegatives(150, 1), 301), (UniformNegatives(70, 1), 561), (UniformNegatives(150, 1), 2000),
 ]  # fmt: skip
 
 
@@ -120,8 +120,12 @@ def test_rows_are_distinct_items_and_uniform(sampler: UniformNegatives, num_item
 
 @pytest.mark.parametrize(
     ("sampler", "num_items", "draws_a_round", "unit"),
-    [(UniformNegatives(40, 1), 500, 12, 1), (UniformNegatives(128, 16, shuffle_rows=False), 2000, 15, 64)],
-    ids=["independent", "grouped"],
+    [
+        (UniformNegatives(40, 1), 500, 12, 1),
+        (UniformNegatives(128, 1), 1025, 8, 1),
+        (UniformNegatives(128, 16, shuffle_rows=False), 2000, 15, 64),
+    ],
+    ids=["independent", "independent, two strata", "grouped"],
 )
 def test_rounds_and_seeds_share_no_more_than_chance(sampler: UniformNegatives, num_items: int, draws_a_round: int, unit: int):
     """Within a round draws are disjoint; across rounds and seeds they share items (or blocks of ``unit``) by chance."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -145,8 +145,11 @@ class TorchRunner:
 class JaxRunner:
     """A jitted step that returns the loss and both gradients, in the memory of the last step's: as a training step donates what it replaces.
 
-    XLA replays its recorded launches only while buffers stay where they are.
+    XLA records launches as a CUDA graph where enough of them follow each other, which a whole training step has and the loss alone
+    lacks when a sort by CUB stands in its middle: OPTIONS record however few there are.
     """
+
+    OPTIONS: ClassVar[dict[str, int]] = {"xla_gpu_graph_min_graph_size": 1}
 
     def __init__(self, provider: Provider, inputs: Inputs) -> None:
         import jax
@@ -164,7 +167,7 @@ class JaxRunner:
         def step(hidden: Any, table: Any, target: Any, key: Any, replaced: Any) -> Any:
             return jax.value_and_grad(loss, (0, 1))(hidden, table, target, key)
 
-        self.jitted = jax.jit(step, donate_argnames="replaced", keep_unused=True)
+        self.jitted = jax.jit(step, donate_argnames="replaced", keep_unused=True, compiler_options=self.OPTIONS)
 
     def step(self) -> Any:
         self.calls += 1

@@ -57,11 +57,16 @@ class Timed:
     def plan(self, rounds: int, seconds: float) -> None:
         """Set steps and rounds so that all bursts together take about ``seconds``, two bursts at least."""
         estimate = min(self.burst(1) for _ in range(2))
+        if estimate < LEAD_SECONDS:  # alone, a short step is mostly the wait for its end
+            estimate = self.burst(BURST_STEPS)
         self.lead = LEAD_STEPS if estimate < LEAD_SECONDS else 0
-        wanted = CHAIN_STEPS if self.chained else max(BURST_STEPS, math.ceil(BURST_SECONDS / estimate))
-        most = CHAIN_ROUNDS if self.chained else rounds
         affordable = int(seconds / estimate)  # steps, leading ones included
-        self.steps = min(max(affordable // most - self.lead, 1), wanted)
+        if self.chained:  # long chains come before many of them
+            self.steps = min(max(affordable // 2 - self.lead, 1), CHAIN_STEPS)
+            most = CHAIN_ROUNDS
+        else:
+            self.steps = min(max(affordable // rounds - self.lead, 1), max(BURST_STEPS, math.ceil(BURST_SECONDS / estimate)))
+            most = rounds
         self.rounds = min(max(affordable // (self.steps + self.lead), 2), most)
 
 

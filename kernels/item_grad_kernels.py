@@ -88,8 +88,8 @@ def tile_item_grad_kernel(
     if not SPLIT:
         first = tl.load(p_starts + number)
         end = tl.load(p_starts + number + 1)
-        # looked up before the loop over negatives, which hides the latency
-        rows_p, keys_p, weight_p, m_p = load_positives(p_positive_grad, p_sorted_keys, p_sorted_rows, first, end, PART)
+        if PART > 1:  # looked up before the loop over negatives, which hides the latency
+            rows_p, keys_p, weight_p, m_p = load_positives(p_positive_grad, p_sorted_keys, p_sorted_rows, first, end, PART)
 
     tiles = tl.where(number < drawn_blocks, row_tiles, 0)
     if DRAWN_ONLY:
@@ -162,22 +162,32 @@ def tile_item_grad_kernel(
         if HAS_BIAS:
             tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))
     else:
-        grad, bias_grad = add_positives(
-            grad, bias_grad, rows_p, keys_p, weight_p, m_p, position, p_hidden, own_d, dim, HAS_BIAS, BLOCK_D, PRECISION
-        )
-        start = first + PART
+        start = first
+        if PART > 1:
+            grad, bias_grad = add_positives(
+                grad, bias_grad, rows_p, keys_p, weight_p, m_p, position, p_hidden, own_d, dim, HAS_BIAS, BLOCK_D, PRECISION
+            )
+            start = first + PART
+        d = own_d + tl.arange(0, BLOCK_D)
         while start < end:
             chunk_end = (start // CHUNK + 1) * CHUNK
             only = tl.load(p_sorted_keys + tl.minimum(chunk_end, num_rows) - 1)
             if (start % CHUNK == 0) & (chunk_end <= end) & (tl.load(p_sorted_keys + start) == only):
                 # the whole chunk belongs to one popular item: its sum was taken in parallel
-                d = own_d + tl.arange(0, BLOCK_D)
                 p_sum = p_sums + (start // CHUNK).to(tl.int64) * (dim + 1)
                 is_item = (position == only).to(tl.float32)
                 grad += is_item[:, None] * tl.load(p_sum + d, mask=d < dim, other=0.0)[None, :]
                 if HAS_BIAS:
                     bias_grad += is_item * tl.load(p_sum + dim)
                 start = chunk_end
+            elif PART == 1:  # beside so wide a gradient no product fits in the registers
+                row = tl.load(p_sorted_rows + start).to(tl.int64)
+                weight_b = tl.where(position == tl.load(p_sorted_keys + start), tl.load(p_positive_grad + row), 0.0)
+                hidden_d = tl.load(p_hidden + row * dim + d, mask=d < dim, other=0.0).to(tl.float32)
+                grad += weight_b[:, None] * hidden_d[None, :]
+                if HAS_BIAS:
+                    bias_grad += weight_b
+                start += 1
             else:
                 part_end = tl.minimum(chunk_end, end)
                 rows_p, keys_p, weight_p, m_p = load_positives(

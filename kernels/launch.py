@@ -48,6 +48,7 @@ ROW_BLOCK = 16  # rows of an element-wise program
 ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
+WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
 TARGET_PART = 4  # the same where they are multiplied one by one
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
@@ -267,7 +268,7 @@ def _tile_grad_launches(
     row_tiles = ceil_div(p.num_rows, p.grad_work.rows)
     tiles_per_round = p.grouped.group_size // p.grad_work.rows if p.has_blocks else 1
     tiles = ceil_div(p.block_rounds if p.has_blocks else row_tiles, splits) * tiles_per_round
-    chunks = {"CHUNK": POSITIVE_CHUNK, "PART": POSITIVE_PART, "PRECISION": PRECISION}
+    part = POSITIVE_PART if c.block_d <= WIDEST_WITH_PRODUCT else 1
     negatives = launch(
         item_grad_kernels.tile_item_grad_kernel, (p.grad_blocks, c.num_d, splits),
         hidden, weight, bias, scale, t["items"] if p.has_groups else _ids(p),
@@ -278,7 +279,8 @@ def _tile_grad_launches(
         p.softcap or 0.0, item_shift, item_b, p.negatives,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
         HAS_BIAS=has_bias, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
-        SPLIT=p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items), **chunks,
+        SPLIT=p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
+        CHUNK=POSITIVE_CHUNK, PART=part, PRECISION=PRECISION,
         BLOCK_M=p.grad_work.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, work=p.grad_work,
     )  # fmt: skip
     if not p.drawn_only:

@@ -146,9 +146,6 @@ def _backward_into(
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
-        outs = _empty(_backward_layout(p, input_grad is None), input.device)
-        if input_grad is not None:
-            outs["input_grad"] = input_grad
         keys = tables.narrow(0, launch.table_parts(p)["positive_key"].offset, p.num_rows)
         ins = _named(
             input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, tables=tables,
@@ -160,6 +157,9 @@ def _backward_into(
         if ids is not None:
             valid = torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
             ins["sorted_ids"], ins["sorted_draws"] = torch.sort(valid, stable=True)
+        outs = _empty(_backward_layout(p, input_grad is None), input.device)  # after the sorts, which need memory for themselves
+        if input_grad is not None:
+            outs["input_grad"] = input_grad
         launch.launch_backward(outs, ins, p)
     for name in ("bias_grad", "scale_grad"):
         if name not in outs:

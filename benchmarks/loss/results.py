@@ -6,6 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from .shapes import SHAPES, SWEEPS
+
 Row = dict[str, str]
 
 COLUMNS: tuple[str, ...] = (
@@ -42,7 +44,7 @@ def check_machine(path: Path, gpu: str) -> None:
 
 
 def replace(path: Path, rows: Iterable[dict[str, object]]) -> None:
-    """Add rows to ``path``, in place of all rows of the same shapes, targets and providers."""
+    """Add rows to ``path``, in place of all rows of the same shapes, targets and providers; in the order of shapes, as measured within one."""
     new = [{name: _text(row[name]) for name in COLUMNS} for row in rows]
 
     def what(row: Row) -> tuple[str, str, str]:
@@ -50,12 +52,18 @@ def replace(path: Path, rows: Iterable[dict[str, object]]) -> None:
 
     measured = {what(row) for row in new}
     kept = [row for row in read(path) if what(row) not in measured] if path.exists() else []
+    order = list(SHAPES) + list(SWEEPS)
+
+    def place(row: Row) -> tuple[int, int, str]:
+        name, _, value = row["shape"].partition("/")
+        return order.index(name) if name in order else len(order), int(value or 0), row["targets"]
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept + new)
+        writer.writerows(sorted(kept + new, key=place))
     partial.replace(path)
 
 

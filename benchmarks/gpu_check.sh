@@ -17,5 +17,5 @@ grep -hE "^(E  |FAILED|ERROR)" "$OUT/tests.txt" "$OUT/big.txt" | cut -c1-200 | h
 tail -n 1 "$OUT/tests.txt" "$OUT/big.txt"
 [ $tests -eq 0 ] && [ $sizes -eq 0 ] || exit 1
 rm -f "$OUT/loss.csv"
-python3 -m benchmarks.loss run --shapes B --time-limit 8 --without torch.compile --commit "${COMMIT:-}" --csv "$OUT/loss.csv" || exit 1
+python3 -m benchmarks.loss run --shapes B --time-limit 5 --without torch.compile,eager --commit "${COMMIT:-}" --csv "$OUT/loss.csv" || exit 1
 python3 -m benchmarks.loss table --csv "$OUT/loss.csv"

@@ -5,7 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("cce_minus needs JAX here: pip install 'cce-minus[jax]'") from error
 
-from .bridge import Launcher, call, multiprocessors
+from .bridge import Launcher, call, gpu_numbers
 from .manual_axes import as_varying, varying_axes
 
-__all__ = ["Launcher", "as_varying", "call", "multiprocessors", "varying_axes"]
+__all__ = ["Launcher", "as_varying", "call", "gpu_numbers", "varying_axes"]

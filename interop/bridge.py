@@ -65,10 +65,11 @@ def call(
     return dict(zip(out_names, arrays, strict=True))
 
 
-def multiprocessors(otherwise: int) -> int:
-    """The multiprocessors of this process's GPUs, or ``otherwise`` where JAX has none; for sizes fixed at trace time."""
+def gpu_numbers(otherwise: tuple[int, int]) -> tuple[int, int]:
+    """Multiprocessors of this process's GPUs and 10 major + minor of their compute capability, or ``otherwise`` where JAX has none; for
+    sizes fixed at trace time."""
     if jax.default_backend() != "gpu":
         return otherwise
-    from .views import gpu_multiprocessors
+    from .views import first_gpu
 
-    return gpu_multiprocessors()
+    return first_gpu()

@@ -48,5 +48,6 @@ def launch_on_views(
 
 
 @functools.cache
-def gpu_multiprocessors() -> int:
-    return torch.cuda.get_device_properties(0).multi_processor_count
+def first_gpu() -> tuple[int, int]:
+    properties = torch.cuda.get_device_properties(0)
+    return properties.multi_processor_count, 10 * properties.major + properties.minor

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
-from ..interop import as_varying, call, multiprocessors, varying_axes
+from ..interop import as_varying, call, gpu_numbers, varying_axes
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, table_buffer, table_sizes
-from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Problem, cached_problem
+from ..kernels.configs import Gpu
+from ..kernels.problem import INTERPRETER_GPU, NO_ID, Problem, cached_problem
 from ..kernels.samplers import Sampler
 from . import reference
 from .operands import Gradients, Operands, Rows
@@ -51,7 +52,7 @@ def _problem(x: Operands, options: Options) -> Problem:
     return cached_problem(
         *x.input.shape, x.weight.shape[0], None if x.ids is None else x.ids.shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), options.sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, multiprocessors(otherwise=INTERPRETER_MULTIPROCESSORS),
+        options.ignore_index, options.scale_grad, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

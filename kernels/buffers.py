@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from .errors import ArgumentValueError
 from .permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
 from .problem import POSITIVE_CHUNK, Dtype, Problem, ceil_div
 
@@ -90,7 +91,12 @@ def place(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
 
 
 def table_buffer(problem: Problem) -> Buffer:
-    return Buffer("tables", (place(table_sizes(problem))[1],), "int32")
+    """Raises ArgumentValueError where kernels could not index it with 32 bits."""
+    size = place(table_sizes(problem))[1]
+    if isinstance(size, int) and size >= 2**31:
+        expected = "fewer rows, so that the tables of a draw hold less than 2^31 numbers"
+        raise ArgumentValueError("input", expected, f"{size} for {problem.num_rows} rows")
+    return Buffer("tables", (size,), "int32")
 
 
 @lru_cache(maxsize=256)

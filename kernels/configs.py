@@ -1,8 +1,25 @@
-"""Tile shapes, warps and pipeline depth of the kernels, chosen by dtype and width alone: nothing is tuned at run time."""
+"""Tile shapes, warps and pipeline depth of the kernels, chosen by dtype, width and GPU alone: nothing is tuned at run time.
+
+The tables were measured on an H100. Other GPUs take the same tiles as far as their shared memory allows: fewer stages first, then
+narrower chunks.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+
+class Gpu(NamedTuple):
+    """Multiprocessors of a GPU, and 10 times the major number of its compute capability plus the minor one."""
+
+    multiprocessors: int
+    capability: int
+
+
+# KiB that a program may use, by compute capability (CUDA C++ programming guide, table of technical specifications)
+SHARED_MEMORY = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99}
+UNKNOWN_SHARED_MEMORY = 64
+UNTILED_SHARED_MEMORY = 2048  # bytes that a kernel takes beside its tiles, with room to spare
 
 
 class Work(NamedTuple):
@@ -83,17 +100,41 @@ def _chunks(dim: int, largest: int) -> tuple[int, int]:
     return block_d, -(-dim // block_d)
 
 
-def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None) -> Config:
-    """The tiles for a dtype and width; at most ``shared_rows`` rows share candidates, in blocks of ``block_limit`` if given."""
+def tile_bytes(dtype: str, block_b: int, block_d: int, num_d: int, work: Work, forward: bool) -> int:
+    """Shared memory of a kernel at most: its own tile and one of each stage of what it streams; both once more for the parts of fp32
+    numbers or for other chunks."""
+    own, streamed = (work.rows, block_b) if forward else (block_b, work.rows)
+    once_more = own + streamed if dtype == "float32" or num_d > 1 else 0
+    return (own + work.stages * streamed + once_more) * block_d * (4 if dtype == "float32" else 2) + UNTILED_SHARED_MEMORY
+
+
+def _fitted(work: Work, limit: int, dtype: str, block_b: int, block_d: int, num_d: int, forward: bool) -> Work | None:
+    """``work`` with as many of its stages as fit; None where one does not."""
+    for stages in range(work.stages, 0, -1):
+        fewer = work._replace(stages=stages)
+        if tile_bytes(dtype, block_b, block_d, num_d, fewer, forward) <= limit:
+            return fewer
+    return None
+
+
+def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None, capability: int) -> Config:
+    """The tiles for a dtype, width and GPU; at most ``shared_rows`` rows share candidates, in blocks of ``block_limit`` if given."""
     half_tiles = ORDERED_TILES if block_limit is None else HALF_TILES
     tiles = FULL_TILES if dtype == "float32" else half_tiles
-    # an fp32 tile of 128 columns in one chunk spilled a thousand bytes of registers
-    block_d, num_d = _chunks(dim, 64 if dtype == "float32" and dim <= 128 else max(tiles))
+    limit = SHARED_MEMORY.get(capability, UNKNOWN_SHARED_MEMORY) * 1024
     block_b = 64 if block_limit is None else max(next_power_of_2(block_limit), 16)
-    works = (work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d])
-    # eight warps on fewer than 64 rows or candidates compiled to wrong sums and illegal accesses (Triton 3.6, fp32)
-    forward, grad, grad_once = (w._replace(warps=min(w.warps, 4)) if min(w.rows, block_b) < 64 else w for w in works)
-    return Config(block_b, block_d, num_d, forward, grad, grad_once)
+    # an fp32 tile of 128 columns in one chunk spilled a thousand bytes of registers
+    largest = 64 if dtype == "float32" and dim <= 128 else max(tiles)
+    while True:
+        block_d, num_d = _chunks(dim, largest)
+        works = [work._replace(rows=min(work.rows, shared_rows)) for work in tiles[block_d]]
+        # eight warps on fewer than 64 rows or candidates compiled to wrong sums and illegal accesses (Triton 3.6, fp32)
+        works = [w._replace(warps=min(w.warps, 4)) if min(w.rows, block_b) < 64 else w for w in works]
+        fitted = [_fitted(work, limit, dtype, block_b, block_d, num_d, forward=i == 0) for i, work in enumerate(works)]
+        if all(fitted) or block_d == min(tiles):
+            forward, grad, grad_once = (fit or work for fit, work in zip(fitted, works, strict=True))
+            return Config(block_b, block_d, num_d, forward, grad, grad_once)
+        largest = block_d // 2
 
 
 def gather_config(dtype: str, dim: int) -> GatherConfig:

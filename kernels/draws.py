@@ -4,9 +4,10 @@ Row i is the i-th non-ignored row in flattened order; R is their number, which o
 
 Independent rows (group_size 1): a row takes L = ceil(K / min(ceil(K / 64), floor(V / 4K))) positions (K, if that is no stratum at all)
 of each of S = ceil(K / L) strata, the last one cut so that it has exactly K items; a stratum is W = floor(V / S) positions of the step's
-one item permutation, which is left out if S is 1. F = floor(W / L) rows a round; row i takes in stratum s places (i mod F) L .. + L of a
-permutation of [0, W) that belongs to round floor(i / F) and s. The item permutation makes the strata random, so that a row's items are
-uniform and without replacement; rows that walk the strata side by side meet in the cache.
+one item permutation, which is left out if S is 1; the V - S W positions behind the strata sit out the step. F = floor(W / L) rows a
+round; row i takes in stratum s places (i mod F) L .. + L of the permutation of [0, W) number floor(i / F) S + s. The item permutation
+makes the strata random, so that a row's items are uniform and without replacement; rows that walk the strata side by side meet in the
+cache.
 
 Grouped rows: S = ceil(K / 64) slots of L = ceil(K / S) positions, the last one cut so that a group has exactly K items;
 NB = floor(V / L) blocks; block j is positions [j L, (j + 1) L) of the step's one item permutation. F = floor(NB / S) groups a round;
@@ -86,7 +87,7 @@ class IndependentDraws:
 
     @property
     def block(self) -> int:
-        """L, the positions a row takes of a stratum; with 4 K > V there is one, so that rows have few round keys."""
+        """L, the positions a row takes of a stratum; with V < 8 K there is one, so that rows have few round keys."""
         strata = min(-(-self.negatives // SLOT_POSITIONS), self.num_items // (4 * self.negatives))
         return -(-self.negatives // max(strata, 1))
 
@@ -96,7 +97,7 @@ class IndependentDraws:
 
     @property
     def last_block(self) -> int:
-        """The same of the last stratum."""
+        """The positions a row takes of the last stratum."""
         return self.negatives - (self.strata - 1) * self.block
 
     @property

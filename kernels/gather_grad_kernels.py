@@ -47,7 +47,7 @@ def gather_item_grad_kernel(
     own = first + column // EACH
     m_own = own < num_items
     first_draw = tl.zeros_like(own)
-    end_draw = tl.where(m_own, rounds, 0)
+    end_draw = tl.where(m_own & (count > 0), rounds, 0)
     inner = own
     stratum = first_draw
     kept_places = first_draw + BLOCK
@@ -55,7 +55,7 @@ def gather_item_grad_kernel(
         first_draw = tl.load(p_draw_starts + own, mask=m_own, other=0)
         end_draw = tl.load(p_draw_starts + own + 1, mask=m_own, other=0)
     elif PERMUTED:
-        end_draw = tl.where(own < strata * width, rounds, 0)
+        end_draw = tl.where((own < strata * width) & (count > 0), rounds, 0)
         stratum = tl.minimum(own // width, strata - 1)
         inner = own - stratum * width
         kept_places = tl.where(stratum == strata - 1, last_block, BLOCK)
@@ -69,13 +69,13 @@ def gather_item_grad_kernel(
     bias_grad = tl.zeros((ITEMS,), tl.float32)
     for start in range(0, tl.max(end_draw - first_draw, 0), EACH):
         i = first_draw + start + column % EACH
-        m_rows = i < end_draw
+        m_rows = start + column % EACH < end_draw - first_draw
         if SOURCE == ROUNDS:
             p_round_keys = p_keys + (tl.minimum(i, rounds - 1) * strata + stratum) * HALVES
             place = permute(inner, width, shift, b, p_round_keys, HALVES, False, True)
             slot = i * rows_per_round + place // BLOCK
             m_rows = m_rows & (place < rows_per_round * BLOCK) & (place % BLOCK < kept_places) & (slot < count)
-            slot = tl.where(m_rows, slot, 0)
+            slot = tl.where(m_rows, slot, 0)  # of a row that counts, so that its numbers times 0 are 0
             rows = tl.load(p_rows + slot)
         else:  # what is kept by slot elsewhere is kept by row here
             rows = (tl.load(p_sorted_draws + i, mask=m_rows, other=0) // BLOCK).to(tl.int32)
@@ -84,12 +84,15 @@ def gather_item_grad_kernel(
             m_rows = m_rows & (tl.load(p_slot_target + slot) != own)
         peak = tl.load(p_slot_peak + slot)
         weight = tl.load(p_slot_weight + slot)
-        hidden = load_all_rows(p_hidden, rows, own_d, dim, BLOCK_D)
+        if SOURCE == ROUNDS:
+            hidden = load_all_rows(p_hidden, rows, own_d, dim, BLOCK_D)
+        else:
+            hidden = load_rows(p_hidden, rows, m_rows, own_d, dim, BLOCK_D)
         dot = row_products(table_row, hidden, ITEMS, EACH, BLOCK_D)
         for chunk in range(NUM_D if NUM_D > 1 else 0):
             if chunk != own_chunk:
                 other_row = load_rows(p_item, item, m_item, chunk * BLOCK_D, dim, BLOCK_D).to(dtype).to(tl.float32)
-                other_hidden = load_all_rows(p_hidden, rows, chunk * BLOCK_D, dim, BLOCK_D)
+                other_hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
                 dot += row_products(other_row, other_hidden, ITEMS, EACH, BLOCK_D)
         if HAS_BIAS or HAS_SOFTCAP:
             x = dot * scale

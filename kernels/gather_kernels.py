@@ -66,7 +66,10 @@ def gather_forward_kernel(
     own_hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
     dtype: tl.constexpr = own_hidden.dtype
     for _ in range(tiles):
-        own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
+        if SOURCE == ROUNDS:
+            own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
+        else:
+            own_item = load_rows(p_item, ids, inside, own_d, dim, BLOCK_D)
         # the next tile's candidates are looked up while this one's rows come
         start += BLOCK_B
         stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
@@ -83,7 +86,7 @@ def gather_forward_kernel(
         for chunk in range(NUM_D if NUM_D > 1 else 0):
             if chunk * BLOCK_D != own_d:
                 hidden = load_rows(p_hidden, rows, m_counted, chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
-                other_item = load_all_rows(p_item, ids, chunk * BLOCK_D, dim, BLOCK_D)
+                other_item = load_rows(p_item, ids, inside, chunk * BLOCK_D, dim, BLOCK_D)
                 dot += tl.sum(hidden * other_item.to(dtype).to(tl.float32), 1)
         x = dot * scale
         if HAS_BIAS:

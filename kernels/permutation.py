@@ -22,6 +22,7 @@ GOLDEN = (0x9E3779B9, 0x7F4A7C15)  # splitmix64's increment, as (high, low)
 MIX_1 = (0xBF58476D, 0x1CE4E5B9)  # splitmix64's multipliers
 MIX_2 = (0x94D049BB, 0x133111EB)
 
+# of the item permutation; of what rounds permute, blocks or places of a stratum; of rows; of seeds made from seeds
 DOMAIN_ITEMS, DOMAIN_BLOCKS, DOMAIN_ROWS, DOMAIN_FOLD = 0, 1, 2, 3
 MAX_HALF_ROUNDS = 12
 SMALL_DOMAIN = 256  # below it, 6 half-rounds leave pairs measurably correlated

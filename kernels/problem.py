@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Literal
 
-from .configs import Config, GatherConfig, Work, gather_config, tile_config
+from .configs import Config, GatherConfig, Gpu, Work, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
 from .samplers import Sampler
 
@@ -18,7 +18,7 @@ Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
-INTERPRETER_MULTIPROCESSORS = 4  # stands in for a device's number when kernels run in Triton's interpreter
+INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 
 
@@ -45,7 +45,7 @@ class Problem:
     remove_accidental_hits: bool
     ignore_index: int
     scale_grad: bool
-    multiprocessors: int
+    gpu: Gpu
     draws: Draws | None = field(default=None)
 
     @cached_property
@@ -58,7 +58,7 @@ class Problem:
     @cached_property
     def tile(self) -> Config:
         rows = self.grouped.group_size if self.has_groups else 256
-        return tile_config(self.input_dtype, self.dim, rows, self.block_limit)
+        return tile_config(self.input_dtype, self.dim, rows, self.block_limit, self.gpu.capability)
 
     @cached_property
     def gather(self) -> GatherConfig:
@@ -165,7 +165,7 @@ class Problem:
 
     def _splits(self, programs: int, parts: int) -> int:
         """Ways to split ``parts`` pieces of work so that up to two programs a multiprocessor run."""
-        wanted = min(2 * self.multiprocessors // max(programs, 1), parts, 64)
+        wanted = min(2 * self.gpu.multiprocessors // max(programs, 1), parts, 64)
         return ceil_div(parts, ceil_div(parts, wanted)) if wanted > 1 else 1
 
     @cached_property
@@ -213,7 +213,7 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
 def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
     bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
-    scale_grad: bool, multiprocessors: int,
+    scale_grad: bool, gpu: Gpu,
 ) -> Problem:  # fmt: skip
     """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``."""
     mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
@@ -231,7 +231,7 @@ def build_problem(
         remove_accidental_hits=remove_accidental_hits,
         ignore_index=ignore_index,
         scale_grad=scale_grad,
-        multiprocessors=multiprocessors,
+        gpu=gpu,
         draws=draws,
     )
 

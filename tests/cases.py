@@ -197,6 +197,8 @@ CASES: tuple[Case, ...] = (
           40, 16,
           ignored="some", ignore_index=0, has_bias=True),
     _case("grouped", "popular", "one item is the target of most rows", 150, 150, 64, targets="popular"),
+    _case("grouped", "dim_320_popular", "one wide chunk in half precision; popular targets, by chunks and alone", 150, 90, 40, dim=320,
+          group_size=128, targets="popular"),
     _case("grouped", "hits_kept", "accidental hits stay in the denominator", 60, 60, 40,
           remove_accidental_hits=False),
     _case("grouped", "lse_only", "only lse has a gradient (z-loss); non-contiguous inputs, softcap", 40,
@@ -204,7 +206,7 @@ CASES: tuple[Case, ...] = (
           upstream="lse", contiguous=False, softcap=3.0),
     _case("grouped", "extreme", "logits of +-1e4", 40, 150, 64, logits="extreme"),
     _case("grouped", "confident", "1 - p_target of about 1e-6", 40, 300, 100, logits="confident"),
-    # independent: up to K = 64, or V = 8 K, one stratum with F = floor(V/K) rows a round
+    # independent: up to K = 64, or with V < 8 K, one stratum with F = floor(V/K) rows a round
     _case("independent", "ragged", "many rounds, the last not full, V not a multiple of K", 40, 111, 20),
     _case("independent", "one_negative", "K = 1: V rows a round; bias, scale", 120, 97, 1, has_bias=True,
           logit_scale=1.7),

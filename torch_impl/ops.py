@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
-from ..kernels.problem import INTERPRETER_MULTIPROCESSORS, NO_ID, Dtype, Problem, build_problem, cached_problem
+from ..kernels.configs import Gpu
+from ..kernels.problem import INTERPRETER_GPU, NO_ID, Dtype, Problem, build_problem, cached_problem
 from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
 
@@ -27,8 +28,9 @@ RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
 
 
 @functools.cache
-def multiprocessors(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
+def gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.multi_processor_count, 10 * properties.major + properties.minor)
 
 
 def _problem(
@@ -44,7 +46,7 @@ def _problem(
     return (build_problem if symbolic else cached_problem)(
         num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
         sampler, softcap, remove_hits, ignore_index, scale_grad,
-        multiprocessors(input.device.index or 0) if input.is_cuda else INTERPRETER_MULTIPROCESSORS,
+        gpu(input.device.index or 0) if input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def replace(path: Path, rows: Iterable[dict[str, object]]) -> None:
 
     def place(row: Row) -> tuple[int, int, str]:
         name, _, value = row["shape"].partition("/")
-        return order.index(name) if name in order else len(order), int(value or 0), row["targets"]
+        return order.index(name) if name in order else len(order), int(value) if value.isdigit() else 0, row["targets"]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -36,6 +36,7 @@ CASES = {
     "shared ids, split": (3, 333, 33),
     "row ids": (30, 131, 50),
     "wide rows": (20, 131, 600),
+    "wide rows, one popular target": (200, 131, 320),
     "one popular target": (200, 131, 33),
 }
 
@@ -49,10 +50,11 @@ def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -
         "grouped, the first positions for all": UniformNegatives(100, 16),
         "grouped, split": UniformNegatives(400, 16),
         "independent": UniformNegatives(20, 1),
-        "independent, strata": UniformNegatives(70, 1),
+        "independent, strata": UniformNegatives(71, 1),
         "member": UniformNegatives(120, 1),
         "member, split": UniformNegatives(300, 1),
         "wide rows": UniformNegatives(50, 16),
+        "wide rows, one popular target": UniformNegatives(40, 64),
         "one popular target": UniformNegatives(40, 64),
     }
     if name in samplers:
@@ -77,7 +79,7 @@ def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
     scale = torch.full((1,), 0.1, device=device, requires_grad=True)
     target = torch.randint(0, items, (rows,), generator=generator, device=device)
     target[::4] = -100
-    if name == "one popular target":
+    if name.endswith("one popular target"):
         target[1:] = 7
     loss, lse = sampled_linear_cross_entropy(
         hidden, table, target, negatives_of(name, rows, items, generator), linear_bias=bias, logit_scale=scale, softcap=20.0,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.interop import call, multiprocessors
+from cce_minus.interop import call, gpu_numbers
 from jax import Array, ShapeDtypeStruct
 
 Tensors = dict[str, torch.Tensor]
@@ -192,13 +192,14 @@ def test_runs_under_the_stream_of_xla(x: Array):
 
 
 @pytest.mark.gpu
-def test_multiprocessors_of_the_gpu():
-    assert multiprocessors(otherwise=0) == torch.cuda.get_device_properties(0).multi_processor_count
+def test_numbers_of_the_gpu():
+    major, minor = torch.cuda.get_device_capability(0)
+    assert gpu_numbers(otherwise=(0, 0)) == (torch.cuda.get_device_properties(0).multi_processor_count, 10 * major + minor)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fallback is the CPU's")
-def test_multiprocessors_without_a_gpu():
-    assert multiprocessors(otherwise=7) == 7
+def test_numbers_without_a_gpu():
+    assert gpu_numbers(otherwise=(7, 90)) == (7, 90)
 
 
 def test_missing_jax_names_the_extra():

@@ -13,10 +13,10 @@ ON_GPU = torch.cuda.is_available()
 # (sampler, V, why)
 DRAWS = [
     (UniformNegatives(20, 1), 97, "independent"),
-    (UniformNegatives(70, 1), 601, "independent, two strata, the last cut"),
+    (UniformNegatives(71, 1), 601, "independent, two strata, the last cut"),
     (UniformNegatives(60, 1), 97, "independent, membership mask"),
     (UniformNegatives(20, 16), 97, "grouped"),
-    (UniformNegatives(70, 16), 300, "grouped, two slots, the last cut"),
+    (UniformNegatives(71, 16), 300, "grouped, two slots, the last cut"),
     (UniformNegatives(20, 32, shuffle_rows=False), 97, "grouped in order"),
     (UniformNegatives(130, 16), 131, "grouped, the first K positions"),
     (UniformNegatives(97, 16), 97, "every item"),

@@ -2,12 +2,11 @@
 
 Row i is the i-th non-ignored row in flattened order; R is their number, which only the device knows; K < V from here on.
 
-Independent rows (group_size 1): a row takes L = ceil(K / min(ceil(K / 64), floor(V / 4K))) positions (K, if that is no stratum at all)
-of each of S = ceil(K / L) strata, the last one cut so that it has exactly K items; a stratum is W = floor(V / S) positions of the step's
-one item permutation, which is left out if S is 1; the V - S W positions behind the strata sit out the step. F = floor(W / L) rows a
-round; row i takes in stratum s places (i mod F) L .. + L of the permutation of [0, W) number floor(i / F) S + s. The item permutation
-makes the strata random, so that a row's items are uniform and without replacement; rows that walk the strata side by side meet in the
-cache.
+Independent rows (group_size 1): the catalog is cut into S strata of W = floor(V / S) positions of the step's one item permutation, which
+is left out if S is 1; S is the largest divisor of K up to min(ceil(K / 64), floor(V / 4K)), at least 1. A row takes L = K / S positions of
+each stratum; F = floor(W / L) = floor(V / K) rows a round; row i takes in stratum s places (i mod F) L .. + L of the permutation of [0, W)
+number floor(i / F) S + s. The item permutation makes the strata random, so that a row's items are uniform and without replacement; rows
+that walk the strata side by side meet in the cache.
 
 Grouped rows: S = ceil(K / 64) slots of L = ceil(K / S) positions, the last one cut so that a group has exactly K items;
 NB = floor(V / L) blocks; block j is positions [j L, (j + 1) L) of the step's one item permutation. F = floor(NB / S) groups a round;
@@ -19,6 +18,7 @@ takes the first K positions. Row i is in group floor(p / G) with p its image und
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -85,20 +85,16 @@ class IndependentDraws:
     num_items: int
     negatives: int
 
+    @cached_property
+    def strata(self) -> int:
+        """S; with V < 8 K there is one stratum, so that rows have few round keys."""
+        most = min(-(-self.negatives // SLOT_POSITIONS), self.num_items // (4 * self.negatives))
+        return next((number for number in range(most, 1, -1) if self.negatives % number == 0), 1)
+
     @property
     def block(self) -> int:
-        """L, the positions a row takes of a stratum; with V < 8 K there is one, so that rows have few round keys."""
-        strata = min(-(-self.negatives // SLOT_POSITIONS), self.num_items // (4 * self.negatives))
-        return -(-self.negatives // max(strata, 1))
-
-    @property
-    def strata(self) -> int:
-        return -(-self.negatives // self.block)
-
-    @property
-    def last_block(self) -> int:
-        """The positions a row takes of the last stratum."""
-        return self.negatives - (self.strata - 1) * self.block
+        """L, the positions a row takes of a stratum."""
+        return self.negatives // self.strata
 
     @property
     def width(self) -> int:
@@ -116,7 +112,7 @@ class IndependentDraws:
         keys = pm.round_keys(xp, seed, pm.DOMAIN_BLOCKS, rows // self.rows_per_round * self.strata + strata)
         places = ((rows % self.rows_per_round) * self.block + strata * 0)[:, :, None] + xp.u32(np.arange(self.block))
         positions = pm.permute(xp, places, self.width, keys[..., None]) + (strata * self.width)[:, :, None]
-        positions = positions.reshape(len(rows), -1)[:, : self.negatives]
+        positions = positions.reshape(len(rows), -1)
         if self.strata == 1:
             return positions
         return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, rows * 0))

@@ -24,7 +24,7 @@ def gather_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_rows, p_count, p_items, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_item_grad, p_bias_grad,
-    num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, strata, width, last_block, softcap, shift, b,
+    num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, strata, width, softcap, shift, b,
     BLOCK: tl.constexpr, SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     REMOVE_HITS: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
@@ -50,7 +50,6 @@ def gather_item_grad_kernel(
     end_draw = tl.where(m_own & (count > 0), rounds, 0)
     inner = own
     stratum = first_draw
-    kept_places = first_draw + BLOCK
     if SOURCE == ROW_IDS:
         first_draw = tl.load(p_draw_starts + own, mask=m_own, other=0)
         end_draw = tl.load(p_draw_starts + own + 1, mask=m_own, other=0)
@@ -58,7 +57,6 @@ def gather_item_grad_kernel(
         end_draw = tl.where((own < strata * width) & (count > 0), rounds, 0)
         stratum = tl.minimum(own // width, strata - 1)
         inner = own - stratum * width
-        kept_places = tl.where(stratum == strata - 1, last_block, BLOCK)
     if HAS_BIAS:
         own_item = own
         if PERMUTED:
@@ -74,7 +72,7 @@ def gather_item_grad_kernel(
             p_round_keys = p_keys + (tl.minimum(i, rounds - 1) * strata + stratum) * HALVES
             place = permute(inner, width, shift, b, p_round_keys, HALVES, False, True)
             slot = i * rows_per_round + place // BLOCK
-            m_rows = m_rows & (place < rows_per_round * BLOCK) & (place % BLOCK < kept_places) & (slot < count)
+            m_rows = m_rows & (place < rows_per_round * BLOCK) & (slot < count)
             slot = tl.where(m_rows, slot, 0)  # of a row that counts, so that its numbers times 0 are 0
             rows = tl.load(p_rows + slot)
         else:  # what is kept by slot elsewhere is kept by row here

@@ -13,12 +13,12 @@ ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item
 
 @triton.jit
 def row_candidates(
-    p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+    p_ids, p_keys, slot, row, stratum, start, num_items, block, strata, width, rows_per_round, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
     """(ids, which are candidates, which are malformed) from place ``start`` of a row's stratum on."""
     k = start + tl.arange(0, BLOCK_B)
-    inside = k < tl.where(stratum == strata - 1, last_block, block)
+    inside = k < block
     if SOURCE == ROUNDS:
         p_round_keys = p_keys + (slot // rows_per_round * strata + stratum) * HALVES
         ids = permute((slot % rows_per_round) * block + k, width, shift, b, p_round_keys, HALVES, False, False)
@@ -37,7 +37,7 @@ def row_candidates(
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, block, last_block, strata, width, rows_per_round, softcap, shift, b,
+    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
     SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
@@ -60,7 +60,7 @@ def gather_forward_kernel(
     start = 0
     row = tl.load(p_rows + slot)
     ids, inside, malformed = row_candidates(
-        p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+        p_ids, p_keys, slot, row, stratum, start, num_items, block, strata, width, rows_per_round, shift, b,
         SOURCE, PERMUTED, HALVES, BLOCK_B,
     )  # fmt: skip
     own_hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
@@ -75,7 +75,7 @@ def gather_forward_kernel(
         stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
         start = tl.where(start >= block, 0, start)
         next_ids, next_inside, next_malformed = row_candidates(
-            p_ids, p_keys, slot, row, stratum, start, num_items, block, last_block, strata, width, rows_per_round, shift, b,
+            p_ids, p_keys, slot, row, stratum, start, num_items, block, strata, width, rows_per_round, shift, b,
             SOURCE, PERMUTED, HALVES, BLOCK_B,
         )  # fmt: skip
         keep = inside

@@ -145,7 +145,7 @@ def forward_program(p: Problem) -> Program:
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
             *inputs, t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
-            p.num_rows, p.num_items, p.dim, w.block, w.last_block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0,
+            p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0,
             *_factors(w.width),
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
             REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
@@ -245,7 +245,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // each), g.num_d),
             hidden, weight, bias, scale, t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"], *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
-            p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, w.last_block, p.softcap or 0.0,
+            p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
             *_factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
             REMOVE_HITS=p.remove_accidental_hits, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // each, EACH=each,

@@ -50,7 +50,7 @@ def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -
         "grouped, the first positions for all": UniformNegatives(100, 16),
         "grouped, split": UniformNegatives(400, 16),
         "independent": UniformNegatives(20, 1),
-        "independent, strata": UniformNegatives(71, 1),
+        "independent, strata": UniformNegatives(70, 1),
         "member": UniformNegatives(120, 1),
         "member, split": UniformNegatives(300, 1),
         "wide rows": UniformNegatives(50, 16),

@@ -90,9 +90,10 @@ def test_neighbouring_positions_go_to_neighbouring_items_as_often_as_chance():
 
 
 SAMPLERS = [
-    (UniformNegatives(1, 1), 97), (UniformNegatives(40, 1), 97), (UniformNegatives(90, 1), 97), (UniformNegatives(1, 16), 97),
-    (UniformNegatives(40, 16), 97), (UniformNegatives(65, 16), 301), (UniformNegatives(100, 32, shuffle_rows=False), 1000),
-    (UniformNegatives(130, 16), 131), (UniformNegatives(150, 1), 301), (UniformNegatives(71, 1), 570), (UniformNegatives(150, 1), 2000),
+    (UniformNegatives(1, 1), 97), (UniformNegatives(40, 1), 97), (UniformNegatives(90, 1), 97), (UniformNegatives(150, 1), 301),
+    (UniformNegatives(70, 1), 570), (UniformNegatives(71, 1), 570), (UniformNegatives(150, 1), 2000),
+    (UniformNegatives(1, 16), 97), (UniformNegatives(40, 16), 97), (UniformNegatives(65, 16), 301),
+    (UniformNegatives(100, 32, shuffle_rows=False), 1000), (UniformNegatives(130, 16), 131),
 ]  # fmt: skip
 
 

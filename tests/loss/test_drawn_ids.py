@@ -13,7 +13,7 @@ ON_GPU = torch.cuda.is_available()
 # (sampler, V, why)
 DRAWS = [
     (UniformNegatives(20, 1), 97, "independent"),
-    (UniformNegatives(71, 1), 601, "independent, two strata, the last cut"),
+    (UniformNegatives(70, 1), 601, "independent, two strata"),
     (UniformNegatives(60, 1), 97, "independent, membership mask"),
     (UniformNegatives(20, 16), 97, "grouped"),
     (UniformNegatives(71, 16), 300, "grouped, two slots, the last cut"),

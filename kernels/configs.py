@@ -131,10 +131,9 @@ def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None,
         # eight warps on fewer than 64 rows or candidates compiled to wrong sums and illegal accesses (Triton 3.6, fp32)
         works = [w._replace(warps=min(w.warps, 4)) if min(w.rows, block_b) < 64 else w for w in works]
         fitted = [_fitted(work, limit, dtype, block_b, block_d, num_d, forward=i == 0) for i, work in enumerate(works)]
-        if all(fitted) or block_d == min(tiles):
-            forward, grad, grad_once = (fit or work for fit, work in zip(fitted, works, strict=True))
-            return Config(block_b, block_d, num_d, forward, grad, grad_once)
-        largest = block_d // 2
+        if None not in fitted:
+            return Config(block_b, block_d, num_d, *fitted)  # type: ignore[arg-type]
+        largest = block_d // 2  # chunks of 16 columns fit everywhere
 
 
 def gather_config(dtype: str, dim: int) -> GatherConfig:

@@ -103,7 +103,7 @@ class IndependentDraws:
 
     @property
     def rows_per_round(self) -> int:
-        return self.width // self.block
+        return self.num_items // self.negatives
 
     def items(self, xp: Arithmetic, seed: Seed, rows: Array) -> Array:
         """The (len(rows), K) items of each row index."""

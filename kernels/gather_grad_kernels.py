@@ -47,16 +47,16 @@ def gather_item_grad_kernel(
     own = first + column // EACH
     m_own = own < num_items
     first_draw = tl.zeros_like(own)
-    end_draw = tl.where(m_own & (count > 0), rounds, 0)
     inner = own
     stratum = first_draw
     if SOURCE == ROW_IDS:
         first_draw = tl.load(p_draw_starts + own, mask=m_own, other=0)
         end_draw = tl.load(p_draw_starts + own + 1, mask=m_own, other=0)
-    elif PERMUTED:
+    else:
         end_draw = tl.where((own < strata * width) & (count > 0), rounds, 0)
-        stratum = tl.minimum(own // width, strata - 1)
-        inner = own - stratum * width
+        if PERMUTED:
+            stratum = tl.minimum(own // width, strata - 1)
+            inner = own - stratum * width
     if HAS_BIAS:
         own_item = own
         if PERMUTED:

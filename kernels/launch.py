@@ -239,17 +239,17 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             BLOCK_D=g.block_d, CHUNK=POSITIVE_CHUNK, work=ONE_WARP,
         )  # fmt: skip
     else:
-        w, each = _row_draws(p), min(g.grad.rows, GRAD_ROWS)
+        w = _row_draws(p)
         lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
-            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // each), g.num_d),
+            gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // GRAD_ROWS), g.num_d),
             hidden, weight, bias, scale, t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"], *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
             p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
             *_factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // each, EACH=each,
-            LANES=max(1, min(lanes, each)), BLOCK_D=g.block_d, NUM_D=g.num_d, CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
+            REMOVE_HITS=p.remove_accidental_hits, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // GRAD_ROWS, EACH=GRAD_ROWS,
+            LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d, CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])
 

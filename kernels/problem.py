@@ -207,7 +207,7 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
         return "all", None
     if isinstance(draws, GroupedDraws):
         return "grouped", draws
-    return ("member" if 2 * draws.negatives > num_items else "independent"), draws
+    return ("member" if draws.rows_per_round == 1 else "independent"), draws
 
 
 def build_problem(

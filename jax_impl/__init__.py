@@ -10,6 +10,7 @@ from ..kernels import (
     fold_seed,
     negative_ids,
 )
+from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "fold_seed",
     "linear_cross_entropy",
     "negative_ids",
+    "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
 ]

@@ -38,6 +38,7 @@ class Options:
     remove_accidental_hits: bool
     ignore_index: int
     scale_grad: bool
+    positive_weight: float | None
     impl: str
 
 
@@ -52,7 +53,7 @@ def _problem(x: Operands, options: Options) -> Problem:
     return cached_problem(
         *x.input.shape, x.weight.shape[0], None if x.ids is None else x.ids.shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), options.sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        options.ignore_index, options.scale_grad, options.positive_weight, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -166,6 +166,25 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
     return carry, jax.tree.map(of_rows, results)
 
 
+def _softmax_rows(c: Chunk, kept: Array, positive: Array, p: Problem) -> tuple[Array, Array, Array, Array]:
+    """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+    has_negatives = kept > 0
+    correction = jnp.log((p.num_items - 1) / jnp.maximum(kept, 1).astype(jnp.float32))
+    peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
+    weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
+    log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
+    gap = jnp.where(has_negatives, peak - positive + (log_sum + correction), -jnp.inf)
+    gap = jnp.where(jnp.isnan(positive), jnp.nan, gap)
+    return jax.nn.softplus(gap), peak, log_sum + jax.nn.softplus(-gap), weights
+
+
+def _binary_rows(c: Chunk, kept: Array, positive: Array, positive_weight: float) -> tuple[Array, Array, Array]:
+    """(loss, 1 / (1 + m)) (T, G) of rows and sigmoid(score) (T, G, K) of the kept draws."""
+    share = 1 / (kept + 1.0)
+    terms = jnp.where(c.keep, jax.nn.softplus(c.score), 0.0).sum(2)
+    return (positive_weight * jax.nn.softplus(-positive) + terms) * share, share, jnp.where(c.keep, jax.nn.sigmoid(c.score), 0.0)
+
+
 def forward(x: Operands, p: Problem) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
     layout = _layout(x, p)
@@ -174,18 +193,17 @@ def forward(x: Operands, p: Problem) -> Rows:
         c = _chunk(x, p, layout, tiles)
         kept = c.keep.sum(2)
         has_negatives = kept > 0
-        correction = jnp.log((p.num_items - 1) / jnp.maximum(kept, 1).astype(jnp.float32))
-        peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
-        weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
-        log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
-        gap = jnp.where(has_negatives, peak - c.positive + (log_sum + correction), -jnp.inf)
-        gap = jnp.where(c.malformed | jnp.isnan(c.positive), jnp.nan, gap)
-        loss, shift = jax.nn.softplus(gap), log_sum + jax.nn.softplus(-gap)
+        positive = jnp.where(c.malformed, jnp.nan, c.positive)
+        if p.positive_weight is None:
+            loss, peak, shift, weights = _softmax_rows(c, kept, positive, p)
+            share, lse = jnp.exp(-shift), positive + loss
+        else:
+            loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)
+            lse, peak, shift = positive, positive, share
         weights = weights * c.slope
-        share = jnp.exp(-shift)
         average = jnp.where(has_negatives[:, :, None], _product(weights, c.items) * share[:, :, None], 0.0)
         average_dot = (weights * c.dot).sum(2) * share
-        return None, Rows(loss, c.positive + loss, peak, shift, average_dot, average.astype(x.input.dtype))
+        return None, Rows(loss, lse, peak, shift, average_dot, average.astype(x.input.dtype))
 
     rows: Rows = _scan(layout, step, None)[1]
     return rows if p.scale_grad else rows._replace(average_dot=rows.average_dot[:0])
@@ -195,14 +213,20 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     layout = _layout(x, p)
     saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows)
-    positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
+    if p.positive_weight is None:
+        positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
+    else:  # peak holds the positive's score
+        positive_part = -grad_loss * p.positive_weight * jax.nn.sigmoid(-saved.peak) * saved.shift
 
     def step(sums: tuple[Array, Array], tiles: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         weight_grad, bias_grad = sums
         c = _chunk(x, p, layout, tiles)
         of_positive = jnp.where(c.counted, positive_part[c.rows] * c.positive_slope, 0.0)
         of_row = jnp.where(c.counted, (grad_loss + grad_lse)[c.rows], 0.0)
-        probability = jnp.exp((c.score - saved.peak[c.rows][:, :, None]) - saved.shift[c.rows][:, :, None])
+        shift = saved.shift[c.rows][:, :, None]
+        softmax = p.positive_weight is None
+        peak = saved.peak[c.rows][:, :, None]
+        probability = jnp.exp((c.score - peak) - shift) if softmax else jax.nn.sigmoid(c.score) * shift
         a = jnp.where(c.keep, of_row[:, :, None] * probability * c.slope, 0.0)
         grads = _product(a.swapaxes(1, 2), c.hidden)
         weight_grad = weight_grad.at[c.item].add(of_positive[:, :, None] * c.hidden)

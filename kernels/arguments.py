@@ -122,6 +122,29 @@ def as_number(argument: str, value: object) -> float:
     return float(value)
 
 
+def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> float:
+    """beta of gBCE (arXiv 2308.07192, section 5): ``alpha (t (1 - 1 / alpha) + 1 / alpha)`` with ``alpha = K / (V - 1)``, at most 1.
+
+    1 where ``gbce_t`` is None or 0. Raises for a t outside [0, 1] and for negatives that are not drawn uniformly.
+    """
+    if gbce_t is None:
+        return 1.0
+    t = as_number("gbce_t", gbce_t)
+    if not 0 <= t <= 1:
+        raise ArgumentValueError("gbce_t", "a number in [0, 1]", gbce_t)
+    if not isinstance(negatives, UniformNegatives):
+        raise ArgumentTypeError("gbce_t", "None but for UniformNegatives: its beta follows from their sampling rate", "a number")
+    alpha = min(negatives.num_negatives / max(num_items - 1, 1), 1.0)
+    return 1.0 - t * (1.0 - alpha)
+
+
+def check_binary_negatives(negatives: object) -> None:
+    """Raise for samplers that binary cross-entropy is not defined with."""
+    if isinstance(negatives, AllItems):
+        reason = "UniformNegatives or integer ids: binary cross-entropy is over sampled items"
+        raise ArgumentTypeError("negatives", reason, "AllItems")
+
+
 def is_sampler(negatives: object) -> bool:
     return isinstance(negatives, (UniformNegatives, AllItems))
 

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .gather_kernels import ROUNDS, ROW_IDS
 from .permutation_kernels import permute
-from .score_kernels import LOG2E, cap, exp_from
+from .score_kernels import LOG2E, cap, exp_from, sigmoid_softplus
 from .tile_kernels import load_all_rows, load_rows
 
 PARTS = tl.constexpr(2)  # partial sums of split tiles, one row a candidate position
@@ -26,7 +26,7 @@ def gather_item_grad_kernel(
     p_sorted_draws, p_draw_starts, p_item_grad, p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, strata, width, softcap, shift, b,
     BLOCK: tl.constexpr, SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    REMOVE_HITS: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
+    REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """ITEMS positions gather the rows that drew them, EACH at a time, and those whose target they are, and write their gradients once."""
@@ -92,12 +92,16 @@ def gather_item_grad_kernel(
                 other_row = load_rows(p_item, item, m_item, chunk * BLOCK_D, dim, BLOCK_D).to(dtype).to(tl.float32)
                 other_hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
                 dot += row_products(other_row, other_hidden, ITEMS, EACH, BLOCK_D)
-        if HAS_BIAS or HAS_SOFTCAP:
+        if HAS_BIAS or HAS_SOFTCAP or BINARY:
             x = dot * scale
             if HAS_BIAS:
                 x += bias
             s, slope = cap(x, softcap, HAS_SOFTCAP)
-            a = exp_from(s, peak) * weight
+            if BINARY:
+                a, _ = sigmoid_softplus(s)
+            else:
+                a = exp_from(s, peak)
+            a *= weight
             if HAS_SOFTCAP:
                 a *= slope
         else:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
-from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from
+from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
 from .tile_kernels import load_all_rows, load_rows, load_targets, positive_score, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
@@ -37,11 +37,11 @@ def row_candidates(
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, shift, b,
+    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
-    SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
-    """One row walks its candidates, stratum by stratum, with a running softmax and accumulates their weighted average."""
+    """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average."""
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     one = tl.arange(0, 1)
     m_in = (slot + one) < num_rows
@@ -93,17 +93,23 @@ def gather_forward_kernel(
             x += tl.load(p_bias + ids).to(tl.float32)
         s, slope = cap(x, softcap, HAS_SOFTCAP)
         s = tl.where(keep, s, float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(s, 0) * LOG2E)
-        p = exp_from(s, new_peak)
-        fade = tl.exp2(peak - new_peak)
-        l = l * fade + tl.sum(p, 0) + tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
+        if BINARY:
+            p, term = sigmoid_softplus(s)
+            fade = tl.full((1,), 1.0, tl.float32)
+            l += tl.sum(term, 0)
+        else:
+            new_peak = tl.maximum(peak, tl.max(s, 0) * LOG2E)
+            p = exp_from(s, new_peak)
+            fade = tl.exp2(peak - new_peak)
+            l = l * fade + tl.sum(p, 0)
+            peak = new_peak
+        l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         kept += tl.sum(keep.to(tl.float32), 0)
         if HAS_SOFTCAP:
             p = tl.where(keep, p * slope, 0.0)
         if SCALE_GRAD:
             average_dot = average_dot * fade + tl.sum(p * dot, 0)
         average = average * fade[:, None] + tl.sum(p[:, None] * item, 0)[None, :]
-        peak = new_peak
         ids = next_ids
         inside = next_inside
         malformed = next_malformed
@@ -113,5 +119,5 @@ def gather_forward_kernel(
     )
     store_row_results(
         p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
+        z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

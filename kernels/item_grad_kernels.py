@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale
+from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale, sigmoid_softplus
 from .tile_kernels import MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
 
 
@@ -62,7 +62,7 @@ def tile_item_grad_kernel(
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
     row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -127,12 +127,16 @@ def tile_item_grad_kernel(
             )
         peak = tl.load(p_slot_peak + slot_m)
         weight = tl.load(p_slot_weight + slot_m)
-        if HAS_BIAS or HAS_SOFTCAP:
+        if HAS_BIAS or HAS_SOFTCAP or BINARY:
             x = dot * scale
             if HAS_BIAS:
                 x += bias[:, None]
             s, slope = cap(x, softcap, HAS_SOFTCAP)
-            a = exp_from(s, peak[None, :]) * weight[None, :]
+            if BINARY:
+                a, _ = sigmoid_softplus(s)
+            else:
+                a = exp_from(s, peak[None, :])
+            a *= weight[None, :]
             if HAS_SOFTCAP:
                 a *= slope
         else:

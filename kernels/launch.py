@@ -145,10 +145,10 @@ def forward_program(p: Problem) -> Program:
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
             *inputs, t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
-            p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0,
+            p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0, p.positive_weight or 0.0,
             *_factors(w.width),
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
+            REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
             BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])
@@ -160,9 +160,10 @@ def forward_program(p: Problem) -> Program:
         *rows, *parts,
         p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.has_groups else p.num_candidates,
         p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.grouped.group_size if p.has_groups else 1, p.last_block,
-        p.softcap or 0.0, item_shift, item_b, p.negatives,
+        p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, FULL=p.full_slots, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-        REMOVE_HITS=p.remove_accidental_hits, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1, ITEM_HALVES=half_rounds(p.num_items),
+        REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1,
+        ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
         work=c.forward,
     )  # fmt: skip
@@ -171,8 +172,8 @@ def forward_program(p: Problem) -> Program:
         combine = launch(
             row_kernels.combine_forward_kernel, (ceil_div(p.num_rows, ROW_BLOCK), c.num_d),
             *inputs, t["rows"], t["count"], *parts, *rows,
-            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0,
-            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, SCALE_GRAD=p.scale_grad,
+            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0,
+            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
         )  # fmt: skip
         launches.append(combine)
@@ -207,8 +208,8 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             *inputs, t["rows"], t["count"], t["positive_key"], *(saved[name] for name in ("loss", "peak", "shift", "average_dot", "average")),
             Pointer("grad_loss"), Pointer("grad_lse") if has_grad_lse else None,
             out["input_grad"], *slots, out["positive_grad"], out["scale_grad"],
-            p.num_rows, sizes["slot_peak"], p.num_items, d, p.softcap or 0.0, grad_loss_stride,
-            BY_SLOT=p.mode != "row_ids", HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, SCALE_GRAD=p.scale_grad,
+            p.num_rows, sizes["slot_peak"], p.num_items, d, p.softcap or 0.0, p.positive_weight or 0.0, grad_loss_stride,
+            BY_SLOT=p.mode != "row_ids", HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             HAS_GRAD_LSE=has_grad_lse, BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
         ),
         _starts("sorted_keys", p.num_rows, out["starts"], p.segments + 1, p.segment_unit),
@@ -248,8 +249,9 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
             *_factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // GRAD_ROWS, EACH=GRAD_ROWS,
-            LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d, CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
+            REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // GRAD_ROWS,
+            EACH=GRAD_ROWS, LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d,
+            CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])
 
@@ -279,7 +281,7 @@ def _tile_grad_launches(
         p.softcap or 0.0, item_shift, item_b, p.negatives,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
         HAS_BIAS=has_bias, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
-        SPLIT=p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
+        BINARY=p.is_binary, SPLIT=p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
         CHUNK=POSITIVE_CHUNK, PART=part, PRECISION=PRECISION,
         BLOCK_M=p.grad_work.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, work=p.grad_work,
     )  # fmt: skip

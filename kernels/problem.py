@@ -30,7 +30,8 @@ def ceil_div(a: int, b: int) -> int:
 class Problem:
     """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one).
 
-    ``scale_grad``: whether the scale is a tensor whose gradient may be asked for.
+    ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the positive's term in binary
+    cross-entropy; None for the softmax.
     """
 
     num_rows: int
@@ -46,6 +47,7 @@ class Problem:
     ignore_index: int
     scale_grad: bool
     gpu: Gpu
+    positive_weight: float | None = None
     draws: Draws | None = field(default=None)
 
     @cached_property
@@ -87,6 +89,10 @@ class Problem:
     def permutes_items(self) -> bool:
         """Whether candidates are positions of the step's one item permutation."""
         return self.has_groups or (self.mode == "independent" and self.independent.strata > 1)
+
+    @property
+    def is_binary(self) -> bool:
+        return self.positive_weight is not None
 
     @property
     def uses_tiles(self) -> bool:
@@ -213,7 +219,7 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
 def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
     bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
-    scale_grad: bool, gpu: Gpu,
+    scale_grad: bool, positive_weight: float | None, gpu: Gpu,
 ) -> Problem:  # fmt: skip
     """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``."""
     mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
@@ -231,6 +237,7 @@ def build_problem(
         remove_accidental_hits=remove_accidental_hits,
         ignore_index=ignore_index,
         scale_grad=scale_grad,
+        positive_weight=positive_weight,
         gpu=gpu,
         draws=draws,
     )

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus
+from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid_softplus
 from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
 
 
@@ -11,8 +11,8 @@ from .tile_kernels import load_rows, load_targets, positive_score, store_row_res
 def combine_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, splits, softcap,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Join the partial partition sums of split rows in the order of the splits."""
@@ -44,7 +44,7 @@ def combine_forward_kernel(
     )  # fmt: skip
     store_row_results(
         p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
+        z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 
@@ -52,15 +52,16 @@ def combine_forward_kernel(
 def input_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_positive_key, p_loss, p_peak, p_shift, p_average_dot, p_average,
     p_grad_loss, p_grad_lse, p_input_grad, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_scale_grad,
-    num_rows, num_slots, num_items, dim: tl.constexpr, softcap, grad_loss_stride,
-    BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    num_rows, num_slots, num_items, dim: tl.constexpr, softcap, positive_weight, grad_loss_stride,
+    BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
 
-    Keeping the positive out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item
-    gradient reads: w of each row and, for each slot (with BY_SLOT false for each row), the position of the row's target, its peak and the factor
-    (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the scale.
+    BINARY: w = -u positive_weight sigmoid(-s_t) h_t / (1 + m), and there is no v. Keeping the positive out of A leaves
+    1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item gradient reads: w of each row and, for each slot
+    (with BY_SLOT false for each row), the position of the row's target, its peak and the factor (u + v) exp(-shift) that turns
+    exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the scale.
     """
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_in = slot < num_rows
@@ -72,7 +73,15 @@ def input_grad_kernel(
     v = tl.zeros_like(u)
     if HAS_GRAD_LSE:
         v = tl.load(p_grad_lse + n, mask=m_counted, other=0.0)
-    positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
+    peak = tl.load(p_peak + n, mask=m_counted, other=0.0)
+    shift = tl.load(p_shift + n, mask=m_counted, other=0.0)
+    if BINARY:
+        missing, _ = sigmoid_softplus(-peak)
+        positive_grad = -u * positive_weight * missing * shift
+        factor = shift
+    else:
+        positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
+        factor = exp(-shift)
     if HAS_SOFTCAP or SCALE_GRAD:
         z_positive, slope, dot = positive_score(
             p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap,
@@ -84,13 +93,11 @@ def input_grad_kernel(
             tl.store(p_scale_grad + n, tl.where(m_counted, (u + v) * average_dot + positive_grad * dot, 0.0), mask=m_in)
     row_grad = tl.where(m_counted, u + v, 0.0)
     positive_grad = tl.where(m_counted, positive_grad, 0.0)
-    peak = tl.load(p_peak + n, mask=m_counted, other=0.0)
-    shift = tl.load(p_shift + n, mask=m_counted, other=0.0)
     at = slot if BY_SLOT else n
     m_at = slot < num_slots if BY_SLOT else m_in
     # where no row counts, no score is above the peak and the factor is 0: nobody needs a mask
     tl.store(p_slot_peak + at, tl.where(m_counted, peak, -LOWEST_PEAK), mask=m_at)
-    tl.store(p_slot_weight + at, tl.where(m_counted, row_grad * exp(-shift), 0.0), mask=m_at)
+    tl.store(p_slot_weight + at, tl.where(m_counted, row_grad * factor, 0.0), mask=m_at)
     tl.store(p_slot_target + at, tl.load(p_positive_key + n, mask=m_in, other=0), mask=m_at)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
     scale = tl.load(p_scale)

@@ -63,6 +63,16 @@ def softplus(x):
 
 
 @triton.jit
+def sigmoid_softplus(s):
+    """(1 / (1 + exp(-s)), log(1 + exp(s))), both with small relative errors; zeros where ``s`` is minus infinity."""
+    e = exp(-tl.abs(s))
+    share = 1.0 / (1.0 + e)
+    # near 0 the sum 1 + e would round e
+    series = e * (1.0 - e * (0.5 - e * (1.0 / 3.0 - e * (0.25 - e * (0.2 - e * (1.0 / 6.0 - e * (1.0 / 7.0)))))))
+    return tl.where(s < 0, e * share, share), tl.maximum(s, 0.0) + tl.where(e < 0.1, series, tl.log(1.0 + e))
+
+
+@triton.jit
 def power_of_two_scale(largest):
     """The power of two that brings numbers up to ``largest`` near 1, where fp16 holds them best; 2^100 at most."""
     exponent = -tl.ceil(tl.log2(tl.maximum(largest, 1e-30)))
@@ -86,3 +96,15 @@ def finish_rows(peak, l, kept, z_positive, num_items):
     gap = tl.where(z_positive != z_positive, z_positive, gap)
     loss = softplus(gap)
     return loss, z_positive + loss, peak, log_l + softplus(-gap)
+
+
+@triton.jit
+def finish_binary_rows(l, kept, z_positive, positive_weight):
+    """(loss, lse, peak, shift) of rows of binary cross-entropy from l, the sum of log(1 + exp(s_j)) over the kept draws.
+
+    The loss is a mean over the positive and the kept draws. In place of the softmax's: lse and peak are the positive's score, shift is
+    1 / (1 + m), the factor of every term's gradient.
+    """
+    share = 1.0 / (kept + 1.0)
+    loss = (positive_weight * softplus(-z_positive) + l) * share
+    return loss, z_positive, z_positive, share

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
-from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp, exp_from, finish_rows
+from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp, exp_from, finish_binary_rows, finish_rows, sigmoid_softplus
 
 GROUPED = tl.constexpr(0)
 ALL = tl.constexpr(1)
@@ -106,11 +106,17 @@ def load_targets(p_target, rows, m_rows, num_items):
 @triton.jit
 def store_row_results(
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-    z_positive, num_items, own_d, dim: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    z_positive, num_items, positive_weight, own_d, dim: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
-    loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, num_items)
-    average = tl.where((m_counted & (kept > 0))[:, None], average * exp(-shift)[:, None], 0.0)
+    if BINARY:
+        loss, lse, peak, shift = finish_binary_rows(l, kept, z_positive, positive_weight)
+        factor = shift
+    else:
+        loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, num_items)
+        factor = exp(-shift)
+    average = tl.where((m_counted & (kept > 0))[:, None], average * factor[:, None], 0.0)
     d = own_d + tl.arange(0, BLOCK_D)
     p_tile = p_average + rows.to(tl.int64)[:, None] * dim + d[None, :]
     tl.store(p_tile, average.to(p_average.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
@@ -120,7 +126,7 @@ def store_row_results(
     tl.store(p_peak + rows, tl.where(m_counted, peak, 0.0), mask=first_chunk)
     tl.store(p_shift + rows, tl.where(m_counted, shift, 0.0), mask=first_chunk)
     if SCALE_GRAD:
-        tl.store(p_average_dot + rows, tl.where(m_counted, average_dot * exp(-shift), 0.0), mask=first_chunk)
+        tl.store(p_average_dot + rows, tl.where(m_counted, average_dot * factor, 0.0), mask=first_chunk)
 
 
 @triton.jit
@@ -128,14 +134,14 @@ def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
-    item_shift, item_b, negatives,
+    item_shift, item_b, negatives, positive_weight,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    REMOVE_HITS: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average.
 
-    FULL: every slot has BLOCK_B candidates, so that none needs a mask.
+    BINARY: with sigmoids in place of the softmax, which need no peak. FULL: every slot has BLOCK_B candidates, so that none needs a mask.
     """
     pid, own_chunk, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     own_d = own_chunk * BLOCK_D
@@ -196,10 +202,16 @@ def tile_forward_kernel(
                 ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
             s = tl.where(drawn, s, float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(s, 1) * LOG2E)
-        p = exp_from(s, new_peak[:, None])
-        fade = tl.exp2(peak - new_peak)
-        l = l * fade + tl.sum(p, 1)
+        if BINARY:
+            p, term = sigmoid_softplus(s)
+            fade = tl.full((BLOCK_M,), 1.0, tl.float32)  # nothing to rescale; the compiler drops it
+            l += tl.sum(term, 1)
+        else:
+            new_peak = tl.maximum(peak, tl.max(s, 1) * LOG2E)
+            p = exp_from(s, new_peak[:, None])
+            fade = tl.exp2(peak - new_peak)
+            l = l * fade + tl.sum(p, 1)
+            peak = new_peak
         if SOURCE == GROUPED or SOURCE == ALL:  # distinct candidates at [start, end): the target's position tells of a hit
             kept += (end - start).to(tl.float32)
             if REMOVE_HITS:
@@ -213,7 +225,6 @@ def tile_forward_kernel(
         if SCALE_GRAD:
             average_dot = average_dot * fade + tl.sum(p * dot, 1)
         average = tl.dot(p.to(item.dtype), item, average * fade[:, None], input_precision=PRECISION)
-        peak = new_peak
 
     if SPLIT:
         part = split * num_rows + slot_m
@@ -230,5 +241,5 @@ def tile_forward_kernel(
         )
         store_row_results(
             p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-            z_positive, num_items, own_d, dim, SCALE_GRAD, BLOCK_D,
+            z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip

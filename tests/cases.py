@@ -46,6 +46,8 @@ class Case:
     weighted: bool = False
     reduction: Literal["none", "mean", "sum"] = "none"
     upstream: Literal["both", "loss", "lse"] = "both"
+    positive_weight: float | None = None  # binary cross-entropy with this weight of the positive's term
+    gbce_t: float | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -148,6 +150,7 @@ def options(case: Case, inputs: Inputs) -> dict[str, Any]:
         "ignore_index": case.ignore_index,
         "grad_loss": inputs.grad_loss,
         "grad_lse": inputs.grad_lse,
+        "positive_weight": case.positive_weight,
     }
 
 
@@ -165,6 +168,10 @@ def _case(mode: Mode, name: str, reason: str, n: int, v: int, k: int = 0, **fiel
     if mode == "grouped":
         fields.setdefault("group_size", 16)
     return Case(f"{mode}-{name}", reason, mode, n, v, num_negatives=k, **fields)
+
+
+def _binary(mode: Mode, name: str, reason: str, n: int, v: int, k: int, **fields: Any) -> Case:
+    return _case(mode, name, reason, n, v, k, **({"positive_weight": 1.0, "upstream": "loss"} | fields))
 
 
 EVERYTHING: dict[str, Any] = {"has_bias": True, "softcap": 2.0, "logit_scale": 1.7}
@@ -264,6 +271,22 @@ CASES: tuple[Case, ...] = (
     _case("row_ids", "empty_slots", "-1 among the ids, one row only of them; every option, ignored rows",
           50, 97,
           20, ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
+    # binary cross-entropy: one sigmoid a draw, a mean over the positive and the kept draws
+    _binary("grouped", "bce_plus", "BCE+ with K no multiple of 64; bias, softcap, scale, ignored rows, weighted mean", 50, 333, 65,
+            dim=50, ignored="some", weighted=True, reduction="mean", **EVERYTHING),
+    _binary("grouped", "gbce", "gBCE, t = 0.75: alpha = 64 / 300; two groups, popular targets that are drawn too", 140, 301, 64,
+            group_size=128, dim=128, targets="popular", positive_weight=1 - 0.75 * (1 - 64 / 300), gbce_t=0.75),
+    _binary("grouped", "bce_split", "few rows: partial sums of split rows", 5, 700, 400),
+    _binary("grouped", "bce_confident", "a target's term of 1e-10 beside negatives'", 40, 300, 100, logits="confident"),
+    _binary("grouped", "bce_extreme", "logits of +-1e4: no overflow, whole steps of the sigmoid", 40, 150, 64, logits="extreme"),
+    _binary("independent", "bce", "SASRec's BCE: one negative; bias, scale", 120, 97, 1, has_bias=True, logit_scale=1.7),
+    _binary("independent", "gbce_strata", "two strata; every option, a popular target", 40, 560, 70, dim=32, targets="popular",
+            positive_weight=1 - 0.5 * (1 - 70 / 559), gbce_t=0.5, **EVERYTHING),
+    _binary("independent", "bce_membership", "K > V/2: a membership mask", 50, 100, 60, ignored="some"),
+    _binary("independent", "bce_every_item", "K = V: every item but the target, beta = 1 whatever t", 40, 70, 70, gbce_t=0.5),
+    _binary("shared_ids", "bce", "repeated ids and hits, which are dropped", 50, 97, 40, ids="repeated", has_bias=True),
+    _binary("row_ids", "bce_empty_slots", "-1 among the ids, one row only of them: the positive's term alone", 50, 97, 20,
+            ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
 )
 # fmt: on
 

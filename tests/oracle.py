@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -51,6 +52,7 @@ def oracle(
     grad_loss: ArrayLike | None = None,
     grad_lse: ArrayLike | None = None,
     catalog_size: int | None = None,
+    positive_weight: float | None = None,
 ) -> OracleResult:
     """Cross-entropy with negative sampling (CCE-, arXiv 2509.09682) and all of its gradients.
 
@@ -62,6 +64,10 @@ def oracle(
     ids is (N, K) or shared (K,), with -1 for an empty slot, or None for every item of the catalog. An item
     that occurs twice in a row's ids is two draws. ``catalog_size`` is V where the table holds only the items that
     rows name.
+
+    With a ``positive_weight`` beta it is binary cross-entropy instead (BCE, BCE+; gBCE, arXiv 2308.07192):
+    ``loss = (beta log(1 + exp(-s_target)) + sum_j log(1 + exp(s_j))) / (1 + m)``, lse 0 and grad_lse unused; m = 0 leaves
+    the positive's term.
 
     Edge cases, which implementations must share:
 
@@ -103,6 +109,18 @@ def oracle(
         decay = np.exp(-2 * np.abs(x / softcap))
         return _Scores(dot, softcap * np.tanh(x / softcap), 4 * decay / (1 + decay) ** 2)
 
+    def add_gradients(
+        rows: Int64, items: Int64, e: Float64, c: Float64, c_target: Float64, a: Float64, a_target: Float64,
+        dot: Float64, dot_target: Float64,
+    ) -> None:  # fmt: skip
+        """From the gradients of the scores before the cap: a (rows, items) of the negatives, a_target (rows,)."""
+        dhidden[rows] = logit_scale * (a @ c + a_target[:, None] * c_target)
+        dtable[items] += logit_scale * (a.T @ e)
+        np.add.at(dtable, target[rows], logit_scale * a_target[:, None] * e)
+        dbias[items] += a.sum(0)
+        np.add.at(dbias, target[rows], a_target)
+        dscale_rows[rows] = (a * dot).sum(1) + a_target * dot_target
+
     rows_left = np.flatnonzero(active & ~invalid)
     for start in range(0, len(rows_left), CHUNK_ROWS):
         rows = rows_left[start : start + CHUNK_ROWS]
@@ -118,6 +136,15 @@ def oracle(
         negative = scores(e @ c.T, items)
         positive = scores(np.einsum("nd,nd->n", e, c_target), target[rows])
 
+        kept[rows] = m
+        if positive_weight is not None:
+            share = u[rows] / (1 + m)
+            loss[rows] = positive_weight * np.logaddexp(0, -positive.capped) + (draws * np.logaddexp(0, negative.capped)).sum(1)
+            loss[rows] /= 1 + m
+            a = share[:, None] * draws * expit(negative.capped) * negative.slope
+            a_target = -share * positive_weight * expit(-positive.capped) * positive.slope
+            add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
+            continue
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
             correction = np.log(((catalog_size or num_items) - 1) / np.maximum(m, 1))
             z = negative.capped + np.log(draws) + correction[:, None]  # all draws of an item as one term
@@ -125,19 +152,12 @@ def oracle(
             negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
         loss[rows] = np.logaddexp(0, negatives_lse - positive.capped)
         lse[rows] = np.logaddexp(positive.capped, negatives_lse)
-        kept[rows] = m
 
         p = np.exp(z - lse[rows, None])
         # 1 - p_0 is summed from the negatives: 1 - exp(-loss) would cancel for a confident row.
         a = (u[rows] + v[rows])[:, None] * p * negative.slope
         a_target = (v[rows] * np.exp(-loss[rows]) - u[rows] * p.sum(1)) * positive.slope
-
-        dhidden[rows] = logit_scale * (a @ c + a_target[:, None] * c_target)
-        dtable[items] += logit_scale * (a.T @ e)
-        np.add.at(dtable, target[rows], logit_scale * a_target[:, None] * e)
-        dbias[items] += a.sum(0)
-        np.add.at(dbias, target[rows], a_target)
-        dscale_rows[rows] = (a * negative.dot).sum(1) + a_target * positive.dot
+        add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
     magnitude = float(np.abs(dscale_rows).sum())
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), magnitude, kept)

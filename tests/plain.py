@@ -12,6 +12,10 @@ from torch import Tensor
 from tests.oracle import EMPTY_SLOT, OracleResult
 
 
+def softplus(x: Tensor) -> Tensor:
+    return torch.logaddexp(x, torch.zeros_like(x))  # torch's own returns x from 20 on
+
+
 def plain(
     hidden: NDArray[np.floating],
     table: NDArray[np.floating],
@@ -26,6 +30,7 @@ def plain(
     ignore_index: int = -100,
     grad_loss: NDArray[np.floating],
     grad_lse: NDArray[np.floating],
+    positive_weight: float | None = None,
 ) -> OracleResult:
     """The oracle's results by gathering (N, K, D) items and calling autograd.
 
@@ -57,12 +62,17 @@ def plain(
         return x if softcap is None else softcap * torch.tanh(x / softcap)
 
     m = keep.sum(1)
-    correction = math.log(num_items - 1) if num_items > 1 else -math.inf
-    negatives = score(draws) + correction - m.clamp(min=1).to(work).log()[:, None]
-    positive = score(goal[:, None])
-    lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
-    loss = torch.where(active, lse - positive[:, 0], 0.0)
-    lse = torch.where(active, lse, 0.0)
+    negatives, positive = score(draws), score(goal[:, None])
+    if positive_weight is None:
+        correction = math.log(num_items - 1) if num_items > 1 else -math.inf
+        negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
+        lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
+        loss = torch.where(active, lse - positive[:, 0], 0.0)
+        lse = torch.where(active, lse, 0.0)
+    else:
+        of_positive = positive_weight * softplus(-positive[:, 0])
+        loss = (of_positive + torch.where(keep, softplus(negatives), 0.0).sum(1)) / (1 + m)
+        loss, lse = torch.where(active, loss, 0.0), torch.zeros_like(loss)
 
     u, v = (torch.tensor(grad, dtype=work) for grad in (grad_loss, grad_lse))
     grads = torch.autograd.grad((u * loss + v * lse).sum(), (e, c, b, scale))

@@ -1,18 +1,21 @@
 """The loss, SASRec and its training for PyTorch."""
 
 from ..kernels import AllItems, ArgumentError, ArgumentTypeError, ArgumentValueError, UniformNegatives, fold_seed, negative_ids
+from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
-from .module import SampledLinearCrossEntropyLoss
+from .module import SampledLinearBinaryCrossEntropyLoss, SampledLinearCrossEntropyLoss
 
 __all__ = [
     "AllItems",
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "SampledLinearBinaryCrossEntropyLoss",
     "SampledLinearCrossEntropyLoss",
     "UniformNegatives",
     "fold_seed",
     "linear_cross_entropy",
     "negative_ids",
+    "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
 ]

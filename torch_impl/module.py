@@ -1,29 +1,51 @@
-"""The loss as a ``torch.nn.Module`` that keeps its own seed on the device."""
+"""The losses as ``torch.nn.Module``s that keep their own seed on the device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ..kernels.arguments import Options, is_sampler
+from ..kernels.arguments import Options, check_binary_negatives, gbce_positive_weight, is_sampler
 from ..kernels.errors import ArgumentTypeError
 from ..kernels.samplers import Sampler, as_index
-from .loss import sampled_linear_cross_entropy, seed_words
+from .binary_loss import sampled_linear_binary_cross_entropy
+from .loss import sampled_linear_cross_entropy
+from .row_losses import seed_words
 
 SEED_STRIDE = 0x9E3779B97F4A7C15 - 2**64  # odd, so that 2^64 steps pass before a seed returns
 
 
-class SampledLinearCrossEntropyLoss(nn.Module):
-    """``sampled_linear_cross_entropy`` with options fixed at construction and fresh negatives at every call.
-
-    The seed is a buffer that each call advances on the device, so that compiled code and CUDA graphs see new draws without
-    recompiling, and a checkpoint resumes them. ``seed`` None starts it from torch's default CPU generator. Every data-parallel rank
-    should start from its own: ``seed=fold_seed(seed, rank)``.
-
-    Raises ArgumentTypeError or ArgumentValueError naming the argument.
-    """
+class _SampledLoss(nn.Module):
+    """Keeps a seed as a buffer that each call advances on the device, so that compiled code and CUDA graphs see new draws without
+    recompiling, and a checkpoint resumes them."""
 
     seed: Tensor
+
+    def __init__(self, negatives: Sampler, options: Options, logit_scale: float, seed: int | None) -> None:
+        super().__init__()
+        if not is_sampler(negatives):
+            raise ArgumentTypeError("negatives", "a sampler", type(negatives).__name__)
+        self.negatives = negatives
+        self.options = options
+        self.logit_scale = logit_scale
+        start = None if seed is None else as_index("seed", seed)
+        self.register_buffer("seed", seed_words(start, torch.device("cpu")).view(torch.int64))
+
+    def _next_seed(self) -> Tensor:
+        seed = self.seed.clone()
+        self.seed.add_(SEED_STRIDE)
+        return seed
+
+    def extra_repr(self) -> str:
+        return f"{self.negatives}, {self.options}, logit_scale={self.logit_scale}"
+
+
+class SampledLinearCrossEntropyLoss(_SampledLoss):
+    """``sampled_linear_cross_entropy`` with options fixed at construction and fresh negatives at every call.
+
+    ``seed`` None starts the draws from torch's default CPU generator. Every data-parallel rank should start from its own:
+    ``seed=fold_seed(seed, rank)``. Raises ArgumentTypeError or ArgumentValueError naming the argument.
+    """
 
     def __init__(
         self,
@@ -38,14 +60,8 @@ class SampledLinearCrossEntropyLoss(nn.Module):
         return_lse: bool = False,
         impl: str = "auto",
     ) -> None:
-        super().__init__()
-        if not is_sampler(negatives):
-            raise ArgumentTypeError("negatives", "UniformNegatives or AllItems", type(negatives).__name__)
-        self.negatives = negatives
-        self.options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
-        self.logit_scale = logit_scale
-        start = None if seed is None else as_index("seed", seed)
-        self.register_buffer("seed", seed_words(start, torch.device("cpu")).view(torch.int64))
+        options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
+        super().__init__(negatives, options, logit_scale, seed)
 
     def forward(
         self,
@@ -56,14 +72,52 @@ class SampledLinearCrossEntropyLoss(nn.Module):
         sample_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
-        seed = self.seed.clone()
-        self.seed.add_(SEED_STRIDE)
         o = self.options
         return sampled_linear_cross_entropy(
             input, linear_weight, target, self.negatives, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
-            remove_accidental_hits=o.remove_accidental_hits, seed=seed, return_lse=o.return_lse, impl=o.impl,
+            remove_accidental_hits=o.remove_accidental_hits, seed=self._next_seed(), return_lse=o.return_lse, impl=o.impl,
+        )  # fmt: skip
+
+
+class SampledLinearBinaryCrossEntropyLoss(_SampledLoss):
+    """``sampled_linear_binary_cross_entropy`` (BCE, BCE+; gBCE with ``gbce_t``) with options fixed at construction and fresh negatives
+    at every call; seeds as in ``SampledLinearCrossEntropyLoss``."""
+
+    def __init__(
+        self,
+        negatives: Sampler,
+        *,
+        gbce_t: float | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+        remove_accidental_hits: bool = True,
+        seed: int | None = None,
+        impl: str = "auto",
+    ) -> None:
+        options = Options(ignore_index, reduction, softcap, remove_accidental_hits, False, impl)
+        super().__init__(negatives, options, logit_scale, seed)
+        check_binary_negatives(negatives)
+        gbce_positive_weight(gbce_t, negatives, 2)
+        self.gbce_t = gbce_t
+
+    def forward(
+        self,
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        linear_bias: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
+        o = self.options
+        return sampled_linear_binary_cross_entropy(
+            input, linear_weight, target, self.negatives, gbce_t=self.gbce_t, linear_bias=linear_bias, sample_weight=sample_weight,
+            ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
+            remove_accidental_hits=o.remove_accidental_hits, seed=self._next_seed(), impl=o.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"{self.negatives}, {self.options}, logit_scale={self.logit_scale}"
+        return f"{super().extra_repr()}, gbce_t={self.gbce_t}"

@@ -36,7 +36,7 @@ def gpu(index: int) -> Gpu:
 def _problem(
     input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool,
+    scale_grad: bool, positive_weight: float | None,
 ) -> Problem:  # fmt: skip
     sampler = None
     if ids is None:
@@ -45,7 +45,7 @@ def _problem(
     symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(ids_shape or ())))
     return (build_problem if symbolic else cached_problem)(
         num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
-        sampler, softcap, remove_hits, ignore_index, scale_grad,
+        sampler, softcap, remove_hits, ignore_index, scale_grad, positive_weight,
         gpu(input.device.index or 0) if input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
@@ -76,12 +76,23 @@ def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
 def _forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, impl: str,
+    scale_grad: bool, positive_weight: float | None, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,), seed (2,) int32 words (low, high),
     scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
     p = _problem(
-        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+        input,
+        weight,
+        ids,
+        bias,
+        num_negatives,
+        group_size,
+        shuffle_rows,
+        softcap,
+        remove_hits,
+        ignore_index,
+        scale_grad,
+        positive_weight,
     )
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
@@ -102,14 +113,26 @@ def _forward(
 
 
 def _fake_forward(
-    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl,
+    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+    positive_weight, impl,
 ):  # fmt: skip
     shapes = [(input.shape[0],)] * 2 + [()] + [(input.shape[0],)] * 2 + [(input.shape[0] if scale_grad else 0,)]
     rows = [input.new_empty(shape, dtype=torch.float32) for shape in shapes]
     size = 0
     if impl != "reference":
         p = _problem(
-            input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+            input,
+            weight,
+            ids,
+            bias,
+            num_negatives,
+            group_size,
+            shuffle_rows,
+            softcap,
+            remove_hits,
+            ignore_index,
+            scale_grad,
+            positive_weight,
         )
         size = table_buffer(p).size
     return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
@@ -120,11 +143,11 @@ def _backward(
     loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
     grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, impl: str,
+    scale_grad: bool, positive_weight: float | None, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
     saved = (loss, peak, shift, average_dot, average, tables)
-    options = (num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, impl)
+    options = (num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, positive_weight, impl)
     return _backward_into(None, input, weight, target, ids, bias, seed, scale, *saved, grad_loss, grad_lse, *options)
 
 
@@ -133,12 +156,23 @@ def _backward_into(
     scale: Tensor, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
     grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, impl: str,
+    scale_grad: bool, positive_weight: float | None, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
     take new memory."""
     p = _problem(
-        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad
+        input,
+        weight,
+        ids,
+        bias,
+        num_negatives,
+        group_size,
+        shuffle_rows,
+        softcap,
+        remove_hits,
+        ignore_index,
+        scale_grad,
+        positive_weight,
     )
     if impl == "reference":
         rows = (loss, peak, shift, average_dot, average)
@@ -171,7 +205,7 @@ def _backward_into(
 
 def _fake_backward(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    scale_grad = input.new_empty(input.shape[0] if others[-2] else 0, dtype=torch.float32)
+    scale_grad = input.new_empty(input.shape[0] if others[-3] else 0, dtype=torch.float32)
     return torch.empty_like(input), torch.empty_like(weight), bias_grad, scale_grad
 
 

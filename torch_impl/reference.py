@@ -162,6 +162,24 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
 
 
+def _softmax_rows(s: _Scores, kept: Tensor, positive: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+    correction = torch.log((p.num_items - 1) / kept.clamp(min=1))
+    peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
+    weights = torch.where(s.keep, torch.exp(s.score - peak[:, :, None]), 0.0)
+    log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
+    gap = torch.where(kept > 0, peak - positive + (log_sum + correction), -math.inf)
+    gap = torch.where(positive.isnan(), math.nan, gap)
+    return softplus(gap), peak, log_sum + softplus(-gap), weights
+
+
+def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, 1 / (1 + m)) (T, G) of rows and sigmoid(score) (T, G, K) of the kept draws."""
+    share = 1 / (kept + 1.0)
+    terms = torch.where(s.keep, softplus(s.score), 0.0).sum(2)
+    return (positive_weight * softplus(-positive) + terms) * share, share, torch.where(s.keep, torch.sigmoid(s.score), 0.0)
+
+
 def forward(
     input: Tensor,
     weight: Tensor,
@@ -181,22 +199,21 @@ def forward(
     for chunk in _chunks(target, ids, seed, p):
         s = _scores(input, weight, target, bias, scale, chunk, p)
         kept = s.keep.sum(2)
-        correction = torch.log((p.num_items - 1) / kept.clamp(min=1))
-        row_peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
-        weights = torch.where(s.keep, torch.exp(s.score - row_peak[:, :, None]), 0.0)
-        log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
-        gap = torch.where(kept > 0, row_peak - positive[chunk.rows] + (log_sum + correction), -math.inf)
-        gap = torch.where(malformed | positive[chunk.rows].isnan(), math.nan, gap)
-        row_loss = softplus(gap)
-        row_shift = log_sum + softplus(-gap)
+        row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
+        if p.positive_weight is None:
+            row_loss, row_peak, row_shift, weights = _softmax_rows(s, kept, row_positive, p)
+            factor, row_lse = torch.exp(-row_shift), row_positive + row_loss
+        else:
+            row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
+            factor, row_peak, row_lse = row_shift, row_positive, row_positive
         weights = weights * s.slope
-        row_average = weights @ s.items * torch.exp(-row_shift)[:, :, None]
+        row_average = weights @ s.items * factor[:, :, None]
         take, to = chunk.counted, chunk.rows[chunk.counted]
-        loss[to], lse[to] = row_loss[take], (positive[chunk.rows] + row_loss)[take]
+        loss[to], lse[to] = row_loss[take], row_lse[take]
         peak[to], shift[to] = row_peak[take], row_shift[take]
         if p.scale_grad:
-            average_dot[to] = ((weights * s.dot).sum(2) * torch.exp(-row_shift))[take]
+            average_dot[to] = ((weights * s.dot).sum(2) * factor)[take]
         average[to] = torch.where(kept[take][:, None] > 0, row_average[take], 0.0).to(average.dtype)
     return Rows(loss, lse, peak, shift, average_dot, average)
 
@@ -208,7 +225,10 @@ def backward(
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     counted, has_item, item = _target_items(target, p)
     _, slope, dot = _positive_scores(input, weight, has_item, item, bias, scale, p)
-    positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
+    if p.positive_weight is None:
+        positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
+    else:  # peak holds the positive's score
+        positive_grad = -grad_loss * p.positive_weight * torch.sigmoid(-peak) * shift
     positive_grad = torch.where(counted, positive_grad * slope, 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
     weight_grad = torch.zeros(weight.shape, device=input.device)
@@ -228,7 +248,9 @@ def backward(
         bias_grad.index_add_(0, item, positive_grad)
     for chunk in _chunks(target, ids, seed, p):
         s = _scores(input, weight, target, bias, scale, chunk, p)
-        probability = torch.exp((s.score - peak[chunk.rows][:, :, None]) - shift[chunk.rows][:, :, None])
+        row_peak, row_shift = peak[chunk.rows][:, :, None], shift[chunk.rows][:, :, None]
+        softmax = p.positive_weight is None
+        probability = torch.exp((s.score - row_peak) - row_shift) if softmax else torch.sigmoid(s.score) * row_shift
         a = torch.where(s.keep, row_grad[chunk.rows][:, :, None] * probability * s.slope, 0.0)
         grads = a.transpose(1, 2) @ s.hidden
         if p.mode == "all":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from cce_minus.kernels import AllItems, UniformNegatives, negative_ids
 
-from tests.cases import Case, Inputs, make_inputs, options, spread_over_rows
+from tests import cases
+from tests.cases import Case, Inputs, make_inputs, spread_over_rows
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
 from tests.tolerance import assert_close, assert_result_close
@@ -50,6 +52,16 @@ def negatives_of(case: Case, inputs: Inputs) -> UniformNegatives | AllItems | np
     return UniformNegatives(case.num_negatives, group_size, case.shuffle_rows)
 
 
+def options(case: Case) -> dict[str, Any]:
+    """The public losses' keywords that are no arrays."""
+    return {
+        "ignore_index": case.ignore_index,
+        "reduction": case.reduction,
+        "softcap": case.softcap,
+        "remove_accidental_hits": case.remove_accidental_hits,
+    }
+
+
 @functools.cache
 def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
     """The truth and the yardstick of a case, on inputs rounded to ``dtype``."""
@@ -61,7 +73,7 @@ def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
         ids = spread_over_rows(drawn, inputs.target, case.ignore_index)
     elif ids is not None and ids.ndim == 1:
         ids = np.broadcast_to(ids, (case.num_rows, len(ids)))
-    keywords = options(case, inputs)
+    keywords = cases.options(case, inputs)
     rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
     u, _ = upstream(
         rows.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=_grad_output(case, inputs)

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cce_minus.jax_impl import sampled_linear_cross_entropy
+from cce_minus.jax_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from jax import Array
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of
+from tests.loss.expected import SEED, Expected, Result, negatives_of, options
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -26,22 +26,24 @@ def run_jax(want: Expected, impl: str) -> Result:
     @jax.jit
     def loss_and_gradients(leaves: dict[str, Array], target: Array, ids: Array | None, seed: Array) -> Any:
         def objective(leaves: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
-            loss, lse = sampled_linear_cross_entropy(
+            arguments = (
                 leaves["hidden"],
                 leaves["table"] if case.contiguous else leaves["table"].T,
                 target,
-                negatives if ids is None else ids,  # type: ignore[arg-type]
-                linear_bias=leaves.get("bias"),
-                sample_weight=leaves.get("weight"),
-                ignore_index=case.ignore_index,
-                reduction=case.reduction,
-                logit_scale=leaves["scale"],
-                softcap=case.softcap,
-                remove_accidental_hits=case.remove_accidental_hits,
-                seed=seed,
-                return_lse=True,
-                impl=impl,
+                negatives if ids is None else ids,
             )
+            keywords = options(case) | {
+                "linear_bias": leaves.get("bias"),
+                "sample_weight": leaves.get("weight"),
+                "logit_scale": leaves["scale"],
+                "seed": seed,
+                "impl": impl,
+            }
+            if case.positive_weight is None:
+                loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **keywords)
+            else:
+                loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
+                lse = jnp.zeros(case.num_rows)
             of_loss = (inputs.grad_loss * loss).sum() if case.reduction == "none" else loss
             return of_loss + (inputs.grad_lse * lse).sum(), (loss, lse)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from cce_minus.torch_impl import ops, sampled_linear_cross_entropy
+from cce_minus.torch_impl import ops, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of
+from tests.loss.expected import SEED, Expected, Result, negatives_of, options
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -55,22 +55,18 @@ def _run(want: Expected, impl: str, device: str) -> Result:
     weight = None if inputs.sample_weight is None else torch.tensor(inputs.sample_weight, device=device, requires_grad=True)
     scale = torch.tensor(case.logit_scale, device=device, requires_grad=True)
     negatives = negatives_of(case, inputs)
-    loss, lse = sampled_linear_cross_entropy(
+    arguments = (
         hidden,
         table if case.contiguous else table.T,
         torch.from_numpy(inputs.target).to(device),
         torch.from_numpy(negatives).to(device) if isinstance(negatives, np.ndarray) else negatives,
-        linear_bias=bias,
-        sample_weight=weight,
-        ignore_index=case.ignore_index,
-        reduction=case.reduction,
-        logit_scale=scale,
-        softcap=case.softcap,
-        remove_accidental_hits=case.remove_accidental_hits,
-        seed=SEED,
-        return_lse=True,
-        impl=impl,
     )
+    keywords = options(case) | {"linear_bias": bias, "sample_weight": weight, "logit_scale": scale, "seed": SEED, "impl": impl}
+    if case.positive_weight is None:
+        loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **keywords)
+    else:
+        loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
+        lse = torch.zeros(case.num_rows, device=device)
     u, v = (torch.from_numpy(g).to(device) for g in (inputs.grad_loss, inputs.grad_lse))
     ((u * loss).sum() if case.reduction == "none" else loss).add((v * lse).sum()).backward()
     table_grad = table.grad if case.contiguous else table.grad.T  # type: ignore[union-attr]

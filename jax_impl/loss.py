@@ -17,15 +17,16 @@ from .row_losses import reduce, row_losses
 def sampled_linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True, seed: ArrayLike | None = None,
-    return_lse: Literal[False] = False, impl: str = "auto",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
+    log_q: ArrayLike | None = None, logq_correction: bool = True, seed: ArrayLike | None = None, return_lse: Literal[False] = False,
+    impl: str = "auto",
 ) -> Array: ...  # fmt: skip
 @overload
 def sampled_linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True, seed: ArrayLike | None = None,
-    return_lse: bool, impl: str = "auto",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
+    log_q: ArrayLike | None = None, logq_correction: bool = True, seed: ArrayLike | None = None, return_lse: bool, impl: str = "auto",
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: ArrayLike,
@@ -40,6 +41,8 @@ def sampled_linear_cross_entropy(
     logit_scale: ArrayLike = 1.0,
     softcap: float | None = None,
     remove_accidental_hits: bool = True,
+    log_q: ArrayLike | None = None,
+    logq_correction: bool = True,
     seed: ArrayLike | None = None,
     return_lse: bool = False,
     impl: str = "auto",
@@ -83,10 +86,10 @@ def sampled_linear_cross_entropy(
         outside jit also for a target or id that is no item; elsewhere such a row's loss is NaN.
         NotImplementedError: on second derivatives.
     """
-    options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
+    options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     row_loss, row_lse = row_losses(
         input, linear_weight, target, negatives, options,
-        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
     )  # fmt: skip
     loss = reduce(row_loss, target, sample_weight, options)
     return (loss, row_lse) if return_lse else loss

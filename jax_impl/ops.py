@@ -18,8 +18,9 @@ from jax import Array, ShapeDtypeStruct
 from ..interop import as_varying, call, gpu_numbers, varying_axes
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, table_buffer, table_sizes
 from ..kernels.configs import Gpu
-from ..kernels.problem import INTERPRETER_GPU, NO_ID, Problem, cached_problem
+from ..kernels.problem import INTERPRETER_GPU, NO_ID, Correction, Problem, cached_problem, ceil_div
 from ..kernels.samplers import Sampler
+from ..kernels.slots import SlotDraws, SlotSampler
 from . import reference
 from .operands import Gradients, Operands, Rows
 
@@ -39,6 +40,7 @@ class Options:
     ignore_index: int
     scale_grad: bool
     positive_weight: float | None
+    correction: Correction
     impl: str
 
 
@@ -50,10 +52,15 @@ class Saved(NamedTuple):
 
 
 def _problem(x: Operands, options: Options) -> Problem:
+    sampler, ids_shape, group_size, shuffle_rows = options.sampler, None if x.ids is None else x.ids.shape, 1, False
+    if isinstance(sampler, SlotSampler):
+        group_size, shuffle_rows = sampler.group_size, sampler.shuffle_rows
+        sampler, ids_shape = None, (ceil_div(x.input.shape[0], group_size), sampler.num_negatives)
     return cached_problem(
-        *x.input.shape, x.weight.shape[0], None if x.ids is None else x.ids.shape, str(x.input.dtype), str(x.weight.dtype),
-        None if x.bias is None else str(x.bias.dtype), options.sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, options.positive_weight, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
+        None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
+        options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
+        x.log_weight is not None, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -83,6 +90,37 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
     return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
 
 
+def _launch_slot_ids(outs: Tensors, ins: Tensors, draws: SlotDraws) -> None:
+    from ..kernels import draw_launch
+
+    draw_launch.launch_slot_ids(outs, ins, draws)
+
+
+def _with_lists(p: Problem, x: Operands, *, by_kernels: bool) -> Operands:
+    """``x`` with the lists that its groups draw by slots; drawn again in the backward, so that none waits in memory."""
+    if x.slot_ends is None:
+        return x
+    draws = SlotDraws(p.negatives)
+    if not by_kernels:
+        return x._replace(ids=reference.slot_ids(x, p.num_groups, draws), slot_ends=None)
+    from ..kernels import draw_launch
+
+    if jax.default_backend() == "gpu":
+        draw_launch.compile_slot_ids(draws, p.num_groups, p.num_items)
+    buffers = _shapes(draw_launch.slot_buffers(draws, p.num_groups))
+    outs = call(_launch_slot_ids, buffers, {"seed": x.seed, "slot_ends": x.slot_ends}, draws)
+    return x._replace(ids=outs["ids"], slot_ends=None)
+
+
+def _draw_keys(ids: Array, p: Problem) -> Array:
+    """What draws are sorted by: the item; in groups' lists within the columns that are added together."""
+    is_item = (ids >= 0) & (ids < p.num_items)
+    if p.mode != "group_ids":
+        return jnp.where(is_item, ids, NO_ID).reshape(-1)
+    first_key = jnp.arange(p.negatives, dtype=jnp.int32) // p.list_columns * (p.num_items + 1)
+    return (jnp.where(is_item, ids, p.num_items) + first_key).reshape(-1)
+
+
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
     """Compile the kernels while the call is traced: inside XLA's callback other work of the device would wait for it."""
     if jax.default_backend() == "gpu":
@@ -92,12 +130,14 @@ def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
 
 
 def _triton_forward(p: Problem, x: Operands) -> Saved:
+    x = _with_lists(p, x, by_kernels=True)
     _compile(p, x, backward=False)
     outs = call(_launch_forward, _shapes((*forward_buffers(p), table_buffer(p))), _named(x), p)
     return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
 
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
+    x = _with_lists(p, x, by_kernels=True)
     _compile(p, x, backward=True)
     start = place(table_sizes(p))[0]["positive_key"]
     keys, rows = _stable_sort(saved.tables[start : start + p.num_rows])
@@ -110,19 +150,18 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
         "sorted_rows": rows,
     }
     if x.ids is not None:
-        valid = jnp.where((x.ids >= 0) & (x.ids < p.num_items), x.ids, NO_ID)
-        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(valid.reshape(-1))
+        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 
 
 def _reference_forward(p: Problem, table_size: int, x: Operands) -> Saved:
     tables = as_varying(jnp.zeros(table_size, jnp.int32), varying_axes(x))
-    return Saved(reference.forward(x, p), tables)
+    return Saved(reference.forward(_with_lists(p, x, by_kernels=False), p), tables)
 
 
 def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
-    return reference.backward(x, saved.rows, grad_loss, grad_lse, p)
+    return reference.backward(_with_lists(p, x, by_kernels=False), saved.rows, grad_loss, grad_lse, p)
 
 
 @functools.partial(jax.jit, static_argnames="options")

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..interop import as_varying, varying_axes
-from ..kernels.draws import GroupedDraws
+from ..kernels.draws import row_places
 from ..kernels.permutation import Arithmetic
 from ..kernels.problem import Problem, ceil_div
+from ..kernels.slots import SlotDraws
 from .operands import Gradients, Operands, Rows
 
 CHUNK_ELEMENTS = 1 << 22
@@ -69,17 +70,23 @@ class Chunk(NamedTuple):
     positive_slope: Array | float
 
 
+def slot_ids(x: Operands, num_groups: int, draws: SlotDraws) -> Array:
+    """The lists (groups, K) int32 that groups draw by slots, each slot's item by bisection."""
+    assert x.slot_ends is not None
+    words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
+    xp = arithmetic(varying_axes(x))
+    slots = draws.draw(xp, (words[1], words[0]), jnp.arange(num_groups)).astype(jnp.int32)
+    return jnp.searchsorted(x.slot_ends, slots, side="right").astype(jnp.int32)
+
+
 def _drawn_layout(x: Operands, p: Problem) -> Layout:
     counted = x.target != p.ignore_index
     words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
     seed = words[1], words[0]
     places = jnp.maximum(jnp.cumsum(counted, dtype=jnp.int32) - 1, 0)
-    xp, group, draws = arithmetic(varying_axes(x)), 1, p.draws
-    assert draws is not None
-    if isinstance(draws, GroupedDraws):
-        group = draws.group_size
-        total = jnp.maximum(counted.sum(dtype=jnp.int32), 1)
-        places = draws.row_places(xp, seed, places, total).astype(jnp.int32)
+    xp, group = arithmetic(varying_axes(x)), p.group_size
+    total = jnp.maximum(counted.sum(dtype=jnp.int32), 1)
+    places = row_places(xp, seed, places, total, p.shuffle_rows).astype(jnp.int32)
     tiles = ceil_div(p.num_rows, group)
     empty = jnp.full(tiles * group, -1, jnp.int32)
     rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows, dtype=jnp.int32), mode="drop")
@@ -88,12 +95,12 @@ def _drawn_layout(x: Operands, p: Problem) -> Layout:
         rows.reshape(tiles, group),
         places,
         max(1, CHUNK_ELEMENTS // per_tile),
-        lambda tiles: draws.items(xp, seed, tiles).astype(jnp.int32),
+        lambda tiles: p.draws.items(xp, seed, tiles).astype(jnp.int32) if p.draws else x.ids[tiles],  # type: ignore[index]
     )
 
 
 def _layout(x: Operands, p: Problem) -> Layout:
-    if p.draws is not None:
+    if p.draws is not None or p.mode == "group_ids":
         return _drawn_layout(x, p)
     ids, group, tiles_a_chunk = x.ids, 1, 1
     if ids is not None and ids.ndim == 2:
@@ -145,6 +152,8 @@ def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
         keep = keep & (ids[:, None, :] != target[:, :, None])
     malformed = ((drawn < -1) | (drawn >= p.num_items)).any(1, keepdims=True)
     (score, slope), (positive, positive_slope) = _cap(logits, p.softcap), _cap(positive, p.softcap)
+    if x.log_weight is not None:
+        score = score + x.log_weight[ids][:, None, :]
     return Chunk(
         rows, counted, hidden, items, ids, malformed, dot, score, slope, keep,
         item, positive_item, positive_dot, jnp.where(has_item, positive, jnp.nan), positive_slope,
@@ -166,10 +175,13 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
     return carry, jax.tree.map(of_rows, results)
 
 
-def _softmax_rows(c: Chunk, kept: Array, positive: Array, p: Problem) -> tuple[Array, Array, Array, Array]:
+def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array | None, p: Problem) -> tuple[Array, Array, Array, Array]:
     """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     has_negatives = kept > 0
-    correction = jnp.log((p.num_items - 1) / jnp.maximum(kept, 1).astype(jnp.float32))
+    if p.correction == "none":
+        correction = jnp.zeros_like(positive)
+    else:
+        correction = jnp.log((p.num_items - 1 if mass is None else mass) / jnp.maximum(kept, 1).astype(jnp.float32))
     peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
     weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
     log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
@@ -195,7 +207,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         has_negatives = kept > 0
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, peak, shift, weights = _softmax_rows(c, kept, positive, p)
+            loss, peak, shift, weights = _softmax_rows(c, kept, positive, None if x.mass is None else x.mass[c.rows], p)
             share, lse = jnp.exp(-shift), positive + loss
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)

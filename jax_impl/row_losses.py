@@ -12,10 +12,11 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..interop import as_varying, varying_axes
-from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
+from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random, is_sampler
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.problem import interprets
-from ..kernels.samplers import AllItems, Sampler, UniformNegatives
+from ..kernels.samplers import Sampler
+from ..kernels.slots import SlotSampler, slot_table
 from . import ops
 from .operands import Operands
 from .rows import rows
@@ -121,7 +122,7 @@ def num_items_of(linear_weight: object) -> int:
 def row_losses(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, options: Options, *,
     linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None,
-    positive_weight: float | None = None,
+    log_q: ArrayLike | None = None, positive_weight: float | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """The loss and lse (...) of each row, fp32; by a public loss's arguments.
 
@@ -130,12 +131,12 @@ def row_losses(
     if not INT32.min <= options.ignore_index <= INT32.max:
         raise ArgumentValueError("ignore_index", "an int32", options.ignore_index)
     sampler = ids = None
-    if isinstance(negatives, (UniformNegatives, AllItems)):
+    if is_sampler(negatives):
         sampler = negatives
     elif _is_array(negatives):
         ids = negatives
     else:
-        raise ArgumentTypeError("negatives", "UniformNegatives, AllItems or an integer array", type(negatives).__name__)
+        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
     _check(
         input=input,
         linear_weight=linear_weight,
@@ -143,6 +144,7 @@ def row_losses(
         ids=ids,
         linear_bias=linear_bias,
         sample_weight=sample_weight,
+        log_q=log_q,
     )
     assert _is_array(input)
     assert _is_array(linear_weight)
@@ -152,14 +154,29 @@ def row_losses(
     _check_ranges(target, ids, options.ignore_index, num_items)
     scale = _scale(logit_scale)
     draws = seed is not None or draws_at_random(negatives, num_items)
+    flat_target = _as_int32(target).reshape(-1)
+    slot_ends = log_weight = probability = None
+    if isinstance(sampler, SlotSampler):
+        slot_ends, probability, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
+    elif log_q is not None:
+        values = jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32))
+        log_weight, probability = -values, jnp.exp(values)
+    correction, mass = "uniform", None
+    if positive_weight is not None or not options.logq_correction:
+        correction, log_weight = "none", None
+    elif probability is not None:
+        correction, mass = "mass", 1 - probability[jnp.clip(flat_target, 0, num_items - 1)]
     x = Operands(
         input=jnp.asarray(input).reshape(-1, dim),
         weight=jnp.asarray(linear_weight),
         bias=None if linear_bias is None else jnp.asarray(linear_bias),
         scale=scale,
-        target=_as_int32(target).reshape(-1),
+        target=flat_target,
         ids=None if ids is None else _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])),
         seed=seed_words(seed) if draws else jnp.zeros(2, jnp.int32),
+        log_weight=log_weight,
+        mass=mass,
+        slot_ends=slot_ends,
     )
     x = as_varying(x, varying_axes(x))
     if target.size == 0:
@@ -172,6 +189,7 @@ def row_losses(
             options.ignore_index,
             _is_array(logit_scale),
             positive_weight,
+            correction,
             options.impl,
         )
         row_loss, row_lse = (values.reshape(target.shape) for values in rows(x, static))

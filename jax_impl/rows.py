@@ -23,7 +23,14 @@ from . import ops
 from .operands import Gradients, Operands
 from .ops import Options, Saved
 
-UNMAPPED = {"weight": "linear_weight", "bias": "linear_bias", "scale": "logit_scale", "seed": "seed"}
+UNMAPPED = {
+    "weight": "linear_weight",
+    "bias": "linear_bias",
+    "scale": "logit_scale",
+    "seed": "seed",
+    "log_weight": "log_q",
+    "slot_ends": "negatives",
+}
 
 
 def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
@@ -51,6 +58,7 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
         input=fold(x.input, bool(mapped.input), x.input.shape[-1:]),
         target=fold(x.target, bool(mapped.target), ()),
         ids=ids,
+        mass=None if x.mass is None else fold(x.mass, bool(mapped.mass), ()),
     )
 
 

@@ -7,7 +7,7 @@ import numbers
 from dataclasses import dataclass
 
 from .errors import ArgumentTypeError, ArgumentValueError
-from .samplers import AllItems, UniformNegatives, as_index
+from .samplers import SAMPLERS, AllItems, UniformNegatives, as_index
 
 FLOATS = ("float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
@@ -37,8 +37,9 @@ def _dtype(argument: str, spec: Spec, allowed: tuple[str, ...]) -> None:
 
 
 def check_arrays(
-    input: Spec, linear_weight: Spec, target: Spec, ids: Spec | None, linear_bias: Spec | None, sample_weight: Spec | None
-) -> None:
+    input: Spec, linear_weight: Spec, target: Spec, ids: Spec | None, linear_bias: Spec | None, sample_weight: Spec | None,
+    log_q: Spec | None = None,
+) -> None:  # fmt: skip
     """Shapes, dtypes and devices; raises ArgumentTypeError or ArgumentValueError naming the argument."""
     _dtype("input", input, FLOATS)
     _dtype("linear_weight", linear_weight, FLOATS)
@@ -74,9 +75,14 @@ def check_arrays(
     if sample_weight is not None:
         _dtype("sample_weight", sample_weight, FLOATS)
         _shape("sample_weight", sample_weight, rows, "that of target")
+    if log_q is not None:
+        _dtype("log_q", log_q, FLOATS)
+        _shape("log_q", log_q, (items,), "one for each item")
+        if ids is None:
+            raise ArgumentTypeError("log_q", "None but for explicit ids: a sampler knows its own", "an array")
     others = {
         "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
-        "sample_weight": sample_weight,
+        "sample_weight": sample_weight, "log_q": log_q,
     }  # fmt: skip
     for argument, spec in others.items():
         if spec is not None and spec.device != input.device:
@@ -93,6 +99,7 @@ class Options:
     remove_accidental_hits: bool
     return_lse: bool
     impl: str
+    logq_correction: bool = True
 
     def __post_init__(self) -> None:
         as_index("ignore_index", self.ignore_index)
@@ -100,7 +107,7 @@ class Options:
             raise ArgumentValueError("reduction", " or ".join(REDUCTIONS), repr(self.reduction))
         if self.impl not in IMPLS:
             raise ArgumentValueError("impl", " or ".join(IMPLS), repr(self.impl))
-        for argument in ("remove_accidental_hits", "return_lse"):
+        for argument in ("remove_accidental_hits", "return_lse", "logq_correction"):
             if not isinstance(getattr(self, argument), bool):
                 raise ArgumentTypeError(argument, "a bool", type(getattr(self, argument)).__name__)
         if self.softcap is not None:
@@ -146,9 +153,11 @@ def check_binary_negatives(negatives: object) -> None:
 
 
 def is_sampler(negatives: object) -> bool:
-    return isinstance(negatives, (UniformNegatives, AllItems))
+    return isinstance(negatives, SAMPLERS)
 
 
 def draws_at_random(negatives: object, num_items: int) -> bool:
     """Whether a seed matters: not for every item, nor for explicit ids."""
-    return isinstance(negatives, UniformNegatives) and negatives.num_negatives < num_items
+    if isinstance(negatives, UniformNegatives):
+        return negatives.num_negatives < num_items
+    return is_sampler(negatives) and not isinstance(negatives, AllItems)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from .errors import ArgumentValueError
 from .permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
-from .problem import POSITIVE_CHUNK, Dtype, Problem, ceil_div
+from .problem import LIST_BLOCK, POSITIVE_CHUNK, Dtype, Problem, ceil_div
 
 TABLE_BLOCK = 1024  # elements a table program handles
 SORTED_SLOTS = 256  # slots of a group that are put in order together
@@ -58,7 +58,7 @@ def table_sizes(problem: Problem) -> dict[str, int]:
         "block_groups": p.grouped.num_blocks * p.block_rounds if p.has_blocks else 0,
         "item_keys": half_rounds(p.num_items) if p.permutes_items else 0,
         "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
-        "row_keys": MAX_HALF_ROUNDS if p.has_groups and p.grouped.shuffle_rows else 0,
+        "row_keys": MAX_HALF_ROUNDS if p.shuffle_rows else 0,
     }
 
 
@@ -66,7 +66,8 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the backward's scratch buffer, in order; of 4 bytes an element, int32 or float32.
 
     slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's hidden state in its
-    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target;
+    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target; list_sums:
+    of chunks of sorted draws of one item;
     draw_starts: first sorted draw of each item.
     """
     p = problem
@@ -75,9 +76,10 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
         "slot_weight": num_slots(p),
         "slot_target": num_slots(p),
         "positive_grad": p.num_rows,
-        "starts": p.segments + 1,
+        "starts": 0 if p.mode == "group_ids" else p.segments + 1,
         "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
-        "draw_starts": p.num_items + 1 if p.sorts_draws else 0,
+        "list_sums": p.num_groups * p.list_columns // LIST_BLOCK * (p.dim + 1) if p.mode == "group_ids" else 0,
+        "draw_starts": p.num_items + 1 if p.sorts_draws and p.mode != "group_ids" else 0,
     }
 
 
@@ -122,13 +124,12 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
 def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     """The gradients, then scratch."""
     p = problem
-    parts = p.grad_splits * p.num_candidates
     return (
         Buffer("input_grad", (p.num_rows, p.dim), p.input_dtype),
         Buffer("scale_grad", (p.num_rows if p.scale_grad else 0,), "float32"),
         Buffer("item_grad", (p.num_items, p.dim), p.weight_dtype),
         Buffer("bias_grad", (p.num_items if p.bias_dtype else 0,), p.bias_dtype or "float32"),
         Buffer("scratch", (place(scratch_sizes(p))[1],), "int32"),
-        Buffer("part_grad", (parts * p.dim,), "float32"),
-        Buffer("part_bias", (parts if p.bias_dtype else 0,), "float32"),
+        Buffer("part_grad", (p.part_rows * p.dim,), "float32"),
+        Buffer("part_bias", (p.part_rows if p.bias_dtype else 0,), "float32"),
     )

@@ -23,11 +23,17 @@ from functools import cached_property
 import numpy as np
 
 from . import permutation as pm
-from .errors import ArgumentValueError
 from .permutation import Arithmetic, Array, Seed
-from .samplers import AllItems, Sampler, as_index
+from .samplers import AllItems, UniformNegatives
 
 SLOT_POSITIONS = 64
+
+
+def row_places(xp: Arithmetic, seed: Seed, rows: Array, num_rows: Array | int, shuffle_rows: bool) -> Array:
+    """The place of each row index below ``num_rows``; its group is place // group_size."""
+    if not shuffle_rows:
+        return xp.u32(rows)
+    return pm.permute(xp, rows, num_rows, pm.round_keys(xp, seed, pm.DOMAIN_ROWS, 0))
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,6 @@ class GroupedDraws:
     def groups_per_round(self) -> int:
         """F; 0 when every group takes the first K positions."""
         return self.num_blocks // self.slots
-
-    def row_places(self, xp: Arithmetic, seed: Seed, rows: Array, num_rows: Array | int) -> Array:
-        """The place of each row index below ``num_rows``; its group is place // group_size."""
-        if not self.shuffle_rows:
-            return xp.u32(rows)
-        return pm.permute(xp, rows, num_rows, pm.round_keys(xp, seed, pm.DOMAIN_ROWS, 0))
 
     def items(self, xp: Arithmetic, seed: Seed, groups: Array) -> Array:
         """The (len(groups), K) items of each group."""
@@ -121,37 +121,10 @@ class IndependentDraws:
 Draws = GroupedDraws | IndependentDraws
 
 
-def plan_draws(sampler: Sampler, num_items: int) -> Draws | None:
+def plan_draws(sampler: UniformNegatives | AllItems, num_items: int) -> Draws | None:
     """The draw that a sampler makes from ``num_items`` items; None when every item is a candidate."""
     if isinstance(sampler, AllItems) or sampler.num_negatives >= num_items:
         return None
     if sampler.group_size == 1:
         return IndependentDraws(num_items, sampler.num_negatives)
     return GroupedDraws(num_items, sampler.num_negatives, sampler.group_size, sampler.shuffle_rows)
-
-
-def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
-    """The ids that a sampler draws: (num_rows, min(K, V)) int64, in drawing order, accidental hits included.
-
-    Row i is the i-th non-ignored row in flattened order, ``num_rows`` the number of such rows and ``seed`` an int taken modulo 2^64.
-    The loss draws exactly these ids on every device. With K >= V every row is arange(V).
-    Raises ArgumentTypeError or ArgumentValueError for a negative num_rows or num_items < 1.
-    """
-    num_rows, num_items = as_index("num_rows", num_rows), as_index("num_items", num_items)
-    if not 0 <= num_rows < 2**31:
-        raise ArgumentValueError("num_rows", "an int in [0, 2^31)", num_rows)
-    if not 1 <= num_items < 2**31:
-        raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
-    xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
-    seed_pair = xp.u32(words[0]), xp.u32(words[1])
-    draws = plan_draws(sampler, num_items)
-    if draws is None:
-        return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
-    if num_rows == 0:
-        return np.empty((0, draws.negatives), np.int64)
-    rows = np.arange(num_rows)
-    if isinstance(draws, IndependentDraws):
-        return draws.items(xp, seed_pair, rows).astype(np.int64)
-    groups = draws.row_places(xp, seed_pair, rows, num_rows) // draws.group_size
-    drawn = draws.items(xp, seed_pair, np.arange(-(-num_rows // draws.group_size)))
-    return drawn[groups.astype(np.int64)].astype(np.int64)

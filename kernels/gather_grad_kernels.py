@@ -21,12 +21,13 @@ def row_products(table_row, hidden, ITEMS: tl.constexpr, EACH: tl.constexpr, BLO
 
 @triton.jit
 def gather_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_rows, p_count, p_items, p_keys,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_rows, p_count, p_items, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_item_grad, p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, strata, width, softcap, shift, b,
     BLOCK: tl.constexpr, SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr,
+    EACH: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """ITEMS positions gather the rows that drew them, EACH at a time, and those whose target they are, and write their gradients once."""
@@ -62,6 +63,8 @@ def gather_item_grad_kernel(
         if PERMUTED:
             own_item = tl.load(p_items + own, mask=m_own, other=0)
         bias = tl.load(p_bias + own_item, mask=m_own, other=0.0).to(tl.float32)
+    if HAS_LOG_WEIGHT:  # only beside explicit ids, whose positions are items
+        log_weight = tl.load(p_log_weight + own, mask=m_own, other=0.0)
     # rows that different lanes of a warp load are added up at the end
     grad = tl.zeros((ITEMS, LANES, BLOCK_D), tl.float32)
     bias_grad = tl.zeros((ITEMS,), tl.float32)
@@ -92,11 +95,13 @@ def gather_item_grad_kernel(
                 other_row = load_rows(p_item, item, m_item, chunk * BLOCK_D, dim, BLOCK_D).to(dtype).to(tl.float32)
                 other_hidden = load_rows(p_hidden, rows, m_rows, chunk * BLOCK_D, dim, BLOCK_D)
                 dot += row_products(other_row, other_hidden, ITEMS, EACH, BLOCK_D)
-        if HAS_BIAS or HAS_SOFTCAP or BINARY:
+        if HAS_BIAS or HAS_SOFTCAP or HAS_LOG_WEIGHT or BINARY:
             x = dot * scale
             if HAS_BIAS:
                 x += bias
             s, slope = cap(x, softcap, HAS_SOFTCAP)
+            if HAS_LOG_WEIGHT:
+                s += log_weight
             if BINARY:
                 a, _ = sigmoid_softplus(s)
             else:

@@ -35,11 +35,12 @@ def row_candidates(
 
 @triton.jit
 def gather_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_mass, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, shift, b,
-    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average."""
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
@@ -92,6 +93,8 @@ def gather_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids).to(tl.float32)
         s, slope = cap(x, softcap, HAS_SOFTCAP)
+        if HAS_LOG_WEIGHT:
+            s += tl.load(p_log_weight + ids)
         s = tl.where(keep, s, float("-inf"))
         if BINARY:
             p, term = sigmoid_softplus(s)
@@ -118,6 +121,6 @@ def gather_forward_kernel(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
     )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+        z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

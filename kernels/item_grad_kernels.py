@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale, sigmoid_softplus
-from .tile_kernels import MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
+from .tile_kernels import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
 
 
 @triton.jit
@@ -56,19 +56,22 @@ def store_item_grad(
 
 @triton.jit
 def tile_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias,
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
-    row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives,
+    row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives, first_column, num_columns,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SPLIT: tl.constexpr,
+    ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of candidates walks the rows that drew it, adds its positives and writes its gradient rows once.
 
     DRAWN_ONLY: one program for each (group, slot) of a single round, so that blocks that nobody drew cost nothing here.
+    LISTED: one program for each (group, block of the columns [first_column, first_column + num_columns) of its list), whose partial sums
+    lie group by group.
     """
     program, own_chunk, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     own_d = own_chunk * BLOCK_D
@@ -79,10 +82,18 @@ def tile_item_grad_kernel(
     count = tl.load(p_count)
     offset = tl.arange(0, BLOCK_B)
     position = number * block + offset
-    ids, m_ids, malformed = candidate_ids(p_ids, position, tl.where(offset < block, num_candidates, 0), num_items, SOURCE, False)
+    end_position = num_candidates
+    if SOURCE == LISTED:
+        group = program // slots
+        p_ids += group.to(tl.int64) * num_candidates
+        position = first_column + program % slots * block + offset
+        end_position = first_column + num_columns
+    ids, m_ids, malformed = candidate_ids(p_ids, position, tl.where(offset < block, end_position, 0), num_items, SOURCE, False)
     item = load_rows(p_item, ids, m_ids, own_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty)
     if HAS_BIAS:
         bias = tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)
+    if HAS_LOG_WEIGHT:
+        log_weight = tl.load(p_log_weight + ids, mask=m_ids, other=0.0)
     grad = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
     bias_grad = tl.zeros((BLOCK_B,), tl.float32)
     if not SPLIT:
@@ -92,7 +103,7 @@ def tile_item_grad_kernel(
             rows_p, keys_p, weight_p, m_p = load_positives(p_positive_grad, p_sorted_keys, p_sorted_rows, first, end, PART)
 
     tiles = tl.where(number < drawn_blocks, row_tiles, 0)
-    if DRAWN_ONLY:
+    if DRAWN_ONLY or SOURCE == LISTED:
         tiles = tl.where(program // slots * group_size < count, group_size // BLOCK_M, 0)
     elif HAS_BLOCKS:
         tiles = tl.load(p_visits + number, mask=number < drawn_blocks, other=0) * (group_size // BLOCK_M)
@@ -106,6 +117,9 @@ def tile_item_grad_kernel(
         if DRAWN_ONLY:
             first_slot = program // slots * group_size + tile * BLOCK_M
             width = tl.where(program % slots == slots - 1, last_block, block)
+        elif SOURCE == LISTED:
+            first_slot = group * group_size + tile * BLOCK_M
+            width = block
         elif HAS_BLOCKS:
             tiles_per_visit = group_size // BLOCK_M
             first_slot = (code >> 1) * group_size + (tile % tiles_per_visit) * BLOCK_M
@@ -127,11 +141,13 @@ def tile_item_grad_kernel(
             )
         peak = tl.load(p_slot_peak + slot_m)
         weight = tl.load(p_slot_weight + slot_m)
-        if HAS_BIAS or HAS_SOFTCAP or BINARY:
+        if HAS_BIAS or HAS_SOFTCAP or HAS_LOG_WEIGHT or BINARY:
             x = dot * scale
             if HAS_BIAS:
                 x += bias[:, None]
             s, slope = cap(x, softcap, HAS_SOFTCAP)
+            if HAS_LOG_WEIGHT:
+                s += log_weight[:, None]
             if BINARY:
                 a, _ = sigmoid_softplus(s)
             else:
@@ -143,11 +159,13 @@ def tile_item_grad_kernel(
             a = tl.exp2(tl.fma(dot, scale * LOG2E, -peak[None, :])) * weight[None, :]
         if REMOVE_HITS:
             target = tl.load(p_slot_target + slot_m)
-            if SOURCE == SHARED:
+            if SOURCE == SHARED or SOURCE == LISTED:
                 a = tl.where(ids[:, None] != target[None, :], a, 0.0)
             else:
                 a = tl.where(position[:, None] != target[None, :], a, 0.0)
-        if not FULL:  # a select: where a score is not a candidate's, its exponential may be infinite
+        if SOURCE == LISTED:
+            a = tl.where(m_ids[:, None], a, 0.0)
+        elif not FULL:  # a select: where a score is not a candidate's, its exponential may be infinite
             a = tl.where((offset < width)[:, None], a, 0.0)
         if SOURCE == MEMBER:
             drawn = membership(
@@ -162,6 +180,9 @@ def tile_item_grad_kernel(
         d = own_d + tl.arange(0, BLOCK_D)
         m_slots = (offset < block) & (position < num_candidates)
         part = split * num_candidates + position
+        if SOURCE == LISTED:
+            m_slots = (offset < block) & (position < end_position)
+            part = group * num_columns + position - first_column
         tl.store(p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :], grad, mask=m_slots[:, None] & (d < dim)[None, :])
         if HAS_BIAS:
             tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))
@@ -207,15 +228,16 @@ def tile_item_grad_kernel(
 @triton.jit
 def zero_item_grad_kernel(
     p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim: tl.constexpr, block, drawn_blocks,
-    HAS_BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
-    """Zeros for the items that nobody drew: BLOCK_B positions of the item permutation a program."""
-    position = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    inside = position < num_items
-    number = position // block
-    visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
-    ids = tl.load(p_items + position, mask=inside, other=0)
-    m_ids = inside & (visits == 0)
+    """Zeros for the items that nobody drew, or not PERMUTED for all: BLOCK_B positions of the item permutation a program."""
+    ids = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
+    m_ids = ids < num_items
+    if PERMUTED:
+        number = ids // block
+        visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
+        ids = tl.load(p_items + ids, mask=m_ids, other=0)
+        m_ids = m_ids & (visits == 0)
     for chunk in range(NUM_D):
         d = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
         p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
@@ -228,14 +250,17 @@ def zero_item_grad_kernel(
 def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad, p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, block, drawn_blocks,
-    HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
+    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the items that are targets and that nobody drew: the first sorted row of each such item sums all of them."""
+    """Gradient of the items that are targets and that nobody drew, or not PERMUTED of all targets: the first sorted row of each such item
+    sums all of them."""
     first, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     key = tl.load(p_sorted_keys + first)
     before = tl.load(p_sorted_keys + tl.maximum(first, 1) - 1)
-    number = key // block
-    visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
+    visits = 0
+    if PERMUTED:
+        number = key // block
+        visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
     if (key < num_items) & ((key != before) | (first == 0)) & (visits == 0):
         d = own_d + tl.arange(0, BLOCK_D)
         grad = tl.zeros((BLOCK_D,), tl.float32)
@@ -262,7 +287,9 @@ def positive_item_grad_kernel(
                 start = tl.minimum(start + PART, chunk_end)
             following = tl.load(p_sorted_keys + tl.minimum(start, num_rows - 1))
             more = ((start < num_rows) & (following == key)).to(tl.int32)
-        item = tl.load(p_items + key).to(tl.int64)
+        item = key.to(tl.int64)
+        if PERMUTED:
+            item = tl.load(p_items + key).to(tl.int64)
         tl.store(p_item_grad + item * dim + d, (grad * tl.load(p_scale)).to(p_item_grad.dtype.element_ty), mask=d < dim)
         if HAS_BIAS:
             if own_d == 0:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from . import gather_grad_kernels, gather_kernels, item_grad_kernels, row_kernels, table_kernels, tile_kernels
+from . import gather_grad_kernels, gather_kernels, item_grad_kernels, list_kernels, row_kernels, table_kernels, tile_kernels
 from .buffers import (
     SORTED_SLOTS,
     TABLE_BLOCK,
@@ -27,16 +27,24 @@ from .buffers import (
 )
 from .configs import Work, next_power_of_2
 from .draws import IndependentDraws
-from .problem import POSITIVE_CHUNK, Problem, ceil_div
+from .permutation import factors
+from .problem import LIST_BLOCK, POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 
 Tensors = Mapping[str, Tensor]
+Pointers = tuple[Pointer | None, ...]
 
 TILE_SOURCES = {
     "grouped": tile_kernels.GROUPED.value,
     "all": tile_kernels.ALL.value,
     "member": tile_kernels.MEMBER.value,
     "shared_ids": tile_kernels.SHARED.value,
+    "group_ids": tile_kernels.LISTED.value,
+}
+CORRECTIONS = {
+    "none": tile_kernels.UNCORRECTED.value,
+    "uniform": tile_kernels.UNIFORM.value,
+    "mass": tile_kernels.MASS.value,
 }
 GATHER_SOURCES = {
     "independent": gather_kernels.ROUNDS.value,
@@ -49,6 +57,7 @@ ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
+LIST_PART = 8  # partial gradients that are added together
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
@@ -71,11 +80,6 @@ def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
     }
 
 
-def _factors(n: int) -> tuple[int, int]:
-    shift = n.bit_length() >> 1
-    return shift, (n + (1 << shift) - 1) >> shift
-
-
 def _pointers(buffers: tuple[Buffer, ...]) -> dict[str, Pointer | None]:
     """Pointers to the buffers that exist; kernels get None for the others."""
     return {buffer.name: Pointer(buffer.name) if buffer.size else None for buffer in buffers}
@@ -90,6 +94,11 @@ def _inputs(p: Problem) -> tuple[Pointer | None, ...]:
 def _row_draws(p: Problem) -> IndependentDraws:
     """The draw of rows with candidates of their own; for explicit ids one stratum that is drawn whole."""
     return p.independent if p.draws else IndependentDraws(p.negatives, p.negatives)
+
+
+def _weights(p: Problem) -> tuple[Pointer | None, ...]:
+    """log_weight, mass."""
+    return Pointer("log_weight") if p.has_log_weight else None, Pointer("mass") if p.correction == "mass" else None
 
 
 def _ids(p: Problem) -> Pointer | None:
@@ -110,8 +119,8 @@ def _table_launches(p: Problem) -> list[Launch]:
         sizes["item_keys"], sizes["round_keys"], item_halves, round_halves, sizes["row_keys"],
         BLOCK=TABLE_BLOCK,
     )  # fmt: skip
-    item_shift, item_b = _factors(p.num_items)
-    drawn_shift, drawn_b = _factors(p.drawn_domain)
+    item_shift, item_b = factors(p.num_items)
+    drawn_shift, drawn_b = factors(p.drawn_domain)
     sorted_slots = min(next_power_of_2(p.slots), SORTED_SLOTS) if p.has_blocks else 1
     parts_per_group = ceil_div(p.slots, sorted_slots) if p.has_blocks else 1
     group_programs = p.num_groups * parts_per_group if p.has_blocks else 0
@@ -121,10 +130,10 @@ def _table_launches(p: Problem) -> list[Launch]:
         target, t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
         t["rows"], t["count"], counted, t["positive_key"], t["items"], t["group_blocks"], t["visits"], t["block_groups"],
         p.num_rows, sizes["rows"], p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
-        p.drawn_domain, p.slots if p.has_groups else 1, p.grouped.groups_per_round if p.has_blocks else 1,
-        p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), parts_per_group,
+        p.drawn_domain, p.slots if p.has_blocks else 1, p.grouped.groups_per_round if p.has_blocks else 1,
+        p.group_size, max(p.block_rounds, 1), parts_per_group,
         item_shift, item_b, drawn_shift, drawn_b,
-        PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.has_groups and p.grouped.shuffle_rows,
+        PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.shuffle_rows,
         ITEM_HALVES=item_halves, ROUND_HALVES=round_halves, BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK,
         SORTED_SLOTS=sorted_slots,
     )  # fmt: skip
@@ -138,16 +147,17 @@ def forward_program(p: Problem) -> Program:
     rows = tuple(out[name] for name in ("loss", "lse", "peak", "shift", "average_dot", "average"))
     inputs = _inputs(p)
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
-    item_shift, item_b = _factors(p.num_items)
+    item_shift, item_b = factors(p.num_items)
     launches = _table_launches(p)
     if not p.uses_tiles:
         g, w = p.gather, _row_draws(p)
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
-            *inputs, t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
+            *inputs, *_weights(p), t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
             p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0, p.positive_weight or 0.0,
-            *_factors(w.width),
+            *factors(w.width),
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+            HAS_LOG_WEIGHT=p.has_log_weight, CORRECTION=CORRECTIONS[p.correction],
             REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
             BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
@@ -156,12 +166,14 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, t["items"] if p.has_groups else _ids(p), t["rows"], t["count"], t["positive_key"], t["group_blocks"], t["round_keys"],
+        *inputs, *_weights(p), t["items"] if p.mode == "grouped" else _ids(p), t["rows"], t["count"], t["positive_key"], t["group_blocks"],
+        t["round_keys"],
         *rows, *parts,
-        p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.has_groups else p.num_candidates,
-        p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.grouped.group_size if p.has_groups else 1, p.last_block,
+        p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.mode == "grouped" else p.num_candidates,
+        p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.group_size, p.last_block,
         p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, FULL=p.full_slots, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
+        HAS_LOG_WEIGHT=p.has_log_weight, CORRECTION=CORRECTIONS[p.correction],
         REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1,
         ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
@@ -171,10 +183,10 @@ def forward_program(p: Problem) -> Program:
     if p.forward_splits > 1:
         combine = launch(
             row_kernels.combine_forward_kernel, (ceil_div(p.num_rows, ROW_BLOCK), c.num_d),
-            *inputs, t["rows"], t["count"], *parts, *rows,
+            *inputs, _weights(p)[1], t["rows"], t["count"], *parts, *rows,
             p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0,
-            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
-            BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
+            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, CORRECTION=CORRECTIONS[p.correction], BINARY=p.is_binary,
+            SCALE_GRAD=p.scale_grad, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
         )  # fmt: skip
         launches.append(combine)
     return Program(launches)
@@ -212,8 +224,9 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             BY_SLOT=p.mode != "row_ids", HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             HAS_GRAD_LSE=has_grad_lse, BLOCK_M=ROW_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
         ),
-        _starts("sorted_keys", p.num_rows, out["starts"], p.segments + 1, p.segment_unit),
     ]  # fmt: skip
+    if out["starts"]:
+        launches.append(_starts("sorted_keys", p.num_rows, out["starts"], p.segments + 1, p.segment_unit))
     if p.num_rows >= POSITIVE_CHUNK:
         sums = launch(
             row_kernels.popular_sums_kernel, (p.num_rows // POSITIVE_CHUNK, g.num_d),
@@ -222,6 +235,8 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         )  # fmt: skip
         launches.append(sums)
     positives = (out["positive_grad"], sorted_keys, sorted_rows, out["starts"], out["sums"])
+    if p.mode == "group_ids":
+        return Program([*launches, *_list_grad_launches(p, inputs, slots, positives, out)])
     if p.uses_tiles:
         launches += _tile_grad_launches(p, inputs, slots, positives, out)
         if not p.grad_splits:
@@ -236,7 +251,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             gather_grad_kernels.sum_parts_kernel, (p.num_items, g.num_d),
             hidden, scale, t["items"], *positives, sorted_draws, out["draw_starts"], out["part_grad"], out["part_bias"],
             out["item_grad"], out["bias_grad"], d, p.grad_splits, p.num_candidates,
-            SOURCE=PART_SOURCES[p.mode == "shared_ids"], PERMUTED=p.has_groups, HAS_BIAS=has_bias,
+            SOURCE=PART_SOURCES[p.mode == "shared_ids"], PERMUTED=p.mode == "grouped", HAS_BIAS=has_bias,
             BLOCK_D=g.block_d, CHUNK=POSITIVE_CHUNK, work=ONE_WARP,
         )  # fmt: skip
     else:
@@ -244,62 +259,113 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
             gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // GRAD_ROWS), g.num_d),
-            hidden, weight, bias, scale, t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"], *slots, *positives,
+            hidden, weight, bias, scale, _weights(p)[0], t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"],
+            *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
             p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
-            *_factors(w.width), BLOCK=w.block,
+            *factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width), ITEMS=g.grad.rows // GRAD_ROWS,
+            HAS_LOG_WEIGHT=p.has_log_weight, REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width),
+            ITEMS=g.grad.rows // GRAD_ROWS,
             EACH=GRAD_ROWS, LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d,
             CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])
 
 
-def _tile_grad_launches(
-    p: Problem, inputs: tuple[Pointer | None, ...], slots: tuple[Pointer | None, ...], positives: tuple[Pointer | None, ...],
-    out: Mapping[str, Pointer | None],
-) -> list[Launch]:  # fmt: skip
-    """The item gradient of drawn blocks and, where programs of its own serve them, of the items that nobody drew."""
-    t, c, g, d = table_parts(p), p.tile, p.gather, p.dim
+def _tile_grad(
+    p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None], grid: tuple[int, int], tiles: int,
+    columns: tuple[int, int] = (0, 0),
+) -> Launch:  # fmt: skip
+    """The item gradient of ``grid`` (programs, splits) of blocks of candidates, each ``tiles`` tiles of rows a split."""
+    t, c = table_parts(p), p.tile
     hidden, weight, bias, _, scale = inputs
-    has_bias = bias is not None
-    item_shift, item_b = _factors(p.num_items)
-    splits = max(p.grad_splits, 1)
+    listed = p.mode == "group_ids"
     drawn = p.grouped.num_blocks if p.has_blocks else p.slots
-    row_tiles = ceil_div(p.num_rows, p.grad_work.rows)
-    tiles_per_round = p.grouped.group_size // p.grad_work.rows if p.has_blocks else 1
-    tiles = ceil_div(p.block_rounds if p.has_blocks else row_tiles, splits) * tiles_per_round
-    part = POSITIVE_PART if c.block_d <= WIDEST_WITH_PRODUCT else 1
-    negatives = launch(
-        item_grad_kernels.tile_item_grad_kernel, (p.grad_blocks, c.num_d, splits),
-        hidden, weight, bias, scale, t["items"] if p.has_groups else _ids(p),
+    return launch(
+        item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
+        hidden, weight, bias, scale, _weights(p)[0], t["items"] if p.mode == "grouped" else _ids(p),
         t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"],
-        p.num_rows, p.num_items, d, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
-        p.slots, p.grouped.group_size if p.has_groups else 1, max(p.block_rounds, 1), row_tiles, tiles,
-        p.softcap or 0.0, item_shift, item_b, p.negatives,
+        p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
+        ceil_div(columns[1], p.block) if listed else p.slots, p.group_size, max(p.block_rounds, 1),
+        ceil_div(p.num_rows, p.grad_work.rows), tiles, p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
-        HAS_BIAS=has_bias, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
-        BINARY=p.is_binary, SPLIT=p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
-        CHUNK=POSITIVE_CHUNK, PART=part, PRECISION=PRECISION,
+        HAS_BIAS=bias is not None, HAS_SOFTCAP=p.softcap is not None, HAS_LOG_WEIGHT=p.has_log_weight,
+        REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SPLIT=listed or p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
+        CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if c.block_d <= WIDEST_WITH_PRODUCT else 1, PRECISION=PRECISION,
         BLOCK_M=p.grad_work.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, work=p.grad_work,
     )  # fmt: skip
-    if not p.drawn_only:
-        return [negatives]
+
+
+def _zeros_and_targets(p: Problem, inputs: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]) -> list[Launch]:
+    """Zeros for the items that nobody drew and the positives of those that are targets; of all items where lists are added later."""
+    t, g, d = table_parts(p), p.gather, p.dim
+    hidden, _, bias, _, scale = inputs
+    positive_grad, sorted_keys, sorted_rows, _, sums = positives
+    drawn = p.grouped.num_blocks if p.has_blocks else 0
+    common = {"PERMUTED": p.permutes_items, "HAS_BIAS": bias is not None, "BLOCK_D": g.block_d}
     zeros = launch(
         item_grad_kernels.zero_item_grad_kernel, (ceil_div(p.num_items, ZERO_BLOCK),),
         t["items"], t["visits"], out["item_grad"], out["bias_grad"], p.num_items, d, p.block, drawn,
-        HAS_BIAS=has_bias, BLOCK_B=ZERO_BLOCK, BLOCK_D=g.block_d, NUM_D=g.num_d,
+        **common, BLOCK_B=ZERO_BLOCK, NUM_D=g.num_d,
     )  # fmt: skip
-    positive_grad, sorted_keys, sorted_rows, _, sums = positives
     targets = launch(
         item_grad_kernels.positive_item_grad_kernel, (p.num_rows, g.num_d),
         hidden, scale, t["items"], t["visits"], positive_grad, sorted_keys, sorted_rows, sums, out["item_grad"], out["bias_grad"],
         p.num_rows, p.num_items, d, p.block, drawn,
-        HAS_BIAS=has_bias, BLOCK_D=g.block_d, CHUNK=POSITIVE_CHUNK, PART=max(1, min(POSITIVE_PART, 1024 // g.block_d)), work=ONE_WARP,
+        **common, CHUNK=POSITIVE_CHUNK, PART=max(1, min(POSITIVE_PART, 1024 // g.block_d)), work=ONE_WARP,
     )  # fmt: skip
-    return [negatives, zeros, targets]
+    return [zeros, targets]
+
+
+def _tile_grad_launches(
+    p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]
+) -> list[Launch]:
+    """The item gradient of drawn blocks and, where programs of its own serve them, of the items that nobody drew."""
+    splits = max(p.grad_splits, 1)
+    tiles_per_round = p.group_size // p.grad_work.rows if p.has_blocks else 1
+    tiles = ceil_div(p.block_rounds if p.has_blocks else ceil_div(p.num_rows, p.grad_work.rows), splits) * tiles_per_round
+    negatives = _tile_grad(p, inputs, slots, positives, out, (p.grad_blocks, splits), tiles)
+    return [negatives, *_zeros_and_targets(p, inputs, positives, out)] if p.drawn_only else [negatives]
+
+
+def _list_grad_launches(
+    p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]
+) -> list[Launch]:
+    """The item gradient of groups' lists: positives first, then some columns of all lists at a time are summed by item and added."""
+    g, d = p.gather, p.dim
+    bias, scale = inputs[2], inputs[4]
+    parts = (out["part_grad"], out["part_bias"], out["list_sums"])
+    launches = _zeros_and_targets(p, inputs, positives, out)
+    for number, first in enumerate(range(0, p.negatives, p.list_columns)):
+        columns = min(p.list_columns, p.negatives - first)
+        draws, start = p.num_groups * columns, p.num_groups * first
+        sorted_keys, sorted_draws = Pointer("sorted_ids", start), Pointer("sorted_draws", start)
+        place = (p.negatives, first, columns)
+        common = {"HAS_BIAS": bias is not None, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d, "work": ONE_WARP}
+        programs = p.num_groups * ceil_div(columns, p.block)
+        launches.append(
+            _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, (first, columns))
+        )
+        if draws >= LIST_BLOCK:
+            sums = launch(
+                list_kernels.list_sums_kernel,
+                (draws // LIST_BLOCK, g.num_d),
+                sorted_keys,
+                sorted_draws,
+                *parts,
+                d,
+                *place,
+                **common,
+            )
+            launches.append(sums)
+        add = launch(
+            list_kernels.add_list_grad_kernel, (draws, g.num_d), scale, sorted_keys, sorted_draws, *parts, out["item_grad"], out["bias_grad"],
+            draws, p.num_items, d, number * (p.num_items + 1), *place, **common, PART=max(1, min(LIST_PART, 1024 // g.block_d)),
+        )  # fmt: skip
+        launches.append(add)
+    return launches
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
@@ -319,7 +385,8 @@ def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, 
     dtypes = {buffer.name: buffer.dtype for buffer in (*forward_buffers(problem), *backward_buffers(problem))}
     dtypes |= {
         "input": problem.input_dtype, "weight": problem.weight_dtype, "bias": problem.bias_dtype or "float32", "target": target_dtype,
-        "ids": ids_dtype or "int32", "scale": "float32", "grad_loss": "float32", "grad_lse": "float32",
+        "ids": ids_dtype or "int32", "scale": "float32", "log_weight": "float32", "mass": "float32", "grad_loss": "float32",
+        "grad_lse": "float32",
         **dict.fromkeys(("tables", "seed", "sorted_keys", "sorted_rows", "sorted_ids", "sorted_draws"), "int32"),
     }  # fmt: skip
     program = backward_program(problem, 1, True) if backward else forward_program(problem)

@@ -121,6 +121,12 @@ def round_keys(xp: Arithmetic, seed: Seed, domain: int, rounds: Array) -> Array:
     return stream64(xp, base, (rounds >> 28, ((rounds << 4) & xp.u32(MASK)) | halves))[0]
 
 
+def factors(n: int) -> tuple[int, int]:
+    """(shift, b) of a domain of n: the network runs over [0, 2^shift) x [0, b)."""
+    shift = n.bit_length() >> 1
+    return shift, (n + (1 << shift) - 1) >> shift
+
+
 def _network(xp: Arithmetic, x: Array, n: Array, shift: Array, keys: Array, rounds: int, inverse: bool) -> Array:
     a = xp.u32(1) << shift
     b = (n + a - xp.u32(1)) >> shift

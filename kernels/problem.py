@@ -14,12 +14,15 @@ from .configs import Config, GatherConfig, Gpu, Work, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
 from .samplers import Sampler
 
-Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids"]
+Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids", "group_ids"]
+Correction = Literal["none", "uniform", "mass"]
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
+LIST_BLOCK = 64  # ids of a group's list that are scored together
+LIST_BYTES = 48 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -31,7 +34,9 @@ class Problem:
     """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one).
 
     ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the positive's term in binary
-    cross-entropy; None for the softmax.
+    cross-entropy; None for the softmax. ``group_size`` rows share a list of explicit ids; 1 where each has its own. ``correction``:
+    whether kept draws stand for V - 1 items, for each row's mass, or for themselves; ``has_log_weight``: whether items have log
+    weights that are added to negatives' scores.
     """
 
     num_rows: int
@@ -48,6 +53,10 @@ class Problem:
     scale_grad: bool
     gpu: Gpu
     positive_weight: float | None = None
+    group_size: int = 1
+    shuffle_rows: bool = False
+    correction: Correction = "uniform"
+    has_log_weight: bool = False
     draws: Draws | None = field(default=None)
 
     @cached_property
@@ -59,7 +68,7 @@ class Problem:
 
     @cached_property
     def tile(self) -> Config:
-        rows = self.grouped.group_size if self.has_groups else 256
+        rows = self.group_size if self.has_groups else 256
         return tile_config(self.input_dtype, self.dim, rows, self.block_limit, self.gpu.capability)
 
     @cached_property
@@ -78,17 +87,17 @@ class Problem:
 
     @property
     def has_groups(self) -> bool:
-        return self.mode == "grouped"
+        return self.mode in ("grouped", "group_ids")
 
     @property
     def has_blocks(self) -> bool:
         """Whether groups differ in the blocks they take (else every group takes the first K positions)."""
-        return self.has_groups and self.grouped.groups_per_round > 0
+        return self.mode == "grouped" and self.grouped.groups_per_round > 0
 
     @property
     def permutes_items(self) -> bool:
         """Whether candidates are positions of the step's one item permutation."""
-        return self.has_groups or (self.mode == "independent" and self.independent.strata > 1)
+        return self.mode == "grouped" or (self.mode == "independent" and self.independent.strata > 1)
 
     @property
     def is_binary(self) -> bool:
@@ -101,7 +110,9 @@ class Problem:
     @property
     def block_limit(self) -> int | None:
         """The positions of a block, where the draw fixes them."""
-        return self.grouped.block if self.has_groups else None
+        if self.mode == "group_ids":
+            return min(self.negatives, LIST_BLOCK)
+        return self.grouped.block if self.mode == "grouped" else None
 
     @property
     def block(self) -> int:
@@ -110,16 +121,16 @@ class Problem:
     @property
     def slots(self) -> int:
         """Blocks of candidates a row walks."""
-        return self.grouped.slots if self.has_groups else ceil_div(self.num_candidates, self.block)
+        return self.grouped.slots if self.mode == "grouped" else ceil_div(self.num_candidates, self.block)
 
     @property
     def last_block(self) -> int:
         """Positions used of the last slot's block."""
-        return self.negatives - (self.slots - 1) * self.block if self.has_groups else self.block
+        return self.negatives - (self.slots - 1) * self.block if self.mode == "grouped" else self.block
 
     @property
     def num_candidates(self) -> int:
-        return self.negatives if self.mode == "shared_ids" else self.num_items
+        return self.negatives if self.mode in ("shared_ids", "group_ids") else self.num_items
 
     @property
     def candidate_blocks(self) -> int:
@@ -127,7 +138,7 @@ class Problem:
 
     @property
     def num_groups(self) -> int:
-        return ceil_div(self.num_rows, self.grouped.group_size)
+        return ceil_div(self.num_rows, self.group_size)
 
     @property
     def block_rounds(self) -> int:
@@ -153,7 +164,7 @@ class Problem:
     @property
     def full_slots(self) -> bool:
         """Whether every slot holds as many candidates as its tile has columns."""
-        return self.has_groups and self.last_block == self.block == self.tile.block_b
+        return self.mode == "grouped" and self.last_block == self.block == self.tile.block_b
 
     @property
     def drawn_only(self) -> bool:
@@ -162,7 +173,7 @@ class Problem:
 
     @property
     def grad_work(self) -> Work:
-        return self.tile.grad_once if self.block_rounds == 1 else self.tile.grad
+        return self.tile.grad_once if self.block_rounds == 1 or self.mode == "group_ids" else self.tile.grad
 
     @property
     def grad_blocks(self) -> int:
@@ -182,12 +193,25 @@ class Problem:
     @cached_property
     def grad_splits(self) -> int:
         """Splits of the rows that each block of candidates walks; 0 where the tile kernel writes the gradient itself."""
-        if not self.uses_tiles:
+        if not self.uses_tiles or self.mode == "group_ids":
             return 0
         drawn = self.num_groups * self.slots if self.block_rounds == 1 else self.candidate_blocks
         visits = self.block_rounds if self.has_blocks else ceil_div(self.num_rows, self.grad_work.rows)
         splits = self._splits(drawn * self.tile.num_d, visits)
         return 0 if splits == 1 and self.mode != "shared_ids" else splits
+
+    @cached_property
+    def list_columns(self) -> int:
+        """Columns of the groups' lists whose partial gradients are in memory at a time; sort keys of all columns fit 32 bits."""
+        per_block = self.num_groups * LIST_BLOCK * self.dim * 4
+        blocks = ceil_div(self.negatives, LIST_BLOCK)
+        passes = min(ceil_div(blocks, max(LIST_BYTES // per_block, 1)), (2**31 - 1) // (self.num_items + 1))
+        return ceil_div(blocks, passes) * LIST_BLOCK
+
+    @property
+    def part_rows(self) -> int:
+        """Partial gradients of an item that are in memory at a time."""
+        return self.num_groups * self.list_columns if self.mode == "group_ids" else self.grad_splits * self.num_candidates
 
     @property
     def segment_unit(self) -> int:
@@ -201,13 +225,13 @@ class Problem:
     @property
     def sorts_draws(self) -> bool:
         """Whether the item gradient needs the explicit ids sorted."""
-        return self.mode in ("shared_ids", "row_ids")
+        return self.mode in ("shared_ids", "row_ids", "group_ids")
 
 
-def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> tuple[Mode, Draws | None]:
+def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool, group_size: int) -> tuple[Mode, Draws | None]:
     """How a sampler (or explicit ids, when it is None) is computed, and the draw behind it."""
     if sampler is None:
-        return ("row_ids" if ids_per_row else "shared_ids"), None
+        return ("group_ids" if group_size > 1 else "row_ids" if ids_per_row else "shared_ids"), None
     draws = plan_draws(sampler, num_items)
     if draws is None:
         return "all", None
@@ -219,11 +243,15 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool) -> t
 def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
     bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, gpu: Gpu,
+    scale_grad: bool, positive_weight: float | None, group_size: int, shuffle_rows: bool, correction: Correction, has_log_weight: bool,
+    gpu: Gpu,
 ) -> Problem:  # fmt: skip
-    """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``."""
-    mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2)
+    """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``: (K,), (N, K), or with a
+    ``group_size`` above 1 (groups, K)."""
+    mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2, group_size)
     negatives = num_items if draws is None else draws.negatives
+    if isinstance(draws, GroupedDraws):
+        group_size, shuffle_rows = draws.group_size, draws.shuffle_rows
     return Problem(
         num_rows=num_rows,
         num_items=num_items,
@@ -238,6 +266,10 @@ def build_problem(
         ignore_index=ignore_index,
         scale_grad=scale_grad,
         positive_weight=positive_weight,
+        group_size=group_size,
+        shuffle_rows=shuffle_rows,
+        correction=correction,
+        has_log_weight=has_log_weight,
         gpu=gpu,
         draws=draws,
     )

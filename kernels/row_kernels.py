@@ -9,10 +9,10 @@ from .tile_kernels import load_rows, load_targets, positive_score, store_row_res
 
 @triton.jit
 def combine_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_part_rows, p_part_average,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_mass, p_rows, p_count, p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Join the partial partition sums of split rows in the order of the splits."""
@@ -43,8 +43,8 @@ def combine_forward_kernel(
         HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
     )  # fmt: skip
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+        z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 

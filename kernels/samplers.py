@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from .errors import ArgumentTypeError, ArgumentValueError
 
 MIN_GROUP, MAX_GROUP = 16, 256  # a tensor-core tile needs 16 rows; draws shared by more than 256 rows cost quality
@@ -18,6 +21,23 @@ def as_index(argument: str, value: object) -> int:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise ArgumentTypeError(argument, "an int", type(value).__name__) from None
+
+
+def _check_draw(sampler: object, smallest_group: int) -> None:
+    """Raise for options outside their domains; turns integer-like ones into ints."""
+    negatives = as_index("num_negatives", sampler.num_negatives)  # type: ignore[attr-defined]
+    group = as_index("group_size", sampler.group_size)  # type: ignore[attr-defined]
+    shuffle = sampler.shuffle_rows  # type: ignore[attr-defined]
+    if not 1 <= negatives < 2**31:
+        raise ArgumentValueError("num_negatives", "an int in [1, 2^31)", negatives)
+    grouped = MIN_GROUP <= group <= MAX_GROUP and group & (group - 1) == 0
+    if not (grouped or group == smallest_group):
+        alone = "1 or " if smallest_group == 1 else ""
+        raise ArgumentValueError("group_size", f"{alone}a power of two from {MIN_GROUP} to {MAX_GROUP}", group)
+    if not isinstance(shuffle, bool):
+        raise ArgumentTypeError("shuffle_rows", "a bool", type(shuffle).__name__)
+    object.__setattr__(sampler, "num_negatives", negatives)
+    object.__setattr__(sampler, "group_size", group)
 
 
 @dataclass(frozen=True)
@@ -37,16 +57,7 @@ class UniformNegatives:
     shuffle_rows: bool = True
 
     def __post_init__(self) -> None:
-        negatives = as_index("num_negatives", self.num_negatives)
-        group = as_index("group_size", self.group_size)
-        if not 1 <= negatives < 2**31:
-            raise ArgumentValueError("num_negatives", "an int in [1, 2^31)", negatives)
-        if group != 1 and not (MIN_GROUP <= group <= MAX_GROUP and group & (group - 1) == 0):
-            raise ArgumentValueError("group_size", f"1 or a power of two from {MIN_GROUP} to {MAX_GROUP}", group)
-        if not isinstance(self.shuffle_rows, bool):
-            raise ArgumentTypeError("shuffle_rows", "a bool", type(self.shuffle_rows).__name__)
-        object.__setattr__(self, "num_negatives", negatives)
-        object.__setattr__(self, "group_size", group)
+        _check_draw(self, smallest_group=1)
 
 
 @dataclass(frozen=True)
@@ -54,4 +65,77 @@ class AllItems:
     """Every item is a candidate for every row: full softmax cross-entropy, with nothing drawn and no seed needed."""
 
 
-Sampler = UniformNegatives | AllItems
+MOST_WEIGHTED_NEGATIVES = 1 << 20
+
+
+def _check_weighted_draw(sampler: object) -> None:
+    _check_draw(sampler, smallest_group=MIN_GROUP)
+    if sampler.num_negatives > MOST_WEIGHTED_NEGATIVES:  # type: ignore[attr-defined]
+        raise ArgumentValueError("num_negatives", f"at most {MOST_WEIGHTED_NEGATIVES}", sampler.num_negatives)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False)
+class PopularityNegatives:
+    """``num_negatives`` items for every group of rows, drawn in proportion to ``counts ** alpha``.
+
+    ``counts`` (V,) are nonnegative numbers, at least one positive: how often each item occurs in the training data. An item without a
+    count is never drawn. ``alpha`` smooths them: 1 is popularity, 0 uniform over the items that occur, 0.75 the choice of word2vec
+    (arXiv 1310.4546). An item may be drawn more than once for a row; each draw counts. Groups and ``shuffle_rows`` as in
+    ``UniformNegatives``; a group has at least 16 rows. Keep one sampler for a training: its tables are made once, and two samplers are equal
+    only if they are the same object.
+
+    Raises ArgumentTypeError or ArgumentValueError for values outside these domains.
+    """
+
+    counts: ArrayLike
+    num_negatives: int
+    alpha: float = 0.75
+    group_size: int = 128
+    shuffle_rows: bool = True
+
+    def __post_init__(self) -> None:
+        _check_weighted_draw(self)
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
+            raise ArgumentTypeError("alpha", "a number", type(self.alpha).__name__)
+        if not 0 <= self.alpha < float("inf"):
+            raise ArgumentValueError("alpha", "a finite number, at least 0", self.alpha)
+        counts = np.array(self.counts)
+        if counts.dtype.kind not in "iuf":
+            raise ArgumentTypeError("counts", "an array of numbers", str(counts.dtype))
+        if counts.ndim != 1 or not (counts >= 0).all() or not np.isfinite(counts).all() or not (counts > 0).any():
+            raise ArgumentValueError(
+                "counts", "finite numbers (V,), none negative and not all 0", f"shape {counts.shape}, {counts}"
+            )
+        counts.setflags(write=False)
+        object.__setattr__(self, "counts", counts)
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        """What each item's draw probability is proportional to; raises for another number of items than counts has."""
+        counts = np.asarray(self.counts, np.float64)
+        if len(counts) != num_items:
+            raise ArgumentValueError("negatives", f"counts of the {num_items} items of linear_weight", f"{len(counts)} counts")
+        return np.where(counts > 0, (counts / counts.max()) ** self.alpha, 0.0)
+
+
+@dataclass(frozen=True)
+class LogUniformNegatives:
+    """``num_negatives`` items for every group of rows, item j with probability log((j + 2) / (j + 1)) / log(V + 1).
+
+    Zipf's law for items sorted from the most to the least popular, as TensorFlow's log_uniform_candidate_sampler; an item may be drawn
+    more than once. Groups and errors as in ``PopularityNegatives``.
+    """
+
+    num_negatives: int
+    group_size: int = 128
+    shuffle_rows: bool = True
+
+    def __post_init__(self) -> None:
+        _check_weighted_draw(self)
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        """What each item's draw probability is proportional to."""
+        return np.log1p(1.0 / np.arange(1.0, num_items + 1.0))
+
+
+Sampler = UniformNegatives | AllItems | PopularityNegatives | LogUniformNegatives
+SAMPLERS = (UniformNegatives, AllItems, PopularityNegatives, LogUniformNegatives)

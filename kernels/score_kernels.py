@@ -80,16 +80,17 @@ def power_of_two_scale(largest):
 
 
 @triton.jit
-def finish_rows(peak, l, kept, z_positive, num_items):
+def finish_rows(peak, l, kept, z_positive, mass):
     """(loss, lse, peak, shift) of rows from a reference ``peak``, the sum l of exp(s_j) / 2^peak and the number of kept draws.
 
-    With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse = z_0 + loss, and a negative's probability is
+    Negatives' z is s + log(mass / kept). With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse = z_0 + loss,
+    and a negative's probability is
     exp(s_j) / 2^peak exp(-shift) with shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
     neither a confident positive nor logits of 1e4 cost accuracy.
     """
     any_kept = kept > 0
     # one item and hits kept: log(0 / m) is minus infinity, so that the draw weighs nothing
-    correction = tl.log((tl.zeros_like(kept) + (num_items - 1)) / tl.where(any_kept, kept, 1.0))
+    correction = tl.log(tl.where(any_kept, mass / tl.where(any_kept, kept, 1.0), 1.0))
     peak = tl.where(any_kept, peak, 0.0)
     log_l = tl.log(tl.where(any_kept, l, 1.0))
     gap = tl.where(any_kept, -tl.fma(z_positive, LOG2E, -peak) * LN2 + (log_l + correction), float("-inf"))

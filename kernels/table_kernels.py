@@ -16,7 +16,7 @@ DOMAIN_ROWS = tl.constexpr(2)
 
 
 @triton.jit
-def _store_keys(p_seed, p_keys, first, domain, halves, total, BLOCK: tl.constexpr):
+def store_keys(p_seed, p_keys, first, domain, halves, total, BLOCK: tl.constexpr):
     """Keys number ``first`` .. of a domain: key i belongs to round i / halves, half-round i % halves."""
     i = first + tl.arange(0, BLOCK)
     base = stream64(load_seed(p_seed), domain.to(tl.uint64))
@@ -41,13 +41,13 @@ def count_rows_kernel(
         tl.store(p_counts + pid, tl.sum(valid.to(tl.int32)))
     elif pid < row_programs + item_programs:
         first = (pid - row_programs) * BLOCK
-        _store_keys(p_seed, p_item_keys, first, tl.full((), DOMAIN_ITEMS, tl.int32), item_halves, item_keys, BLOCK)
+        store_keys(p_seed, p_item_keys, first, tl.full((), DOMAIN_ITEMS, tl.int32), item_halves, item_keys, BLOCK)
     elif pid < row_programs + item_programs + round_programs:
         first = (pid - row_programs - item_programs) * BLOCK
-        _store_keys(p_seed, p_round_keys, first, tl.full((), DOMAIN_BLOCKS, tl.int32), round_halves, round_keys, BLOCK)
+        store_keys(p_seed, p_round_keys, first, tl.full((), DOMAIN_BLOCKS, tl.int32), round_halves, round_keys, BLOCK)
     else:
         first = (pid - row_programs - item_programs - round_programs) * BLOCK
-        _store_keys(p_seed, p_row_keys, first, tl.full((), DOMAIN_ROWS, tl.int32), row_halves, row_halves, BLOCK)
+        store_keys(p_seed, p_row_keys, first, tl.full((), DOMAIN_ROWS, tl.int32), row_halves, row_halves, BLOCK)
 
 
 @triton.jit

@@ -14,6 +14,11 @@ GROUPED = tl.constexpr(0)
 ALL = tl.constexpr(1)
 MEMBER = tl.constexpr(2)
 SHARED = tl.constexpr(3)
+LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
+
+UNCORRECTED = tl.constexpr(0)
+UNIFORM = tl.constexpr(1)  # draws stand for the V - 1 other items
+MASS = tl.constexpr(2)  # draws stand for what a row's mass says
 
 
 @triton.jit
@@ -24,7 +29,7 @@ def candidate_ids(p_ids, position, num_candidates, num_items, SOURCE: tl.constex
         return tl.load(p_ids + position), inside, inside
     inside = position < num_candidates
     ids = position
-    if SOURCE == GROUPED or SOURCE == SHARED:
+    if SOURCE == GROUPED or SOURCE == SHARED or SOURCE == LISTED:
         ids = tl.load(p_ids + position, mask=inside, other=-1)
     malformed = inside & ((ids < -1) | (ids >= num_items))
     inside = inside & (ids >= 0) & (ids < num_items)
@@ -105,16 +110,22 @@ def load_targets(p_target, rows, m_rows, num_items):
 
 @triton.jit
 def store_row_results(
-    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
     z_positive, num_items, positive_weight, own_d, dim: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
     if BINARY:
         loss, lse, peak, shift = finish_binary_rows(l, kept, z_positive, positive_weight)
         factor = shift
     else:
-        loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, num_items)
+        if CORRECTION == UNIFORM:
+            mass = tl.zeros_like(kept) + (num_items - 1)
+        elif CORRECTION == MASS:
+            mass = tl.load(p_mass + rows, mask=m_counted, other=1.0)
+        else:
+            mass = kept
+        loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, mass)
         factor = exp(-shift)
     average = tl.where((m_counted & (kept > 0))[:, None], average * factor[:, None], 0.0)
     d = own_d + tl.arange(0, BLOCK_D)
@@ -131,12 +142,13 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_mass, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives, positive_weight,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
+    SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average.
@@ -152,12 +164,15 @@ def tile_forward_kernel(
     rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
     # where candidates are distinct, a hit is told by the target's position: no id has to reach the scores' layout
-    DISTINCT: tl.constexpr = SOURCE != SHARED
+    DISTINCT: tl.constexpr = SOURCE != SHARED and SOURCE != LISTED
     target_position = target
     if SOURCE == GROUPED:
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
     scale = tl.load(p_scale)
-    first_of_group = (pid * BLOCK_M) // group_size * slots
+    group = (pid * BLOCK_M) // group_size
+    first_of_group = group * slots
+    if SOURCE == LISTED:
+        p_ids += group.to(tl.int64) * num_candidates
     hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
 
     peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
@@ -190,6 +205,8 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
+        if HAS_LOG_WEIGHT:
+            s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
         if REMOVE_HITS:
@@ -218,7 +235,7 @@ def tile_forward_kernel(
                 kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
         else:
             kept += tl.sum(tl.where(s > float("-inf"), 1.0, 0.0), 1)
-        if SOURCE == SHARED:
+        if not DISTINCT:
             l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         if HAS_SOFTCAP:
             p *= slope
@@ -240,6 +257,6 @@ def tile_forward_kernel(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
         )
         store_row_results(
-            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-            z_positive, num_items, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+            z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip

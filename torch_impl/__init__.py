@@ -1,6 +1,16 @@
 """The loss, SASRec and its training for PyTorch."""
 
-from ..kernels import AllItems, ArgumentError, ArgumentTypeError, ArgumentValueError, UniformNegatives, fold_seed, negative_ids
+from ..kernels import (
+    AllItems,
+    ArgumentError,
+    ArgumentTypeError,
+    ArgumentValueError,
+    LogUniformNegatives,
+    PopularityNegatives,
+    UniformNegatives,
+    fold_seed,
+    negative_ids,
+)
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 from .module import SampledLinearBinaryCrossEntropyLoss, SampledLinearCrossEntropyLoss
@@ -10,6 +20,8 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "LogUniformNegatives",
+    "PopularityNegatives",
     "SampledLinearBinaryCrossEntropyLoss",
     "SampledLinearCrossEntropyLoss",
     "UniformNegatives",

@@ -17,14 +17,15 @@ def sampled_linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    seed: int | Tensor | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+    log_q: Tensor | None = None, logq_correction: bool = True, seed: int | Tensor | None = None, return_lse: Literal[False] = False,
+    impl: str = "auto",
 ) -> Tensor: ...  # fmt: skip
 @overload
 def sampled_linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    seed: int | Tensor | None = None, return_lse: bool, impl: str = "auto",
+    log_q: Tensor | None = None, logq_correction: bool = True, seed: int | Tensor | None = None, return_lse: bool, impl: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: Tensor,
@@ -39,6 +40,8 @@ def sampled_linear_cross_entropy(
     logit_scale: float | Tensor = 1.0,
     softcap: float | None = None,
     remove_accidental_hits: bool = True,
+    log_q: Tensor | None = None,
+    logq_correction: bool = True,
     seed: int | Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
@@ -73,10 +76,10 @@ def sampled_linear_cross_entropy(
         ArgumentTypeError, ArgumentValueError: naming the argument. On CPU also for a target or id that is no item; on
         CUDA, where reading them would wait for the device, such a row's loss is NaN.
     """
-    options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
+    options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     row_loss, row_lse, num_counted = row_losses(
         input, linear_weight, target, negatives, options,
-        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
     )  # fmt: skip
     loss = reduce(row_loss, num_counted, target, sample_weight, options)
     return (loss, row_lse) if return_lse else loss

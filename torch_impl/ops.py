@@ -17,13 +17,15 @@ from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_b
 from ..kernels.configs import Gpu
 from ..kernels.problem import INTERPRETER_GPU, NO_ID, Dtype, Problem, build_problem, cached_problem
 from ..kernels.samplers import AllItems, UniformNegatives
+from ..kernels.slots import SlotDraws
 from . import reference
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 FORWARD_OUTPUTS = ("loss", "lse", "counted", "peak", "shift", "average_dot", "average", "tables")
-AVERAGE = 11  # its place among what is saved
+OPERANDS = 9  # tensors of a call, before its options
+AVERAGE = 13  # its place among what is saved
 RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
 
 
@@ -34,9 +36,9 @@ def gpu(index: int) -> Gpu:
 
 
 def _problem(
-    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
+    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None, log_weight: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None,
+    scale_grad: bool, positive_weight: float | None, correction: str,
 ) -> Problem:  # fmt: skip
     sampler = None
     if ids is None:
@@ -45,7 +47,8 @@ def _problem(
     symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(ids_shape or ())))
     return (build_problem if symbolic else cached_problem)(
         num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
-        sampler, softcap, remove_hits, ignore_index, scale_grad, positive_weight,
+        sampler, softcap, remove_hits, ignore_index, scale_grad, positive_weight, 1 if ids is None else group_size,
+        shuffle_rows and ids is not None and group_size > 1, correction, log_weight is not None,  # type: ignore[arg-type]
         gpu(input.device.index or 0) if input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
@@ -75,37 +78,38 @@ def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
 
 def _forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
+    log_weight: Tensor | None, mass: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, impl: str,
+    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,) or (N, K), bias (V,), seed (2,) int32 words (low, high),
-    scale (1,) fp32; all contiguous. num_negatives 0 takes every item."""
+    """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,), (N, K) or with a group_size above 1 (groups, K), bias (V,),
+    seed (2,) int32 words (low, high), scale (1,), log_weight (V,), mass (N,) fp32; all contiguous. num_negatives 0 takes every item."""
     p = _problem(
-        input,
-        weight,
-        ids,
-        bias,
-        num_negatives,
-        group_size,
-        shuffle_rows,
-        softcap,
-        remove_hits,
-        ignore_index,
-        scale_grad,
-        positive_weight,
-    )
+        input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+        positive_weight, correction,
+    )  # fmt: skip
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
     if impl == "reference":
         with torch.autocast(input.device.type, enabled=False):
-            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, p)
+            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, log_weight, mass, p)
             counted = (target != ignore_index).sum(dtype=torch.float32).clamp(min=1)
         return loss, lse, counted, *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
         outs = _empty(_forward_layout(p), input.device)
-        ins = _named(input=input, weight=weight, target=target, ids=ids, bias=bias, seed=seed, scale=scale)
+        ins = _named(
+            input=input,
+            weight=weight,
+            target=target,
+            ids=ids,
+            bias=bias,
+            seed=seed,
+            scale=scale,
+            log_weight=log_weight,
+            mass=mass,
+        )
         launch.launch_forward(outs, ins, p)
     if not scale_grad:
         outs["average_dot"] = torch.empty(0, device=input.device)
@@ -113,58 +117,41 @@ def _forward(
 
 
 def _fake_forward(
-    input, weight, target, ids, bias, seed, scale, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
-    positive_weight, impl,
+    input, weight, target, ids, bias, seed, scale, log_weight, mass, num_negatives, group_size, shuffle_rows, softcap, remove_hits,
+    ignore_index, scale_grad, positive_weight, correction, impl,
 ):  # fmt: skip
     shapes = [(input.shape[0],)] * 2 + [()] + [(input.shape[0],)] * 2 + [(input.shape[0] if scale_grad else 0,)]
     rows = [input.new_empty(shape, dtype=torch.float32) for shape in shapes]
     size = 0
     if impl != "reference":
         p = _problem(
-            input,
-            weight,
-            ids,
-            bias,
-            num_negatives,
-            group_size,
-            shuffle_rows,
-            softcap,
-            remove_hits,
-            ignore_index,
-            scale_grad,
-            positive_weight,
-        )
+            input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+            positive_weight, correction,
+        )  # fmt: skip
         size = table_buffer(p).size
     return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
 
 
+def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
+    """What draws are sorted by: the item; in groups' lists within the columns that are added together."""
+    is_item = (ids >= 0) & (ids < p.num_items)
+    if p.mode != "group_ids":
+        return torch.where(is_item, ids, NO_ID).int().flatten()
+    first_key = torch.arange(p.negatives, dtype=torch.int32, device=ids.device) // p.list_columns * (p.num_items + 1)
+    return (torch.where(is_item, ids, p.num_items).int() + first_key).flatten()
+
+
 def _backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
+    log_weight: Tensor | None, mass: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor,
+    tables: Tensor,
     grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, impl: str,
+    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
     saved = (loss, peak, shift, average_dot, average, tables)
-    options = (num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad, positive_weight, impl)
-    return _backward_into(None, input, weight, target, ids, bias, seed, scale, *saved, grad_loss, grad_lse, *options)
-
-
-def _backward_into(
-    input_grad: Tensor | None, input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor,
-    scale: Tensor, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, tables: Tensor,
-    grad_loss: Tensor, grad_lse: Tensor | None,
-    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
-    take new memory."""
-    p = _problem(
-        input,
-        weight,
-        ids,
-        bias,
+    options = (
         num_negatives,
         group_size,
         shuffle_rows,
@@ -173,26 +160,46 @@ def _backward_into(
         ignore_index,
         scale_grad,
         positive_weight,
+        correction,
+        impl,
     )
+    return _backward_into(
+        None, input, weight, target, ids, bias, seed, scale, log_weight, mass, *saved, grad_loss, grad_lse, *options
+    )
+
+
+def _backward_into(
+    input_grad: Tensor | None, input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor,
+    scale: Tensor, log_weight: Tensor | None, mass: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor,
+    average: Tensor, tables: Tensor,
+    grad_loss: Tensor, grad_lse: Tensor | None,
+    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
+    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
+    take new memory."""
+    p = _problem(
+        input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+        positive_weight, correction,
+    )  # fmt: skip
     if impl == "reference":
         rows = (loss, peak, shift, average_dot, average)
         grad_lse = torch.zeros_like(loss) if grad_lse is None else grad_lse
         with torch.autocast(input.device.type, enabled=False):
-            return reference.backward(input, weight, target, ids, bias, seed, scale, *rows, grad_loss, grad_lse, p)
+            return reference.backward(input, weight, target, ids, bias, seed, scale, log_weight, *rows, grad_loss, grad_lse, p)
     from ..kernels import launch
 
     with torch.cuda.device_of(input):
         keys = tables.narrow(0, launch.table_parts(p)["positive_key"].offset, p.num_rows)
         ins = _named(
-            input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, tables=tables,
+            input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, log_weight=log_weight, tables=tables,
             loss=loss, peak=peak, shift=shift, average_dot=average_dot, average=average,
             grad_loss=grad_loss if grad_loss.stride(0) in (0, 1) else grad_loss.contiguous(),
             grad_lse=None if grad_lse is None else grad_lse.contiguous(),
         )  # fmt: skip
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
         if ids is not None:
-            valid = torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
-            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(valid, stable=True)
+            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(ids, p), stable=True)
         outs = _empty(_backward_layout(p, input_grad is None), input.device)  # after the sorts, which need memory for themselves
         if input_grad is not None:
             outs["input_grad"] = input_grad
@@ -205,19 +212,19 @@ def _backward_into(
 
 def _fake_backward(input, weight, target, ids, bias, *others):
     bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    scale_grad = input.new_empty(input.shape[0] if others[-3] else 0, dtype=torch.float32)
+    scale_grad = input.new_empty(input.shape[0] if others[-4] else 0, dtype=torch.float32)
     return torch.empty_like(input), torch.empty_like(weight), bias_grad, scale_grad
 
 
 def _setup_forward(ctx, inputs, output) -> None:
-    input, weight, target, ids, bias, seed, scale, *ctx.options = inputs
-    ctx.save_for_backward(input, weight, target, ids, bias, seed, scale, output[0], *output[RESULTS:])
+    tensors, ctx.options = inputs[:OPERANDS], inputs[OPERANDS:]
+    ctx.save_for_backward(*tensors, output[0], *output[RESULTS:])
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    of_inputs: list[Tensor | None] = [None] * (7 + len(ctx.options))
+    of_inputs: list[Tensor | None] = [None] * (OPERANDS + len(ctx.options))
     if grad_loss is None:
         if grad_lse is None:
             return tuple(of_inputs)
@@ -234,14 +241,17 @@ def _no_second_derivatives(ctx, *_):
     raise NotImplementedError("cce_minus: the loss has no second derivatives; differentiate its gradient by another method")
 
 
-def _operator(name: str, implementation: Callable, fake: Callable, gradients: Callable, setup: Callable) -> Callable:
+def _operator(
+    name: str, implementation: Callable, fake: Callable, gradients: Callable | None = None, setup: Callable | None = None
+) -> Callable:
     """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
     qualified = f"cce_minus::{name}"
     schema = torch.library.infer_schema(implementation, mutates_args=())
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
     torch.library.register_fake(qualified)(fake)
-    torch.library.register_autograd(qualified, gradients, setup_context=setup)
+    if gradients is not None:
+        torch.library.register_autograd(qualified, gradients, setup_context=setup)
     return getattr(torch.ops.cce_minus, name).default
 
 
@@ -283,3 +293,32 @@ def rows(*args) -> tuple[Tensor, Tensor, Tensor]:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Rows.apply(*args)[:RESULTS]  # type: ignore[index]
     return _forward(*args)[:RESULTS]
+
+
+def _slot_ids(seed: Tensor, slot_ends: Tensor, num_groups: int, num_negatives: int, impl: str) -> Tensor:
+    """The lists (groups, K) int32 that groups draw by slots; seed (2,) int32 words, slot_ends (V,) int32."""
+    draws = SlotDraws(num_negatives)
+    if impl == "reference":
+        return reference.slot_ids(seed, slot_ends, num_groups, draws)
+    from ..kernels.draw_launch import launch_slot_ids, slot_buffers
+
+    with torch.cuda.device_of(seed):
+        outs = _empty(_layout(slot_buffers(draws, num_groups)), seed.device)
+        launch_slot_ids(outs, {"seed": seed, "slot_ends": slot_ends}, draws)
+    return outs["ids"]
+
+
+def _fake_slot_ids(seed, slot_ends, num_groups, num_negatives, impl):
+    return slot_ends.new_empty((num_groups, num_negatives))
+
+
+_slot_ids_operator = _operator("slot_ids", _slot_ids, _fake_slot_ids)
+
+
+def slot_ids(*args) -> Tensor:
+    """``_slot_ids`` as an operator where a graph is traced, else called at once."""
+    return (
+        _slot_ids_operator(*args)
+        if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+        else _slot_ids(*args)
+    )

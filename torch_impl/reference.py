@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels.draws import GroupedDraws
+from ..kernels.draws import row_places
 from ..kernels.errors import ArgumentValueError
 from ..kernels.permutation import MASK, Arithmetic
 from ..kernels.problem import Problem
+from ..kernels.slots import SlotDraws
 
 CHUNK_ELEMENTS = 1 << 22
 
@@ -55,6 +56,15 @@ def arithmetic(device: torch.device) -> Arithmetic:
     return Arithmetic(u32=words, where=torch.where, walk=_walk)
 
 
+def slot_ids(seed: Tensor, slot_ends: Tensor, num_groups: int, draws: SlotDraws) -> Tensor:
+    """The lists (groups, K) int32 that groups draw by slots, each slot's item by bisection."""
+    words = seed.long() & MASK
+    groups = torch.arange(num_groups, device=seed.device).split(max(1, CHUNK_ELEMENTS // draws.negatives))
+    xp, ends = arithmetic(seed.device), slot_ends.long()
+    lists = [torch.searchsorted(ends, draws.draw(xp, (words[1], words[0]), some), right=True) for some in groups]
+    return torch.cat(lists).int()
+
+
 def _chunks(target: Tensor, ids: Tensor | None, seed: Tensor, p: Problem) -> Iterator[Chunk]:
     device = target.device
     counted = target != p.ignore_index
@@ -73,20 +83,24 @@ def _chunks(target: Tensor, ids: Tensor | None, seed: Tensor, p: Problem) -> Ite
         words = seed.long() & MASK
         seed_words = words[1], words[0]
         ranks = torch.cumsum(counted, 0) - 1
-        group = 1
-        places = ranks
-        if isinstance(p.draws, GroupedDraws):
-            group = p.draws.group_size
-            total = torch.clamp(counted.sum(), min=1)
-            places = p.draws.row_places(xp, seed_words, torch.clamp(ranks, min=0), total)
-        assert p.draws is not None
+        group = p.group_size
+        total = torch.clamp(counted.sum(), min=1)
+        places = row_places(xp, seed_words, torch.clamp(ranks, min=0), total, p.shuffle_rows)
         tiles = -(-p.num_rows // group)
         table = torch.full((tiles * group + 1,), -1, device=device)
         table[torch.where(counted, places, tiles * group)] = torch.arange(p.num_rows, device=device)
         table = table[:-1].view(tiles, group)
         for index in torch.arange(tiles, device=device).split(max(1, CHUNK_ELEMENTS // (per_tile + group * p.negatives))):
             rows = table[index]
-            yield Chunk(rows.clamp(min=0), rows >= 0, p.draws.items(xp, seed_words, index))
+            yield Chunk(rows.clamp(min=0), rows >= 0, _tile_ids(ids, xp, seed_words, index, p))
+
+
+def _tile_ids(ids: Tensor | None, xp: Arithmetic, seed: tuple[Tensor, Tensor], tiles: Tensor, p: Problem) -> Tensor:
+    """The candidates (T, K) of tiles: their own lists, or what they draw."""
+    if ids is not None:
+        return ids[tiles]
+    assert p.draws is not None
+    return p.draws.items(xp, seed, tiles)
 
 
 class _Scores(NamedTuple):
@@ -107,8 +121,9 @@ def _cap(x: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | float]:
 
 
 def _scores(
-    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, chunk: Chunk, p: Problem
-) -> _Scores:
+    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, log_weight: Tensor | None,
+    chunk: Chunk, p: Problem,
+) -> _Scores:  # fmt: skip
     candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
     ids = torch.where(candidate, chunk.ids, 0)
     hidden = input[chunk.rows].float()
@@ -121,7 +136,10 @@ def _scores(
     keep = candidate[:, None, :] & chunk.counted[:, :, None]
     if p.remove_accidental_hits:
         keep = keep & (ids[:, None, :] != target[chunk.rows][:, :, None])
-    return _Scores(hidden, items, ids, dot, *_cap(x, p.softcap), keep)
+    score, slope = _cap(x, p.softcap)
+    if log_weight is not None:
+        score = score + log_weight[ids][:, None, :]
+    return _Scores(hidden, items, ids, dot, score, slope, keep)
 
 
 def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,9 +180,14 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
 
 
-def _softmax_rows(s: _Scores, kept: Tensor, positive: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _softmax_rows(
+    s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor | None, p: Problem
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
-    correction = torch.log((p.num_items - 1) / kept.clamp(min=1))
+    if p.correction == "none":
+        correction = torch.zeros_like(positive)
+    else:
+        correction = torch.log((p.num_items - 1 if mass is None else mass) / kept.clamp(min=1))
     peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
     weights = torch.where(s.keep, torch.exp(s.score - peak[:, :, None]), 0.0)
     log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
@@ -188,6 +211,8 @@ def forward(
     bias: Tensor | None,
     seed: Tensor,
     scale: Tensor,
+    log_weight: Tensor | None,
+    mass: Tensor | None,
     p: Problem,
 ) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
@@ -197,12 +222,14 @@ def forward(
     average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=input.device)
     average = torch.zeros_like(input)
     for chunk in _chunks(target, ids, seed, p):
-        s = _scores(input, weight, target, bias, scale, chunk, p)
+        s = _scores(input, weight, target, bias, scale, log_weight, chunk, p)
         kept = s.keep.sum(2)
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
-            row_loss, row_peak, row_shift, weights = _softmax_rows(s, kept, row_positive, p)
+            row_loss, row_peak, row_shift, weights = _softmax_rows(
+                s, kept, row_positive, None if mass is None else mass[chunk.rows], p
+            )
             factor, row_lse = torch.exp(-row_shift), row_positive + row_loss
         else:
             row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
@@ -220,7 +247,8 @@ def forward(
 
 def backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, grad_loss: Tensor, grad_lse: Tensor, p: Problem,
+    log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, grad_loss: Tensor,
+    grad_lse: Tensor, p: Problem,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     counted, has_item, item = _target_items(target, p)
@@ -247,7 +275,7 @@ def backward(
     if bias is not None:
         bias_grad.index_add_(0, item, positive_grad)
     for chunk in _chunks(target, ids, seed, p):
-        s = _scores(input, weight, target, bias, scale, chunk, p)
+        s = _scores(input, weight, target, bias, scale, log_weight, chunk, p)
         row_peak, row_shift = peak[chunk.rows][:, :, None], shift[chunk.rows][:, :, None]
         softmax = p.positive_weight is None
         probability = torch.exp((s.score - row_peak) - row_shift) if softmax else torch.sigmoid(s.score) * row_shift

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,7 +18,8 @@ from ..kernels.arguments import (
 )
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.problem import interprets
-from ..kernels.samplers import Sampler, UniformNegatives, as_index
+from ..kernels.samplers import Sampler, as_index
+from ..kernels.slots import SlotSampler, slot_table
 from . import ops
 
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -110,10 +114,24 @@ def num_items_of(linear_weight: object) -> int:
     return shape[0] if len(shape) == 2 else 1
 
 
+class SlotTensors(NamedTuple):
+    """``SlotTable`` on a device."""
+
+    ends: Tensor
+    probability: Tensor
+    log_weight: Tensor
+
+
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=16)
+def slot_tensors(sampler: SlotSampler, num_items: int, device: torch.device) -> SlotTensors:
+    return SlotTensors(*(torch.from_numpy(array).to(device) for array in slot_table(sampler, num_items)))
+
+
 def row_losses(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
-    positive_weight: float | None = None,
+    log_q: Tensor | None = None, positive_weight: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The loss and lse (...) of each row, fp32, and the number of rows that count, at least 1; by a public loss's arguments.
 
@@ -121,10 +139,11 @@ def row_losses(
     """
     ids = None if is_sampler(negatives) else negatives
     if ids is not None and not isinstance(ids, Tensor):
-        raise ArgumentTypeError("negatives", "UniformNegatives, AllItems or an integer tensor", type(ids).__name__)
+        raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
     check_arrays(
         _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
+        _optional("log_q", log_q),
     )  # fmt: skip
     device = input.device
     impl = _resolve_impl(options.impl, device)
@@ -141,17 +160,29 @@ def row_losses(
         row_loss = row_lse = zeros.float() + torch.zeros(target.shape, device=device)
         num_counted = torch.ones((), device=device)
     else:
-        num_negatives, group_size, shuffle_rows = 0, 1, False
-        if isinstance(negatives, UniformNegatives):
-            num_negatives, group_size = negatives.num_negatives, negatives.group_size
-            shuffle_rows = negatives.shuffle_rows
-        if ids is not None:
+        group_size, shuffle_rows = getattr(negatives, "group_size", 1), getattr(negatives, "shuffle_rows", False)
+        flat_target = _as_kernel_ints(target).reshape(-1).contiguous()
+        if isinstance(negatives, SlotSampler):
+            table = slot_tensors(negatives, num_items, device)
+            num_groups = -(-target.numel() // group_size)
+            ids = ops.slot_ids(words, table.ends, num_groups, negatives.num_negatives, impl)
+            log_weight, probability = table.log_weight, table.probability
+        elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
+            log_weight = None if log_q is None else -log_q.detach().float()
+            probability = None if log_q is None else log_q.detach().float().exp()
+        else:
+            log_weight = probability = None
+        correction, mass = "uniform", None
+        if positive_weight is not None or not options.logq_correction:
+            correction, log_weight = "none", None
+        elif probability is not None:
+            correction, mass = "mass", 1 - probability[flat_target.clamp(0, num_items - 1)]
         rows = ops.rows(
-            input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), _as_kernel_ints(target).reshape(-1).contiguous(), ids,
-            None if linear_bias is None else linear_bias.contiguous(), words, scale,
-            num_negatives, group_size, shuffle_rows, options.softcap, options.remove_accidental_hits, options.ignore_index,
-            scale.requires_grad, positive_weight, impl,
+            input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), flat_target, ids,
+            None if linear_bias is None else linear_bias.contiguous(), words, scale, log_weight, mass,
+            getattr(negatives, "num_negatives", 0) if ids is None else 0, group_size, shuffle_rows, options.softcap,
+            options.remove_accidental_hits, options.ignore_index, scale.requires_grad, positive_weight, correction, impl,
         )  # fmt: skip
         row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
     return row_loss, row_lse, num_counted

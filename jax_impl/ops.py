@@ -60,7 +60,7 @@ def _problem(x: Operands, options: Options) -> Problem:
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
         options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        x.log_weight is not None, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        x.slot_ends is not None, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

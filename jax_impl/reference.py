@@ -175,13 +175,17 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
     return carry, jax.tree.map(of_rows, results)
 
 
-def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array | None, p: Problem) -> tuple[Array, Array, Array, Array]:
+def _mass(kept: Array, item: Array, log_weight: Array | None, p: Problem) -> Array | int:
+    """What kept draws stand for: V - 1 items, the probability of all items but the target, or themselves."""
+    if p.correction == "none":
+        return kept
+    return p.num_items - 1 if log_weight is None else 1 - jnp.exp(-log_weight[item])
+
+
+def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array | int, p: Problem) -> tuple[Array, Array, Array, Array]:
     """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     has_negatives = kept > 0
-    if p.correction == "none":
-        correction = jnp.zeros_like(positive)
-    else:
-        correction = jnp.log((p.num_items - 1 if mass is None else mass) / jnp.maximum(kept, 1).astype(jnp.float32))
+    correction = jnp.log(mass / jnp.maximum(kept, 1).astype(jnp.float32))
     peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
     weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
     log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
@@ -207,7 +211,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         has_negatives = kept > 0
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, peak, shift, weights = _softmax_rows(c, kept, positive, None if x.mass is None else x.mass[c.rows], p)
+            loss, peak, shift, weights = _softmax_rows(c, kept, positive, _mass(kept, c.item, x.log_weight, p), p)
             share, lse = jnp.exp(-shift), positive + loss
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)

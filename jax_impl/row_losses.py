@@ -155,17 +155,16 @@ def row_losses(
     scale = _scale(logit_scale)
     draws = seed is not None or draws_at_random(negatives, num_items)
     flat_target = _as_int32(target).reshape(-1)
-    slot_ends = log_weight = probability = None
+    slot_ends = log_weight = None
     if isinstance(sampler, SlotSampler):
-        slot_ends, probability, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
+        slot_ends, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
     elif log_q is not None:
-        values = jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32))
-        log_weight, probability = -values, jnp.exp(values)
-    correction, mass = "uniform", None
+        log_weight = -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32))
     if positive_weight is not None or not options.logq_correction:
-        correction, log_weight = "none", None
-    elif probability is not None:
-        correction, mass = "mass", 1 - probability[jnp.clip(flat_target, 0, num_items - 1)]
+        log_weight = None
+        correction = "none"
+    else:
+        correction = "uniform" if log_weight is None else "weighted"
     x = Operands(
         input=jnp.asarray(input).reshape(-1, dim),
         weight=jnp.asarray(linear_weight),
@@ -175,7 +174,6 @@ def row_losses(
         ids=None if ids is None else _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])),
         seed=seed_words(seed) if draws else jnp.zeros(2, jnp.int32),
         log_weight=log_weight,
-        mass=mass,
         slot_ends=slot_ends,
     )
     x = as_varying(x, varying_axes(x))

@@ -58,7 +58,6 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
         input=fold(x.input, bool(mapped.input), x.input.shape[-1:]),
         target=fold(x.target, bool(mapped.target), ()),
         ids=ids,
-        mass=None if x.mass is None else fold(x.mass, bool(mapped.mass), ()),
     )
 
 

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .gather_kernels import ROUNDS, ROW_IDS
 from .permutation_kernels import permute
-from .score_kernels import LOG2E, cap, exp_from, sigmoid_softplus
+from .score_kernels import LOG2E, cap, exp_from, sigmoid
 from .tile_kernels import load_all_rows, load_rows
 
 PARTS = tl.constexpr(2)  # partial sums of split tiles, one row a candidate position
@@ -103,7 +103,7 @@ def gather_item_grad_kernel(
             if HAS_LOG_WEIGHT:
                 s += log_weight
             if BINARY:
-                a, _ = sigmoid_softplus(s)
+                a = sigmoid(s)
             else:
                 a = exp_from(s, peak)
             a *= weight

@@ -35,7 +35,7 @@ def row_candidates(
 
 @triton.jit
 def gather_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_mass, p_ids, p_rows, p_count, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
@@ -121,6 +121,6 @@ def gather_forward_kernel(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
     )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
+        peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

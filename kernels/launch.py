@@ -44,7 +44,7 @@ TILE_SOURCES = {
 CORRECTIONS = {
     "none": tile_kernels.UNCORRECTED.value,
     "uniform": tile_kernels.UNIFORM.value,
-    "mass": tile_kernels.MASS.value,
+    "weighted": tile_kernels.WEIGHTED.value,
 }
 GATHER_SOURCES = {
     "independent": gather_kernels.ROUNDS.value,
@@ -57,7 +57,8 @@ ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
-LIST_PART = 8  # partial gradients that are added together
+LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
+LIST_CHUNKS = 32  # chunks of one item's draws that are added together
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
@@ -73,7 +74,7 @@ def table_parts(problem: Problem) -> dict[str, Pointer]:
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
     """Where each part of the scratch buffer lies."""
     sizes = scratch_sizes(problem)
-    integers = ("slot_target", "starts", "draw_starts")
+    integers = ("slot_target", "starts", "draw_starts", "alone")
     return {
         name: Pointer("scratch", offset, None if name in integers else torch.float32) if sizes[name] else None
         for name, offset in place(sizes)[0].items()
@@ -96,9 +97,8 @@ def _row_draws(p: Problem) -> IndependentDraws:
     return p.independent if p.draws else IndependentDraws(p.negatives, p.negatives)
 
 
-def _weights(p: Problem) -> tuple[Pointer | None, ...]:
-    """log_weight, mass."""
-    return Pointer("log_weight") if p.has_log_weight else None, Pointer("mass") if p.correction == "mass" else None
+def _log_weight(p: Problem) -> Pointer | None:
+    return Pointer("log_weight") if p.correction == "weighted" else None
 
 
 def _ids(p: Problem) -> Pointer | None:
@@ -153,11 +153,11 @@ def forward_program(p: Problem) -> Program:
         g, w = p.gather, _row_draws(p)
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
-            *inputs, *_weights(p), t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
+            *inputs, _log_weight(p), t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
             p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0, p.positive_weight or 0.0,
             *factors(w.width),
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            HAS_LOG_WEIGHT=p.has_log_weight, CORRECTION=CORRECTIONS[p.correction],
+            HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
             REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
             BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
@@ -166,14 +166,15 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, *_weights(p), t["items"] if p.mode == "grouped" else _ids(p), t["rows"], t["count"], t["positive_key"], t["group_blocks"],
+        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
+        t["group_blocks"],
         t["round_keys"],
         *rows, *parts,
         p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.mode == "grouped" else p.num_candidates,
         p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.group_size, p.last_block,
         p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, FULL=p.full_slots, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-        HAS_LOG_WEIGHT=p.has_log_weight, CORRECTION=CORRECTIONS[p.correction],
+        HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
         REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1,
         ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
@@ -183,7 +184,7 @@ def forward_program(p: Problem) -> Program:
     if p.forward_splits > 1:
         combine = launch(
             row_kernels.combine_forward_kernel, (ceil_div(p.num_rows, ROW_BLOCK), c.num_d),
-            *inputs, _weights(p)[1], t["rows"], t["count"], *parts, *rows,
+            *inputs, _log_weight(p), t["rows"], t["count"], *parts, *rows,
             p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0,
             HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, CORRECTION=CORRECTIONS[p.correction], BINARY=p.is_binary,
             SCALE_GRAD=p.scale_grad, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
@@ -259,13 +260,13 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
             gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // GRAD_ROWS), g.num_d),
-            hidden, weight, bias, scale, _weights(p)[0], t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"],
+            hidden, weight, bias, scale, _log_weight(p), t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"],
             *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
             p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
             *factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            HAS_LOG_WEIGHT=p.has_log_weight, REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width),
+            HAS_LOG_WEIGHT=p.correction == "weighted", REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width),
             ITEMS=g.grad.rows // GRAD_ROWS,
             EACH=GRAD_ROWS, LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d,
             CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
@@ -284,14 +285,14 @@ def _tile_grad(
     drawn = p.grouped.num_blocks if p.has_blocks else p.slots
     return launch(
         item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
-        hidden, weight, bias, scale, _weights(p)[0], t["items"] if p.mode == "grouped" else _ids(p),
+        hidden, weight, bias, scale, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p),
         t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
-        *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"],
+        *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["alone"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
         ceil_div(columns[1], p.block) if listed else p.slots, p.group_size, max(p.block_rounds, 1),
         ceil_div(p.num_rows, p.grad_work.rows), tiles, p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
-        HAS_BIAS=bias is not None, HAS_SOFTCAP=p.softcap is not None, HAS_LOG_WEIGHT=p.has_log_weight,
+        HAS_BIAS=bias is not None, HAS_SOFTCAP=p.softcap is not None, HAS_LOG_WEIGHT=p.correction == "weighted",
         REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SPLIT=listed or p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
         CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if c.block_d <= WIDEST_WITH_PRODUCT else 1, PRECISION=PRECISION,
         BLOCK_M=p.grad_work.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, work=p.grad_work,
@@ -337,13 +338,18 @@ def _list_grad_launches(
     g, d = p.gather, p.dim
     bias, scale = inputs[2], inputs[4]
     parts = (out["part_grad"], out["part_bias"], out["list_sums"])
-    launches = _zeros_and_targets(p, inputs, positives, out)
+    all_draws = p.num_groups * p.negatives
+    lone = launch(
+        list_kernels.lone_draws_kernel, (ceil_div(all_draws, TABLE_BLOCK),),
+        Pointer("sorted_ids"), Pointer("sorted_draws"), out["alone"], all_draws, BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
+    launches = [lone, *_zeros_and_targets(p, inputs, positives, out)]
     for number, first in enumerate(range(0, p.negatives, p.list_columns)):
         columns = min(p.list_columns, p.negatives - first)
         draws, start = p.num_groups * columns, p.num_groups * first
         sorted_keys, sorted_draws = Pointer("sorted_ids", start), Pointer("sorted_draws", start)
         place = (p.negatives, first, columns)
-        common = {"HAS_BIAS": bias is not None, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d, "work": ONE_WARP}
+        common = {"HAS_BIAS": bias is not None, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d}
         programs = p.num_groups * ceil_div(columns, p.block)
         launches.append(
             _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, (first, columns))
@@ -361,8 +367,9 @@ def _list_grad_launches(
             )
             launches.append(sums)
         add = launch(
-            list_kernels.add_list_grad_kernel, (draws, g.num_d), scale, sorted_keys, sorted_draws, *parts, out["item_grad"], out["bias_grad"],
-            draws, p.num_items, d, number * (p.num_items + 1), *place, **common, PART=max(1, min(LIST_PART, 1024 // g.block_d)),
+            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys, sorted_draws, *parts,
+            out["item_grad"], out["bias_grad"],
+            draws, p.num_items, d, number * (p.num_items + 1), *place, **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=PRECISION,
         )  # fmt: skip
         launches.append(add)
     return launches
@@ -385,7 +392,7 @@ def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, 
     dtypes = {buffer.name: buffer.dtype for buffer in (*forward_buffers(problem), *backward_buffers(problem))}
     dtypes |= {
         "input": problem.input_dtype, "weight": problem.weight_dtype, "bias": problem.bias_dtype or "float32", "target": target_dtype,
-        "ids": ids_dtype or "int32", "scale": "float32", "log_weight": "float32", "mass": "float32", "grad_loss": "float32",
+        "ids": ids_dtype or "int32", "scale": "float32", "log_weight": "float32", "grad_loss": "float32",
         "grad_lse": "float32",
         **dict.fromkeys(("tables", "seed", "sorted_keys", "sorted_rows", "sorted_ids", "sorted_draws"), "int32"),
     }  # fmt: skip

@@ -65,48 +65,94 @@ def list_sums_kernel(
 
 
 @triton.jit
+def lone_draws_kernel(p_sorted_keys, p_sorted_draws, p_alone, num_draws, BLOCK: tl.constexpr):
+    """Whether each place of the flattened lists holds its item's only draw among the columns that are added together."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_i = i < num_draws
+    key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
+    before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
+    after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
+    draw = tl.load(p_sorted_draws + i, mask=m_i, other=0)
+    tl.store(p_alone + draw, ((key != before) & (key != after)).to(tl.int32), mask=m_i)
+
+
+@triton.jit
 def add_list_grad_kernel(
     p_scale, p_sorted_keys, p_sorted_draws, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
     num_draws, num_items, dim: tl.constexpr, first_key, negatives, first_column, num_columns,
-    HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr,
+    HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The first sorted draw of each item adds all of the item's partial gradients, in order, to its gradient."""
-    first, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
-    key = tl.load(p_sorted_keys + first)
-    before = tl.load(p_sorted_keys + tl.maximum(first, 1) - 1)
-    item = (key - first_key).to(tl.int64)
-    if (item < num_items) & ((key != before) | (first == 0)):
-        d = own_d + tl.arange(0, BLOCK_D)
-        grad = tl.zeros((BLOCK_D,), tl.float32)
-        bias_grad = tl.zeros((), tl.float32)
-        start = first
+    """PART sorted draws add up the partial gradients of items with several draws, in order; the first draw of each adds the sum to its
+    item's gradient.
+
+    Of the last item, whose draws may go on, the following ones are walked too, CHUNKS chunks at a time where those were summed beforehand.
+    """
+    first, own_d = tl.program_id(0) * PART, tl.program_id(1) * BLOCK_D
+    d = own_d + tl.arange(0, BLOCK_D)
+    i = first + tl.arange(0, PART)
+    m_i = i < num_draws
+    key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
+    before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
+    after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
+    several = m_i & ((key == before) | (key == after)) & (key - first_key < num_items)
+    heads = several & (key != before)
+    if tl.max(heads.to(tl.int32), 0) == 0:
+        return
+    draws = tl.load(p_sorted_draws + i, mask=several, other=first_column)
+    parts = part_of_draw(draws, negatives, first_column, num_columns)
+    tile = tl.load(p_part_grad + parts[:, None] * dim + d[None, :], mask=several[:, None] & (d < dim)[None, :], other=0.0)
+    same = (key[:, None] == key[None, :]) & heads[:, None]
+    grad = tl.dot(same.to(tl.float32), tile, input_precision=PRECISION)
+    if HAS_BIAS:
+        part_bias = tl.load(p_part_bias + parts, mask=several, other=0.0)
+        bias_grad = tl.sum(tl.where(same, part_bias[None, :], 0.0), 1)
+
+    end = tl.minimum(first + PART, num_draws)
+    last_key = tl.load(p_sorted_keys + end - 1)
+    last_before = tl.load(p_sorted_keys + tl.maximum(first, 1) - 1)
+    goes_on = (tl.load(p_sorted_keys + tl.minimum(end, num_draws - 1)) == last_key) & (end < num_draws)
+    goes_on = goes_on & ((last_key != last_before) | (first == 0)) & (last_key - first_key < num_items)
+    if goes_on:
+        rest = tl.zeros((BLOCK_D,), tl.float32)
+        rest_bias = tl.zeros((), tl.float32)
+        start = end
         more = 1
         while more == 1:
+            chunk = start // CHUNK + tl.arange(0, CHUNKS)
             chunk_end = (start // CHUNK + 1) * CHUNK
-            last = tl.load(p_sorted_keys + tl.minimum(chunk_end, num_draws) - 1)
-            if (start % CHUNK == 0) & (last == key) & (chunk_end <= num_draws):
-                p_sum = p_sums + (start // CHUNK).to(tl.int64) * (dim + 1)
-                grad += tl.load(p_sum + d, mask=d < dim, other=0.0)
+            m_chunk = (start % CHUNK == 0) & ((chunk + 1) * CHUNK <= num_draws)
+            m_chunk = m_chunk & (tl.load(p_sorted_keys + (chunk + 1) * CHUNK - 1, mask=m_chunk, other=-1) == last_key)
+            whole = tl.sum(m_chunk.to(tl.int32), 0)
+            if whole > 0:
+                p_sum = p_sums + chunk.to(tl.int64)[:, None] * (dim + 1)
+                rest += tl.sum(tl.load(p_sum + d[None, :], mask=m_chunk[:, None] & (d < dim)[None, :], other=0.0), 0)
                 if HAS_BIAS:
-                    bias_grad += tl.load(p_sum + dim)
-                start = chunk_end
+                    rest_bias += tl.sum(tl.load(p_sums + chunk.to(tl.int64) * (dim + 1) + dim, mask=m_chunk, other=0.0), 0)
+                start += whole * CHUNK
             else:
-                i = start + tl.arange(0, PART)
-                m_i = (i < chunk_end) & (i < num_draws)
-                m_i = m_i & (tl.load(p_sorted_keys + i, mask=m_i, other=-1) == key)
-                draws = tl.load(p_sorted_draws + i, mask=m_i, other=first_column)
-                parts = part_of_draw(draws, negatives, first_column, num_columns)
-                p_tile = p_part_grad + parts[:, None] * dim + d[None, :]
-                grad += tl.sum(tl.load(p_tile, mask=m_i[:, None] & (d < dim)[None, :], other=0.0), 0)
+                j = start + tl.arange(0, PART)
+                m_j = (j < chunk_end) & (j < num_draws)
+                m_j = m_j & (tl.load(p_sorted_keys + j, mask=m_j, other=-1) == last_key)
+                more_draws = tl.load(p_sorted_draws + j, mask=m_j, other=first_column)
+                more_parts = part_of_draw(more_draws, negatives, first_column, num_columns)
+                p_tile = p_part_grad + more_parts[:, None] * dim + d[None, :]
+                rest += tl.sum(tl.load(p_tile, mask=m_j[:, None] & (d < dim)[None, :], other=0.0), 0)
                 if HAS_BIAS:
-                    bias_grad += tl.sum(tl.load(p_part_bias + parts, mask=m_i, other=0.0), 0)
+                    rest_bias += tl.sum(tl.load(p_part_bias + more_parts, mask=m_j, other=0.0), 0)
                 start = tl.minimum(start + PART, chunk_end)
             following = tl.load(p_sorted_keys + tl.minimum(start, num_draws - 1))
-            more = ((start < num_draws) & (following == key)).to(tl.int32)
-        p_row = p_item_grad + item * dim + d
-        grad = grad * tl.load(p_scale) + tl.load(p_row, mask=d < dim, other=0.0).to(tl.float32)
-        tl.store(p_row, grad.to(p_item_grad.dtype.element_ty), mask=d < dim)
+            more = ((start < num_draws) & (following == last_key)).to(tl.int32)
+        is_last = (heads & (key == last_key)).to(tl.float32)
+        grad += is_last[:, None] * rest[None, :]
         if HAS_BIAS:
-            if own_d == 0:
-                bias_grad += tl.load(p_bias_grad + item).to(tl.float32)
-                tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty))
+            bias_grad += is_last * rest_bias
+
+    item = tl.where(heads, key - first_key, 0).to(tl.int64)
+    p_rows = p_item_grad + item[:, None] * dim + d[None, :]
+    m_rows = heads[:, None] & (d < dim)[None, :]
+    grad = grad * tl.load(p_scale) + tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
+    tl.store(p_rows, grad.to(p_item_grad.dtype.element_ty), mask=m_rows)
+    if HAS_BIAS:
+        m_bias = heads & (own_d + i * 0 == 0)
+        bias_grad += tl.load(p_bias_grad + item, mask=m_bias, other=0.0).to(tl.float32)
+        tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_bias)

@@ -15,7 +15,7 @@ from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
 from .samplers import Sampler
 
 Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids", "group_ids"]
-Correction = Literal["none", "uniform", "mass"]
+Correction = Literal["none", "uniform", "weighted"]
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
@@ -35,8 +35,8 @@ class Problem:
 
     ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the positive's term in binary
     cross-entropy; None for the softmax. ``group_size`` rows share a list of explicit ids; 1 where each has its own. ``correction``:
-    whether kept draws stand for V - 1 items, for each row's mass, or for themselves; ``has_log_weight``: whether items have log
-    weights that are added to negatives' scores.
+    whether kept draws stand for V - 1 items, by items' log weights for all the others, or for themselves. ``drawn_lists``: whether groups'
+    lists hold items only.
     """
 
     num_rows: int
@@ -56,7 +56,7 @@ class Problem:
     group_size: int = 1
     shuffle_rows: bool = False
     correction: Correction = "uniform"
-    has_log_weight: bool = False
+    drawn_lists: bool = False
     draws: Draws | None = field(default=None)
 
     @cached_property
@@ -164,6 +164,8 @@ class Problem:
     @property
     def full_slots(self) -> bool:
         """Whether every slot holds as many candidates as its tile has columns."""
+        if self.drawn_lists:
+            return self.negatives % self.tile.block_b == 0
         return self.mode == "grouped" and self.last_block == self.block == self.tile.block_b
 
     @property
@@ -243,8 +245,8 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool, grou
 def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
     bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, group_size: int, shuffle_rows: bool, correction: Correction, has_log_weight: bool,
-    gpu: Gpu,
+    scale_grad: bool, positive_weight: float | None, group_size: int, shuffle_rows: bool, correction: Correction,
+    drawn_lists: bool, gpu: Gpu,
 ) -> Problem:  # fmt: skip
     """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``: (K,), (N, K), or with a
     ``group_size`` above 1 (groups, K)."""
@@ -269,7 +271,7 @@ def build_problem(
         group_size=group_size,
         shuffle_rows=shuffle_rows,
         correction=correction,
-        has_log_weight=has_log_weight,
+        drawn_lists=drawn_lists,
         gpu=gpu,
         draws=draws,
     )

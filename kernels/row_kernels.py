@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid_softplus
+from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
 from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
 
 
 @triton.jit
 def combine_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_mass, p_rows, p_count, p_part_rows, p_part_average,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_rows, p_count, p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
@@ -43,8 +43,8 @@ def combine_forward_kernel(
         HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
     )  # fmt: skip
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
+        peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 
@@ -76,8 +76,7 @@ def input_grad_kernel(
     peak = tl.load(p_peak + n, mask=m_counted, other=0.0)
     shift = tl.load(p_shift + n, mask=m_counted, other=0.0)
     if BINARY:
-        missing, _ = sigmoid_softplus(-peak)
-        positive_grad = -u * positive_weight * missing * shift
+        positive_grad = -u * positive_weight * sigmoid(-peak) * shift
         factor = shift
     else:
         positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)

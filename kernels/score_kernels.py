@@ -68,8 +68,14 @@ def sigmoid_softplus(s):
     e = exp(-tl.abs(s))
     share = 1.0 / (1.0 + e)
     # near 0 the sum 1 + e would round e
-    series = e * (1.0 - e * (0.5 - e * (1.0 / 3.0 - e * (0.25 - e * (0.2 - e * (1.0 / 6.0 - e * (1.0 / 7.0)))))))
-    return tl.where(s < 0, e * share, share), tl.maximum(s, 0.0) + tl.where(e < 0.1, series, tl.log(1.0 + e))
+    series = e * (1.0 - e * (0.5 - e * (1.0 / 3.0 - e * (0.25 - e * (0.2 - e * (1.0 / 6.0))))))
+    return tl.where(s < 0, e * share, share), tl.maximum(s, 0.0) + tl.where(e < 0.1, series, tl.log2(1.0 + e) * LN2)
+
+
+@triton.jit
+def sigmoid(s):
+    """1 / (1 + exp(-s)); 0 where the exponential overflows."""
+    return 1.0 / (1.0 + exp(-s))
 
 
 @triton.jit

@@ -72,10 +72,9 @@ class SlotDraws:
 
 
 class SlotTable(NamedTuple):
-    """Of each item (V,): where its slots end, its draw probability q, and -log q (0 where q is 0: it is never drawn)."""
+    """Of each item (V,): where its slots end, and -log q of its draw probability q; infinite where it is never drawn."""
 
     ends: NDArray[np.int32]
-    probability: NDArray[np.float32]
     log_weight: NDArray[np.float32]
 
 
@@ -85,9 +84,9 @@ def slot_table(sampler: SlotSampler, num_items: int) -> SlotTable:
     if num_items > MAX_WEIGHTED_ITEMS:
         raise ArgumentValueError("linear_weight", f"at most {MAX_WEIGHTED_ITEMS} items for weighted draws", num_items)
     slots = share_slots(sampler.weights(num_items), SlotDraws(sampler.num_negatives).slots)
-    probability = slots / slots.sum()
-    log_weight = -np.log(np.where(slots > 0, probability, 1.0))
-    return SlotTable(np.cumsum(slots).astype(np.int32), probability.astype(np.float32), log_weight.astype(np.float32))
+    with np.errstate(divide="ignore"):
+        log_weight = -np.log(slots / slots.sum())
+    return SlotTable(np.cumsum(slots).astype(np.int32), log_weight.astype(np.float32))
 
 
 def share_slots(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:

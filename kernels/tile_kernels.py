@@ -18,7 +18,7 @@ LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
 
 UNCORRECTED = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)  # draws stand for the V - 1 other items
-MASS = tl.constexpr(2)  # draws stand for what a row's mass says
+WEIGHTED = tl.constexpr(2)  # draws stand for the probability 1 - q_t of all items but the target, which log weights tell
 
 
 @triton.jit
@@ -45,6 +45,13 @@ def membership(ids, slot, p_keys, num_rows, num_items, negatives, shift, b, HALV
     slot = tl.minimum(slot, num_rows - 1)
     x = ids + slot * 0
     return permute(x, num_items, shift, b, p_keys + slot * HALVES, HALVES, False, True) < negatives
+
+
+@triton.jit
+def load_log_weight(p_log_weight, ids, num_items):
+    """The log weights of ids of any type, 0 of those that are no items."""
+    is_item = (ids >= 0) & (ids < num_items)
+    return tl.load(p_log_weight + tl.where(is_item, ids, 0), mask=is_item, other=0.0)
 
 
 @triton.jit
@@ -110,7 +117,8 @@ def load_targets(p_target, rows, m_rows, num_items):
 
 @triton.jit
 def store_row_results(
-    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target, peak, l, kept,
+    average_dot, average,
     z_positive, num_items, positive_weight, own_d, dim: tl.constexpr,
     CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -121,8 +129,8 @@ def store_row_results(
     else:
         if CORRECTION == UNIFORM:
             mass = tl.zeros_like(kept) + (num_items - 1)
-        elif CORRECTION == MASS:
-            mass = tl.load(p_mass + rows, mask=m_counted, other=1.0)
+        elif CORRECTION == WEIGHTED:
+            mass = 1.0 - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
         else:
             mass = kept
         loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, mass)
@@ -142,7 +150,7 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_mass, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives, positive_weight,
@@ -173,6 +181,7 @@ def tile_forward_kernel(
     first_of_group = group * slots
     if SOURCE == LISTED:
         p_ids += group.to(tl.int64) * num_candidates
+        p_ids_again += group.to(tl.int64) * num_candidates
     hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
 
     peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
@@ -184,6 +193,10 @@ def tile_forward_kernel(
     first_slot = split * slots_per_split
     end_slot = tl.minimum(first_slot + slots_per_split, slots)
     end_slot = tl.where(pid * BLOCK_M < count, end_slot, first_slot)
+    if SOURCE == LISTED:  # once more in the layout of the scores, looked up one slot ahead
+        listed = tl.load(p_ids_again + tl.minimum(first_slot * block + offset, num_candidates - 1))
+        if HAS_LOG_WEIGHT:
+            log_weight = load_log_weight(p_log_weight, listed, num_items)
     for slot in range(first_slot, end_slot):
         start = slot * block
         if HAS_BLOCKS:
@@ -205,11 +218,19 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
-        if HAS_LOG_WEIGHT:
+        if SOURCE == LISTED:
+            if HAS_LOG_WEIGHT:
+                s += log_weight[None, :]
+            if REMOVE_HITS:
+                s = tl.where(listed[None, :] != target[:, None], s, float("-inf"))
+            listed = tl.load(p_ids_again + tl.minimum(start + block + offset, num_candidates - 1))
+            if HAS_LOG_WEIGHT:
+                log_weight = load_log_weight(p_log_weight, listed, num_items)
+        elif HAS_LOG_WEIGHT:
             s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
-        if REMOVE_HITS:
+        if REMOVE_HITS and SOURCE != LISTED:
             if DISTINCT:
                 s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
             else:
@@ -257,6 +278,6 @@ def tile_forward_kernel(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
         )
         store_row_results(
-            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_mass, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-            z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
+            peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip

@@ -24,8 +24,8 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 FORWARD_OUTPUTS = ("loss", "lse", "counted", "peak", "shift", "average_dot", "average", "tables")
-OPERANDS = 9  # tensors of a call, before its options
-AVERAGE = 13  # its place among what is saved
+OPERANDS = 8  # tensors of a call, before its options
+AVERAGE = 12  # its place among what is saved
 RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
 
 
@@ -36,7 +36,7 @@ def gpu(index: int) -> Gpu:
 
 
 def _problem(
-    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None, log_weight: Tensor | None,
+    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, positive_weight: float | None, correction: str,
 ) -> Problem:  # fmt: skip
@@ -48,7 +48,8 @@ def _problem(
     return (build_problem if symbolic else cached_problem)(
         num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
         sampler, softcap, remove_hits, ignore_index, scale_grad, positive_weight, 1 if ids is None else group_size,
-        shuffle_rows and ids is not None and group_size > 1, correction, log_weight is not None,  # type: ignore[arg-type]
+        shuffle_rows and ids is not None and group_size > 1, correction,  # type: ignore[arg-type]
+        ids is not None and num_negatives > 0,
         gpu(input.device.index or 0) if input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
@@ -78,21 +79,22 @@ def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
 
 def _forward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    log_weight: Tensor | None, mass: Tensor | None,
+    log_weight: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
     scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,), (N, K) or with a group_size above 1 (groups, K), bias (V,),
-    seed (2,) int32 words (low, high), scale (1,), log_weight (V,), mass (N,) fp32; all contiguous. num_negatives 0 takes every item."""
+    seed (2,) int32 words (low, high), scale (1,), log_weight (V,) fp32; all contiguous. num_negatives 0 takes every item;
+    beside groups' ids it says that a sampler drew them, so that all are items."""
     p = _problem(
-        input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
         positive_weight, correction,
     )  # fmt: skip
     if not input.is_cuda:
         reference.check_ranges(target, ids, p)
     if impl == "reference":
         with torch.autocast(input.device.type, enabled=False):
-            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, log_weight, mass, p)
+            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, log_weight, p)
             counted = (target != ignore_index).sum(dtype=torch.float32).clamp(min=1)
         return loss, lse, counted, *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
     from ..kernels import launch
@@ -108,7 +110,6 @@ def _forward(
             seed=seed,
             scale=scale,
             log_weight=log_weight,
-            mass=mass,
         )
         launch.launch_forward(outs, ins, p)
     if not scale_grad:
@@ -117,7 +118,7 @@ def _forward(
 
 
 def _fake_forward(
-    input, weight, target, ids, bias, seed, scale, log_weight, mass, num_negatives, group_size, shuffle_rows, softcap, remove_hits,
+    input, weight, target, ids, bias, seed, scale, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits,
     ignore_index, scale_grad, positive_weight, correction, impl,
 ):  # fmt: skip
     shapes = [(input.shape[0],)] * 2 + [()] + [(input.shape[0],)] * 2 + [(input.shape[0] if scale_grad else 0,)]
@@ -125,7 +126,7 @@ def _fake_forward(
     size = 0
     if impl != "reference":
         p = _problem(
-            input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+            input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
             positive_weight, correction,
         )  # fmt: skip
         size = table_buffer(p).size
@@ -143,7 +144,7 @@ def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
 
 def _backward(
     input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    log_weight: Tensor | None, mass: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor,
+    log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor,
     tables: Tensor,
     grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
@@ -163,14 +164,12 @@ def _backward(
         correction,
         impl,
     )
-    return _backward_into(
-        None, input, weight, target, ids, bias, seed, scale, log_weight, mass, *saved, grad_loss, grad_lse, *options
-    )
+    return _backward_into(None, input, weight, target, ids, bias, seed, scale, log_weight, *saved, grad_loss, grad_lse, *options)
 
 
 def _backward_into(
     input_grad: Tensor | None, input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor,
-    scale: Tensor, log_weight: Tensor | None, mass: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor,
+    scale: Tensor, log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor,
     average: Tensor, tables: Tensor,
     grad_loss: Tensor, grad_lse: Tensor | None,
     num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
@@ -179,7 +178,7 @@ def _backward_into(
     """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
     take new memory."""
     p = _problem(
-        input, weight, ids, bias, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
+        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
         positive_weight, correction,
     )  # fmt: skip
     if impl == "reference":

@@ -180,14 +180,18 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
 
 
+def _mass(kept: Tensor, item: Tensor, log_weight: Tensor | None, p: Problem) -> Tensor | int:
+    """What kept draws stand for: V - 1 items, the probability of all items but the target, or themselves."""
+    if p.correction == "none":
+        return kept
+    return p.num_items - 1 if log_weight is None else 1 - torch.exp(-log_weight[item])
+
+
 def _softmax_rows(
-    s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor | None, p: Problem
+    s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor | int, p: Problem
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
-    if p.correction == "none":
-        correction = torch.zeros_like(positive)
-    else:
-        correction = torch.log((p.num_items - 1 if mass is None else mass) / kept.clamp(min=1))
+    correction = torch.log(mass / kept.clamp(min=1))
     peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
     weights = torch.where(s.keep, torch.exp(s.score - peak[:, :, None]), 0.0)
     log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
@@ -212,7 +216,6 @@ def forward(
     seed: Tensor,
     scale: Tensor,
     log_weight: Tensor | None,
-    mass: Tensor | None,
     p: Problem,
 ) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
@@ -228,7 +231,7 @@ def forward(
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
             row_loss, row_peak, row_shift, weights = _softmax_rows(
-                s, kept, row_positive, None if mass is None else mass[chunk.rows], p
+                s, kept, row_positive, _mass(kept, item[chunk.rows], log_weight, p), p
             )
             factor, row_lse = torch.exp(-row_shift), row_positive + row_loss
         else:

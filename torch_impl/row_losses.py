@@ -118,7 +118,6 @@ class SlotTensors(NamedTuple):
     """``SlotTable`` on a device."""
 
     ends: Tensor
-    probability: Tensor
     log_weight: Tensor
 
 
@@ -166,22 +165,21 @@ def row_losses(
             table = slot_tensors(negatives, num_items, device)
             num_groups = -(-target.numel() // group_size)
             ids = ops.slot_ids(words, table.ends, num_groups, negatives.num_negatives, impl)
-            log_weight, probability = table.log_weight, table.probability
+            log_weight = table.log_weight
         elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
             log_weight = None if log_q is None else -log_q.detach().float()
-            probability = None if log_q is None else log_q.detach().float().exp()
         else:
-            log_weight = probability = None
-        correction, mass = "uniform", None
+            log_weight = None
         if positive_weight is not None or not options.logq_correction:
-            correction, log_weight = "none", None
-        elif probability is not None:
-            correction, mass = "mass", 1 - probability[flat_target.clamp(0, num_items - 1)]
+            log_weight = None
+            correction = "none"
+        else:
+            correction = "uniform" if log_weight is None else "weighted"
         rows = ops.rows(
             input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), flat_target, ids,
-            None if linear_bias is None else linear_bias.contiguous(), words, scale, log_weight, mass,
-            getattr(negatives, "num_negatives", 0) if ids is None else 0, group_size, shuffle_rows, options.softcap,
+            None if linear_bias is None else linear_bias.contiguous(), words, scale, log_weight,
+            getattr(negatives, "num_negatives", 0), group_size, shuffle_rows, options.softcap,
             options.remove_accidental_hits, options.ignore_index, scale.requires_grad, positive_weight, correction, impl,
         )  # fmt: skip
         row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .list_kernels import FRESH
 from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale, sigmoid
 from .tile_kernels import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
 
@@ -58,7 +59,7 @@ def store_item_grad(
 def tile_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_log_weight, p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
-    p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_alone,
+    p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
     row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives, first_column, num_columns,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -71,7 +72,7 @@ def tile_item_grad_kernel(
 
     DRAWN_ONLY: one program for each (group, slot) of a single round, so that blocks that nobody drew cost nothing here.
     LISTED: one program for each (group, block of the columns [first_column, first_column + num_columns) of its list). A draw that is its
-    item's only one among them is added to the item's gradient at once; the partial sums of others lie group by group.
+    item's only one among them goes to the item's gradient at once, those of other items to partial sums in sorted order.
     """
     program, own_chunk, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     own_d = own_chunk * BLOCK_D
@@ -181,18 +182,17 @@ def tile_item_grad_kernel(
         m_slots = (offset < block) & (position < num_candidates)
         part = split * num_candidates + position
         if SOURCE == LISTED:
-            part = group * num_columns + position - first_column
-            place = group.to(tl.int64) * num_candidates + position
-            alone = tl.load(p_alone + place, mask=m_ids, other=0) > 0
-            m_tile = alone[:, None] & (d < dim)[None, :]
+            part = tl.load(p_part_of_draw + group.to(tl.int64) * num_candidates + position, mask=m_ids, other=0)
+            alone = m_ids & (part < 0)
+            known = alone & (part != FRESH)  # others have written to the item's gradient
             p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
-            own_grad = grad * scale + tl.load(p_tile, mask=m_tile, other=0.0).to(tl.float32)
-            tl.store(p_tile, own_grad.to(p_item_grad.dtype.element_ty), mask=m_tile)
+            own_grad = grad * scale + tl.load(p_tile, mask=known[:, None] & (d < dim)[None, :], other=0.0).to(tl.float32)
+            tl.store(p_tile, own_grad.to(p_item_grad.dtype.element_ty), mask=alone[:, None] & (d < dim)[None, :])
             if HAS_BIAS:
-                m_bias = alone & (own_chunk + offset * 0 == 0)
-                own_bias = bias_grad + tl.load(p_bias_grad + ids, mask=m_bias, other=0.0).to(tl.float32)
-                tl.store(p_bias_grad + ids, own_bias.to(p_bias_grad.dtype.element_ty), mask=m_bias)
-            m_slots = m_ids & (alone == 0)
+                first_chunk = own_chunk + offset * 0 == 0
+                own_bias = bias_grad + tl.load(p_bias_grad + ids, mask=known & first_chunk, other=0.0).to(tl.float32)
+                tl.store(p_bias_grad + ids, own_bias.to(p_bias_grad.dtype.element_ty), mask=alone & first_chunk)
+            m_slots = m_ids & (part >= 0)
         tl.store(p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :], grad, mask=m_slots[:, None] & (d < dim)[None, :])
         if HAS_BIAS:
             tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))

@@ -58,6 +58,8 @@ ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
 LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
+DRAW_BLOCK = 256  # draws of an element-wise program
+MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
 LIST_CHUNKS = 32  # chunks of one item's draws that are added together
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
@@ -74,7 +76,7 @@ def table_parts(problem: Problem) -> dict[str, Pointer]:
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
     """Where each part of the scratch buffer lies."""
     sizes = scratch_sizes(problem)
-    integers = ("slot_target", "starts", "draw_starts", "alone")
+    integers = ("slot_target", "starts", "draw_starts", "part_of_draw")
     return {
         name: Pointer("scratch", offset, None if name in integers else torch.float32) if sizes[name] else None
         for name, offset in place(sizes)[0].items()
@@ -166,7 +168,7 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
+        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), t["rows"], t["count"], t["positive_key"],
         t["group_blocks"],
         t["round_keys"],
         *rows, *parts,
@@ -287,7 +289,7 @@ def _tile_grad(
         item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
         hidden, weight, bias, scale, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p),
         t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
-        *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["alone"],
+        *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["part_of_draw"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
         ceil_div(columns[1], p.block) if listed else p.slots, p.group_size, max(p.block_rounds, 1),
         ceil_div(p.num_rows, p.grad_work.rows), tiles, p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
@@ -339,16 +341,18 @@ def _list_grad_launches(
     bias, scale = inputs[2], inputs[4]
     parts = (out["part_grad"], out["part_bias"], out["list_sums"])
     all_draws = p.num_groups * p.negatives
-    lone = launch(
-        list_kernels.lone_draws_kernel, (ceil_div(all_draws, TABLE_BLOCK),),
-        Pointer("sorted_ids"), Pointer("sorted_draws"), out["alone"], all_draws, BLOCK=TABLE_BLOCK,
+    passes = ceil_div(p.negatives, p.list_columns)
+    find = launch(
+        list_kernels.find_parts_kernel, (ceil_div(all_draws, DRAW_BLOCK),),
+        Pointer("sorted_ids"), Pointer("sorted_draws"), Pointer("sorted_keys"), out["part_of_draw"], all_draws, p.num_rows, p.num_items,
+        p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP,
+        STEPS=all_draws.bit_length() + 1, TARGET_STEPS=p.num_rows.bit_length() + 1, BLOCK=DRAW_BLOCK,
     )  # fmt: skip
-    launches = [lone, *_zeros_and_targets(p, inputs, positives, out)]
+    launches = [find, *_zeros_and_targets(p, inputs, positives, out)]
     for number, first in enumerate(range(0, p.negatives, p.list_columns)):
         columns = min(p.list_columns, p.negatives - first)
         draws, start = p.num_groups * columns, p.num_groups * first
-        sorted_keys, sorted_draws = Pointer("sorted_ids", start), Pointer("sorted_draws", start)
-        place = (p.negatives, first, columns)
+        sorted_keys = Pointer("sorted_ids", start)
         common = {"HAS_BIAS": bias is not None, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d}
         programs = p.num_groups * ceil_div(columns, p.block)
         launches.append(
@@ -356,20 +360,13 @@ def _list_grad_launches(
         )
         if draws >= LIST_BLOCK:
             sums = launch(
-                list_kernels.list_sums_kernel,
-                (draws // LIST_BLOCK, g.num_d),
-                sorted_keys,
-                sorted_draws,
-                *parts,
-                d,
-                *place,
-                **common,
-            )
+                list_kernels.list_sums_kernel, (draws // LIST_BLOCK, g.num_d), sorted_keys, *parts, d, **common
+            )  # fmt: skip
             launches.append(sums)
         add = launch(
-            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys, sorted_draws, *parts,
+            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys, *parts,
             out["item_grad"], out["bias_grad"],
-            draws, p.num_items, d, number * (p.num_items + 1), *place, **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=PRECISION,
+            draws, p.num_items, d, number * (p.num_items + 1), **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=PRECISION,
         )  # fmt: skip
         launches.append(add)
     return launches

@@ -6,6 +6,9 @@ import triton.language as tl
 from .permutation_kernels import permute
 from .table_kernels import DOMAIN_BLOCKS, store_keys
 
+FRESH = tl.constexpr(-1)
+KNOWN = tl.constexpr(-2)
+
 
 @triton.jit
 def slot_keys_kernel(p_seed, p_keys, halves, total, BLOCK: tl.constexpr):
@@ -39,24 +42,59 @@ def slot_ids_kernel(
 
 
 @triton.jit
-def part_of_draw(draw, negatives, first_column, num_columns):
-    """The row of the partial gradients of a place in the flattened lists."""
-    draw = draw.to(tl.int64)
-    return draw // negatives * num_columns + draw % negatives - first_column
+def is_sorted_in(p_sorted, number, wanted, STEPS: tl.constexpr):
+    """Whether each of ``wanted`` occurs in a sorted array, by bisection."""
+    low = wanted * 0
+    high = low + number
+    for _ in range(STEPS):
+        open_ = low < high
+        middle = low + (high - low) // 2
+        key = tl.load(p_sorted + middle, mask=open_, other=0)
+        low = tl.where(open_ & (key < wanted), middle + 1, low)
+        high = tl.where(open_ & (key >= wanted), middle, high)
+    return tl.load(p_sorted + low, mask=low < number, other=-1) == wanted
+
+
+@triton.jit
+def find_parts_kernel(
+    p_sorted_keys, p_sorted_draws, p_target_keys, p_part_of_draw, num_draws, num_rows, num_items, draws_per_pass, passes,
+    LOOKS_UP: tl.constexpr, STEPS: tl.constexpr, TARGET_STEPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Where the gradient of each place of the flattened lists goes.
+
+    The row of the partial sums: its rank among the sorted draws of its pass, where the item has several there; KNOWN where it is the only
+    one and the item is a target too or drawn in another pass (or might be, unless LOOKS_UP), FRESH where nothing else is added.
+    """
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_i = i < num_draws
+    key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
+    before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
+    after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
+    alone = (key != before) & (key != after)
+    others = alone
+    if LOOKS_UP:
+        own_pass = i // draws_per_pass
+        item = tl.where(alone & m_i, key - own_pass * (num_items + 1), 0)
+        others = is_sorted_in(p_target_keys, num_rows, item, TARGET_STEPS)
+        for number in range(passes):
+            found = is_sorted_in(p_sorted_keys, num_draws, item + number * (num_items + 1), STEPS)
+            others = others | (found & (own_pass != number))
+    part = tl.where(alone, tl.where(others, KNOWN, FRESH), i % draws_per_pass)
+    draw = tl.load(p_sorted_draws + i, mask=m_i, other=0)
+    tl.store(p_part_of_draw + draw, part, mask=m_i)
 
 
 @triton.jit
 def list_sums_kernel(
-    p_sorted_keys, p_sorted_draws, p_part_grad, p_part_bias, p_sums, dim: tl.constexpr, negatives, first_column, num_columns,
+    p_sorted_keys, p_part_grad, p_part_bias, p_sums, dim: tl.constexpr,
     HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Sum of the partial gradients, and of the bias's behind them, of each chunk of sorted draws that are of one item."""
     chunk, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     if tl.load(p_sorted_keys + chunk * CHUNK) == tl.load(p_sorted_keys + (chunk + 1) * CHUNK - 1):
         d = own_d + tl.arange(0, BLOCK_D)
-        draws = tl.load(p_sorted_draws + chunk * CHUNK + tl.arange(0, CHUNK))
-        parts = part_of_draw(draws, negatives, first_column, num_columns)
-        grads = tl.load(p_part_grad + parts[:, None] * dim + d[None, :], mask=(d < dim)[None, :], other=0.0)
+        parts = chunk * CHUNK + tl.arange(0, CHUNK)
+        grads = tl.load(p_part_grad + parts.to(tl.int64)[:, None] * dim + d[None, :], mask=(d < dim)[None, :], other=0.0)
         p_sum = p_sums + chunk.to(tl.int64) * (dim + 1)
         tl.store(p_sum + d, tl.sum(grads, 0), mask=d < dim)
         if HAS_BIAS:
@@ -65,21 +103,9 @@ def list_sums_kernel(
 
 
 @triton.jit
-def lone_draws_kernel(p_sorted_keys, p_sorted_draws, p_alone, num_draws, BLOCK: tl.constexpr):
-    """Whether each place of the flattened lists holds its item's only draw among the columns that are added together."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    m_i = i < num_draws
-    key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
-    before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
-    after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
-    draw = tl.load(p_sorted_draws + i, mask=m_i, other=0)
-    tl.store(p_alone + draw, ((key != before) & (key != after)).to(tl.int32), mask=m_i)
-
-
-@triton.jit
 def add_list_grad_kernel(
-    p_scale, p_sorted_keys, p_sorted_draws, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
-    num_draws, num_items, dim: tl.constexpr, first_key, negatives, first_column, num_columns,
+    p_scale, p_sorted_keys, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
+    num_draws, num_items, dim: tl.constexpr, first_key,
     HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """PART sorted draws add up the partial gradients of items with several draws, in order; the first draw of each adds the sum to its
@@ -98,13 +124,13 @@ def add_list_grad_kernel(
     heads = several & (key != before)
     if tl.max(heads.to(tl.int32), 0) == 0:
         return
-    draws = tl.load(p_sorted_draws + i, mask=several, other=first_column)
-    parts = part_of_draw(draws, negatives, first_column, num_columns)
-    tile = tl.load(p_part_grad + parts[:, None] * dim + d[None, :], mask=several[:, None] & (d < dim)[None, :], other=0.0)
+    tile = tl.load(
+        p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=several[:, None] & (d < dim)[None, :], other=0.0
+    )
     same = (key[:, None] == key[None, :]) & heads[:, None]
     grad = tl.dot(same.to(tl.float32), tile, input_precision=PRECISION)
     if HAS_BIAS:
-        part_bias = tl.load(p_part_bias + parts, mask=several, other=0.0)
+        part_bias = tl.load(p_part_bias + i, mask=several, other=0.0)
         bias_grad = tl.sum(tl.where(same, part_bias[None, :], 0.0), 1)
 
     end = tl.minimum(first + PART, num_draws)
@@ -133,12 +159,10 @@ def add_list_grad_kernel(
                 j = start + tl.arange(0, PART)
                 m_j = (j < chunk_end) & (j < num_draws)
                 m_j = m_j & (tl.load(p_sorted_keys + j, mask=m_j, other=-1) == last_key)
-                more_draws = tl.load(p_sorted_draws + j, mask=m_j, other=first_column)
-                more_parts = part_of_draw(more_draws, negatives, first_column, num_columns)
-                p_tile = p_part_grad + more_parts[:, None] * dim + d[None, :]
+                p_tile = p_part_grad + j.to(tl.int64)[:, None] * dim + d[None, :]
                 rest += tl.sum(tl.load(p_tile, mask=m_j[:, None] & (d < dim)[None, :], other=0.0), 0)
                 if HAS_BIAS:
-                    rest_bias += tl.sum(tl.load(p_part_bias + more_parts, mask=m_j, other=0.0), 0)
+                    rest_bias += tl.sum(tl.load(p_part_bias + j, mask=m_j, other=0.0), 0)
                 start = tl.minimum(start + PART, chunk_end)
             following = tl.load(p_sorted_keys + tl.minimum(start, num_draws - 1))
             more = ((start < num_draws) & (following == last_key)).to(tl.int32)

@@ -48,13 +48,6 @@ def membership(ids, slot, p_keys, num_rows, num_items, negatives, shift, b, HALV
 
 
 @triton.jit
-def load_log_weight(p_log_weight, ids, num_items):
-    """The log weights of ids of any type, 0 of those that are no items."""
-    is_item = (ids >= 0) & (ids < num_items)
-    return tl.load(p_log_weight + tl.where(is_item, ids, 0), mask=is_item, other=0.0)
-
-
-@triton.jit
 def load_rows(p, rows, mask, first_d, dim: tl.constexpr, BLOCK_D: tl.constexpr):
     """A (rows, BLOCK_D) tile of a row-major matrix of width ``dim``; zeros outside. ``first_d`` is a multiple of BLOCK_D."""
     d = first_d + tl.arange(0, BLOCK_D)
@@ -150,7 +143,7 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives, positive_weight,
@@ -181,7 +174,6 @@ def tile_forward_kernel(
     first_of_group = group * slots
     if SOURCE == LISTED:
         p_ids += group.to(tl.int64) * num_candidates
-        p_ids_again += group.to(tl.int64) * num_candidates
     hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
 
     peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
@@ -193,10 +185,6 @@ def tile_forward_kernel(
     first_slot = split * slots_per_split
     end_slot = tl.minimum(first_slot + slots_per_split, slots)
     end_slot = tl.where(pid * BLOCK_M < count, end_slot, first_slot)
-    if SOURCE == LISTED:  # once more in the layout of the scores, looked up one slot ahead
-        listed = tl.load(p_ids_again + tl.minimum(first_slot * block + offset, num_candidates - 1))
-        if HAS_LOG_WEIGHT:
-            log_weight = load_log_weight(p_log_weight, listed, num_items)
     for slot in range(first_slot, end_slot):
         start = slot * block
         if HAS_BLOCKS:
@@ -218,19 +206,11 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
-        if SOURCE == LISTED:
-            if HAS_LOG_WEIGHT:
-                s += log_weight[None, :]
-            if REMOVE_HITS:
-                s = tl.where(listed[None, :] != target[:, None], s, float("-inf"))
-            listed = tl.load(p_ids_again + tl.minimum(start + block + offset, num_candidates - 1))
-            if HAS_LOG_WEIGHT:
-                log_weight = load_log_weight(p_log_weight, listed, num_items)
-        elif HAS_LOG_WEIGHT:
+        if HAS_LOG_WEIGHT:
             s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
-        if REMOVE_HITS and SOURCE != LISTED:
+        if REMOVE_HITS:
             if DISTINCT:
                 s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
             else:

@@ -66,8 +66,8 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the backward's scratch buffer, in order; of 4 bytes an element, int32 or float32.
 
     slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's hidden state in its
-    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target; part_of_draw:
-    see ``find_parts_kernel``; list_sums: of chunks of sorted draws of one item; draw_starts: first sorted draw of each item.
+    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target; part_of_draw,
+    is_summed: see ``find_parts_kernel``; list_sums: of chunks of sorted draws of one item; draw_starts: first sorted draw of each item.
     """
     p = problem
     return {
@@ -78,6 +78,7 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
         "starts": 0 if p.mode == "group_ids" else p.segments + 1,
         "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
         "part_of_draw": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
+        "is_summed": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
         "list_sums": p.num_groups * p.list_columns // LIST_BLOCK * (p.dim + 1) if p.mode == "group_ids" else 0,
         "draw_starts": p.num_items + 1 if p.sorts_draws and p.mode != "group_ids" else 0,
     }

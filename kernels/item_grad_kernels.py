@@ -71,8 +71,8 @@ def tile_item_grad_kernel(
     """One block of candidates walks the rows that drew it, adds its positives and writes its gradient rows once.
 
     DRAWN_ONLY: one program for each (group, slot) of a single round, so that blocks that nobody drew cost nothing here.
-    LISTED: one program for each (group, block of the columns [first_column, first_column + num_columns) of its list). A draw that is its
-    item's only one among them goes to the item's gradient at once, those of other items to partial sums in sorted order.
+    LISTED: one program for each (group, block of the columns [first_column, first_column + num_columns) of its list). See
+    ``find_parts_kernel`` for where gradients go.
     """
     program, own_chunk, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     own_d = own_chunk * BLOCK_D
@@ -183,16 +183,10 @@ def tile_item_grad_kernel(
         part = split * num_candidates + position
         if SOURCE == LISTED:
             part = tl.load(p_part_of_draw + group.to(tl.int64) * num_candidates + position, mask=m_ids, other=0)
-            alone = m_ids & (part < 0)
-            known = alone & (part != FRESH)  # others have written to the item's gradient
-            p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
-            own_grad = grad * scale + tl.load(p_tile, mask=known[:, None] & (d < dim)[None, :], other=0.0).to(tl.float32)
-            tl.store(p_tile, own_grad.to(p_item_grad.dtype.element_ty), mask=alone[:, None] & (d < dim)[None, :])
-            if HAS_BIAS:
-                first_chunk = own_chunk + offset * 0 == 0
-                own_bias = bias_grad + tl.load(p_bias_grad + ids, mask=known & first_chunk, other=0.0).to(tl.float32)
-                tl.store(p_bias_grad + ids, own_bias.to(p_bias_grad.dtype.element_ty), mask=alone & first_chunk)
-            m_slots = m_ids & (part >= 0)
+            store_item_grad(
+                p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids & (part == FRESH), scale, own_d, dim, HAS_BIAS, BLOCK_D
+            )
+            m_slots = m_ids & (part != FRESH)
         tl.store(p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :], grad, mask=m_slots[:, None] & (d < dim)[None, :])
         if HAS_BIAS:
             tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))

@@ -57,7 +57,7 @@ ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
-LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
+LIST_PART = 32  # sorted draws whose partial gradients are added together, by a product
 DRAW_BLOCK = 256  # draws of an element-wise program
 MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
 LIST_CHUNKS = 32  # chunks of one item's draws that are added together
@@ -76,7 +76,7 @@ def table_parts(problem: Problem) -> dict[str, Pointer]:
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
     """Where each part of the scratch buffer lies."""
     sizes = scratch_sizes(problem)
-    integers = ("slot_target", "starts", "draw_starts", "part_of_draw")
+    integers = ("slot_target", "starts", "draw_starts", "part_of_draw", "is_summed")
     return {
         name: Pointer("scratch", offset, None if name in integers else torch.float32) if sizes[name] else None
         for name, offset in place(sizes)[0].items()
@@ -340,11 +340,14 @@ def _list_grad_launches(
     g, d = p.gather, p.dim
     bias, scale = inputs[2], inputs[4]
     parts = (out["part_grad"], out["part_bias"], out["list_sums"])
+    is_summed = out["is_summed"]
+    assert is_summed is not None
     all_draws = p.num_groups * p.negatives
     passes = ceil_div(p.negatives, p.list_columns)
     find = launch(
         list_kernels.find_parts_kernel, (ceil_div(all_draws, DRAW_BLOCK),),
-        Pointer("sorted_ids"), Pointer("sorted_draws"), Pointer("sorted_keys"), out["part_of_draw"], all_draws, p.num_rows, p.num_items,
+        Pointer("sorted_ids"), Pointer("sorted_draws"), Pointer("sorted_keys"), out["part_of_draw"], out["is_summed"], all_draws,
+        p.num_rows, p.num_items,
         p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP,
         STEPS=all_draws.bit_length() + 1, TARGET_STEPS=p.num_rows.bit_length() + 1, BLOCK=DRAW_BLOCK,
     )  # fmt: skip
@@ -364,7 +367,8 @@ def _list_grad_launches(
             )  # fmt: skip
             launches.append(sums)
         add = launch(
-            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys, *parts,
+            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys,
+            is_summed._replace(offset=is_summed.offset + start), *parts,
             out["item_grad"], out["bias_grad"],
             draws, p.num_items, d, number * (p.num_items + 1), **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=PRECISION,
         )  # fmt: skip

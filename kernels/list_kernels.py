@@ -7,7 +7,6 @@ from .permutation_kernels import permute
 from .table_kernels import DOMAIN_BLOCKS, store_keys
 
 FRESH = tl.constexpr(-1)
-KNOWN = tl.constexpr(-2)
 
 
 @triton.jit
@@ -57,13 +56,13 @@ def is_sorted_in(p_sorted, number, wanted, STEPS: tl.constexpr):
 
 @triton.jit
 def find_parts_kernel(
-    p_sorted_keys, p_sorted_draws, p_target_keys, p_part_of_draw, num_draws, num_rows, num_items, draws_per_pass, passes,
+    p_sorted_keys, p_sorted_draws, p_target_keys, p_part_of_draw, p_is_summed, num_draws, num_rows, num_items, draws_per_pass, passes,
     LOOKS_UP: tl.constexpr, STEPS: tl.constexpr, TARGET_STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Where the gradient of each place of the flattened lists goes.
+    """Where the gradient of each place of the flattened lists goes: FRESH, to the item's gradient, where the item is drawn there only and is
+    no target (none where not LOOKS_UP), else to the partial sums' row of its rank among the sorted draws of its pass.
 
-    The row of the partial sums: its rank among the sorted draws of its pass, where the item has several there; KNOWN where it is the only
-    one and the item is a target too or drawn in another pass (or might be, unless LOOKS_UP), FRESH where nothing else is added.
+    Also stores which sorted draws have such a row.
     """
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_i = i < num_draws
@@ -71,7 +70,6 @@ def find_parts_kernel(
     before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
     after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
     alone = (key != before) & (key != after)
-    others = alone
     if LOOKS_UP:
         own_pass = i // draws_per_pass
         item = tl.where(alone & m_i, key - own_pass * (num_items + 1), 0)
@@ -79,9 +77,12 @@ def find_parts_kernel(
         for number in range(passes):
             found = is_sorted_in(p_sorted_keys, num_draws, item + number * (num_items + 1), STEPS)
             others = others | (found & (own_pass != number))
-    part = tl.where(alone, tl.where(others, KNOWN, FRESH), i % draws_per_pass)
+        fresh = alone & (others == 0)
+    else:
+        fresh = i < 0
     draw = tl.load(p_sorted_draws + i, mask=m_i, other=0)
-    tl.store(p_part_of_draw + draw, part, mask=m_i)
+    tl.store(p_part_of_draw + draw, tl.where(fresh, FRESH, i % draws_per_pass), mask=m_i)
+    tl.store(p_is_summed + i, tl.where(fresh, 0, 1), mask=m_i)
 
 
 @triton.jit
@@ -104,12 +105,11 @@ def list_sums_kernel(
 
 @triton.jit
 def add_list_grad_kernel(
-    p_scale, p_sorted_keys, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
+    p_scale, p_sorted_keys, p_is_summed, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
     num_draws, num_items, dim: tl.constexpr, first_key,
     HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """PART sorted draws add up the partial gradients of items with several draws, in order; the first draw of each adds the sum to its
-    item's gradient.
+    """PART sorted draws add up the partial gradients of each item, in order; the first draw of each adds the sum to its item's gradient.
 
     Of the last item, whose draws may go on, the following ones are walked too, CHUNKS chunks at a time where those were summed beforehand.
     """
@@ -119,18 +119,19 @@ def add_list_grad_kernel(
     m_i = i < num_draws
     key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
     before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
-    after = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
-    several = m_i & ((key == before) | (key == after)) & (key - first_key < num_items)
-    heads = several & (key != before)
+    summed = m_i & (key - first_key < num_items) & (tl.load(p_is_summed + i, mask=m_i, other=0) > 0)
+    heads = summed & (key != before)
     if tl.max(heads.to(tl.int32), 0) == 0:
         return
-    tile = tl.load(
-        p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=several[:, None] & (d < dim)[None, :], other=0.0
-    )
+    item = tl.where(heads, key - first_key, 0).to(tl.int64)
+    p_rows = p_item_grad + item[:, None] * dim + d[None, :]
+    m_rows = heads[:, None] & (d < dim)[None, :]
+    known = tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
+    tile = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & (d < dim)[None, :], other=0.0)
     same = (key[:, None] == key[None, :]) & heads[:, None]
     grad = tl.dot(same.to(tl.float32), tile, input_precision=PRECISION)
     if HAS_BIAS:
-        part_bias = tl.load(p_part_bias + i, mask=several, other=0.0)
+        part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0)
         bias_grad = tl.sum(tl.where(same, part_bias[None, :], 0.0), 1)
 
     end = tl.minimum(first + PART, num_draws)
@@ -171,10 +172,7 @@ def add_list_grad_kernel(
         if HAS_BIAS:
             bias_grad += is_last * rest_bias
 
-    item = tl.where(heads, key - first_key, 0).to(tl.int64)
-    p_rows = p_item_grad + item[:, None] * dim + d[None, :]
-    m_rows = heads[:, None] & (d < dim)[None, :]
-    grad = grad * tl.load(p_scale) + tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
+    grad = grad * tl.load(p_scale) + known
     tl.store(p_rows, grad.to(p_item_grad.dtype.element_ty), mask=m_rows)
     if HAS_BIAS:
         m_bias = heads & (own_d + i * 0 == 0)

@@ -22,6 +22,7 @@ NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind ev
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
+LIST_REGISTERS = 168
 LIST_BYTES = 64 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
 
 
@@ -175,7 +176,9 @@ class Problem:
 
     @property
     def grad_work(self) -> Work:
-        return self.tile.grad_once if self.block_rounds == 1 or self.mode == "group_ids" else self.tile.grad
+        if self.mode == "group_ids":  # two kinds of stores: the tables' limits on registers would spill
+            return self.tile.grad_once._replace(registers=LIST_REGISTERS)
+        return self.tile.grad_once if self.block_rounds == 1 else self.tile.grad
 
     @property
     def grad_blocks(self) -> int:

@@ -17,7 +17,7 @@ class Operands(NamedTuple):
     target: Array  # (N,) int32
     ids: Array | None  # (K,), (N, K) or (groups, K) int32
     seed: Array  # (2,) int32 words (low, high)
-    log_weight: Array | None = None  # (V,) fp32, minus the log of each item's draw probability
+    log_weight: Array | None = None  # (V,) fp32, -log(V q) of each item's draw probability q
     slot_ends: Array | None = None  # (V,) int32, of a sampler that draws by slots
 
 

@@ -176,22 +176,25 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
 
 
 def _mass(kept: Array, item: Array, log_weight: Array | None, p: Problem) -> Array | int:
-    """What kept draws stand for: V - 1 items, the probability of all items but the target, or themselves."""
+    """What kept draws stand for: V - 1 items, V (1 - q_t) where items weigh 1 / (V q), or themselves."""
     if p.correction == "none":
         return kept
-    return p.num_items - 1 if log_weight is None else 1 - jnp.exp(-log_weight[item])
+    return p.num_items - 1 if log_weight is None else p.num_items - jnp.exp(-log_weight[item])
 
 
-def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array | int, p: Problem) -> tuple[Array, Array, Array, Array]:
-    """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+def _softmax_rows(
+    c: Chunk, kept: Array, positive: Array, mass: Array | int, p: Problem
+) -> tuple[Array, Array, Array, Array, Array]:
+    """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     has_negatives = kept > 0
     correction = jnp.log(mass / jnp.maximum(kept, 1).astype(jnp.float32))
     peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
     weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
-    log_sum = jnp.log(jnp.where(has_negatives, weights.sum(2), 1.0))
+    total = jnp.where(has_negatives, weights.sum(2), 1.0)
+    log_sum = jnp.log(total)
     gap = jnp.where(has_negatives, peak - positive + (log_sum + correction), -jnp.inf)
     gap = jnp.where(jnp.isnan(positive), jnp.nan, gap)
-    return jax.nn.softplus(gap), peak, log_sum + jax.nn.softplus(-gap), weights
+    return jax.nn.softplus(gap), peak, log_sum + jax.nn.softplus(-gap), jax.nn.sigmoid(gap) / total, weights
 
 
 def _binary_rows(c: Chunk, kept: Array, positive: Array, positive_weight: float) -> tuple[Array, Array, Array]:
@@ -211,8 +214,8 @@ def forward(x: Operands, p: Problem) -> Rows:
         has_negatives = kept > 0
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, peak, shift, weights = _softmax_rows(c, kept, positive, _mass(kept, c.item, x.log_weight, p), p)
-            share, lse = jnp.exp(-shift), positive + loss
+            loss, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(kept, c.item, x.log_weight, p), p)
+            lse = positive + loss
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)
             lse, peak, shift = positive, positive, share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeGuard
 
 import jax
@@ -12,10 +13,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..interop import as_varying, varying_axes
-from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random, is_sampler
+from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.problem import interprets
-from ..kernels.samplers import Sampler
+from ..kernels.samplers import SAMPLERS, Sampler
 from ..kernels.slots import SlotSampler, slot_table
 from . import ops
 from .operands import Operands
@@ -131,7 +132,7 @@ def row_losses(
     if not INT32.min <= options.ignore_index <= INT32.max:
         raise ArgumentValueError("ignore_index", "an int32", options.ignore_index)
     sampler = ids = None
-    if is_sampler(negatives):
+    if isinstance(negatives, SAMPLERS):
         sampler = negatives
     elif _is_array(negatives):
         ids = negatives
@@ -159,7 +160,7 @@ def row_losses(
     if isinstance(sampler, SlotSampler):
         slot_ends, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
     elif log_q is not None:
-        log_weight = -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32))
+        log_weight = -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32)) - math.log(num_items)
     if positive_weight is not None or not options.logq_correction:
         log_weight = None
         correction = "none"

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .configs import Config, GatherConfig, Gpu, Work, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
-from .samplers import Sampler
+from .samplers import AllItems, UniformNegatives
 
 Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids", "group_ids"]
 Correction = Literal["none", "uniform", "weighted"]
@@ -233,7 +233,9 @@ class Problem:
         return self.mode in ("shared_ids", "row_ids", "group_ids")
 
 
-def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool, group_size: int) -> tuple[Mode, Draws | None]:
+def choose_mode(
+    sampler: UniformNegatives | AllItems | None, num_items: int, ids_per_row: bool, group_size: int
+) -> tuple[Mode, Draws | None]:
     """How a sampler (or explicit ids, when it is None) is computed, and the draw behind it."""
     if sampler is None:
         return ("group_ids" if group_size > 1 else "row_ids" if ids_per_row else "shared_ids"), None
@@ -247,7 +249,7 @@ def choose_mode(sampler: Sampler | None, num_items: int, ids_per_row: bool, grou
 
 def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
-    bias_dtype: Dtype | None, sampler: Sampler | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
+    bias_dtype: Dtype | None, sampler: UniformNegatives | AllItems | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
     scale_grad: bool, positive_weight: float | None, group_size: int, shuffle_rows: bool, correction: Correction,
     drawn_lists: bool, gpu: Gpu,
 ) -> Problem:  # fmt: skip

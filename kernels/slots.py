@@ -72,7 +72,7 @@ class SlotDraws:
 
 
 class SlotTable(NamedTuple):
-    """Of each item (V,): where its slots end, and -log q of its draw probability q; infinite where it is never drawn."""
+    """Of each item (V,): where its slots end, and -log(V q) with its draw probability q; infinite where it is never drawn."""
 
     ends: NDArray[np.int32]
     log_weight: NDArray[np.float32]
@@ -85,7 +85,7 @@ def slot_table(sampler: SlotSampler, num_items: int) -> SlotTable:
         raise ArgumentValueError("linear_weight", f"at most {MAX_WEIGHTED_ITEMS} items for weighted draws", num_items)
     slots = share_slots(sampler.weights(num_items), SlotDraws(sampler.num_negatives).slots)
     with np.errstate(divide="ignore"):
-        log_weight = -np.log(slots / slots.sum())
+        log_weight = -np.log(slots / (slots.sum() / num_items))
     return SlotTable(np.cumsum(slots).astype(np.int32), log_weight.astype(np.float32))
 
 

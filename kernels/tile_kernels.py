@@ -18,7 +18,7 @@ LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
 
 UNCORRECTED = tl.constexpr(0)
 UNIFORM = tl.constexpr(1)  # draws stand for the V - 1 other items
-WEIGHTED = tl.constexpr(2)  # draws stand for the probability 1 - q_t of all items but the target, which log weights tell
+WEIGHTED = tl.constexpr(2)  # items weigh 1 / (V q): draws stand for V (1 - q_t)
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def candidate_ids(p_ids, position, num_candidates, num_items, SOURCE: tl.constex
     """(item ids, which of them are candidates, which are malformed) at ``position`` of the candidate list; FULL: all are."""
     if FULL:
         inside = position >= 0
-        return tl.load(p_ids + position), inside, inside
+        return tl.load(p_ids + position), inside, position < 0
     inside = position < num_candidates
     ids = position
     if SOURCE == GROUPED or SOURCE == SHARED or SOURCE == LISTED:
@@ -123,7 +123,7 @@ def store_row_results(
         if CORRECTION == UNIFORM:
             mass = tl.zeros_like(kept) + (num_items - 1)
         elif CORRECTION == WEIGHTED:
-            mass = 1.0 - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
+            mass = num_items - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
         else:
             mass = kept
         loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, mass)

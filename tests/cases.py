@@ -48,6 +48,9 @@ class Case:
     upstream: Literal["both", "loss", "lse"] = "both"
     positive_weight: float | None = None  # binary cross-entropy with this weight of the positive's term
     gbce_t: float | None = None
+    sampler: Literal["uniform", "popularity", "log_uniform"] = "uniform"  # of grouped rows
+    knows_q: bool = False  # explicit ids come with the log of their items' draw probabilities
+    logq_correction: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -65,6 +68,8 @@ class Inputs:
     ids: Int64 | None  # (K,) shared_ids, (N, K) row_ids, None otherwise
     grad_loss: Float32  # (N,)
     grad_lse: Float32  # (N,)
+    counts: Int64  # (V,) of the sampler "popularity", heavy-tailed, some 0
+    log_q: Float32 | None  # (V,)
 
 
 def popular_item(num_items: int) -> int:
@@ -103,6 +108,7 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
     u, w = rng.standard_normal((2, n))
     weight = rng.uniform(0, 2, n) * (rng.random(n) > 0.2)
     hidden, table = _rounded(hidden, dtype), _rounded(table, dtype)
+    counts = np.floor(50 / (1 + rng.permutation(v))).astype(np.int64) + (case.knows_q or v < 3)
     if not case.contiguous:
         hidden = np.repeat(hidden, 2, axis=1)[:, ::2]
         table = np.asfortranarray(table)
@@ -115,6 +121,8 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         ids=_explicit_ids(case, target, rng),
         grad_loss=(u * (case.upstream != "lse")).astype(np.float32),
         grad_lse=(w * (case.upstream != "loss")).astype(np.float32),
+        counts=counts,
+        log_q=np.log(counts / counts.sum()).astype(np.float32) if case.knows_q else None,
     )
 
 
@@ -151,6 +159,8 @@ def options(case: Case, inputs: Inputs) -> dict[str, Any]:
         "grad_loss": inputs.grad_loss,
         "grad_lse": inputs.grad_lse,
         "positive_weight": case.positive_weight,
+        "log_q": inputs.log_q,
+        "logq_correction": case.logq_correction,
     }
 
 
@@ -271,6 +281,28 @@ CASES: tuple[Case, ...] = (
     _case("row_ids", "empty_slots", "-1 among the ids, one row only of them; every option, ignored rows",
           50, 97,
           20, ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
+    # draws with unequal probabilities: lists of slots, an item several times in a list or in many
+    _case("grouped", "popularity", "counts of 0 to 50, two groups: items in both lists and several times in one; D = 50", 40, 301, 64,
+          dim=50, sampler="popularity"),
+    _case("grouped", "popularity_options", "three blocks of 50 with two strata each; every option, popular targets, ignored rows",
+          100, 97, 150, group_size=32, sampler="popularity", targets="popular", ignored="some", weighted=True, reduction="mean",
+          **EVERYTHING),
+    _case("grouped", "popularity_few_items", "9 items, K = 130 and 5 groups: chunks of one item are summed beforehand; hits kept",
+          75, 9, 130, sampler="popularity", remove_accidental_hits=False, has_bias=True),
+    _case("grouped", "popularity_split", "few rows: their lists are split; D above a chunk, no shuffle", 7, 700, 320, dim=272,
+          sampler="popularity", shuffle_rows=False),
+    _case("grouped", "popularity_one_negative", "K = 1; only the lse has a gradient", 40, 97, 1, sampler="popularity", upstream="lse"),
+    _case("grouped", "log_uniform", "two strata, the first item 15% of the draws; softcap, ignored rows", 50, 97, 128,
+          group_size=32, sampler="log_uniform", ignored="some", softcap=2.0),
+    _case("grouped", "log_uniform_extreme", "logits of +-1e4", 40, 150, 64, sampler="log_uniform", logits="extreme"),
+    _case("grouped", "log_uniform_uncorrected", "without its correction; D = 128", 130, 200, 100, group_size=128, dim=128,
+          sampler="log_uniform", logq_correction=False),
+    _case("grouped", "uniform_uncorrected", "uniform draws without correction, as other libraries' sampled softmax", 50, 210, 70,
+          logq_correction=False),
+    _case("shared_ids", "log_q", "known draw probabilities; repeated ids and hits, weighted mean", 50, 97, 40, ids="repeated",
+          knows_q=True, weighted=True, reduction="mean"),
+    _case("row_ids", "log_q", "known draw probabilities, empty slots; every option, ignored rows", 50, 97, 20, knows_q=True,
+          ids="empty_slots", ignored="some", **EVERYTHING),
     # binary cross-entropy: one sigmoid a draw, a mean over the positive and the kept draws
     _binary("grouped", "bce_plus", "BCE+ with K no multiple of 64; bias, softcap, scale, ignored rows, weighted mean", 50, 333, 65,
             dim=50, ignored="some", weighted=True, reduction="mean", **EVERYTHING),
@@ -279,6 +311,9 @@ CASES: tuple[Case, ...] = (
     _binary("grouped", "bce_split", "few rows: partial sums of split rows", 5, 700, 400),
     _binary("grouped", "bce_confident", "a target's term of 1e-10 beside negatives'", 40, 300, 100, logits="confident"),
     _binary("grouped", "bce_extreme", "logits of +-1e4: no overflow, whole steps of the sigmoid", 40, 150, 64, logits="extreme"),
+    _binary("grouped", "bce_popularity", "lists, weighted sum", 50, 97, 70, group_size=32, sampler="popularity", weighted=True,
+            reduction="sum", has_bias=True),
+    _binary("grouped", "bce_log_uniform", "lists, one group of 128", 60, 150, 100, group_size=128, sampler="log_uniform", dim=100),
     _binary("independent", "bce", "SASRec's BCE: one negative; bias, scale", 120, 97, 1, has_bias=True, logit_scale=1.7),
     _binary("independent", "gbce_strata", "two strata; every option, a popular target", 40, 560, 70, dim=32, targets="popular",
             positive_weight=1 - 0.5 * (1 - 70 / 559), gbce_t=0.5, **EVERYTHING),

@@ -53,6 +53,8 @@ def oracle(
     grad_lse: ArrayLike | None = None,
     catalog_size: int | None = None,
     positive_weight: float | None = None,
+    log_q: NDArray[np.floating] | None = None,
+    logq_correction: bool = True,
 ) -> OracleResult:
     """Cross-entropy with negative sampling (CCE-, arXiv 2509.09682) and all of its gradients.
 
@@ -64,6 +66,9 @@ def oracle(
     ids is (N, K) or shared (K,), with -1 for an empty slot, or None for every item of the catalog. An item
     that occurs twice in a row's ids is two draws. ``catalog_size`` is V where the table holds only the items that
     rows name.
+
+    With ``log_q`` (V,), the log of the probability q_j with which each draw is item j, the correction is
+    ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j.
 
     With a ``positive_weight`` beta it is binary cross-entropy instead (BCE, BCE+; gBCE, arXiv 2308.07192):
     ``loss = (beta log(1 + exp(-s_target)) + sum_j log(1 + exp(s_j))) / (1 + m)``, lse 0 and grad_lse unused; m = 0 leaves
@@ -146,8 +151,16 @@ def oracle(
             add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
             continue
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
-            correction = np.log(((catalog_size or num_items) - 1) / np.maximum(m, 1))
-            z = negative.capped + np.log(draws) + correction[:, None]  # all draws of an item as one term
+            if not logq_correction:
+                correction = np.zeros((len(rows), 1))
+            elif log_q is None:
+                correction = np.log(((catalog_size or num_items) - 1) / np.maximum(m, 1))[:, None]
+            else:
+                left = -np.expm1(np.asarray(log_q[target[rows]], np.float64))  # 1 - q_target
+                correction = np.log(left / np.maximum(m, 1))[:, None] - np.where(
+                    draws > 0, np.asarray(log_q[items], np.float64), 0
+                )
+            z = negative.capped + np.log(draws) + correction  # all draws of an item as one term
             peak = np.maximum(z.max(axis=1, initial=-np.inf), -1e300)  # finite: -inf - -inf would be NaN
             negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
         loss[rows] = np.logaddexp(0, negatives_lse - positive.capped)

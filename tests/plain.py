@@ -31,6 +31,8 @@ def plain(
     grad_loss: NDArray[np.floating],
     grad_lse: NDArray[np.floating],
     positive_weight: float | None = None,
+    log_q: NDArray[np.floating] | None = None,
+    logq_correction: bool = True,
 ) -> OracleResult:
     """The oracle's results by gathering (N, K, D) items and calling autograd.
 
@@ -64,8 +66,12 @@ def plain(
     m = keep.sum(1)
     negatives, positive = score(draws), score(goal[:, None])
     if positive_weight is None:
-        correction = math.log(num_items - 1) if num_items > 1 else -math.inf
-        negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
+        if logq_correction:
+            correction: Tensor | float = math.log(num_items - 1) if num_items > 1 else -math.inf
+            if log_q is not None:
+                q = torch.tensor(log_q).to(work)
+                correction = torch.log1p(-torch.exp(q[goal]))[:, None] - torch.where(keep, q[draws], 0.0)
+            negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
         lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
         loss = torch.where(active, lse - positive[:, 0], 0.0)
         lse = torch.where(active, lse, 0.0)

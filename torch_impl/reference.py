@@ -181,23 +181,24 @@ def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
 
 
 def _mass(kept: Tensor, item: Tensor, log_weight: Tensor | None, p: Problem) -> Tensor | int:
-    """What kept draws stand for: V - 1 items, the probability of all items but the target, or themselves."""
+    """What kept draws stand for: V - 1 items, V (1 - q_t) where items weigh 1 / (V q), or themselves."""
     if p.correction == "none":
         return kept
-    return p.num_items - 1 if log_weight is None else 1 - torch.exp(-log_weight[item])
+    return p.num_items - 1 if log_weight is None else p.num_items - torch.exp(-log_weight[item])
 
 
 def _softmax_rows(
     s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor | int, p: Problem
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(loss, peak, shift) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     correction = torch.log(mass / kept.clamp(min=1))
     peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
     weights = torch.where(s.keep, torch.exp(s.score - peak[:, :, None]), 0.0)
-    log_sum = torch.log(torch.where(kept > 0, weights.sum(2), 1.0))
+    total = torch.where(kept > 0, weights.sum(2), 1.0)
+    log_sum = torch.log(total)
     gap = torch.where(kept > 0, peak - positive + (log_sum + correction), -math.inf)
     gap = torch.where(positive.isnan(), math.nan, gap)
-    return softplus(gap), peak, log_sum + softplus(-gap), weights
+    return softplus(gap), peak, log_sum + softplus(-gap), torch.sigmoid(gap) / total, weights
 
 
 def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,10 +231,10 @@ def forward(
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
-            row_loss, row_peak, row_shift, weights = _softmax_rows(
+            row_loss, row_peak, row_shift, factor, weights = _softmax_rows(
                 s, kept, row_positive, _mass(kept, item[chunk.rows], log_weight, p), p
             )
-            factor, row_lse = torch.exp(-row_shift), row_positive + row_loss
+            row_lse = row_positive + row_loss
         else:
             row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
             factor, row_peak, row_lse = row_shift, row_positive, row_positive

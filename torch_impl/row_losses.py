@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -168,7 +169,7 @@ def row_losses(
             log_weight = table.log_weight
         elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
-            log_weight = None if log_q is None else -log_q.detach().float()
+            log_weight = None if log_q is None else -log_q.detach().float() - math.log(num_items)
         else:
             log_weight = None
         if positive_weight is not None or not options.logq_correction:

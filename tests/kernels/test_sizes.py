@@ -12,7 +12,8 @@ from cce_minus.kernels.problem import build_problem
 def test_tables_beyond_32_bits_are_refused():
     def tables(rows: int) -> int:
         problem = build_problem(
-            rows, 8, 100, None, "bfloat16", "bfloat16", None, UniformNegatives(80, 1), None, True, -100, False, None, Gpu(132, 90)
+            rows, 8, 100, None, "bfloat16", "bfloat16", None, UniformNegatives(80, 1), None, True, -100, False, None, 1, False, "uniform",
+            False, Gpu(132, 90)
         )  # fmt: skip
         return table_buffer(problem).size
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cce_minus.kernels import AllItems, UniformNegatives, negative_ids
+from cce_minus.kernels import AllItems, LogUniformNegatives, PopularityNegatives, UniformNegatives, negative_ids
+from cce_minus.kernels.samplers import Sampler
+from cce_minus.kernels.slots import slot_table
 
 from tests import cases
 from tests.cases import Case, Inputs, make_inputs, spread_over_rows
@@ -42,8 +44,17 @@ class Expected:
     dtype: torch.dtype
 
 
-def negatives_of(case: Case, inputs: Inputs) -> UniformNegatives | AllItems | np.ndarray:
+@functools.cache
+def _weighted_sampler(case: Case) -> PopularityNegatives | LogUniformNegatives:
+    """One object a case: samplers with counts are compared by identity."""
+    draw = {"num_negatives": case.num_negatives, "group_size": case.group_size, "shuffle_rows": case.shuffle_rows}
+    return PopularityNegatives(make_inputs(case).counts, **draw) if case.sampler == "popularity" else LogUniformNegatives(**draw)
+
+
+def negatives_of(case: Case, inputs: Inputs) -> Sampler | np.ndarray:
     """What the public API is given as its negatives."""
+    if case.sampler != "uniform":
+        return _weighted_sampler(case)
     if inputs.ids is not None:
         return inputs.ids
     if case.mode == "all":
@@ -62,18 +73,26 @@ def options(case: Case) -> dict[str, Any]:
     }
 
 
+def softmax_options(case: Case) -> dict[str, Any]:
+    """The same of the softmax losses alone."""
+    return {"return_lse": True, "logq_correction": case.logq_correction}
+
+
 @functools.cache
 def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
     """The truth and the yardstick of a case, on inputs rounded to ``dtype``."""
     inputs = make_inputs(case, dtype=dtype)
     ids = inputs.ids
-    if case.mode in ("grouped", "independent") and case.num_negatives < case.num_items:
+    drawn_all = case.num_negatives >= case.num_items and case.sampler == "uniform"
+    if case.mode in ("grouped", "independent") and not drawn_all:
         num_rows = int((inputs.target != case.ignore_index).sum())
         drawn = negative_ids(negatives_of(case, inputs), num_rows=num_rows, num_items=case.num_items, seed=SEED)  # type: ignore[arg-type]
         ids = spread_over_rows(drawn, inputs.target, case.ignore_index)
     elif ids is not None and ids.ndim == 1:
         ids = np.broadcast_to(ids, (case.num_rows, len(ids)))
     keywords = cases.options(case, inputs)
+    if case.sampler != "uniform":
+        keywords["log_q"] = -slot_table(_weighted_sampler(case), case.num_items).log_weight - np.log(case.num_items)
     rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
     u, _ = upstream(
         rows.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=_grad_output(case, inputs)

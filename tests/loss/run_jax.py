@@ -10,7 +10,7 @@ import numpy as np
 from cce_minus.jax_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from jax import Array
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of, options
+from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -40,7 +40,7 @@ def run_jax(want: Expected, impl: str) -> Result:
                 "impl": impl,
             }
             if case.positive_weight is None:
-                loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **keywords)
+                loss, lse = sampled_linear_cross_entropy(*arguments, log_q=inputs.log_q, **softmax_options(case), **keywords)
             else:
                 loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
                 lse = jnp.zeros(case.num_rows)

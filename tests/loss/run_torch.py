@@ -10,7 +10,7 @@ import torch
 from cce_minus.torch_impl import ops, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of, options
+from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -62,8 +62,9 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         torch.from_numpy(negatives).to(device) if isinstance(negatives, np.ndarray) else negatives,
     )
     keywords = options(case) | {"linear_bias": bias, "sample_weight": weight, "logit_scale": scale, "seed": SEED, "impl": impl}
+    log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
     if case.positive_weight is None:
-        loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **keywords)
+        loss, lse = sampled_linear_cross_entropy(*arguments, log_q=log_q, **softmax_options(case), **keywords)
     else:
         loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
         lse = torch.zeros(case.num_rows, device=device)

@@ -112,11 +112,11 @@ def check_rows(hidden, table, target, sampler: UniformNegatives, rows: np.ndarra
 
 def grouped_ids(sampler: UniformNegatives, num_rows: int, num_items: int, rows: np.ndarray) -> np.ndarray:
     from cce_minus.kernels import permutation as pm
-    from cce_minus.kernels.draws import GroupedDraws
+    from cce_minus.kernels.draws import GroupedDraws, row_places
 
     draws = GroupedDraws(num_items, sampler.num_negatives, sampler.group_size, sampler.shuffle_rows)
     seed = pm.NUMPY.u32(0), pm.NUMPY.u32(9)
-    groups = draws.row_places(pm.NUMPY, seed, rows, num_rows) // sampler.group_size
+    groups = row_places(pm.NUMPY, seed, rows, num_rows, sampler.shuffle_rows) // sampler.group_size
     return draws.items(pm.NUMPY, seed, groups).astype(np.int64)
 
 

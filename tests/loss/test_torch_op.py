@@ -31,7 +31,27 @@ def test_opcheck(impl: str, mode: str):
     words = torch.tensor([1, 2], dtype=torch.int32, device=DEVICE)
     scale = torch.ones(1, device=DEVICE, requires_grad=True)
     bias = torch.zeros(40, device=DEVICE, requires_grad=True)
-    args = (hidden, table, target, ids, bias, words, scale, 5, 16, True, None, True, -100, True, impl)
+    group = 1 if ids is not None else 16
+    args = (
+        hidden,
+        table,
+        target,
+        ids,
+        bias,
+        words,
+        scale,
+        None,
+        0 if ids is not None else 5,
+        group,
+        True,
+        None,
+        True,
+        -100,
+        True,
+        None,
+        "uniform",
+        impl,
+    )
     # the two utilities that run the backward a second time under compile are covered by test_compile
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3])

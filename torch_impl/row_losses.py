@@ -123,8 +123,12 @@ class SlotTensors(NamedTuple):
 
 
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=16)
 def slot_tensors(sampler: SlotSampler, num_items: int, device: torch.device) -> SlotTensors:
+    return _slot_tensors(sampler, num_items, device)
+
+
+@lru_cache(maxsize=16)
+def _slot_tensors(sampler: SlotSampler, num_items: int, device: torch.device) -> SlotTensors:
     return SlotTensors(*(torch.from_numpy(array).to(device) for array in slot_table(sampler, num_items)))
 
 

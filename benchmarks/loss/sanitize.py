@@ -14,8 +14,9 @@ import sys
 os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
 
 import torch
-from cce_minus.kernels import UniformNegatives
-from cce_minus.torch_impl import AllItems, sampled_linear_cross_entropy
+from cce_minus.kernels import LogUniformNegatives, PopularityNegatives, UniformNegatives
+from cce_minus.kernels.samplers import Sampler
+from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -38,10 +39,16 @@ CASES = {
     "wide rows": (20, 131, 600),
     "wide rows, one popular target": (200, 131, 320),
     "one popular target": (200, 131, 33),
+    "lists": (70, 150, 50),
+    "lists of few items": (70, 9, 33),
+    "lists, split, wide": (5, 301, 320),
+    "binary": (70, 500, 50),
+    "binary, independent": (30, 200, 50),
+    "binary, split": (5, 700, 33),
 }
 
 
-def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -> UniformNegatives | AllItems | Tensor:
+def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -> Sampler | Tensor:
     """What the loss is given as negatives in a case."""
     device = generator.device
     samplers = {
@@ -56,6 +63,12 @@ def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -
         "wide rows": UniformNegatives(50, 16),
         "wide rows, one popular target": UniformNegatives(40, 64),
         "one popular target": UniformNegatives(40, 64),
+        "lists": PopularityNegatives(range(items), 130, group_size=16),
+        "lists of few items": PopularityNegatives(range(items), 128, group_size=16),
+        "lists, split, wide": LogUniformNegatives(400, 16),
+        "binary": UniformNegatives(130, 16),
+        "binary, independent": UniformNegatives(20, 1),
+        "binary, split": UniformNegatives(400, 16),
     }
     if name in samplers:
         return samplers[name]
@@ -81,10 +94,12 @@ def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
     target[::4] = -100
     if name.endswith("one popular target"):
         target[1:] = 7
-    loss, lse = sampled_linear_cross_entropy(
-        hidden, table, target, negatives_of(name, rows, items, generator), linear_bias=bias, logit_scale=scale, softcap=20.0,
-        seed=3, return_lse=True, impl="triton",
-    )  # fmt: skip
+    arguments = (hidden, table, target, negatives_of(name, rows, items, generator))
+    options = {"linear_bias": bias, "logit_scale": scale, "softcap": 20.0, "seed": 3, "impl": "triton"}
+    if name.startswith("binary"):
+        loss = lse = sampled_linear_binary_cross_entropy(*arguments, **options)
+    else:
+        loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **options)
     leaves = (hidden, table, bias, scale)
     gradients = torch.autograd.grad(loss + lse.mean(), leaves)
     if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):

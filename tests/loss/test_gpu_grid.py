@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cce_minus.kernels import UniformNegatives, negative_ids
-from cce_minus.torch_impl import AllItems, sampled_linear_cross_entropy
+from cce_minus.kernels import PopularityNegatives, UniformNegatives, negative_ids
+from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 
 from tests.cases import Case
 from tests.loss.expected import assert_right, expected
@@ -25,11 +25,15 @@ MODES = {
     "all": {},
     "shared_ids": {"num_negatives": 100},
     "row_ids": {"num_negatives": 40},
+    "lists": {"num_negatives": 192, "group_size": 64, "sampler": "popularity"},
+    "binary": {"num_negatives": 130, "group_size": 64, "positive_weight": 1.0, "upstream": "loss"},
+    "binary, independent": {"num_negatives": 70, "positive_weight": 1.0, "upstream": "loss"},
 }
+KINDS = {"membership": "independent", "lists": "grouped", "binary": "grouped", "binary, independent": "independent"}
 
 
 def grid_case(mode: str, dim: int) -> Case:
-    kind = "independent" if mode == "membership" else mode
+    kind = KINDS.get(mode, mode)
     return Case(f"grid-{mode}-{dim}", "pairwise", kind, 150, 500, dim, ignored="some", has_bias=dim % 64 == 0, **MODES[mode])  # type: ignore[arg-type]
 
 
@@ -49,7 +53,7 @@ def test_fp32_error_is_below_1e_5(mode: str, dim: int):
     assert not torch.backends.cuda.matmul.allow_tf32
     want = expected(grid_case(mode, dim))
     result = run_torch(want, "triton", "cuda")
-    for name in ("lse", "dhidden", "dtable"):
+    for name in ("dhidden", "dtable", "loss" if mode.startswith("binary") else "lse"):
         found = errors(np.asarray(getattr(result, name)), getattr(want.truth, name))
         assert found["relative L2 error"] < 1e-5, (name, found)
 
@@ -65,6 +69,9 @@ def negatives_of(mode: str, rows: int, items: int):
     if mode in ("shared_ids", "row_ids"):
         shape = (500,) if mode == "shared_ids" else (rows, 40)
         return torch.randint(0, items, shape, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
+    if mode == "lists":
+        return PopularityNegatives(1e5 / np.arange(1, items + 1), 512)
+    mode = mode.removeprefix("binary, ").replace("binary", "grouped")
     return {
         "grouped": UniformNegatives(512), "independent": UniformNegatives(100, 1),
         "membership": UniformNegatives(items - 5, 1), "all": AllItems(),
@@ -80,9 +87,11 @@ def test_two_runs_are_bitwise_equal(mode: str, dtype: torch.dtype):
     bias = torch.randn(items, device="cuda", dtype=dtype, requires_grad=True)
     runs = []
     for _ in range(2):
-        loss, lse = sampled_linear_cross_entropy(
-            hidden, table, target, negatives_of(mode, rows, items), linear_bias=bias, seed=5, return_lse=True
-        )
+        arguments = (hidden, table, target, negatives_of(mode, rows, items))
+        if mode.startswith("binary"):
+            loss = lse = sampled_linear_binary_cross_entropy(*arguments, linear_bias=bias, seed=5)
+        else:
+            loss, lse = sampled_linear_cross_entropy(*arguments, linear_bias=bias, seed=5, return_lse=True)
         runs.append((loss, lse, *torch.autograd.grad(loss + lse.mean(), (hidden, table, bias))))
         torch.randn(10_000_000, device="cuda").sum()  # other work between the runs moves memory and schedules
     for first, second in zip(*runs, strict=True):
@@ -150,10 +159,11 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
     target[::3] = -100
     negatives = negatives_of(mode, rows, items) if mode != "grouped" else UniformNegatives(100, 16)
     seed = torch.tensor([3], device="cuda")
+    function = sampled_linear_binary_cross_entropy if mode.startswith("binary") else sampled_linear_cross_entropy
 
     def step():
         hidden.grad = table.grad = None
-        loss = sampled_linear_cross_entropy(hidden, table, target, negatives, seed=seed)
+        loss = function(hidden, table, target, negatives, seed=seed)
         loss.backward()
         assert hidden.grad is not None
         assert table.grad is not None
@@ -177,7 +187,7 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
         assert torch.equal(got, want)
     seed.fill_(4)
     graph.replay()
-    if mode in ("grouped", "independent"):
+    if mode in ("grouped", "independent", "lists", "binary"):
         assert not torch.equal(captured[0], eager[0]), "a replay with another seed draws anew"
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.torch_impl import AllItems, SampledLinearCrossEntropyLoss, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.torch_impl import (
+    AllItems,
+    LogUniformNegatives,
+    PopularityNegatives,
+    SampledLinearCrossEntropyLoss,
+    UniformNegatives,
+    sampled_linear_cross_entropy,
+)
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,7 +64,14 @@ def test_opcheck(impl: str, mode: str):
     torch.library.opcheck(torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3])
 
 
-@pytest.mark.parametrize("negatives", [UniformNegatives(20), UniformNegatives(20, 1), AllItems(), "ids"], ids=str)
+WEIGHTED = (LogUniformNegatives(20), PopularityNegatives(range(1, 91), 70, group_size=16))
+
+
+@pytest.mark.parametrize(
+    "negatives",
+    [UniformNegatives(20), UniformNegatives(20, 1), AllItems(), *WEIGHTED, "ids"],
+    ids=lambda n: n if isinstance(n, str) else type(n).__name__ + str(n.__dict__.get("group_size", "")),
+)
 def test_compile_fullgraph(negatives):
     hidden, table, target = inputs()
     draws: Any = torch.randint(0, 90, (7,), device=DEVICE) if negatives == "ids" else negatives

@@ -19,8 +19,8 @@ from ..interop import as_varying, call, gpu_numbers, varying_axes
 from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, table_buffer, table_sizes
 from ..kernels.configs import Gpu
 from ..kernels.problem import INTERPRETER_GPU, NO_ID, Correction, Problem, cached_problem, ceil_div
-from ..kernels.samplers import Sampler
-from ..kernels.slots import SlotDraws, SlotSampler
+from ..kernels.samplers import Sampler, WeightedNegatives
+from ..kernels.slots import SlotDraws
 from . import reference
 from .operands import Gradients, Operands, Rows
 
@@ -53,7 +53,7 @@ class Saved(NamedTuple):
 
 def _problem(x: Operands, options: Options) -> Problem:
     sampler, ids_shape, group_size, shuffle_rows = options.sampler, None if x.ids is None else x.ids.shape, 1, False
-    if isinstance(sampler, SlotSampler):
+    if isinstance(sampler, WeightedNegatives):
         group_size, shuffle_rows = sampler.group_size, sampler.shuffle_rows
         sampler, ids_shape = None, (ceil_div(x.input.shape[0], group_size), sampler.num_negatives)
     return cached_problem(
@@ -91,9 +91,9 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
 
 
 def _launch_slot_ids(outs: Tensors, ins: Tensors, draws: SlotDraws) -> None:
-    from ..kernels import draw_launch
+    from ..kernels import list_launch
 
-    draw_launch.launch_slot_ids(outs, ins, draws)
+    list_launch.launch_slot_ids(outs, ins, draws)
 
 
 def _with_lists(p: Problem, x: Operands, *, by_kernels: bool) -> Operands:
@@ -103,11 +103,11 @@ def _with_lists(p: Problem, x: Operands, *, by_kernels: bool) -> Operands:
     draws = SlotDraws(p.negatives)
     if not by_kernels:
         return x._replace(ids=reference.slot_ids(x, p.num_groups, draws), slot_ends=None)
-    from ..kernels import draw_launch
+    from ..kernels import list_launch
 
     if jax.default_backend() == "gpu":
-        draw_launch.compile_slot_ids(draws, p.num_groups, p.num_items)
-    buffers = _shapes(draw_launch.slot_buffers(draws, p.num_groups))
+        list_launch.compile_slot_ids(draws, p.num_groups, p.num_items)
+    buffers = _shapes(list_launch.slot_buffers(draws, p.num_groups))
     outs = call(_launch_slot_ids, buffers, {"seed": x.seed, "slot_ends": x.slot_ends}, draws)
     return x._replace(ids=outs["ids"], slot_ends=None)
 

@@ -16,8 +16,8 @@ from ..interop import as_varying, varying_axes
 from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.problem import interprets
-from ..kernels.samplers import SAMPLERS, Sampler
-from ..kernels.slots import SlotSampler, slot_table
+from ..kernels.samplers import SAMPLERS, Sampler, WeightedNegatives
+from ..kernels.slots import slot_table
 from . import ops
 from .operands import Operands
 from .rows import rows
@@ -157,7 +157,7 @@ def row_losses(
     draws = seed is not None or draws_at_random(negatives, num_items)
     flat_target = _as_int32(target).reshape(-1)
     slot_ends = log_weight = None
-    if isinstance(sampler, SlotSampler):
+    if isinstance(sampler, WeightedNegatives):
         slot_ends, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
     elif log_q is not None:
         log_weight = -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32)) - math.log(num_items)

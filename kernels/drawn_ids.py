@@ -8,8 +8,8 @@ from . import permutation as pm
 from .draws import IndependentDraws, plan_draws, row_places
 from .errors import ArgumentValueError
 from .permutation import Arithmetic, Seed
-from .samplers import Sampler, as_index
-from .slots import SlotDraws, SlotSampler, items_of_slots, slot_table
+from .samplers import Sampler, WeightedNegatives, as_index
+from .slots import SlotDraws, items_of_slots, slot_table
 
 
 def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) 
         raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
     xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
     seed_pair = xp.u32(words[0]), xp.u32(words[1])
-    if isinstance(sampler, SlotSampler):
+    if isinstance(sampler, WeightedNegatives):
         return _weighted_ids(sampler, xp, seed_pair, num_rows, num_items)
     draws = plan_draws(sampler, num_items)
     if draws is None:
@@ -41,7 +41,7 @@ def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) 
     return drawn[groups.astype(np.int64)].astype(np.int64)
 
 
-def _weighted_ids(sampler: SlotSampler, xp: Arithmetic, seed: Seed, num_rows: int, num_items: int) -> np.ndarray:
+def _weighted_ids(sampler: WeightedNegatives, xp: Arithmetic, seed: Seed, num_rows: int, num_items: int) -> np.ndarray:
     ends = slot_table(sampler, num_items).ends
     groups = np.arange(-(-num_rows // sampler.group_size))
     if num_rows == 0:

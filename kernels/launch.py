@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from . import gather_grad_kernels, gather_kernels, item_grad_kernels, list_kernels, row_kernels, table_kernels, tile_kernels
+from . import gather_grad_kernels, gather_kernels, item_grad_kernels, row_kernels, table_kernels, tile_kernels
 from .buffers import (
     SORTED_SLOTS,
     TABLE_BLOCK,
@@ -27,8 +27,9 @@ from .buffers import (
 )
 from .configs import Work, next_power_of_2
 from .draws import IndependentDraws
+from .list_launch import list_grad_launches
 from .permutation import factors
-from .problem import LIST_BLOCK, POSITIVE_CHUNK, Problem, ceil_div
+from .problem import POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 
 Tensors = Mapping[str, Tensor]
@@ -57,10 +58,6 @@ ZERO_BLOCK = 32  # items whose gradient a program sets to zero
 ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
-LIST_PART = 32  # sorted draws whose partial gradients are added together, by a product
-DRAW_BLOCK = 256  # draws of an element-wise program
-MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
-LIST_CHUNKS = 32  # chunks of one item's draws that are added together
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
@@ -336,44 +333,13 @@ def _tile_grad_launches(
 def _list_grad_launches(
     p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]
 ) -> list[Launch]:
-    """The item gradient of groups' lists: positives first, then some columns of all lists at a time are summed by item and added."""
-    g, d = p.gather, p.dim
-    bias, scale = inputs[2], inputs[4]
-    parts = (out["part_grad"], out["part_bias"], out["list_sums"])
-    is_summed = out["is_summed"]
-    assert is_summed is not None
-    all_draws = p.num_groups * p.negatives
-    passes = ceil_div(p.negatives, p.list_columns)
-    find = launch(
-        list_kernels.find_parts_kernel, (ceil_div(all_draws, DRAW_BLOCK),),
-        Pointer("sorted_ids"), Pointer("sorted_draws"), Pointer("sorted_keys"), out["part_of_draw"], out["is_summed"], all_draws,
-        p.num_rows, p.num_items,
-        p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP,
-        STEPS=all_draws.bit_length() + 1, TARGET_STEPS=p.num_rows.bit_length() + 1, BLOCK=DRAW_BLOCK,
-    )  # fmt: skip
-    launches = [find, *_zeros_and_targets(p, inputs, positives, out)]
-    for number, first in enumerate(range(0, p.negatives, p.list_columns)):
-        columns = min(p.list_columns, p.negatives - first)
-        draws, start = p.num_groups * columns, p.num_groups * first
-        sorted_keys = Pointer("sorted_ids", start)
-        common = {"HAS_BIAS": bias is not None, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d}
-        programs = p.num_groups * ceil_div(columns, p.block)
-        launches.append(
-            _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, (first, columns))
-        )
-        if draws >= LIST_BLOCK:
-            sums = launch(
-                list_kernels.list_sums_kernel, (draws // LIST_BLOCK, g.num_d), sorted_keys, *parts, d, **common
-            )  # fmt: skip
-            launches.append(sums)
-        add = launch(
-            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys,
-            is_summed._replace(offset=is_summed.offset + start), *parts,
-            out["item_grad"], out["bias_grad"],
-            draws, p.num_items, d, number * (p.num_items + 1), **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=PRECISION,
-        )  # fmt: skip
-        launches.append(add)
-    return launches
+    def tile_grad(programs: int, columns: tuple[int, int]) -> Launch:
+        return _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, columns)
+
+    return [
+        *_zeros_and_targets(p, inputs, positives, out),
+        *list_grad_launches(p, inputs[2] is not None, inputs[4], out, tile_grad),
+    ]
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:

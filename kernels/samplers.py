@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,16 +68,44 @@ class AllItems:
 
 
 MOST_WEIGHTED_NEGATIVES = 1 << 20
+_numbers = itertools.count()
+_numbered: WeakValueDictionary[int, WeightedNegatives] = WeakValueDictionary()
 
 
-def _check_weighted_draw(sampler: object) -> None:
-    _check_draw(sampler, smallest_group=MIN_GROUP)
-    if sampler.num_negatives > MOST_WEIGHTED_NEGATIVES:  # type: ignore[attr-defined]
-        raise ArgumentValueError("num_negatives", f"at most {MOST_WEIGHTED_NEGATIVES}", sampler.num_negatives)  # type: ignore[attr-defined]
+class WeightedNegatives:
+    """What samplers with unequal probabilities share: a number that stands for the object where a graph compiler takes numbers only."""
+
+    num_negatives: int
+    group_size: int
+    shuffle_rows: bool
+
+    def __post_init__(self) -> None:
+        _check_draw(self, smallest_group=MIN_GROUP)
+        if self.num_negatives > MOST_WEIGHTED_NEGATIVES:
+            raise ArgumentValueError("num_negatives", f"at most {MOST_WEIGHTED_NEGATIVES}", self.num_negatives)
+        object.__setattr__(self, "_number", next(_numbers))
+        _numbered[self.number] = self
+
+    @property
+    def number(self) -> int:
+        return self._number  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Copies, in other processes too, are constructed anew and get their own number."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        """What each item's draw probability is proportional to; raises for a catalog that the sampler does not fit."""
+        raise NotImplementedError
+
+
+def weighted_sampler(number: int) -> WeightedNegatives:
+    """The living sampler of that number."""
+    return _numbered[number]
 
 
 @dataclass(frozen=True, eq=False)
-class PopularityNegatives:
+class PopularityNegatives(WeightedNegatives):
     """``num_negatives`` items for every group of rows, drawn in proportion to ``counts ** alpha``.
 
     ``counts`` (V,) are nonnegative numbers, at least one positive: how often each item occurs in the training data. An item without a
@@ -94,7 +124,7 @@ class PopularityNegatives:
     shuffle_rows: bool = True
 
     def __post_init__(self) -> None:
-        _check_weighted_draw(self)
+        super().__post_init__()
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
             raise ArgumentTypeError("alpha", "a number", type(self.alpha).__name__)
         if not 0 <= self.alpha < float("inf"):
@@ -110,7 +140,6 @@ class PopularityNegatives:
         object.__setattr__(self, "counts", counts)
 
     def weights(self, num_items: int) -> NDArray[np.float64]:
-        """What each item's draw probability is proportional to; raises for another number of items than counts has."""
         counts = np.asarray(self.counts, np.float64)
         if len(counts) != num_items:
             raise ArgumentValueError("negatives", f"counts of the {num_items} items of linear_weight", f"{len(counts)} counts")
@@ -118,7 +147,7 @@ class PopularityNegatives:
 
 
 @dataclass(frozen=True)
-class LogUniformNegatives:
+class LogUniformNegatives(WeightedNegatives):
     """``num_negatives`` items for every group of rows, item j with probability log((j + 2) / (j + 1)) / log(V + 1).
 
     Zipf's law for items sorted from the most to the least popular, as TensorFlow's log_uniform_candidate_sampler; an item may be drawn
@@ -129,11 +158,7 @@ class LogUniformNegatives:
     group_size: int = 128
     shuffle_rows: bool = True
 
-    def __post_init__(self) -> None:
-        _check_weighted_draw(self)
-
     def weights(self, num_items: int) -> NDArray[np.float64]:
-        """What each item's draw probability is proportional to."""
         return np.log1p(1.0 / np.arange(1.0, num_items + 1.0))
 
 

@@ -22,11 +22,10 @@ from . import permutation as pm
 from .draws import SLOT_POSITIONS
 from .errors import ArgumentValueError
 from .permutation import Arithmetic, Array, Seed
-from .samplers import LogUniformNegatives, PopularityNegatives
+from .samplers import WeightedNegatives
 
 MOST_SLOTS = 1 << 28
 MAX_WEIGHTED_ITEMS = 1 << 26  # so that an item's share is known to a quarter of the average one
-SlotSampler = PopularityNegatives | LogUniformNegatives
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class SlotTable(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def slot_table(sampler: SlotSampler, num_items: int) -> SlotTable:
+def slot_table(sampler: WeightedNegatives, num_items: int) -> SlotTable:
     """The slots of every item; raises ArgumentValueError where the sampler is of another number of items."""
     if num_items > MAX_WEIGHTED_ITEMS:
         raise ArgumentValueError("linear_weight", f"at most {MAX_WEIGHTED_ITEMS} items for weighted draws", num_items)

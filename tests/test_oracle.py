@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from tests.cases import CASES, SAMPLED, Case, Inputs, Int64, cases, make_inputs, options, spread_over_rows
+from tests.cases import CASES, cases
+from tests.inputs import SAMPLED, Case, Inputs, Int64, make_inputs, options, spread_over_rows
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
 from tests.tolerance import assert_close, assert_result_close

@@ -17,7 +17,6 @@ from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_b
 from ..kernels.configs import Gpu
 from ..kernels.problem import INTERPRETER_GPU, NO_ID, Dtype, Problem, build_problem, cached_problem
 from ..kernels.samplers import AllItems, UniformNegatives
-from ..kernels.slots import SlotDraws
 from . import reference
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
@@ -54,19 +53,19 @@ def _problem(
     )  # fmt: skip
 
 
-def _layout(buffers: Iterable[Buffer]) -> Layout:
+def layout_of(buffers: Iterable[Buffer]) -> Layout:
     """Name, shape and dtype of the buffers that have elements."""
     return tuple((b.name, b.shape, _DTYPES[b.dtype]) for b in buffers if b.size)
 
 
 @functools.lru_cache(maxsize=256)
 def _forward_layout(p: Problem) -> Layout:
-    return _layout((*forward_buffers(p), table_buffer(p)))
+    return layout_of((*forward_buffers(p), table_buffer(p)))
 
 
 @functools.lru_cache(maxsize=256)
 def _backward_layout(p: Problem, with_input_grad: bool) -> Layout:
-    return _layout(b for b in backward_buffers(p) if with_input_grad or b.name != "input_grad")
+    return layout_of(b for b in backward_buffers(p) if with_input_grad or b.name != "input_grad")
 
 
 def _empty(layout: Layout, device: torch.device) -> dict[str, Tensor]:
@@ -240,7 +239,7 @@ def _no_second_derivatives(ctx, *_):
     raise NotImplementedError("cce_minus: the loss has no second derivatives; differentiate its gradient by another method")
 
 
-def _operator(
+def operator(
     name: str, implementation: Callable, fake: Callable, gradients: Callable | None = None, setup: Callable | None = None
 ) -> Callable:
     """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
@@ -254,8 +253,8 @@ def _operator(
     return getattr(torch.ops.cce_minus, name).default
 
 
-backward = _operator("backward", _backward, _fake_backward, _no_second_derivatives, lambda ctx, inputs, output: None)
-forward = _operator("forward", _forward, _fake_forward, lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward)
+backward = operator("backward", _backward, _fake_backward, _no_second_derivatives, lambda ctx, inputs, output: None)
+forward = operator("forward", _forward, _fake_forward, lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward)
 
 
 class _Rows(torch.autograd.Function):
@@ -292,32 +291,3 @@ def rows(*args) -> tuple[Tensor, Tensor, Tensor]:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _Rows.apply(*args)[:RESULTS]  # type: ignore[index]
     return _forward(*args)[:RESULTS]
-
-
-def _slot_ids(seed: Tensor, slot_ends: Tensor, num_groups: int, num_negatives: int, impl: str) -> Tensor:
-    """The lists (groups, K) int32 that groups draw by slots; seed (2,) int32 words, slot_ends (V,) int32."""
-    draws = SlotDraws(num_negatives)
-    if impl == "reference":
-        return reference.slot_ids(seed, slot_ends, num_groups, draws)
-    from ..kernels.draw_launch import launch_slot_ids, slot_buffers
-
-    with torch.cuda.device_of(seed):
-        outs = _empty(_layout(slot_buffers(draws, num_groups)), seed.device)
-        launch_slot_ids(outs, {"seed": seed, "slot_ends": slot_ends}, draws)
-    return outs["ids"]
-
-
-def _fake_slot_ids(seed, slot_ends, num_groups, num_negatives, impl):
-    return slot_ends.new_empty((num_groups, num_negatives))
-
-
-_slot_ids_operator = _operator("slot_ids", _slot_ids, _fake_slot_ids)
-
-
-def slot_ids(*args) -> Tensor:
-    """``_slot_ids`` as an operator where a graph is traced, else called at once."""
-    return (
-        _slot_ids_operator(*args)
-        if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-        else _slot_ids(*args)
-    )

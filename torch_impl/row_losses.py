@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +17,8 @@ from ..kernels.arguments import (
 )
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.problem import interprets
-from ..kernels.samplers import Sampler, as_index
-from ..kernels.slots import SlotSampler, slot_table
-from . import ops
+from ..kernels.samplers import Sampler, WeightedNegatives, as_index
+from . import ops, slot_ops
 
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -115,23 +112,6 @@ def num_items_of(linear_weight: object) -> int:
     return shape[0] if len(shape) == 2 else 1
 
 
-class SlotTensors(NamedTuple):
-    """``SlotTable`` on a device."""
-
-    ends: Tensor
-    log_weight: Tensor
-
-
-@torch.compiler.assume_constant_result
-def slot_tensors(sampler: SlotSampler, num_items: int, device: torch.device) -> SlotTensors:
-    return _slot_tensors(sampler, num_items, device)
-
-
-@lru_cache(maxsize=16)
-def _slot_tensors(sampler: SlotSampler, num_items: int, device: torch.device) -> SlotTensors:
-    return SlotTensors(*(torch.from_numpy(array).to(device) for array in slot_table(sampler, num_items)))
-
-
 def row_losses(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
@@ -166,11 +146,10 @@ def row_losses(
     else:
         group_size, shuffle_rows = getattr(negatives, "group_size", 1), getattr(negatives, "shuffle_rows", False)
         flat_target = _as_kernel_ints(target).reshape(-1).contiguous()
-        if isinstance(negatives, SlotSampler):
-            table = slot_tensors(negatives, num_items, device)
+        if isinstance(negatives, WeightedNegatives):
+            slot_ends, log_weight = slot_ops.slot_tensors(negatives, num_items, words)
             num_groups = -(-target.numel() // group_size)
-            ids = ops.slot_ids(words, table.ends, num_groups, negatives.num_negatives, impl)
-            log_weight = table.log_weight
+            ids = slot_ops.slot_ids(words, slot_ends, num_groups, negatives.num_negatives, impl)
         elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
             log_weight = None if log_q is None else -log_q.detach().float() - math.log(num_items)

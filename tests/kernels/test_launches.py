@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch
-from cce_minus.torch_impl import AllItems, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.kernels import launch, list_launch
+from cce_minus.torch_impl import AllItems, LogUniformNegatives, UniformNegatives, sampled_linear_cross_entropy
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 
@@ -54,7 +54,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             launched.add(self.name)
             return self.kernel.warmup(*args, **kwargs)
 
-    for program in (launch.forward_program, launch.backward_program):
+    for program in (launch.forward_program, launch.backward_program, list_launch.slot_program):
         program.cache_clear()
         request.addfinalizer(program.cache_clear)
 
@@ -69,6 +69,6 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     hidden = torch.randn(70, 16, device=device, requires_grad=True)
     table = torch.randn(200, 16, device=device, requires_grad=True)
     target = torch.arange(70, device=device) % 40
-    for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems()):
+    for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems(), LogUniformNegatives(16, 16)):
         sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, impl="triton").backward()  # type: ignore[union-attr]
     assert launched == names, f"never launched: {names - launched}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import cce_minus.jax_impl.reference as jax_reference
@@ -12,8 +14,9 @@ import torch
 from cce_minus.jax_impl.operands import Operands
 from cce_minus.kernels import ArgumentError, LogUniformNegatives, PopularityNegatives, negative_ids
 from cce_minus.kernels import permutation as pm
+from cce_minus.kernels.samplers import weighted_sampler
 from cce_minus.kernels.slots import SlotDraws, items_of_slots, share_slots, slot_table
-from cce_minus.torch_impl import ops
+from cce_minus.torch_impl import slot_ops
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
@@ -88,7 +91,7 @@ def test_lists_are_the_same_in_every_library(num_negatives: int, impl: str):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = np.array([3, 2**8], np.int32)  # low, high
     ends = slot_table(sampler, 77).ends
-    of_torch = ops.slot_ids(torch.from_numpy(words).to(device), torch.from_numpy(ends).to(device), 5, num_negatives, impl)
+    of_torch = slot_ops.slot_ids(torch.from_numpy(words).to(device), torch.from_numpy(ends).to(device), 5, num_negatives, impl)
     np.testing.assert_array_equal(of_torch.cpu().numpy(), want)
     if impl == "reference":
         nothing = jnp.zeros(0)
@@ -100,6 +103,18 @@ def test_rows_of_a_group_share_their_list():
     ids = negative_ids(LogUniformNegatives(8, 16), num_rows=100, num_items=50, seed=1)
     assert len(np.unique(ids, axis=0)) == 7
     assert negative_ids(LogUniformNegatives(8), num_rows=0, num_items=50, seed=1).shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    "sampler", [PopularityNegatives(COUNTS, 5, alpha=0.5), LogUniformNegatives(5, 32)], ids=lambda s: type(s).__name__
+)
+def test_samplers_survive_copies(sampler: Any):
+    for copied in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
+        assert weighted_sampler(copied.number) is copied
+        assert copied.number != sampler.number
+        ids, wanted = (negative_ids(each, num_rows=40, num_items=16, seed=1) for each in (copied, sampler))
+        assert (ids == wanted).all()
+    assert (sampler == copy.copy(sampler)) == isinstance(sampler, LogUniformNegatives), "counts are compared by identity"
 
 
 @pytest.mark.parametrize(

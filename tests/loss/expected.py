@@ -12,8 +12,8 @@ from cce_minus.kernels import AllItems, LogUniformNegatives, PopularityNegatives
 from cce_minus.kernels.samplers import Sampler
 from cce_minus.kernels.slots import slot_table
 
-from tests import cases
-from tests.cases import Case, Inputs, make_inputs, spread_over_rows
+from tests.inputs import Case, Inputs, make_inputs, spread_over_rows
+from tests.inputs import options as array_options
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
 from tests.tolerance import assert_close, assert_result_close
@@ -90,7 +90,7 @@ def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
         ids = spread_over_rows(drawn, inputs.target, case.ignore_index)
     elif ids is not None and ids.ndim == 1:
         ids = np.broadcast_to(ids, (case.num_rows, len(ids)))
-    keywords = cases.options(case, inputs)
+    keywords = array_options(case, inputs)
     if case.sampler != "uniform":
         keywords["log_q"] = -slot_table(_weighted_sampler(case), case.num_items).log_weight - np.log(case.num_items)
     rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)

@@ -8,7 +8,7 @@ import torch
 from cce_minus.kernels import PopularityNegatives, UniformNegatives, negative_ids
 from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 
-from tests.cases import Case
+from tests.inputs import Case
 from tests.loss.expected import assert_right, expected
 from tests.loss.run_torch import run_torch
 from tests.oracle import oracle

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cases import Case, cases
+from tests.cases import cases
+from tests.inputs import Case
 from tests.loss.expected import assert_right, expected
 from tests.loss.run_jax import run_jax
 from tests.loss.run_torch import run_torch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cases import Case, cases
+from tests.cases import cases
+from tests.inputs import Case
 from tests.loss.expected import assert_right, expected
 from tests.loss.run_torch import run_torch
 

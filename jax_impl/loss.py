@@ -54,6 +54,10 @@ def sampled_linear_cross_entropy(
     the target are dropped unless ``remove_accidental_hits`` is False; a row that keeps none has loss 0.
     Source: arXiv 2509.09682, its eager CE-.
 
+    Negatives that come with known probabilities q (``PopularityNegatives``, ``LogUniformNegatives``, or explicit ids with ``log_q``) have
+    s_j + log((1 - q_t) / (m q_j)) instead, which is the same for uniform draws: the sum of their exponentials estimates that over all
+    items but the target without bias. The positive is not corrected, as it is not drawn (arXiv 2507.09331, whose loss has this gradient).
+
     Args:
         input: (..., D) hidden states e, float32, bfloat16 or float16.
         linear_weight: (V, D) item table c; its gradient has its dtype and is dense, fp32 inside.
@@ -67,6 +71,8 @@ def sampled_linear_cross_entropy(
             loss), "none" = w loss.
         logit_scale: a number, or an array of one element, which gets its gradient.
         softcap: a positive bound on the logits, or None.
+        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted; not differentiated.
+        logq_correction: False leaves the scores as they are: loss = logsumexp(s_t, s_j, ..) - s_t, as some libraries' sampled softmax.
         seed: what the draw follows from: an int, an array of one integer, or of two 32-bit words (high, low),
             or a PRNG key. None raises, as a draw needs one. AllItems and explicit ids draw nothing and need
             none.

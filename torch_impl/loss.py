@@ -52,6 +52,10 @@ def sampled_linear_cross_entropy(
     ``loss = logsumexp(s_t, s_j + log((V - 1) / m), ..) - s_t``. Draws equal to the target are dropped unless
     ``remove_accidental_hits`` is False; a row that keeps none has loss 0. Source: arXiv 2509.09682, its eager CE-.
 
+    Negatives that come with known probabilities q (``PopularityNegatives``, ``LogUniformNegatives``, or explicit ids with ``log_q``) have
+    s_j + log((1 - q_t) / (m q_j)) instead, which is the same for uniform draws: the sum of their exponentials estimates that over all
+    items but the target without bias. The positive is not corrected, as it is not drawn (arXiv 2507.09331, whose loss has this gradient).
+
     Args:
         input: (..., D) hidden states e, float32, bfloat16 or float16. Under autocast they are cast to its dtype.
         linear_weight: (V, D) item table c; its gradient has its dtype and is dense, fp32 inside.
@@ -64,6 +68,8 @@ def sampled_linear_cross_entropy(
         reduction: "mean" = sum(w loss) / sum(w) over rows not ignored (0 if that is empty), "sum" = sum(w loss), "none" = w loss.
         logit_scale: a number, or a tensor of one element, which gets its gradient.
         softcap: a positive bound on the logits, or None.
+        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted; not differentiated.
+        logq_correction: False leaves the scores as they are: loss = logsumexp(s_t, s_j, ..) - s_t, as some libraries' sampled softmax.
         seed: what the draw follows from: an int, a tensor of one integer, or of two 32-bit words (high, low). None takes one from
             the device's default generator, as dropout does. AllItems and explicit ids draw nothing.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.

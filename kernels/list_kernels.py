@@ -20,7 +20,7 @@ def slot_ids_kernel(
     p_keys, p_slot_ends, p_ids, num_items, total, negatives, block, strata, width, groups_per_round, shift, b,
     HALVES: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The item of each (group, place) of the lists: the one that owns the drawn slot; see ``draws.SlotDraws``."""
+    """The item of each (group, place) of the lists: the one that owns the drawn slot; see ``slots.py``."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < total
     group = (i // negatives).to(tl.int32)

@@ -59,8 +59,9 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
         seed: int | None = None,
         return_lse: bool = False,
         impl: str = "auto",
+        logq_correction: bool = True,
     ) -> None:
-        options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl)
+        options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
         super().__init__(negatives, options, logit_scale, seed)
 
     def forward(
@@ -76,7 +77,8 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
         return sampled_linear_cross_entropy(
             input, linear_weight, target, self.negatives, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
-            remove_accidental_hits=o.remove_accidental_hits, seed=self._next_seed(), return_lse=o.return_lse, impl=o.impl,
+            remove_accidental_hits=o.remove_accidental_hits, logq_correction=o.logq_correction, seed=self._next_seed(),
+            return_lse=o.return_lse, impl=o.impl,
         )  # fmt: skip
 
 

@@ -111,6 +111,16 @@ def test_module_resumes_its_draws_from_a_state_dict():
     assert torch.equal(resumed(hidden, table, target), following)
 
 
+def test_module_with_weighted_draws_and_without_their_correction():
+    hidden, table, target = inputs()
+    sampler = PopularityNegatives(range(1, 91), 20)
+    for corrected in (True, False):
+        module = SampledLinearCrossEntropyLoss(sampler, seed=4, logq_correction=corrected).to(DEVICE)
+        want = sampled_linear_cross_entropy(hidden, table, target, sampler, seed=4, logq_correction=corrected)
+        assert torch.equal(module(hidden, table, target), want)
+        assert f"logq_correction={corrected}" in repr(module)
+
+
 def test_autocast_casts_the_input_and_keeps_fp32_gradients_of_the_table():
     hidden, table, target = inputs()
     with torch.autocast(DEVICE, dtype=torch.bfloat16):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with a GPU and the dependencies: install without downloads, run the tests that use the GPU, then the benchmark.
-# Under 8 minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 bash benchmarks/gpu_check.sh
+# Eight to nine minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 bash benchmarks/gpu_check.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu_check}

@@ -7,7 +7,7 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..kernels.arguments import Options
+from ..kernels.arguments import Options, check_log_q_is_used
 from ..kernels.samplers import AllItems, Sampler
 from .row_losses import reduce, row_losses
 
@@ -93,6 +93,7 @@ def sampled_linear_cross_entropy(
         NotImplementedError: on second derivatives.
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
+    check_log_q_is_used(log_q, options)
     row_loss, row_lse = row_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,

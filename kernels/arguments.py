@@ -145,6 +145,12 @@ def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> f
     return 1.0 - t * (1.0 - alpha)
 
 
+def check_log_q_is_used(log_q: object, options: Options) -> None:
+    """Raise for probabilities that nothing would be corrected by."""
+    if log_q is not None and not options.logq_correction:
+        raise ArgumentValueError("log_q", "None where logq_correction is False", "an array")
+
+
 def check_binary_negatives(negatives: object) -> None:
     """Raise for samplers that binary cross-entropy is not defined with."""
     if isinstance(negatives, AllItems):

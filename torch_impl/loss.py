@@ -6,7 +6,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from ..kernels.arguments import Options
+from ..kernels.arguments import Options, check_log_q_is_used
 from ..kernels.samplers import AllItems, Sampler
 from .row_losses import reduce, row_losses
 
@@ -83,6 +83,7 @@ def sampled_linear_cross_entropy(
         CUDA, where reading them would wait for the device, such a row's loss is NaN.
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
+    check_log_q_is_used(log_q, options)
     row_loss, row_lse, num_counted = row_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,

@@ -1,4 +1,4 @@
-"""Binary cross-entropy: by hand, against the papers' formulas written out, its module and its errors; both frameworks."""
+"""Binary cross-entropy by hand, against the papers' formulas written out, its module; its errors and those of log_q; both frameworks."""
 
 from __future__ import annotations
 
@@ -79,6 +79,25 @@ def test_one_negative_is_half_of_sasrecs_bce(framework: Any):
 def test_errors(framework: Any, negatives: Any, keywords: dict[str, Any], argument: str, error: type[Exception]):
     with pytest.raises(error, match=f"^{argument}: expected"):
         call(framework, negatives, seed=1, **keywords)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("negatives", "log_q", "keywords", "error"),
+    [
+        (np.zeros(3, np.int64), np.zeros(V + 1, np.float32), {}, ArgumentValueError),
+        (np.zeros(3, np.int64), np.zeros(V, np.int64), {}, ArgumentTypeError),
+        (np.zeros(3, np.int64), np.zeros(V, np.float32), {"logq_correction": False}, ArgumentValueError),
+        (UniformNegatives(4), np.zeros(V, np.float32), {"seed": 1}, ArgumentTypeError),
+    ],
+    ids=["shape", "dtype", "unused", "beside a sampler"],
+)
+def test_errors_of_log_q(framework: Any, negatives: Any, log_q: np.ndarray, keywords: dict[str, Any], error: type[Exception]):
+    arrays: list[Any] = [HIDDEN, TABLE, TARGET, negatives, log_q]
+    if framework is ours_torch:
+        arrays = [torch.from_numpy(array) if isinstance(array, np.ndarray) else array for array in arrays]
+    with pytest.raises(error, match=r"^log_q: expected"):
+        framework.sampled_linear_cross_entropy(*arrays[:4], log_q=arrays[4], **keywords)
 
 
 def test_module_is_the_function_with_its_own_seed():

@@ -38,7 +38,7 @@ def partition_sums(name: str, corrected: bool = True) -> tuple[np.ndarray, np.nd
         if negatives is None:
             generator = torch.Generator().manual_seed(seed)
             negatives = torch.multinomial(LOG_Q.exp().expand(GROUPS * ROWS, V), 24, replacement=True, generator=generator)
-            log_q = LOG_Q
+            log_q = LOG_Q if corrected else None
         loss, lse = sampled_linear_cross_entropy(
             HIDDEN.repeat(GROUPS, 1), TABLE, TARGET.repeat(GROUPS), negatives, seed=seed, return_lse=True, reduction="none",
             log_q=log_q, logq_correction=corrected,

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from .errors import ArgumentValueError
 from .permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
-from .problem import LIST_BLOCK, POSITIVE_CHUNK, Dtype, Problem, ceil_div
+from .problem import LIST_PART, POSITIVE_CHUNK, Dtype, Problem, ceil_div
 
 TABLE_BLOCK = 1024  # elements a table program handles
 SORTED_SLOTS = 256  # slots of a group that are put in order together
@@ -67,7 +67,7 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
 
     slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's hidden state in its
     target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one target; part_of_draw,
-    is_summed: see ``find_parts_kernel``; list_sums: of chunks of sorted draws of one item; draw_starts: first sorted draw of each item.
+    is_summed: see ``find_parts_kernel``; list_sums: see ``add_list_grad_kernel``; draw_starts: first sorted draw of each item.
     """
     p = problem
     return {
@@ -79,7 +79,7 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
         "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
         "part_of_draw": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
         "is_summed": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
-        "list_sums": p.num_groups * p.list_columns // LIST_BLOCK * (p.dim + 1) if p.mode == "group_ids" else 0,
+        "list_sums": 2 * ceil_div(p.num_groups * p.list_columns, LIST_PART) * (p.dim + 1) if p.mode == "group_ids" else 0,
         "draw_starts": p.num_items + 1 if p.sorts_draws and p.mode != "group_ids" else 0,
     }
 

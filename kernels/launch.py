@@ -165,7 +165,7 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), t["rows"], t["count"], t["positive_key"],
+        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
         t["group_blocks"],
         t["round_keys"],
         *rows, *parts,

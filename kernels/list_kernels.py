@@ -86,95 +86,85 @@ def find_parts_kernel(
 
 
 @triton.jit
-def list_sums_kernel(
-    p_sorted_keys, p_part_grad, p_part_bias, p_sums, dim: tl.constexpr,
-    HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Sum of the partial gradients, and of the bias's behind them, of each chunk of sorted draws that are of one item."""
-    chunk, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
-    if tl.load(p_sorted_keys + chunk * CHUNK) == tl.load(p_sorted_keys + (chunk + 1) * CHUNK - 1):
-        d = own_d + tl.arange(0, BLOCK_D)
-        parts = chunk * CHUNK + tl.arange(0, CHUNK)
-        grads = tl.load(p_part_grad + parts.to(tl.int64)[:, None] * dim + d[None, :], mask=(d < dim)[None, :], other=0.0)
-        p_sum = p_sums + chunk.to(tl.int64) * (dim + 1)
-        tl.store(p_sum + d, tl.sum(grads, 0), mask=d < dim)
-        if HAS_BIAS:
-            if own_d == 0:
-                tl.store(p_sum + dim, tl.sum(tl.load(p_part_bias + parts), 0))
-
-
-@triton.jit
 def add_list_grad_kernel(
-    p_scale, p_sorted_keys, p_is_summed, p_part_grad, p_part_bias, p_sums, p_item_grad, p_bias_grad,
+    p_scale, p_sorted_keys, p_is_summed, p_part_grad, p_part_bias, p_ends, p_item_grad, p_bias_grad,
     num_draws, num_items, dim: tl.constexpr, first_key,
-    HAS_BIAS: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """PART sorted draws add up the partial gradients of each item, in order; the first draw of each adds the sum to its item's gradient.
+    """PART sorted draws add up the partial gradients of each item that begins and ends among them and add the sum to its item's gradient.
 
-    Of the last item, whose draws may go on, the following ones are walked too, CHUNKS chunks at a time where those were summed beforehand.
+    Sums of an item that begins before, and of one that goes on behind, are kept for ``join_list_grad_kernel``, the bias's behind them.
     """
-    first, own_d = tl.program_id(0) * PART, tl.program_id(1) * BLOCK_D
+    tile, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
+    first = tile * PART
     d = own_d + tl.arange(0, BLOCK_D)
     i = first + tl.arange(0, PART)
     m_i = i < num_draws
     key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
     before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
     summed = m_i & (key - first_key < num_items) & (tl.load(p_is_summed + i, mask=m_i, other=0) > 0)
-    heads = summed & (key != before)
-    if tl.max(heads.to(tl.int32), 0) == 0:
+    if tl.max(summed.to(tl.int32), 0) == 0:
         return
-    item = tl.where(heads, key - first_key, 0).to(tl.int64)
+    end = tl.minimum(first + PART, num_draws)
+    following = tl.load(p_sorted_keys + end, mask=end < num_draws, other=-1)
+    starts = summed & ((key != before) | (i == first))  # the rows that hold an item's sum
+    begins_before = (i == first) & (key == before)
+    goes_on = key == following
+    whole = starts & (begins_before == 0) & (goes_on == 0)
+    item = tl.where(whole, key - first_key, 0).to(tl.int64)
+    m_d = (d < dim)[None, :]
     p_rows = p_item_grad + item[:, None] * dim + d[None, :]
-    m_rows = heads[:, None] & (d < dim)[None, :]
-    known = tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
-    tile = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & (d < dim)[None, :], other=0.0)
-    same = (key[:, None] == key[None, :]) & heads[:, None]
-    grad = tl.dot(same.to(tl.float32), tile, input_precision=PRECISION)
+    known = tl.load(p_rows, mask=whole[:, None] & m_d, other=0.0).to(tl.float32)
+    parts = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & m_d, other=0.0)
+    same = (key[:, None] == key[None, :]) & starts[:, None]
+    grad = tl.dot(same.to(tl.float32), parts, input_precision=PRECISION)
+    tl.store(p_rows, (grad * tl.load(p_scale) + known).to(p_item_grad.dtype.element_ty), mask=whole[:, None] & m_d)
+    # an item that fills the tile begins before or goes on; where it does both, its sum is kept as one that begins before
+    kept = starts & (begins_before | goes_on)
+    p_kept = p_ends + (2 * tile.to(tl.int64) + tl.where(begins_before, 0, 1)) * (dim + 1)
+    tl.store(p_kept[:, None] + d[None, :], grad, mask=kept[:, None] & m_d)
     if HAS_BIAS:
+        first_chunk = own_d + i * 0 == 0
         part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0)
         bias_grad = tl.sum(tl.where(same, part_bias[None, :], 0.0), 1)
+        known_bias = tl.load(p_bias_grad + item, mask=whole & first_chunk, other=0.0).to(tl.float32)
+        tl.store(p_bias_grad + item, (bias_grad + known_bias).to(p_bias_grad.dtype.element_ty), mask=whole & first_chunk)
+        tl.store(p_kept + dim, bias_grad, mask=kept & first_chunk)
 
-    end = tl.minimum(first + PART, num_draws)
-    last_key = tl.load(p_sorted_keys + end - 1)
-    last_before = tl.load(p_sorted_keys + tl.maximum(first, 1) - 1)
-    goes_on = (tl.load(p_sorted_keys + tl.minimum(end, num_draws - 1)) == last_key) & (end < num_draws)
-    goes_on = goes_on & ((last_key != last_before) | (first == 0)) & (last_key - first_key < num_items)
-    if goes_on:
-        rest = tl.zeros((BLOCK_D,), tl.float32)
-        rest_bias = tl.zeros((), tl.float32)
-        start = end
-        more = 1
-        while more == 1:
-            chunk = start // CHUNK + tl.arange(0, CHUNKS)
-            chunk_end = (start // CHUNK + 1) * CHUNK
-            m_chunk = (start % CHUNK == 0) & ((chunk + 1) * CHUNK <= num_draws)
-            m_chunk = m_chunk & (tl.load(p_sorted_keys + (chunk + 1) * CHUNK - 1, mask=m_chunk, other=-1) == last_key)
-            whole = tl.sum(m_chunk.to(tl.int32), 0)
-            if whole > 0:
-                p_sum = p_sums + chunk.to(tl.int64)[:, None] * (dim + 1)
-                rest += tl.sum(tl.load(p_sum + d[None, :], mask=m_chunk[:, None] & (d < dim)[None, :], other=0.0), 0)
-                if HAS_BIAS:
-                    rest_bias += tl.sum(tl.load(p_sums + chunk.to(tl.int64) * (dim + 1) + dim, mask=m_chunk, other=0.0), 0)
-                start += whole * CHUNK
-            else:
-                j = start + tl.arange(0, PART)
-                m_j = (j < chunk_end) & (j < num_draws)
-                m_j = m_j & (tl.load(p_sorted_keys + j, mask=m_j, other=-1) == last_key)
-                p_tile = p_part_grad + j.to(tl.int64)[:, None] * dim + d[None, :]
-                rest += tl.sum(tl.load(p_tile, mask=m_j[:, None] & (d < dim)[None, :], other=0.0), 0)
-                if HAS_BIAS:
-                    rest_bias += tl.sum(tl.load(p_part_bias + j, mask=m_j, other=0.0), 0)
-                start = tl.minimum(start + PART, chunk_end)
-            following = tl.load(p_sorted_keys + tl.minimum(start, num_draws - 1))
-            more = ((start < num_draws) & (following == last_key)).to(tl.int32)
-        is_last = (heads & (key == last_key)).to(tl.float32)
-        grad += is_last[:, None] * rest[None, :]
-        if HAS_BIAS:
-            bias_grad += is_last * rest_bias
 
-    grad = grad * tl.load(p_scale) + known
-    tl.store(p_rows, grad.to(p_item_grad.dtype.element_ty), mask=m_rows)
-    if HAS_BIAS:
-        m_bias = heads & (own_d + i * 0 == 0)
-        bias_grad += tl.load(p_bias_grad + item, mask=m_bias, other=0.0).to(tl.float32)
-        tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_bias)
+@triton.jit
+def join_list_grad_kernel(
+    p_scale, p_sorted_keys, p_is_summed, p_ends, p_item_grad, p_bias_grad, num_draws, num_items, dim: tl.constexpr, first_key,
+    HAS_BIAS: tl.constexpr, PART: tl.constexpr, TILES: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The tile of sorted draws in which an item begins that goes on behind adds the sums of all its tiles, in order, to its gradient."""
+    tile, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
+    end = (tile + 1) * PART
+    if end < num_draws:
+        key = tl.load(p_sorted_keys + end - 1)
+        begins_here = (tile == 0) | (tl.load(p_sorted_keys + tl.maximum(tile * PART, 1) - 1) != key)
+        summed = (key - first_key < num_items) & (tl.load(p_is_summed + end - 1) > 0)
+        if begins_here & summed & (tl.load(p_sorted_keys + end) == key):
+            d = own_d + tl.arange(0, BLOCK_D)
+            p_own = p_ends + (2 * tile.to(tl.int64) + 1) * (dim + 1)
+            grad = tl.load(p_own + d, mask=d < dim, other=0.0)
+            bias_grad = tl.load(p_own + dim) if HAS_BIAS else 0.0
+            start = tile + 1
+            more = 1
+            while more == 1:
+                other = start + tl.arange(0, TILES)
+                m_other = tl.load(p_sorted_keys + other * PART, mask=other * PART < num_draws, other=-1) == key
+                p_other = p_ends + 2 * other.to(tl.int64) * (dim + 1)
+                grad += tl.sum(tl.load(p_other[:, None] + d[None, :], mask=m_other[:, None] & (d < dim)[None, :], other=0.0), 0)
+                if HAS_BIAS:
+                    bias_grad += tl.sum(tl.load(p_other + dim, mask=m_other, other=0.0), 0)
+                start += TILES
+                more = tl.min(m_other.to(tl.int32), 0)
+            item = (key - first_key).to(tl.int64)
+            p_row = p_item_grad + item * dim + d
+            grad = grad * tl.load(p_scale) + tl.load(p_row, mask=d < dim, other=0.0).to(tl.float32)
+            tl.store(p_row, grad.to(p_item_grad.dtype.element_ty), mask=d < dim)
+            if HAS_BIAS:
+                if own_d == 0:
+                    bias_grad += tl.load(p_bias_grad + item).to(tl.float32)
+                    tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty))

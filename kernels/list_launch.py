@@ -10,15 +10,16 @@ from torch import Tensor
 
 from . import list_kernels
 from .buffers import TABLE_BLOCK, Buffer, half_rounds
+from .configs import Work
 from .permutation import factors
-from .problem import LIST_BLOCK, Problem, ceil_div
+from .problem import LIST_PART, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 from .slots import SlotDraws
 
-LIST_PART = 32  # sorted draws whose partial gradients are added together, by a product
+JOINED_TILES = 16  # tiles of one item's draws that are added together
+ONE_WARP = Work(0, 1, 3)
 DRAW_BLOCK = 256  # draws of an element-wise program
 MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
-LIST_CHUNKS = 32  # chunks of one item's draws that are added together
 SUM_PRECISION = "tf32x3"  # of sums taken as products with zeros and ones: exact to fp32
 
 
@@ -62,8 +63,7 @@ def list_grad_launches(
     tile_grad: Callable[[int, tuple[int, int]], Launch],
 ) -> list[Launch]:  # fmt: skip
     """What adds the item gradient of groups' lists to that of the positives: some columns of all lists at a time are summed by item."""
-    g, d = p.gather, p.dim
-    parts = (out["part_grad"], out["part_bias"], out["list_sums"])
+    g = p.gather
     is_summed = out["is_summed"]
     assert is_summed is not None
     all_draws = p.num_groups * p.negatives
@@ -80,19 +80,18 @@ def list_grad_launches(
         columns = min(p.list_columns, p.negatives - first)
         draws, start = p.num_groups * columns, p.num_groups * first
         sorted_keys = Pointer("sorted_ids", start)
-        common = {"HAS_BIAS": has_bias, "CHUNK": LIST_BLOCK, "BLOCK_D": g.block_d}
-        programs = p.num_groups * ceil_div(columns, p.block)
-        launches.append(tile_grad(programs, (first, columns)))
-        if draws >= LIST_BLOCK:
-            sums = launch(
-                list_kernels.list_sums_kernel, (draws // LIST_BLOCK, g.num_d), sorted_keys, *parts, d, **common
-            )  # fmt: skip
-            launches.append(sums)
+        common = {"HAS_BIAS": has_bias, "PART": LIST_PART, "BLOCK_D": g.block_d}
+        is_summed_here = is_summed._replace(offset=is_summed.offset + start)
+        tiles, first_key = ceil_div(draws, LIST_PART), number * (p.num_items + 1)
+        grads = (out["item_grad"], out["bias_grad"], draws, p.num_items, p.dim, first_key)
+        launches.append(tile_grad(p.num_groups * ceil_div(columns, p.block), (first, columns)))
         add = launch(
-            list_kernels.add_list_grad_kernel, (ceil_div(draws, LIST_PART), g.num_d), scale, sorted_keys,
-            is_summed._replace(offset=is_summed.offset + start), *parts,
-            out["item_grad"], out["bias_grad"],
-            draws, p.num_items, d, number * (p.num_items + 1), **common, CHUNKS=LIST_CHUNKS, PART=LIST_PART, PRECISION=SUM_PRECISION,
+            list_kernels.add_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["part_grad"], out["part_bias"],
+            out["list_sums"], *grads, **common, PRECISION=SUM_PRECISION,
         )  # fmt: skip
-        launches.append(add)
+        join = launch(
+            list_kernels.join_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["list_sums"], *grads,
+            **common, TILES=JOINED_TILES, work=ONE_WARP,
+        )  # fmt: skip
+        launches += [add, join]
     return launches

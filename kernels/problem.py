@@ -22,6 +22,7 @@ NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind ev
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
+LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
 LIST_REGISTERS = 168
 LIST_BYTES = 64 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
 

@@ -143,7 +143,7 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
     item_shift, item_b, negatives, positive_weight,
@@ -174,6 +174,7 @@ def tile_forward_kernel(
     first_of_group = group * slots
     if SOURCE == LISTED:
         p_ids += group.to(tl.int64) * num_candidates
+        p_ids_again += group.to(tl.int64) * num_candidates
     hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
 
     peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
@@ -206,15 +207,18 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
+        item_ids = ids
+        if SOURCE == LISTED and FULL:  # looked up once more: cheaper than to bring them into the scores' layout
+            item_ids = tl.load(p_ids_again + start + offset)
         if HAS_LOG_WEIGHT:
-            s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
+            s += tl.load(p_log_weight + item_ids, mask=m_ids, other=0.0)[None, :]
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
         if REMOVE_HITS:
             if DISTINCT:
                 s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
             else:
-                s = tl.where(ids[None, :] != target[:, None], s, float("-inf"))
+                s = tl.where(item_ids[None, :] != target[:, None], s, float("-inf"))
         if SOURCE == MEMBER:
             drawn = membership(
                 ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES

@@ -6,13 +6,19 @@ from ..kernels import (
     ArgumentError,
     ArgumentTypeError,
     ArgumentValueError,
+    HardNegatives,
+    History,
+    InBatchNegatives,
     LogUniformNegatives,
+    MixedNegatives,
     PopularityNegatives,
     UniformNegatives,
     fold_seed,
     negative_ids,
+    user_items,
 )
 from .binary_loss import sampled_linear_binary_cross_entropy
+from .frequencies import update_frequencies
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 
 __all__ = [
@@ -20,7 +26,11 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "HardNegatives",
+    "History",
+    "InBatchNegatives",
     "LogUniformNegatives",
+    "MixedNegatives",
     "PopularityNegatives",
     "UniformNegatives",
     "fold_seed",
@@ -28,4 +38,6 @@ __all__ = [
     "negative_ids",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
+    "update_frequencies",
+    "user_items",
 ]

@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ..kernels.arguments import Options, check_binary_negatives, gbce_positive_weight
+from ..kernels.history import History
 from ..kernels.samplers import Sampler
 from .row_losses import num_items_of, reduce, row_losses
 
@@ -24,6 +25,7 @@ def sampled_linear_binary_cross_entropy(
     logit_scale: ArrayLike = 1.0,
     softcap: float | None = None,
     remove_accidental_hits: bool = True,
+    history: History | None = None,
     seed: ArrayLike | None = None,
     impl: str = "auto",
 ) -> Array:
@@ -36,7 +38,8 @@ def sampled_linear_binary_cross_entropy(
     negatives were drawn. A row that keeps none has the positive's term alone.
 
     Args:
-        negatives: ``UniformNegatives``, or explicit integer ids as in ``sampled_linear_cross_entropy``. ``AllItems`` raises.
+        negatives: ``UniformNegatives``, ``PopularityNegatives``, ``LogUniformNegatives``, or explicit integer ids as in
+            ``sampled_linear_cross_entropy``. Others raise.
         gbce_t: t in [0, 1], for ``UniformNegatives`` alone: 0 is BCE+, 1 makes the scores' calibration that of the softmax.
 
     The other arguments, dtypes, draws and errors are those of ``sampled_linear_cross_entropy``; there is no lse.
@@ -46,6 +49,7 @@ def sampled_linear_binary_cross_entropy(
     positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
     row_loss, _ = row_losses(
         input, linear_weight, target, negatives, options,
-        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, positive_weight=positive_weight,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, history=history,
+        positive_weight=positive_weight,
     )  # fmt: skip
     return reduce(row_loss, target, sample_weight, options)

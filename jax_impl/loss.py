@@ -7,7 +7,8 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..kernels.arguments import Options, check_log_q_is_used
+from ..kernels.arguments import Options, check_log_q
+from ..kernels.history import History
 from ..kernels.samplers import AllItems, Sampler
 from .row_losses import reduce, row_losses
 
@@ -18,7 +19,8 @@ def sampled_linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    log_q: ArrayLike | None = None, logq_correction: bool = True, seed: ArrayLike | None = None, return_lse: Literal[False] = False,
+    log_q: ArrayLike | None = None, logq_correction: bool = True, history: History | None = None, seed: ArrayLike | None = None,
+    return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Array: ...  # fmt: skip
 @overload
@@ -26,7 +28,8 @@ def sampled_linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    log_q: ArrayLike | None = None, logq_correction: bool = True, seed: ArrayLike | None = None, return_lse: bool, impl: str = "auto",
+    log_q: ArrayLike | None = None, logq_correction: bool = True, history: History | None = None, seed: ArrayLike | None = None,
+    return_lse: bool, impl: str = "auto",
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: ArrayLike,
@@ -43,6 +46,7 @@ def sampled_linear_cross_entropy(
     remove_accidental_hits: bool = True,
     log_q: ArrayLike | None = None,
     logq_correction: bool = True,
+    history: History | None = None,
     seed: ArrayLike | None = None,
     return_lse: bool = False,
     impl: str = "auto",
@@ -71,8 +75,11 @@ def sampled_linear_cross_entropy(
             loss), "none" = w loss.
         logit_scale: a number, or an array of one element, which gets its gradient.
         softcap: a positive bound on the logits, or None.
-        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted; not differentiated.
+        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted, or of each item to be a target where
+            in-batch negatives are (``update_frequencies``); not differentiated.
         logq_correction: False leaves the scores as they are: loss = logsumexp(s_t, s_j, ..) - s_t, as some libraries' sampled softmax.
+        history: items that are no negatives of a row, such as its user's own: ``History(users, offsets, items)``. They leave the
+            correction too: draws then stand for the items outside it. The target may be one of them.
         seed: what the draw follows from: an int, an array of one integer, or of two 32-bit words (high, low),
             or a PRNG key. None raises, as a draw needs one. AllItems and explicit ids draw nothing and need
             none.
@@ -93,10 +100,10 @@ def sampled_linear_cross_entropy(
         NotImplementedError: on second derivatives.
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
-    check_log_q_is_used(log_q, options)
+    check_log_q(negatives, log_q, options)
     row_loss, row_lse = row_losses(
         input, linear_weight, target, negatives, options,
-        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q, history=history,
     )  # fmt: skip
     loss = reduce(row_loss, target, sample_weight, options)
     return (loss, row_lse) if return_lse else loss
@@ -106,13 +113,14 @@ def sampled_linear_cross_entropy(
 def linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: ArrayLike = 1.0, softcap: float | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, history: History | None = None, return_lse: Literal[False] = False,
+    impl: str = "auto",
 ) -> Array: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: ArrayLike = 1.0, softcap: float | None = None, return_lse: bool, impl: str = "auto",
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, history: History | None = None, return_lse: bool, impl: str = "auto",
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def linear_cross_entropy(
     input: ArrayLike,
@@ -125,6 +133,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0,
     softcap: float | None = None,
+    history: History | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Array | tuple[Array, Array]:
@@ -134,5 +143,5 @@ def linear_cross_entropy(
     """
     return sampled_linear_cross_entropy(
         input, linear_weight, target, AllItems(), linear_bias=linear_bias, sample_weight=sample_weight, ignore_index=ignore_index,
-        reduction=reduction, logit_scale=logit_scale, softcap=softcap, return_lse=return_lse, impl=impl,
+        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, return_lse=return_lse, impl=impl,
     )  # fmt: skip

@@ -7,7 +7,9 @@ import numbers
 from dataclasses import dataclass
 
 from .errors import ArgumentTypeError, ArgumentValueError
-from .samplers import SAMPLERS, AllItems, UniformNegatives, as_index
+from .lists import has_in_batch
+from .problem import Correction
+from .samplers import SAMPLERS, AllItems, HardNegatives, InBatchNegatives, MixedNegatives, UniformNegatives, as_index
 
 FLOATS = ("float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
@@ -38,7 +40,7 @@ def _dtype(argument: str, spec: Spec, allowed: tuple[str, ...]) -> None:
 
 def check_arrays(
     input: Spec, linear_weight: Spec, target: Spec, ids: Spec | None, linear_bias: Spec | None, sample_weight: Spec | None,
-    log_q: Spec | None = None,
+    log_q: Spec | None = None, history: tuple[Spec, ...] | None = None,
 ) -> None:  # fmt: skip
     """Shapes, dtypes and devices; raises ArgumentTypeError or ArgumentValueError naming the argument."""
     _dtype("input", input, FLOATS)
@@ -78,15 +80,29 @@ def check_arrays(
     if log_q is not None:
         _dtype("log_q", log_q, FLOATS)
         _shape("log_q", log_q, (items,), "one for each item")
-        if ids is None:
-            raise ArgumentTypeError("log_q", "None but for explicit ids: a sampler knows its own", "an array")
+    if history is not None:
+        _check_history(history, rows)
     others = {
         "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
         "sample_weight": sample_weight, "log_q": log_q,
     }  # fmt: skip
-    for argument, spec in others.items():
+    for argument, spec in (*others.items(), *(("history", spec) for spec in history or ())):
         if spec is not None and spec.device != input.device:
             raise ArgumentValueError(argument, f"device {input.device}, that of input", spec.device)
+
+
+def _check_history(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+    users, offsets, items = history
+    for spec in history:
+        _dtype("history", spec, INTEGERS)
+    if users.shape != rows:
+        raise ArgumentValueError("history", f"users of shape {rows}, that of target", users.shape)
+    if len(offsets.shape) != 1 or offsets.shape[0] < 2 or len(items.shape) != 1:
+        raise ArgumentValueError(
+            "history", "offsets (U + 1,) of one user or more and items (n,)", f"{offsets.shape} and {items.shape}"
+        )
+    if items.shape[0] >= 2**31:
+        raise ArgumentValueError("history", "fewer than 2^31 items of all users", items.shape[0])
 
 
 @dataclass(frozen=True)
@@ -145,17 +161,43 @@ def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> f
     return 1.0 - t * (1.0 - alpha)
 
 
-def check_log_q_is_used(log_q: object, options: Options) -> None:
-    """Raise for probabilities that nothing would be corrected by."""
+def check_log_q(negatives: object, log_q: object, options: Options) -> None:
+    """Raise for probabilities that nothing would be corrected by, for missing ones, and for in-batch negatives whose hits are kept."""
+    in_batch = has_in_batch(negatives)
     if log_q is not None and not options.logq_correction:
         raise ArgumentValueError("log_q", "None where logq_correction is False", "an array")
+    if log_q is not None and is_sampler(negatives) and not in_batch:
+        raise ArgumentTypeError("log_q", "None but for explicit ids and in-batch negatives: a sampler knows its own", "an array")
+    if in_batch and log_q is None and options.logq_correction:
+        expected = "the log (V,) of how often items are targets, or logq_correction=False, beside in-batch negatives"
+        raise ArgumentTypeError("log_q", expected, "None")
+    if in_batch and not options.remove_accidental_hits:
+        raise ArgumentValueError(
+            "remove_accidental_hits", "True beside in-batch negatives, which hold the row's own target", False
+        )
 
 
 def check_binary_negatives(negatives: object) -> None:
     """Raise for samplers that binary cross-entropy is not defined with."""
-    if isinstance(negatives, AllItems):
-        reason = "UniformNegatives or integer ids: binary cross-entropy is over sampled items"
-        raise ArgumentTypeError("negatives", reason, "AllItems")
+    reasons = {
+        AllItems: "binary cross-entropy is over sampled items",
+        InBatchNegatives: "without a correction, in-batch negatives teach how rare items are",
+        MixedNegatives: "without a correction, a mixture's shares would be weights of its own",
+        HardNegatives: "the hardest items of a pool stand for others, which binary cross-entropy has no place for",
+    }
+    for sampler, reason in reasons.items():
+        if isinstance(negatives, sampler):
+            expected = f"UniformNegatives, PopularityNegatives, LogUniformNegatives or integer ids: {reason}"
+            raise ArgumentTypeError("negatives", expected, sampler.__name__)
+
+
+def correction_of(negatives: object, log_weight: object, options: Options, positive_weight: float | None) -> Correction:
+    """How the kernels correct the scores of a call's negatives."""
+    if positive_weight is not None or not options.logq_correction:
+        return "none"
+    if isinstance(negatives, HardNegatives):
+        return "pool"
+    return "uniform" if log_weight is None else "weighted"
 
 
 def is_sampler(negatives: object) -> bool:
@@ -163,7 +205,15 @@ def is_sampler(negatives: object) -> bool:
 
 
 def draws_at_random(negatives: object, num_items: int) -> bool:
-    """Whether a seed matters: not for every item, nor for explicit ids."""
+    """Whether a seed matters: not for every item, for explicit ids or for all rows' targets."""
     if isinstance(negatives, UniformNegatives):
         return negatives.num_negatives < num_items
+    if isinstance(negatives, InBatchNegatives):
+        return negatives.group_size is not None and negatives.shuffle_rows
     return is_sampler(negatives) and not isinstance(negatives, AllItems)
+
+
+def check_rate(rate: object) -> None:
+    """Raise for a rate of a running estimate outside (0, 1]."""
+    if not 0 < as_number("rate", rate) <= 1:
+        raise ArgumentValueError("rate", "a number above 0, at most 1", rate)

@@ -44,7 +44,7 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows; positive_key: what rows
     are sorted by for the item gradient (the target's position); items: position -> item; group_blocks: (group, slot) -> block;
     visits: block -> number of groups that drew it; block_groups: (block, visit) -> 2 group + [last slot]; the rest: keys of the
-    permutations' rounds.
+    permutations' rounds; lists: (group, column) -> item; history_first, history_end: row -> range of its own items.
     """
     p = problem
     return {
@@ -59,7 +59,17 @@ def table_sizes(problem: Problem) -> dict[str, int]:
         "item_keys": half_rounds(p.num_items) if p.permutes_items else 0,
         "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
         "row_keys": MAX_HALF_ROUNDS if p.shuffle_rows else 0,
+        "list_keys": sum(list_keys(p)),
+        "lists": p.num_groups * p.negatives if p.lists else 0,
+        "history_first": p.num_rows if p.history else 0,
+        "history_end": p.num_rows if p.history else 0,
     }
+
+
+def list_keys(problem: Problem) -> tuple[int, ...]:
+    """The number of permutation keys of each part of the lists."""
+    draws = problem.lists.draws if problem.lists else ()
+    return tuple(each.rounds(problem.num_groups) * each.strata * half_rounds(each.width) if each else 0 for each in draws)
 
 
 def scratch_sizes(problem: Problem) -> dict[str, int]:
@@ -119,6 +129,13 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
         Buffer("part_rows", (split * n * 4,), "float32"),
         Buffer("part_average", (split * n * dim,), "float32"),
     )
+
+
+@lru_cache(maxsize=256)
+def pool_buffers(problem: Problem) -> tuple[Buffer, ...]:
+    """The columns that groups choose their lists from, and each one's score in its group."""
+    shape = (problem.num_groups, problem.lists.columns if problem.lists and problem.chooses else 0)
+    return Buffer("pool_ids", shape, "int32"), Buffer("pool_scores", shape, "float32")
 
 
 @lru_cache(maxsize=256)

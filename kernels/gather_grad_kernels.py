@@ -4,9 +4,10 @@ import triton
 import triton.language as tl
 
 from .gather_kernels import ROUNDS, ROW_IDS
+from .history_kernels import in_history
 from .permutation_kernels import permute
 from .score_kernels import LOG2E, cap, exp_from, sigmoid
-from .tile_kernels import load_all_rows, load_rows
+from .tile_kernels import load_all_rows, load_histories, load_rows
 
 PARTS = tl.constexpr(2)  # partial sums of split tiles, one row a candidate position
 SORTED_PARTS = tl.constexpr(3)  # the same of explicit shared ids: positions sorted by item
@@ -21,13 +22,13 @@ def row_products(table_row, hidden, ITEMS: tl.constexpr, EACH: tl.constexpr, BLO
 
 @triton.jit
 def gather_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_rows, p_count, p_items, p_keys,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows, p_count, p_items, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_item_grad, p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, rows_per_round, rounds, strata, width, softcap, shift, b,
     BLOCK: tl.constexpr, SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, HALVES: tl.constexpr, ITEMS: tl.constexpr,
-    EACH: tl.constexpr, LANES: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr, HALVES: tl.constexpr,
+    ITEMS: tl.constexpr, EACH: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """ITEMS positions gather the rows that drew them, EACH at a time, and those whose target they are, and write their gradients once."""
@@ -58,10 +59,11 @@ def gather_item_grad_kernel(
         if PERMUTED:
             stratum = tl.minimum(own // width, strata - 1)
             inner = own - stratum * width
-    if HAS_BIAS:
+    if HAS_BIAS or HAS_HISTORY:
         own_item = own
         if PERMUTED:
             own_item = tl.load(p_items + own, mask=m_own, other=0)
+    if HAS_BIAS:
         bias = tl.load(p_bias + own_item, mask=m_own, other=0.0).to(tl.float32)
     if HAS_LOG_WEIGHT:  # only beside explicit ids, whose positions are items
         log_weight = tl.load(p_log_weight + own, mask=m_own, other=0.0)
@@ -83,6 +85,9 @@ def gather_item_grad_kernel(
             slot = rows
         if REMOVE_HITS:
             m_rows = m_rows & (tl.load(p_slot_target + slot) != own)
+        if HAS_HISTORY:
+            history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
+            m_rows = m_rows & (in_history(p_history_items, history_first, history_end, own_item) == 0)
         peak = tl.load(p_slot_peak + slot)
         weight = tl.load(p_slot_weight + slot)
         if SOURCE == ROUNDS:

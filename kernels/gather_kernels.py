@@ -3,9 +3,10 @@
 import triton
 import triton.language as tl
 
+from .history_kernels import in_history
 from .permutation_kernels import permute
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
-from .tile_kernels import load_all_rows, load_rows, load_targets, positive_score, store_row_results
+from .tile_kernels import load_all_rows, load_histories, load_rows, load_targets, positive_score, row_mass, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
 ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item
@@ -35,12 +36,13 @@ def row_candidates(
 
 @triton.jit
 def gather_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_rows, p_count, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, shift, b,
+    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, draw_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
-    HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average."""
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
@@ -49,6 +51,7 @@ def gather_forward_kernel(
     m_counted = (slot + one) < tl.load(p_count)
     rows = tl.load(p_rows + slot + one)
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
+    history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
     scale = tl.load(p_scale)
 
     peak = tl.full((1,), LOWEST_PEAK, tl.float32)
@@ -82,6 +85,8 @@ def gather_forward_kernel(
         keep = inside
         if REMOVE_HITS:
             keep = keep & (ids != target)
+        if HAS_HISTORY:
+            keep = keep & (in_history(p_history_items, history_first, history_end, ids) == 0)
         item = own_item.to(dtype).to(tl.float32)
         dot = tl.sum(own_hidden.to(tl.float32) * item, 1)
         for chunk in range(NUM_D if NUM_D > 1 else 0):
@@ -120,7 +125,22 @@ def gather_forward_kernel(
     z_positive, slope_positive, dot_positive = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
     )
+    if HAS_HISTORY:
+        z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
+    mass = row_mass(
+        p_log_weight,
+        p_history_items,
+        history_first,
+        history_end,
+        target,
+        m_target,
+        kept,
+        num_items,
+        draw_weight,
+        CORRECTION,
+        HAS_HISTORY,
+    )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
-        peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+        z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

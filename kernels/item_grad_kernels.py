@@ -3,9 +3,20 @@
 import triton
 import triton.language as tl
 
+from .history_kernels import in_history
 from .list_kernels import FRESH
 from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale, sigmoid
-from .tile_kernels import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, load_all_rows, load_rows, membership
+from .tile_kernels import (
+    LISTED,
+    MEMBER,
+    SHARED,
+    add_other_chunks,
+    candidate_ids,
+    load_all_rows,
+    load_histories,
+    load_rows,
+    membership,
+)
 
 
 @triton.jit
@@ -57,14 +68,15 @@ def store_item_grad(
 
 @triton.jit
 def tile_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
     row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives, first_column, num_columns,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr, HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SPLIT: tl.constexpr,
-    ITEM_HALVES: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr,
+    SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -173,6 +185,10 @@ def tile_item_grad_kernel(
                 ids[:, None], slot_m[None, :], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
             a = tl.where(drawn, a, 0.0)
+        if HAS_HISTORY:
+            history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
+            known = in_history(p_history_items, history_first[None, :], history_end[None, :], ids[:, None])
+            a = tl.where(known, 0.0, a)
         grad = add_product(grad, a, hidden, PRECISION)
         if HAS_BIAS:
             bias_grad += tl.sum(a, 1)

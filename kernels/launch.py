@@ -14,23 +14,22 @@ from torch import Tensor
 
 from . import gather_grad_kernels, gather_kernels, item_grad_kernels, row_kernels, table_kernels, tile_kernels
 from .buffers import (
-    SORTED_SLOTS,
     TABLE_BLOCK,
-    VISIT_BLOCK,
     Buffer,
     backward_buffers,
     forward_buffers,
     half_rounds,
     place,
+    pool_buffers,
     scratch_sizes,
-    table_sizes,
 )
-from .configs import Work, next_power_of_2
+from .configs import Work
 from .draws import IndependentDraws
-from .list_launch import list_grad_launches
+from .list_launch import list_grad_launches, pool_scores_launch
 from .permutation import factors
 from .problem import POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
+from .table_launch import table_launches, table_parts
 
 Tensors = Mapping[str, Tensor]
 Pointers = tuple[Pointer | None, ...]
@@ -46,6 +45,7 @@ CORRECTIONS = {
     "none": tile_kernels.UNCORRECTED.value,
     "uniform": tile_kernels.UNIFORM.value,
     "weighted": tile_kernels.WEIGHTED.value,
+    "pool": tile_kernels.UNCORRECTED.value,
 }
 GATHER_SOURCES = {
     "independent": gather_kernels.ROUNDS.value,
@@ -62,12 +62,6 @@ TARGET_PART = 4  # sorted rows at a time where they are multiplied without produ
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
 NO_KEY = table_kernels.NO_KEY.value
-
-
-@lru_cache(maxsize=256)
-def table_parts(problem: Problem) -> dict[str, Pointer]:
-    """Where each part of the table buffer lies."""
-    return {name: Pointer("tables", offset) for name, offset in place(table_sizes(problem))[0].items()}
 
 
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
@@ -96,68 +90,51 @@ def _row_draws(p: Problem) -> IndependentDraws:
     return p.independent if p.draws else IndependentDraws(p.negatives, p.negatives)
 
 
+def _history(p: Problem) -> tuple[Pointer | None, ...]:
+    """Users' items, and the range of each row's."""
+    t = table_parts(p)
+    return (Pointer("history_items"), t["history_first"], t["history_end"]) if p.history else (None, None, None)
+
+
 def _log_weight(p: Problem) -> Pointer | None:
     return Pointer("log_weight") if p.correction == "weighted" else None
 
 
 def _ids(p: Problem) -> Pointer | None:
+    if p.lists:
+        return table_parts(p)["lists"]
     return Pointer("ids") if p.sorts_draws else None
 
 
-def _table_launches(p: Problem) -> list[Launch]:
-    t, sizes = table_parts(p), table_sizes(p)
-    target, counted = Pointer("target"), Pointer("counted")
-    programs = {name: ceil_div(size, TABLE_BLOCK) for name, size in sizes.items()}
-    row_programs = programs["rows"]
-    item_halves, round_halves = half_rounds(p.num_items), half_rounds(p.drawn_domain)
-    key_programs = programs["item_keys"] + programs["round_keys"] + programs["row_keys"]
-    count = launch(
-        table_kernels.count_rows_kernel, (row_programs + key_programs,),
-        target, Pointer("seed"), t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
-        p.num_rows, p.ignore_index, row_programs, programs["item_keys"], programs["round_keys"],
-        sizes["item_keys"], sizes["round_keys"], item_halves, round_halves, sizes["row_keys"],
-        BLOCK=TABLE_BLOCK,
-    )  # fmt: skip
-    item_shift, item_b = factors(p.num_items)
-    drawn_shift, drawn_b = factors(p.drawn_domain)
-    sorted_slots = min(next_power_of_2(p.slots), SORTED_SLOTS) if p.has_blocks else 1
-    parts_per_group = ceil_div(p.slots, sorted_slots) if p.has_blocks else 1
-    group_programs = p.num_groups * parts_per_group if p.has_blocks else 0
-    grid = row_programs + programs["items"] + group_programs + ceil_div(sizes["visits"], VISIT_BLOCK)
-    build = launch(
-        table_kernels.build_tables_kernel, (grid,),
-        target, t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
-        t["rows"], t["count"], counted, t["positive_key"], t["items"], t["group_blocks"], t["visits"], t["block_groups"],
-        p.num_rows, sizes["rows"], p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
-        p.drawn_domain, p.slots if p.has_blocks else 1, p.grouped.groups_per_round if p.has_blocks else 1,
-        p.group_size, max(p.block_rounds, 1), parts_per_group,
-        item_shift, item_b, drawn_shift, drawn_b,
-        PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.shuffle_rows,
-        ITEM_HALVES=item_halves, ROUND_HALVES=round_halves, BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK,
-        SORTED_SLOTS=sorted_slots,
-    )  # fmt: skip
-    return [count, build]
+@lru_cache(maxsize=256)
+def pool_program(p: Problem) -> Program:
+    """What comes before a forward whose lists are chosen. Pointers: those of the forward, ``buffers.pool_buffers``."""
+    return Program([*table_launches(p), pool_scores_launch(p, (*_inputs(p), *_history(p)), table_parts(p), PRECISION)])
 
 
 @lru_cache(maxsize=256)
 def forward_program(p: Problem) -> Program:
-    """Pointers: input, weight, bias?, target, scale (1,), ids?, seed (2,) int32 words (low, high), tables, ``buffers.forward_buffers``."""
+    """Pointers: input, weight, bias?, target, scale (1,), ids?, slot_ends?, users?, history_offsets?, history_items?,
+    seed (2,) int32 words (low, high), tables,
+    ``buffers.forward_buffers``. Chosen lists are in the tables already, and all the other tables too."""
     t, out = table_parts(p), _pointers(forward_buffers(p))
     rows = tuple(out[name] for name in ("loss", "lse", "peak", "shift", "average_dot", "average"))
     inputs = _inputs(p)
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
     item_shift, item_b = factors(p.num_items)
-    launches = _table_launches(p)
+    launches = [] if p.chooses else table_launches(p)
     if not p.uses_tiles:
         g, w = p.gather, _row_draws(p)
         forward = launch(
             gather_kernels.gather_forward_kernel, (p.num_rows, g.num_d),
-            *inputs, _log_weight(p), t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
+            *inputs, _log_weight(p), *_history(p), t["items"] if p.permutes_items else _ids(p), t["rows"], t["count"], t["round_keys"], *rows,
             p.num_rows, p.num_items, p.dim, w.block, w.strata, w.width, w.rows_per_round, p.softcap or 0.0, p.positive_weight or 0.0,
+            p.draw_weight,
             *factors(w.width),
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
             HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
-            REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, HALVES=half_rounds(w.width),
+            REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
+            HALVES=half_rounds(w.width),
             BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])
@@ -165,16 +142,17 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
+        *inputs, _log_weight(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
         t["group_blocks"],
         t["round_keys"],
         *rows, *parts,
         p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.mode == "grouped" else p.num_candidates,
         p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.group_size, p.last_block,
-        p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0,
+        p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0, p.draw_weight,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, FULL=p.full_slots, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
         HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
-        REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad, SPLIT=p.forward_splits > 1,
+        REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
+        SPLIT=p.forward_splits > 1,
         ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
         work=c.forward,
@@ -183,9 +161,10 @@ def forward_program(p: Problem) -> Program:
     if p.forward_splits > 1:
         combine = launch(
             row_kernels.combine_forward_kernel, (ceil_div(p.num_rows, ROW_BLOCK), c.num_d),
-            *inputs, _log_weight(p), t["rows"], t["count"], *parts, *rows,
-            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0,
-            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, CORRECTION=CORRECTIONS[p.correction], BINARY=p.is_binary,
+            *inputs, _log_weight(p), *_history(p), t["rows"], t["count"], *parts, *rows,
+            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0, p.draw_weight,
+            HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, CORRECTION=CORRECTIONS[p.correction], HAS_HISTORY=p.history is not None,
+            BINARY=p.is_binary,
             SCALE_GRAD=p.scale_grad, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
         )  # fmt: skip
         launches.append(combine)
@@ -259,13 +238,15 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
             gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // GRAD_ROWS), g.num_d),
-            hidden, weight, bias, scale, _log_weight(p), t["rows"], t["count"], t["items"] if p.permutes_items else None, t["round_keys"],
+            hidden, weight, bias, scale, _log_weight(p), *_history(p), t["rows"], t["count"], t["items"] if p.permutes_items else None,
+            t["round_keys"],
             *slots, *positives,
             sorted_draws, out["draw_starts"], out["item_grad"], out["bias_grad"],
             p.num_rows, p.num_items, d, w.rows_per_round, p.draw_rounds, w.strata, w.width, p.softcap or 0.0,
             *factors(w.width), BLOCK=w.block,
             SOURCE=GATHER_SOURCES[p.mode], PERMUTED=p.permutes_items, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
-            HAS_LOG_WEIGHT=p.correction == "weighted", REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, HALVES=half_rounds(w.width),
+            HAS_LOG_WEIGHT=p.correction == "weighted", REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None,
+            BINARY=p.is_binary, HALVES=half_rounds(w.width),
             ITEMS=g.grad.rows // GRAD_ROWS,
             EACH=GRAD_ROWS, LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d,
             CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
@@ -284,7 +265,7 @@ def _tile_grad(
     drawn = p.grouped.num_blocks if p.has_blocks else p.slots
     return launch(
         item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
-        hidden, weight, bias, scale, _log_weight(p), t["items"] if p.mode == "grouped" else _ids(p),
+        hidden, weight, bias, scale, _log_weight(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p),
         t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["part_of_draw"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
@@ -292,7 +273,8 @@ def _tile_grad(
         ceil_div(p.num_rows, p.grad_work.rows), tiles, p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
         HAS_BIAS=bias is not None, HAS_SOFTCAP=p.softcap is not None, HAS_LOG_WEIGHT=p.correction == "weighted",
-        REMOVE_HITS=p.remove_accidental_hits, BINARY=p.is_binary, SPLIT=listed or p.grad_splits > 0, ITEM_HALVES=half_rounds(p.num_items),
+        REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SPLIT=listed or p.grad_splits > 0,
+        ITEM_HALVES=half_rounds(p.num_items),
         CHUNK=POSITIVE_CHUNK, PART=POSITIVE_PART if c.block_d <= WIDEST_WITH_PRODUCT else 1, PRECISION=PRECISION,
         BLOCK_M=p.grad_work.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, work=p.grad_work,
     )  # fmt: skip
@@ -343,8 +325,14 @@ def _list_grad_launches(
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
-    """ins: input, weight, bias?, target, scale, ids?, seed. outs: ``buffers.forward_buffers`` and the table buffer."""
+    """ins: input, weight, bias?, target, scale, ids?, slot_ends?, seed. outs: ``buffers.forward_buffers`` and the table buffer, which
+    with chosen lists is an input."""
     forward_program(problem).run({**ins, **outs})
+
+
+def launch_pool(outs: Tensors, ins: Tensors, problem: Problem) -> None:
+    """ins: those of the forward. outs: counted, the table buffer without its lists, ``buffers.pool_buffers``."""
+    pool_program(problem).run({**ins, **outs})
 
 
 def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
@@ -356,12 +344,17 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
 @lru_cache(maxsize=1024)
 def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, backward: bool) -> None:
     """Compile the kernels of a problem's forward or backward on the current GPU and launch none, for callers that must not compile later."""
-    dtypes = {buffer.name: buffer.dtype for buffer in (*forward_buffers(problem), *backward_buffers(problem))}
+    buffers = (*forward_buffers(problem), *pool_buffers(problem), *backward_buffers(problem))
+    dtypes = {buffer.name: buffer.dtype for buffer in buffers}
     dtypes |= {
         "input": problem.input_dtype, "weight": problem.weight_dtype, "bias": problem.bias_dtype or "float32", "target": target_dtype,
         "ids": ids_dtype or "int32", "scale": "float32", "log_weight": "float32", "grad_loss": "float32",
         "grad_lse": "float32",
-        **dict.fromkeys(("tables", "seed", "sorted_keys", "sorted_rows", "sorted_ids", "sorted_draws"), "int32"),
+        "users": target_dtype, "history_offsets": "int32", "history_items": "int32",
+        **dict.fromkeys(("tables", "seed", "slot_ends", "sorted_keys", "sorted_rows", "sorted_ids", "sorted_draws"), "int32"),
     }  # fmt: skip
-    program = backward_program(problem, 1, True) if backward else forward_program(problem)
-    program.compile({name: getattr(torch, dtype) for name, dtype in dtypes.items()})
+    programs = [backward_program(problem, 1, True)] if backward else [forward_program(problem)]
+    if problem.chooses and not backward:
+        programs.append(pool_program(problem))
+    for program in programs:
+        program.compile({name: getattr(torch, dtype) for name, dtype in dtypes.items()})

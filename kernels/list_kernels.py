@@ -4,23 +4,24 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
-from .table_kernels import DOMAIN_BLOCKS, store_keys
+from .table_kernels import store_keys
 
 FRESH = tl.constexpr(-1)
 
 
 @triton.jit
-def slot_keys_kernel(p_seed, p_keys, halves, total, BLOCK: tl.constexpr):
+def slot_keys_kernel(p_seed, p_keys, halves, total, DOMAIN: tl.constexpr, BLOCK: tl.constexpr):
     """The keys of every (round, stratum)'s permutation of slots."""
-    store_keys(p_seed, p_keys, tl.program_id(0) * BLOCK, tl.full((), DOMAIN_BLOCKS, tl.int32), halves, total, BLOCK)
+    store_keys(p_seed, p_keys, tl.program_id(0) * BLOCK, tl.full((), DOMAIN, tl.int32), halves, total, BLOCK)
 
 
 @triton.jit
 def slot_ids_kernel(
-    p_keys, p_slot_ends, p_ids, num_items, total, negatives, block, strata, width, groups_per_round, shift, b,
-    HALVES: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    p_keys, p_slot_ends, p_ids, num_items, total, negatives, columns, block, strata, width, groups_per_round, shift, b,
+    HAS_ENDS: tl.constexpr, HALVES: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The item of each (group, place) of the lists: the one that owns the drawn slot; see ``slots.py``."""
+    """The item of each (group, place) of a part of the lists, which have ``columns`` each: the one that owns the drawn slot, or not
+    HAS_ENDS the slot itself; see ``slots.py``."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < total
     group = (i // negatives).to(tl.int32)
@@ -29,15 +30,30 @@ def slot_ids_kernel(
     p_round_keys = p_keys + (group // groups_per_round * strata + stratum) * HALVES
     p_round_keys = tl.where(inside, p_round_keys, p_keys)
     place = (group % groups_per_round) * block + column % block
-    slot = stratum * width + permute(place, width, shift, b, p_round_keys, HALVES, False, False)
-    low = tl.zeros((BLOCK,), tl.int32)
-    high = low + (num_items - 1)
-    for _ in range(STEPS):  # the first item whose slots end behind this one
-        middle = low + (high - low) // 2
-        behind = tl.load(p_slot_ends + middle) > slot
-        high = tl.where(behind & (low < high), middle, high)
-        low = tl.where(behind, low, tl.minimum(middle + 1, high))
-    tl.store(p_ids + i, low, mask=inside)
+    item = stratum * width + permute(place, width, shift, b, p_round_keys, HALVES, False, False)
+    if HAS_ENDS:
+        slot = item
+        low = tl.zeros((BLOCK,), tl.int32)
+        high = low + (num_items - 1)
+        for _ in range(STEPS):  # the first item whose slots end behind this one
+            middle = low + (high - low) // 2
+            behind = tl.load(p_slot_ends + middle) > slot
+            high = tl.where(behind & (low < high), middle, high)
+            low = tl.where(behind, low, tl.minimum(middle + 1, high))
+        item = low
+    tl.store(p_ids + group.to(tl.int64) * columns + column, item, mask=inside)
+
+
+@triton.jit
+def row_targets_kernel(p_target, p_rows, p_count, p_ids, num_places, num_items, group_size, columns, BLOCK: tl.constexpr):
+    """The targets of each group's rows, in the order of their places, as a part of its list; -1 where there is none."""
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_counted = place < tl.load(p_count)
+    row = tl.load(p_rows + place, mask=m_counted, other=0)
+    target = tl.load(p_target + row, mask=m_counted, other=-1).to(tl.int64)
+    item = tl.where((target >= 0) & (target < num_items), target, -1).to(tl.int32)
+    p_out = p_ids + (place // group_size).to(tl.int64) * columns + place % group_size
+    tl.store(p_out, item, mask=place < num_places)
 
 
 @triton.jit

@@ -1,61 +1,74 @@
-"""The launches of groups' lists of candidates: drawing them, and adding up their item gradients."""
+"""The launches of groups' lists of candidates: drawing them, scoring what they are chosen from, and adding up their item gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 
-import torch
-from torch import Tensor
-
-from . import list_kernels
-from .buffers import TABLE_BLOCK, Buffer, half_rounds
-from .configs import Work
+from . import list_kernels, pool_kernels
+from .buffers import TABLE_BLOCK, half_rounds, list_keys
+from .configs import Work, next_power_of_2
 from .permutation import factors
 from .problem import LIST_PART, Problem, ceil_div
-from .programs import Launch, Pointer, Program, launch
-from .slots import SlotDraws
+from .programs import Launch, Pointer, launch
 
 JOINED_TILES = 16  # tiles of one item's draws that are added together
 ONE_WARP = Work(0, 1, 3)
 DRAW_BLOCK = 256  # draws of an element-wise program
+POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed by
 MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
 SUM_PRECISION = "tf32x3"  # of sums taken as products with zeros and ones: exact to fp32
 
 
-def slot_buffers(draws: SlotDraws, num_groups: int) -> tuple[Buffer, ...]:
-    """The lists, and the keys of the permutations they are drawn by."""
-    keys = draws.rounds(num_groups) * draws.strata * half_rounds(draws.width)
-    return Buffer("ids", (num_groups, draws.negatives), "int32"), Buffer("slot_keys", (keys,), "int32")
+def list_launches(p: Problem, tables: Mapping[str, Pointer]) -> list[Launch]:
+    """What draws the lists' columns, after the tables of rows: into the lists, or into the pool that they are chosen from."""
+    assert p.lists is not None
+    columns, first, ends = p.lists.columns, 0, 0
+    ids = Pointer("pool_ids") if p.chooses else tables["lists"]
+    keys = tables["list_keys"]
+    launches = []
+    for part, draws, num_keys in zip(p.lists.parts, p.lists.draws, list_keys(p), strict=True):
+        own = ids._replace(offset=ids.offset + first)
+        if draws is None:
+            places = p.num_groups * p.group_size
+            rows = launch(
+                list_kernels.row_targets_kernel, (ceil_div(places, DRAW_BLOCK),),
+                Pointer("target"), tables["rows"], tables["count"], own, places, p.num_items, p.group_size, columns, BLOCK=DRAW_BLOCK,
+            )  # fmt: skip
+            launches.append(rows)
+        else:
+            halves, total = half_rounds(draws.width), p.num_groups * part.columns
+            make_keys = launch(
+                list_kernels.slot_keys_kernel, (ceil_div(num_keys, TABLE_BLOCK),),
+                Pointer("seed"), keys, halves, num_keys, DOMAIN=draws.domain, BLOCK=TABLE_BLOCK,
+            )  # fmt: skip
+            has_ends = draws.num_items is None
+            draw = launch(
+                list_kernels.slot_ids_kernel, (ceil_div(total, DRAW_BLOCK),),
+                keys, Pointer("slot_ends", ends) if has_ends else None, own, p.num_items, total, part.columns, columns,
+                draws.block, draws.strata, draws.width, draws.groups_per_round, *factors(draws.width),
+                HAS_ENDS=has_ends, HALVES=halves, STEPS=p.num_items.bit_length() + 1, BLOCK=DRAW_BLOCK,
+            )  # fmt: skip
+            launches += [make_keys, draw]
+            ends += p.num_items if has_ends else 0
+        keys = keys._replace(offset=keys.offset + num_keys)
+        first += part.columns
+    return launches
 
 
-@lru_cache(maxsize=256)
-def slot_program(draws: SlotDraws, num_groups: int, num_items: int) -> Program:
-    """Pointers: seed (2,) int32 words (low, high), slot_ends (V,) int32, ``slot_buffers``."""
-    halves = half_rounds(draws.width)
-    ids, keys = slot_buffers(draws, num_groups)
-    return Program([
-        launch(
-            list_kernels.slot_keys_kernel, (ceil_div(keys.size, TABLE_BLOCK),),
-            Pointer("seed"), Pointer("slot_keys"), halves, keys.size, BLOCK=TABLE_BLOCK,
-        ),
-        launch(
-            list_kernels.slot_ids_kernel, (ceil_div(ids.size, DRAW_BLOCK),),
-            Pointer("slot_keys"), Pointer("slot_ends"), Pointer("ids"), num_items, ids.size, draws.negatives,
-            draws.block, draws.strata, draws.width, draws.groups_per_round, *factors(draws.width),
-            HALVES=halves, STEPS=num_items.bit_length() + 1, BLOCK=DRAW_BLOCK,
-        ),
-    ])  # fmt: skip
-
-
-def launch_slot_ids(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], draws: SlotDraws) -> None:
-    """ins: seed, slot_ends. outs: ``slot_buffers``."""
-    slot_program(draws, len(outs["ids"]), len(ins["slot_ends"])).run({**ins, **outs})
-
-
-def compile_slot_ids(draws: SlotDraws, num_groups: int, num_items: int) -> None:
-    """Compile on the current GPU and launch nothing."""
-    slot_program(draws, num_groups, num_items).compile(dict.fromkeys(("seed", "slot_ends", "ids", "slot_keys"), torch.int32))
+def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: Mapping[str, Pointer], precision: str) -> Launch:
+    """What scores each group's pool; ``inputs``: hidden, weight, bias, target, scale, and the rows' histories."""
+    assert p.lists is not None
+    columns, rows = p.lists.columns, min(p.group_size, POOL_TILE)
+    block_b = min(max(next_power_of_2(columns), 16), POOL_TILE)
+    blocks = ceil_div(columns, block_b)
+    return launch(
+        pool_kernels.pool_scores_kernel, (p.num_groups * blocks,),
+        *inputs, Pointer("pool_ids"), tables["rows"], tables["count"], Pointer("pool_scores"),
+        p.num_items, p.dim, columns, blocks, p.group_size, p.softcap or 0.0,
+        HAS_BIAS=p.bias_dtype is not None, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
+        HAS_HISTORY=p.history is not None,
+        BLOCK_M=rows, BLOCK_B=block_b, BLOCK_D=min(p.tile.block_d, POOL_TILE), PRECISION=precision,
+    )  # fmt: skip
 
 
 def list_grad_launches(

@@ -24,6 +24,7 @@ MIX_2 = (0x94D049BB, 0x133111EB)
 
 # of the item permutation; of what rounds permute, blocks or places of a stratum; of rows; of seeds made from seeds
 DOMAIN_ITEMS, DOMAIN_BLOCKS, DOMAIN_ROWS, DOMAIN_FOLD = 0, 1, 2, 3
+DOMAIN_PARTS = 16  # and on: of the parts of a list behind the first
 MAX_HALF_ROUNDS = 12
 SMALL_DOMAIN = 256  # below it, 6 half-rounds leave pairs measurably correlated
 LARGE_ROUNDS = 3  # full rounds of the other domains

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .configs import Config, GatherConfig, Gpu, Work, gather_config, tile_config
 from .draws import Draws, GroupedDraws, IndependentDraws, plan_draws
+from .lists import ListDraws
 from .samplers import AllItems, UniformNegatives
 
 Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids", "group_ids"]
-Correction = Literal["none", "uniform", "weighted"]
+Correction = Literal["none", "uniform", "weighted", "pool"]
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
@@ -31,14 +32,22 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+class HistorySize(NamedTuple):
+    """How many users' items there are."""
+
+    num_users: int
+    num_known: int
+
+
 @dataclass(frozen=True)
 class Problem:
     """One call's static numbers; ``negatives`` is K, the candidates of a row (V when every item is one).
 
     ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the positive's term in binary
-    cross-entropy; None for the softmax. ``group_size`` rows share a list of explicit ids; 1 where each has its own. ``correction``:
-    whether kept draws stand for V - 1 items, by items' log weights for all the others, or for themselves. ``drawn_lists``: whether groups'
-    lists hold items only.
+    cross-entropy; None for the softmax. ``group_size`` rows share a list of ids; 1 where each has its own. ``correction``: whether kept
+    draws stand for V - 1 items ("uniform"), by items' log weights for all the others ("weighted"), for V / pool items each ("pool"), or for
+    themselves. ``history``: of rows' own items,
+    which are no negatives. ``lists``: how groups draw their lists; None where they are explicit. ``full_lists``: whether lists hold items only.
     """
 
     num_rows: int
@@ -58,7 +67,9 @@ class Problem:
     group_size: int = 1
     shuffle_rows: bool = False
     correction: Correction = "uniform"
-    drawn_lists: bool = False
+    lists: ListDraws | None = None
+    full_lists: bool = False
+    history: HistorySize | None = None
     draws: Draws | None = field(default=None)
 
     @cached_property
@@ -166,7 +177,7 @@ class Problem:
     @property
     def full_slots(self) -> bool:
         """Whether every slot holds as many candidates as its tile has columns."""
-        if self.drawn_lists:
+        if self.full_lists:
             return self.negatives % self.tile.block_b == 0
         return self.mode == "grouped" and self.last_block == self.block == self.tile.block_b
 
@@ -174,6 +185,16 @@ class Problem:
     def drawn_only(self) -> bool:
         """Whether the item gradient visits drawn blocks and leaves the other items to a lighter kernel."""
         return self.block_rounds == 1 and not self.grad_splits
+
+    @property
+    def chooses(self) -> bool:
+        """Whether lists are the highest-scoring columns of a pool, which is scored before the forward."""
+        return self.lists is not None and self.lists.chooses
+
+    @property
+    def draw_weight(self) -> float:
+        """How many items a kept draw stands for, where its probability is not corrected for."""
+        return self.num_items / self.lists.columns if self.correction == "pool" and self.lists else 1.0
 
     @property
     def grad_work(self) -> Work:
@@ -237,7 +258,7 @@ class Problem:
 def choose_mode(
     sampler: UniformNegatives | AllItems | None, num_items: int, ids_per_row: bool, group_size: int
 ) -> tuple[Mode, Draws | None]:
-    """How a sampler (or explicit ids, when it is None) is computed, and the draw behind it."""
+    """How a sampler (or ids, when it is None) is computed, and the draw behind it."""
     if sampler is None:
         return ("group_ids" if group_size > 1 else "row_ids" if ids_per_row else "shared_ids"), None
     draws = plan_draws(sampler, num_items)
@@ -252,12 +273,16 @@ def build_problem(
     num_rows: int, dim: int, num_items: int, ids_shape: tuple[int, ...] | None, input_dtype: Dtype, weight_dtype: Dtype,
     bias_dtype: Dtype | None, sampler: UniformNegatives | AllItems | None, softcap: float | None, remove_accidental_hits: bool, ignore_index: int,
     scale_grad: bool, positive_weight: float | None, group_size: int, shuffle_rows: bool, correction: Correction,
-    drawn_lists: bool, gpu: Gpu,
+    lists: ListDraws | None, full_lists: bool, history: HistorySize | None, gpu: Gpu,
 ) -> Problem:  # fmt: skip
-    """The problem of a call on flat rows; ``sampler`` None takes explicit ids of shape ``ids_shape``: (K,), (N, K), or with a
-    ``group_size`` above 1 (groups, K)."""
+    """The problem of a call on flat rows; ``sampler`` None takes ``lists`` that groups draw, or explicit ids of shape ``ids_shape``: (K,),
+    (N, K), or with a ``group_size`` above 1 (groups, K)."""
     mode, draws = choose_mode(sampler, num_items, ids_shape is not None and len(ids_shape) == 2, group_size)
     negatives = num_items if draws is None else draws.negatives
+    if ids_shape is not None:
+        negatives = ids_shape[-1]
+    elif lists is not None:
+        negatives, full_lists = lists.negatives, not lists.has_rows
     if isinstance(draws, GroupedDraws):
         group_size, shuffle_rows = draws.group_size, draws.shuffle_rows
     return Problem(
@@ -265,7 +290,7 @@ def build_problem(
         num_items=num_items,
         dim=dim,
         mode=mode,
-        negatives=negatives if ids_shape is None else ids_shape[-1],
+        negatives=negatives,
         input_dtype=input_dtype,
         weight_dtype=weight_dtype,
         bias_dtype=bias_dtype,
@@ -277,7 +302,9 @@ def build_problem(
         group_size=group_size,
         shuffle_rows=shuffle_rows,
         correction=correction,
-        drawn_lists=drawn_lists,
+        lists=lists,
+        full_lists=full_lists,
+        history=history,
         gpu=gpu,
         draws=draws,
     )

@@ -4,16 +4,17 @@ import triton
 import triton.language as tl
 
 from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
-from .tile_kernels import load_rows, load_targets, positive_score, store_row_results
+from .tile_kernels import load_histories, load_rows, load_targets, positive_score, row_mass, store_row_results
 
 
 @triton.jit
 def combine_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_rows, p_count, p_part_rows, p_part_average,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows, p_count,
+    p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight,
-    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight, draw_weight,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Join the partial partition sums of split rows in the order of the splits."""
     slot_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -42,9 +43,25 @@ def combine_forward_kernel(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
         HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
     )  # fmt: skip
+    history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
+    if HAS_HISTORY:
+        z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
+    mass = row_mass(
+        p_log_weight,
+        p_history_items,
+        history_first,
+        history_end,
+        target,
+        m_target,
+        kept,
+        num_items,
+        draw_weight,
+        CORRECTION,
+        HAS_HISTORY,
+    )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
-        peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+        z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 

@@ -25,20 +25,24 @@ def as_index(argument: str, value: object) -> int:
         raise ArgumentTypeError(argument, "an int", type(value).__name__) from None
 
 
-def _check_draw(sampler: object, smallest_group: int) -> None:
+def _check_count(sampler: object, option: str, limit: int = 2**31) -> None:
+    """Raise for a number of items outside [1, limit); turns an integer-like one into an int."""
+    value = as_index(option, getattr(sampler, option))
+    if not 1 <= value < limit:
+        raise ArgumentValueError(option, f"an int in [1, {limit})", value)
+    object.__setattr__(sampler, option, value)
+
+
+def _check_groups(sampler: object, smallest_group: int = MIN_GROUP) -> None:
     """Raise for options outside their domains; turns integer-like ones into ints."""
-    negatives = as_index("num_negatives", sampler.num_negatives)  # type: ignore[attr-defined]
     group = as_index("group_size", sampler.group_size)  # type: ignore[attr-defined]
     shuffle = sampler.shuffle_rows  # type: ignore[attr-defined]
-    if not 1 <= negatives < 2**31:
-        raise ArgumentValueError("num_negatives", "an int in [1, 2^31)", negatives)
     grouped = MIN_GROUP <= group <= MAX_GROUP and group & (group - 1) == 0
     if not (grouped or group == smallest_group):
         alone = "1 or " if smallest_group == 1 else ""
         raise ArgumentValueError("group_size", f"{alone}a power of two from {MIN_GROUP} to {MAX_GROUP}", group)
     if not isinstance(shuffle, bool):
         raise ArgumentTypeError("shuffle_rows", "a bool", type(shuffle).__name__)
-    object.__setattr__(sampler, "num_negatives", negatives)
     object.__setattr__(sampler, "group_size", group)
 
 
@@ -59,7 +63,8 @@ class UniformNegatives:
     shuffle_rows: bool = True
 
     def __post_init__(self) -> None:
-        _check_draw(self, smallest_group=1)
+        _check_count(self, "num_negatives")
+        _check_groups(self, smallest_group=1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class AllItems:
     """Every item is a candidate for every row: full softmax cross-entropy, with nothing drawn and no seed needed."""
 
 
-MOST_WEIGHTED_NEGATIVES = 1 << 20
+MOST_LISTED = 1 << 20  # items of a group's list
 _numbers = itertools.count()
 _numbered: WeakValueDictionary[int, WeightedNegatives] = WeakValueDictionary()
 
@@ -80,9 +85,8 @@ class WeightedNegatives:
     shuffle_rows: bool
 
     def __post_init__(self) -> None:
-        _check_draw(self, smallest_group=MIN_GROUP)
-        if self.num_negatives > MOST_WEIGHTED_NEGATIVES:
-            raise ArgumentValueError("num_negatives", f"at most {MOST_WEIGHTED_NEGATIVES}", self.num_negatives)
+        _check_count(self, "num_negatives", MOST_LISTED + 1)
+        _check_groups(self)
         object.__setattr__(self, "_number", next(_numbers))
         _numbered[self.number] = self
 
@@ -162,5 +166,100 @@ class LogUniformNegatives(WeightedNegatives):
         return np.log1p(1.0 / np.arange(1.0, num_items + 1.0))
 
 
-Sampler = UniformNegatives | AllItems | PopularityNegatives | LogUniformNegatives
-SAMPLERS = (UniformNegatives, AllItems, PopularityNegatives, LogUniformNegatives)
+@dataclass(frozen=True)
+class InBatchNegatives:
+    """The other rows' targets: of the ``group_size`` rows of a group, or with None of the whole call.
+
+    An item comes as often as it is a target, so that the correction needs how often that is: ``log_q`` of the loss, of a running
+    estimate (``update_frequencies``), as of Yi et al., RecSys 2019. Rows with the row's own target are no
+    negatives, so that ``remove_accidental_hits=False`` raises. Groups as in ``UniformNegatives``, of at least 16 rows.
+
+    Raises ArgumentTypeError or ArgumentValueError for values outside these domains.
+    """
+
+    group_size: int | None = 128
+    shuffle_rows: bool = True
+
+    def __post_init__(self) -> None:
+        if self.group_size is not None:
+            _check_groups(self)
+
+
+@dataclass(frozen=True)
+class MixedNegatives:
+    """The negatives of two samplers together, such as uniform and in-batch ones (arXiv 2508.06450, "mixed").
+
+    With K_i draws of probabilities q_i each (of a group's rows one less than ``group_size``, since a row's own target is none), the
+    correction takes Q = (K_1 q_1 + K_2 q_2) / (K_1 + K_2). Both are grouped, with one ``group_size`` and ``shuffle_rows``: ``UniformNegatives``,
+    ``PopularityNegatives``, ``LogUniformNegatives`` or ``InBatchNegatives``, the last one at most once. The two draw independently.
+
+    Raises ArgumentTypeError or ArgumentValueError for others.
+    """
+
+    first: UniformNegatives | PopularityNegatives | LogUniformNegatives | InBatchNegatives
+    second: UniformNegatives | PopularityNegatives | LogUniformNegatives | InBatchNegatives
+
+    def __post_init__(self) -> None:
+        for name in ("first", "second"):
+            sampler = getattr(self, name)
+            if not isinstance(sampler, (UniformNegatives, WeightedNegatives, InBatchNegatives)):
+                expected = "UniformNegatives, PopularityNegatives, LogUniformNegatives or InBatchNegatives"
+                raise ArgumentTypeError(name, expected, type(sampler).__name__)
+            if sampler.group_size in (1, None):
+                raise ArgumentValueError(
+                    name, f"a sampler of groups of {MIN_GROUP} rows or more", f"group_size {sampler.group_size}"
+                )
+        if isinstance(self.first, InBatchNegatives) and isinstance(self.second, InBatchNegatives):
+            raise ArgumentValueError("second", "another sampler beside InBatchNegatives", "InBatchNegatives")
+        for option in ("group_size", "shuffle_rows"):
+            first, second = getattr(self.first, option), getattr(self.second, option)
+            if first != second:
+                raise ArgumentValueError("second", f"the {option} of the first, {first}", second)
+
+    @property
+    def group_size(self) -> int:
+        assert self.first.group_size is not None
+        return self.first.group_size
+
+    @property
+    def shuffle_rows(self) -> bool:
+        return self.first.shuffle_rows
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """For every group the ``num_negatives`` highest-scoring items of ``pool`` items drawn uniformly and without replacement.
+
+    An item's score in a group is its largest over the group's rows, the rows whose target it is left out; equal ones by the order of
+    the draw. The choice is not differentiated. Each kept item stands for V / pool items: ``s_j + log(V / P)``, which makes the sum of the
+    whole pool an unbiased estimate of that over the catalog, of which the chosen items are the larger part. With a pool of every item the loss is
+    softmax cross-entropy over each group's hardest items. Groups as in ``UniformNegatives``, of at least 16 rows.
+
+    Raises ArgumentTypeError or ArgumentValueError for values outside these domains, and for more negatives than the pool has.
+    """
+
+    pool: int
+    num_negatives: int
+    group_size: int = 128
+    shuffle_rows: bool = True
+
+    def __post_init__(self) -> None:
+        _check_count(self, "pool", MOST_LISTED + 1)
+        _check_count(self, "num_negatives", MOST_LISTED + 1)
+        _check_groups(self)
+        if self.num_negatives > self.pool:
+            raise ArgumentValueError("num_negatives", f"at most the {self.pool} items of the pool", self.num_negatives)
+
+
+Sampler = (
+    UniformNegatives | AllItems | PopularityNegatives | LogUniformNegatives | InBatchNegatives | MixedNegatives | HardNegatives
+)
+SAMPLERS = (
+    UniformNegatives,
+    AllItems,
+    PopularityNegatives,
+    LogUniformNegatives,
+    InBatchNegatives,
+    MixedNegatives,
+    HardNegatives,
+)

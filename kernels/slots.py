@@ -1,4 +1,4 @@
-"""Draws with unequal probabilities: items own slots of a virtual range in proportion to their weights, and slots are drawn uniformly.
+"""Draws of groups' lists: items own slots of a virtual range in proportion to their weights, and slots are drawn uniformly.
 
 Nothing of the range is in memory but where each item's slots end. A draw is uniform over slots without replacement, so that item j comes
 with probability q_j = slots of j / slots at every place, which the loss's correction knows exactly.
@@ -7,6 +7,9 @@ Contract, for K negatives of a group: the range has T = S W slots, S the largest
 It is cut into S strata of W slots; a group takes L = K / S slots of each. F = floor(W / L) groups a round; group g takes in stratum s places
 (g mod F) L .. + L of the permutation of [0, W) number floor(g / F) S + s. Row i is in group floor(p / G), as for uniform draws. Items keep
 their order in the range: a stratum is a range of items, which bounds what the item gradient holds at a time.
+
+Uniform draws beside others are the same with T = V slots, one of each item, and S = 1. Parts of a list behind the first draw by keys of domains
+of their own.
 """
 
 from __future__ import annotations
@@ -30,12 +33,21 @@ MAX_WEIGHTED_ITEMS = 1 << 26  # so that an item's share is known to a quarter of
 
 @dataclass(frozen=True)
 class SlotDraws:
-    """The static numbers of a draw of ``negatives`` slots a group."""
+    """The static numbers of a draw of ``negatives`` slots a group, by part number ``part`` of its list; of as many slots as there are
+    items where ``num_items`` is given."""
 
     negatives: int
+    num_items: int | None = None
+    part: int = 0
+
+    @property
+    def domain(self) -> int:
+        return pm.DOMAIN_BLOCKS if self.part == 0 else pm.DOMAIN_PARTS + self.part
 
     @cached_property
     def strata(self) -> int:
+        if self.num_items is not None:
+            return 1
         most = -(-self.negatives // SLOT_POSITIONS)
         return next(number for number in range(most, 0, -1) if self.negatives % number == 0)
 
@@ -47,7 +59,7 @@ class SlotDraws:
     @property
     def width(self) -> int:
         """W, the slots of a stratum."""
-        return MOST_SLOTS // self.strata
+        return self.num_items or MOST_SLOTS // self.strata
 
     @property
     def slots(self) -> int:
@@ -65,7 +77,7 @@ class SlotDraws:
         columns = np.arange(self.negatives)
         strata, places = xp.u32(columns // self.block)[None, :], xp.u32(columns % self.block)[None, :]
         groups = xp.u32(groups)[:, None]
-        keys = pm.round_keys(xp, seed, pm.DOMAIN_BLOCKS, groups // self.groups_per_round * self.strata + strata)
+        keys = pm.round_keys(xp, seed, self.domain, groups // self.groups_per_round * self.strata + strata)
         places = (groups % self.groups_per_round) * self.block + places
         return pm.permute(xp, places, self.width, keys) + strata * self.width
 

@@ -7,6 +7,7 @@ ids shared by all rows. Suffixes of shape comments: M rows of a tile, B candidat
 import triton
 import triton.language as tl
 
+from .history_kernels import history_mass, in_history
 from .permutation_kernels import permute
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp, exp_from, finish_binary_rows, finish_rows, sigmoid_softplus
 
@@ -16,7 +17,7 @@ MEMBER = tl.constexpr(2)
 SHARED = tl.constexpr(3)
 LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
 
-UNCORRECTED = tl.constexpr(0)
+UNCORRECTED = tl.constexpr(0)  # draws stand for a fixed number of items each
 UNIFORM = tl.constexpr(1)  # draws stand for the V - 1 other items
 WEIGHTED = tl.constexpr(2)  # items weigh 1 / (V q): draws stand for V (1 - q_t)
 
@@ -109,23 +110,43 @@ def load_targets(p_target, rows, m_rows, num_items):
 
 
 @triton.jit
+def load_histories(p_history_first, p_history_end, rows, HAS_HISTORY: tl.constexpr):
+    """The ranges (M,) of rows' own items; empty without histories."""
+    first = rows * 0
+    end = first
+    if HAS_HISTORY:
+        first = tl.load(p_history_first + rows)
+        end = tl.load(p_history_end + rows)
+    return first, end
+
+
+@triton.jit
+def row_mass(
+    p_log_weight, p_history_items, first, end, target, m_target, kept, num_items, draw_weight,
+    CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
+):  # fmt: skip
+    """What the kept draws (M,) of rows stand for together, in items."""
+    mass = kept * draw_weight
+    if CORRECTION != UNCORRECTED:
+        mass = tl.zeros_like(kept) + (num_items - 1)
+        if CORRECTION == WEIGHTED:
+            mass = num_items - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
+        if HAS_HISTORY:
+            own = history_mass(p_history_items, p_log_weight, first, end, target, num_items, CORRECTION == WEIGHTED, 32)
+            mass = tl.maximum(mass - own, 0.0)
+    return mass
+
+
+@triton.jit
 def store_row_results(
-    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target, peak, l, kept,
-    average_dot, average,
-    z_positive, num_items, positive_weight, own_d, dim: tl.constexpr,
-    CORRECTION: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+    z_positive, mass, positive_weight, own_d, dim: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
     if BINARY:
         loss, lse, peak, shift = finish_binary_rows(l, kept, z_positive, positive_weight)
         factor = shift
     else:
-        if CORRECTION == UNIFORM:
-            mass = tl.zeros_like(kept) + (num_items - 1)
-        elif CORRECTION == WEIGHTED:
-            mass = num_items - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
-        else:
-            mass = kept
         loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, mass)
         factor = exp(-shift)
     average = tl.where((m_counted & (kept > 0))[:, None], average * factor[:, None], 0.0)
@@ -143,13 +164,14 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
-    item_shift, item_b, negatives, positive_weight,
+    item_shift, item_b, negatives, positive_weight, draw_weight,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr,
-    SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average.
@@ -169,6 +191,7 @@ def tile_forward_kernel(
     target_position = target
     if SOURCE == GROUPED:
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
+    history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
     scale = tl.load(p_scale)
     group = (pid * BLOCK_M) // group_size
     first_of_group = group * slots
@@ -224,6 +247,9 @@ def tile_forward_kernel(
                 ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
             s = tl.where(drawn, s, float("-inf"))
+        if HAS_HISTORY:
+            known = in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :])
+            s = tl.where(known, float("-inf"), s)
         if BINARY:
             p, term = sigmoid_softplus(s)
             fade = tl.full((BLOCK_M,), 1.0, tl.float32)  # nothing to rescale; the compiler drops it
@@ -234,7 +260,9 @@ def tile_forward_kernel(
             fade = tl.exp2(peak - new_peak)
             l = l * fade + tl.sum(p, 1)
             peak = new_peak
-        if SOURCE == GROUPED or SOURCE == ALL:  # distinct candidates at [start, end): the target's position tells of a hit
+        if (
+            SOURCE == GROUPED or SOURCE == ALL
+        ) and not HAS_HISTORY:  # distinct candidates at [start, end): the target's position tells of a hit
             kept += (end - start).to(tl.float32)
             if REMOVE_HITS:
                 kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
@@ -261,7 +289,13 @@ def tile_forward_kernel(
         z_positive, slope_positive, dot_positive = positive_score(
             p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
         )
+        if HAS_HISTORY:
+            z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
+        mass = row_mass(
+            p_log_weight, p_history_items, history_first, history_end, target, m_target, kept, num_items, draw_weight,
+            CORRECTION, HAS_HISTORY,
+        )  # fmt: skip
         store_row_results(
-            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_log_weight, rows, m_in, m_counted, target, m_target,
-            peak, l, kept, average_dot, average, z_positive, num_items, positive_weight, own_d, dim, CORRECTION, BINARY, SCALE_GRAD, BLOCK_D,
+            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
+            z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip

@@ -5,13 +5,19 @@ from ..kernels import (
     ArgumentError,
     ArgumentTypeError,
     ArgumentValueError,
+    HardNegatives,
+    History,
+    InBatchNegatives,
     LogUniformNegatives,
+    MixedNegatives,
     PopularityNegatives,
     UniformNegatives,
     fold_seed,
     negative_ids,
+    user_items,
 )
 from .binary_loss import sampled_linear_binary_cross_entropy
+from .frequencies import update_frequencies
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 from .module import SampledLinearBinaryCrossEntropyLoss, SampledLinearCrossEntropyLoss
 
@@ -20,7 +26,11 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "HardNegatives",
+    "History",
+    "InBatchNegatives",
     "LogUniformNegatives",
+    "MixedNegatives",
     "PopularityNegatives",
     "SampledLinearBinaryCrossEntropyLoss",
     "SampledLinearCrossEntropyLoss",
@@ -30,4 +40,6 @@ __all__ = [
     "negative_ids",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
+    "update_frequencies",
+    "user_items",
 ]

@@ -6,7 +6,8 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from ..kernels.arguments import Options, check_log_q_is_used
+from ..kernels.arguments import Options, check_log_q
+from ..kernels.history import History
 from ..kernels.samplers import AllItems, Sampler
 from .row_losses import reduce, row_losses
 
@@ -17,7 +18,8 @@ def sampled_linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    log_q: Tensor | None = None, logq_correction: bool = True, seed: int | Tensor | None = None, return_lse: Literal[False] = False,
+    log_q: Tensor | None = None, logq_correction: bool = True, history: History | None = None, seed: int | Tensor | None = None,
+    return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Tensor: ...  # fmt: skip
 @overload
@@ -25,7 +27,8 @@ def sampled_linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
-    log_q: Tensor | None = None, logq_correction: bool = True, seed: int | Tensor | None = None, return_lse: bool, impl: str = "auto",
+    log_q: Tensor | None = None, logq_correction: bool = True, history: History | None = None, seed: int | Tensor | None = None,
+    return_lse: bool, impl: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
     input: Tensor,
@@ -42,6 +45,7 @@ def sampled_linear_cross_entropy(
     remove_accidental_hits: bool = True,
     log_q: Tensor | None = None,
     logq_correction: bool = True,
+    history: History | None = None,
     seed: int | Tensor | None = None,
     return_lse: bool = False,
     impl: str = "auto",
@@ -68,8 +72,11 @@ def sampled_linear_cross_entropy(
         reduction: "mean" = sum(w loss) / sum(w) over rows not ignored (0 if that is empty), "sum" = sum(w loss), "none" = w loss.
         logit_scale: a number, or a tensor of one element, which gets its gradient.
         softcap: a positive bound on the logits, or None.
-        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted; not differentiated.
+        log_q: (V,) log of the probability with which each explicit id is drawn, every draw counted, or of each item to be a target where
+            in-batch negatives are (``update_frequencies``); not differentiated.
         logq_correction: False leaves the scores as they are: loss = logsumexp(s_t, s_j, ..) - s_t, as some libraries' sampled softmax.
+        history: items that are no negatives of a row, such as its user's own: ``History(users, offsets, items)``. They leave the
+            correction too: draws then stand for the items outside it. The target may be one of them.
         seed: what the draw follows from: an int, a tensor of one integer, or of two 32-bit words (high, low). None takes one from
             the device's default generator, as dropout does. AllItems and explicit ids draw nothing.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.
@@ -83,10 +90,10 @@ def sampled_linear_cross_entropy(
         CUDA, where reading them would wait for the device, such a row's loss is NaN.
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
-    check_log_q_is_used(log_q, options)
+    check_log_q(negatives, log_q, options)
     row_loss, row_lse, num_counted = row_losses(
         input, linear_weight, target, negatives, options,
-        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q, history=history,
     )  # fmt: skip
     loss = reduce(row_loss, num_counted, target, sample_weight, options)
     return (loss, row_lse) if return_lse else loss
@@ -96,13 +103,14 @@ def sampled_linear_cross_entropy(
 def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: float | Tensor = 1.0, softcap: float | None = None, return_lse: Literal[False] = False, impl: str = "auto",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, history: History | None = None, return_lse: Literal[False] = False,
+    impl: str = "auto",
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean",
-    logit_scale: float | Tensor = 1.0, softcap: float | None = None, return_lse: bool, impl: str = "auto",
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, history: History | None = None, return_lse: bool, impl: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def linear_cross_entropy(
     input: Tensor,
@@ -115,6 +123,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: float | Tensor = 1.0,
     softcap: float | None = None,
+    history: History | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -124,5 +133,5 @@ def linear_cross_entropy(
     """
     return sampled_linear_cross_entropy(
         input, linear_weight, target, AllItems(), linear_bias=linear_bias, sample_weight=sample_weight, ignore_index=ignore_index,
-        reduction=reduction, logit_scale=logit_scale, softcap=softcap, return_lse=return_lse, impl=impl,
+        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, return_lse=return_lse, impl=impl,
     )  # fmt: skip

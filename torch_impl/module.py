@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..kernels.arguments import Options, check_binary_negatives, gbce_positive_weight, is_sampler
 from ..kernels.errors import ArgumentTypeError
+from ..kernels.history import History
 from ..kernels.samplers import Sampler, as_index
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import sampled_linear_cross_entropy
@@ -71,14 +72,16 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
         target: Tensor,
         linear_bias: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        log_q: Tensor | None = None,
+        history: History | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
         o = self.options
         return sampled_linear_cross_entropy(
             input, linear_weight, target, self.negatives, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
-            remove_accidental_hits=o.remove_accidental_hits, logq_correction=o.logq_correction, seed=self._next_seed(),
-            return_lse=o.return_lse, impl=o.impl,
+            remove_accidental_hits=o.remove_accidental_hits, log_q=log_q, logq_correction=o.logq_correction,
+            history=history, seed=self._next_seed(), return_lse=o.return_lse, impl=o.impl,
         )  # fmt: skip
 
 
@@ -112,13 +115,14 @@ class SampledLinearBinaryCrossEntropyLoss(_SampledLoss):
         target: Tensor,
         linear_bias: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        history: History | None = None,
     ) -> Tensor:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
         o = self.options
         return sampled_linear_binary_cross_entropy(
             input, linear_weight, target, self.negatives, gbce_t=self.gbce_t, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
-            remove_accidental_hits=o.remove_accidental_hits, seed=self._next_seed(), impl=o.impl,
+            remove_accidental_hits=o.remove_accidental_hits, history=history, seed=self._next_seed(), impl=o.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -7,25 +7,26 @@ torch around them (``loss.py``), so their gradients need no code here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, table_buffer
+from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, pool_buffers, table_buffer
 from ..kernels.configs import Gpu
-from ..kernels.problem import INTERPRETER_GPU, NO_ID, Dtype, Problem, build_problem, cached_problem
+from ..kernels.lists import ListDraws, parts_of
+from ..kernels.problem import INTERPRETER_GPU, NO_ID, Dtype, HistorySize, Problem, build_problem, cached_problem
 from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
+from .operands import Operands, Options, Saved, schema, split
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
-FORWARD_OUTPUTS = ("loss", "lse", "counted", "peak", "shift", "average_dot", "average", "tables")
-OPERANDS = 8  # tensors of a call, before its options
-AVERAGE = 12  # its place among what is saved
-RESULTS = 3  # of them what a caller reads; the rest is kept for the backward
+RESULTS = 3  # of the forward's outputs what a caller reads; the rest is kept for the backward
+FORWARD_OUTPUTS = ("loss", "lse", "counted", *Saved._fields[1:6])
 
 
 @functools.cache
@@ -34,22 +35,27 @@ def gpu(index: int) -> Gpu:
     return Gpu(properties.multi_processor_count, 10 * properties.major + properties.minor)
 
 
-def _problem(
-    input: Tensor, weight: Tensor, ids: Tensor | None, bias: Tensor | None,
-    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, correction: str,
-) -> Problem:  # fmt: skip
-    sampler = None
-    if ids is None:
-        sampler = UniformNegatives(num_negatives, group_size, shuffle_rows) if num_negatives else AllItems()
-    (num_rows, dim), num_items, ids_shape = input.shape, weight.shape[0], None if ids is None else tuple(ids.shape)
-    symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(ids_shape or ())))
+def _problem(x: Operands, options: Options) -> Problem:
+    (num_rows, dim), num_items, ids_shape = x.input.shape, x.weight.shape[0], None if x.ids is None else tuple(x.ids.shape)
+    sampler = lists = history = None
+    parts = tuple(options.parts)
+    if parts:
+        lists = ListDraws(num_items, parts_of(parts), options.num_negatives)
+    elif x.ids is None:
+        drawn = options.num_negatives, options.group_size, options.shuffle_rows
+        sampler = UniformNegatives(*drawn) if options.num_negatives else AllItems()
+    if x.history_offsets is not None and x.history_items is not None:
+        history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
+    has_groups = sampler is None and options.group_size > 1
+    sizes = (num_rows, dim, num_items, *(ids_shape or ()), *(history or ()))
+    symbolic = any(isinstance(size, torch.SymInt) for size in sizes)
     return (build_problem if symbolic else cached_problem)(
-        num_rows, dim, num_items, ids_shape, _NAMES[input.dtype], _NAMES[weight.dtype], None if bias is None else _NAMES[bias.dtype],
-        sampler, softcap, remove_hits, ignore_index, scale_grad, positive_weight, 1 if ids is None else group_size,
-        shuffle_rows and ids is not None and group_size > 1, correction,  # type: ignore[arg-type]
-        ids is not None and num_negatives > 0,
-        gpu(input.device.index or 0) if input.is_cuda else INTERPRETER_GPU,
+        num_rows, dim, num_items, ids_shape, _NAMES[x.input.dtype], _NAMES[x.weight.dtype],
+        None if x.bias is None else _NAMES[x.bias.dtype], sampler, options.softcap, options.remove_hits, options.ignore_index,
+        options.scale_grad, options.positive_weight, options.group_size if has_groups else 1, options.shuffle_rows and has_groups,
+        options.correction,  # type: ignore[arg-type]
+        lists, x.ids is not None and options.num_negatives > 0, history,
+        gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
 
@@ -60,7 +66,7 @@ def layout_of(buffers: Iterable[Buffer]) -> Layout:
 
 @functools.lru_cache(maxsize=256)
 def _forward_layout(p: Problem) -> Layout:
-    return layout_of((*forward_buffers(p), table_buffer(p)))
+    return layout_of((*forward_buffers(p), *pool_buffers(p), table_buffer(p)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -72,64 +78,55 @@ def _empty(layout: Layout, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in layout}
 
 
-def _named(**tensors: Tensor | None) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+def _named(tensors: NamedTuple) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors._asdict().items() if tensor is not None}
 
 
-def _forward(
-    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    log_weight: Tensor | None,
-    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """FORWARD_OUTPUTS of rows: input (N, D), weight (V, D), target (N,), ids (K,), (N, K) or with a group_size above 1 (groups, K), bias (V,),
-    seed (2,) int32 words (low, high), scale (1,), log_weight (V,) fp32; all contiguous. num_negatives 0 takes every item;
-    beside groups' ids it says that a sampler drew them, so that all are items."""
-    p = _problem(
-        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
-        positive_weight, correction,
-    )  # fmt: skip
-    if not input.is_cuda:
-        reference.check_ranges(target, ids, p)
-    if impl == "reference":
-        with torch.autocast(input.device.type, enabled=False):
-            loss, lse, *saved = reference.forward(input, weight, target, ids, bias, seed, scale, log_weight, p)
-            counted = (target != ignore_index).sum(dtype=torch.float32).clamp(min=1)
-        return loss, lse, counted, *saved, torch.empty(0, dtype=torch.int32, device=input.device)  # type: ignore[return-value]
+def _table(tables: Tensor, name: str, p: Problem, *shape: int) -> Tensor:
+    """A part of the table buffer, which fills ``shape``."""
+    from ..kernels.table_launch import table_parts
+
+    start = table_parts(p)[name].offset
+    return tables[start : start + torch.Size(shape).numel()].view(shape)
+
+
+def _choose_lists(outs: Mapping[str, Tensor], p: Problem) -> None:
+    """Put the highest-scoring columns of each group's pool into the tables, those of equal scores in their order."""
+    order = torch.sort(outs["pool_scores"], dim=1, descending=True, stable=True).indices[:, : p.negatives]
+    _table(outs["tables"], "lists", p, p.num_groups, p.negatives).copy_(outs["pool_ids"].gather(1, order))
+
+
+def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """FORWARD_OUTPUTS of rows, by operands and options."""
+    x, _, options = split(args)
+    p = _problem(x, options)
+    if not x.input.is_cuda:
+        reference.check_ranges(x, p)
+    if options.impl == "reference":
+        with torch.autocast(x.input.device.type, enabled=False):
+            loss, lse, *saved = reference.forward(x, p)
+            counted = (x.target != p.ignore_index).sum(dtype=torch.float32).clamp(min=1)
+        return loss, lse, counted, *saved, torch.empty(0, dtype=torch.int32, device=x.input.device)  # type: ignore[return-value]
     from ..kernels import launch
 
-    with torch.cuda.device_of(input):
-        outs = _empty(_forward_layout(p), input.device)
-        ins = _named(
-            input=input,
-            weight=weight,
-            target=target,
-            ids=ids,
-            bias=bias,
-            seed=seed,
-            scale=scale,
-            log_weight=log_weight,
-        )
+    with torch.cuda.device_of(x.input):
+        outs, ins = _empty(_forward_layout(p), x.input.device), _named(x)
+        if p.chooses:
+            launch.launch_pool(outs, ins, p)
+            _choose_lists(outs, p)
         launch.launch_forward(outs, ins, p)
-    if not scale_grad:
-        outs["average_dot"] = torch.empty(0, device=input.device)
+    if not p.scale_grad:
+        outs["average_dot"] = torch.empty(0, device=x.input.device)
     return tuple(outs[name] for name in FORWARD_OUTPUTS)  # type: ignore[return-value]
 
 
-def _fake_forward(
-    input, weight, target, ids, bias, seed, scale, log_weight, num_negatives, group_size, shuffle_rows, softcap, remove_hits,
-    ignore_index, scale_grad, positive_weight, correction, impl,
-):  # fmt: skip
-    shapes = [(input.shape[0],)] * 2 + [()] + [(input.shape[0],)] * 2 + [(input.shape[0] if scale_grad else 0,)]
-    rows = [input.new_empty(shape, dtype=torch.float32) for shape in shapes]
-    size = 0
-    if impl != "reference":
-        p = _problem(
-            input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
-            positive_weight, correction,
-        )  # fmt: skip
-        size = table_buffer(p).size
-    return *rows, torch.empty_like(input), input.new_empty(size, dtype=torch.int32)
+def _fake_forward(*args):
+    x, _, options = split(args)
+    num_rows = x.input.shape[0]
+    shapes = [(num_rows,)] * 2 + [()] + [(num_rows,)] * 2 + [(num_rows if options.scale_grad else 0,)]
+    rows = [x.input.new_empty(shape, dtype=torch.float32) for shape in shapes]
+    size = 0 if options.impl == "reference" else table_buffer(_problem(x, options)).size
+    return *rows, torch.empty_like(x.input), x.input.new_empty(size, dtype=torch.int32)
 
 
 def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
@@ -141,98 +138,78 @@ def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
     return (torch.where(is_item, ids, p.num_items).int() + first_key).flatten()
 
 
-def _backward(
-    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor,
-    tables: Tensor,
-    grad_loss: Tensor, grad_lse: Tensor | None,
-    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad."""
-    saved = (loss, peak, shift, average_dot, average, tables)
-    options = (
-        num_negatives,
-        group_size,
-        shuffle_rows,
-        softcap,
-        remove_hits,
-        ignore_index,
-        scale_grad,
-        positive_weight,
-        correction,
-        impl,
-    )
-    return _backward_into(None, input, weight, target, ids, bias, seed, scale, log_weight, *saved, grad_loss, grad_lse, *options)
+def _backward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad; by operands,
+    ``Saved`` and options."""
+    return _backward_into(None, *args)
 
 
-def _backward_into(
-    input_grad: Tensor | None, input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor,
-    scale: Tensor, log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor,
-    average: Tensor, tables: Tensor,
-    grad_loss: Tensor, grad_lse: Tensor | None,
-    num_negatives: int, group_size: int, shuffle_rows: bool, softcap: float | None, remove_hits: bool, ignore_index: int,
-    scale_grad: bool, positive_weight: float | None, correction: str, impl: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and the reference,
     take new memory."""
-    p = _problem(
-        input, weight, ids, bias, num_negatives, group_size, shuffle_rows, softcap, remove_hits, ignore_index, scale_grad,
-        positive_weight, correction,
-    )  # fmt: skip
-    if impl == "reference":
-        rows = (loss, peak, shift, average_dot, average)
-        grad_lse = torch.zeros_like(loss) if grad_lse is None else grad_lse
-        with torch.autocast(input.device.type, enabled=False):
-            return reference.backward(input, weight, target, ids, bias, seed, scale, log_weight, *rows, grad_loss, grad_lse, p)
+    x, between, options = split(args)
+    saved = Saved(*between)  # type: ignore[arg-type]
+    p = _problem(x, options)
+    if options.impl == "reference":
+        if saved.grad_lse is None:
+            saved = saved._replace(grad_lse=torch.zeros_like(saved.loss))
+        with torch.autocast(x.input.device.type, enabled=False):
+            return reference.backward(x, saved, p)
     from ..kernels import launch
 
-    with torch.cuda.device_of(input):
-        keys = tables.narrow(0, launch.table_parts(p)["positive_key"].offset, p.num_rows)
-        ins = _named(
-            input=input, weight=weight, target=target, ids=ids, bias=bias, scale=scale, log_weight=log_weight, tables=tables,
-            loss=loss, peak=peak, shift=shift, average_dot=average_dot, average=average,
-            grad_loss=grad_loss if grad_loss.stride(0) in (0, 1) else grad_loss.contiguous(),
-            grad_lse=None if grad_lse is None else grad_lse.contiguous(),
-        )  # fmt: skip
+    grad_loss, grad_lse = saved.grad_loss, saved.grad_lse
+    saved = saved._replace(
+        grad_loss=grad_loss if grad_loss.stride(0) in (0, 1) else grad_loss.contiguous(),
+        grad_lse=None if grad_lse is None else grad_lse.contiguous(),
+    )
+    with torch.cuda.device_of(x.input):
+        ins = _named(x) | _named(saved)
+        keys = _table(saved.tables, "positive_key", p, p.num_rows)
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
+        ids = _table(saved.tables, "lists", p, p.num_groups, p.negatives) if p.lists else x.ids
         if ids is not None:
             ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(ids, p), stable=True)
-        outs = _empty(_backward_layout(p, input_grad is None), input.device)  # after the sorts, which need memory for themselves
+        outs = _empty(
+            _backward_layout(p, input_grad is None), x.input.device
+        )  # after the sorts, which need memory for themselves
         if input_grad is not None:
             outs["input_grad"] = input_grad
         launch.launch_backward(outs, ins, p)
     for name in ("bias_grad", "scale_grad"):
         if name not in outs:
-            outs[name] = torch.empty(0, device=input.device)
+            outs[name] = torch.empty(0, device=x.input.device)
     return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
 
 
-def _fake_backward(input, weight, target, ids, bias, *others):
-    bias_grad = input.new_empty(0, dtype=torch.float32) if bias is None else torch.empty_like(bias)
-    scale_grad = input.new_empty(input.shape[0] if others[-4] else 0, dtype=torch.float32)
-    return torch.empty_like(input), torch.empty_like(weight), bias_grad, scale_grad
+def _fake_backward(*args):
+    x, _, options = split(args)
+    bias_grad = x.input.new_empty(0, dtype=torch.float32) if x.bias is None else torch.empty_like(x.bias)
+    scale_grad = x.input.new_empty(x.input.shape[0] if options.scale_grad else 0, dtype=torch.float32)
+    return torch.empty_like(x.input), torch.empty_like(x.weight), bias_grad, scale_grad
 
 
 def _setup_forward(ctx, inputs, output) -> None:
-    tensors, ctx.options = inputs[:OPERANDS], inputs[OPERANDS:]
-    ctx.save_for_backward(*tensors, output[0], *output[RESULTS:])
+    x, _, ctx.options = split(inputs)
+    ctx.save_for_backward(*x, output[0], *output[RESULTS:])
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    of_inputs: list[Tensor | None] = [None] * (OPERANDS + len(ctx.options))
+    of_inputs = dict.fromkeys((*Operands._fields, *Options._fields))
     if grad_loss is None:
         if grad_lse is None:
-            return tuple(of_inputs)
+            return tuple(of_inputs.values())
         grad_loss = torch.zeros_like(grad_lse)
-    *of_inputs[:2], bias_grad, scale_grad = compute(*ctx.saved_tensors, grad_loss, grad_lse, *ctx.options)
-    if ctx.needs_input_grad[4]:
-        of_inputs[4] = bias_grad
-    if ctx.needs_input_grad[6]:
-        of_inputs[6] = scale_grad.sum().view(1)
-    return tuple(of_inputs)
+    of_inputs["input"], of_inputs["weight"], bias_grad, scale_grad = compute(
+        *ctx.saved_tensors, grad_loss, grad_lse, *ctx.options
+    )
+    needed = dict(zip(of_inputs, ctx.needs_input_grad, strict=True))
+    if needed["bias"]:
+        of_inputs["bias"] = bias_grad
+    if needed["scale"]:
+        of_inputs["scale"] = scale_grad.sum().view(1)
+    return tuple(of_inputs.values())
 
 
 def _no_second_derivatives(ctx, *_):
@@ -240,11 +217,15 @@ def _no_second_derivatives(ctx, *_):
 
 
 def operator(
-    name: str, implementation: Callable, fake: Callable, gradients: Callable | None = None, setup: Callable | None = None
+    name: str,
+    schema: str,
+    implementation: Callable,
+    fake: Callable,
+    gradients: Callable | None = None,
+    setup: Callable | None = None,
 ) -> Callable:
     """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
     qualified = f"cce_minus::{name}"
-    schema = torch.library.infer_schema(implementation, mutates_args=())
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
     torch.library.register_fake(qualified)(fake)
@@ -253,8 +234,14 @@ def operator(
     return getattr(torch.ops.cce_minus, name).default
 
 
-backward = operator("backward", _backward, _fake_backward, _no_second_derivatives, lambda ctx, inputs, output: None)
-forward = operator("forward", _forward, _fake_forward, lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward)
+backward = operator(
+    "backward", schema(4, Operands, Saved, Options), _backward, _fake_backward, _no_second_derivatives,
+    lambda ctx, inputs, output: None,
+)  # fmt: skip
+forward = operator(
+    "forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward,
+    lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward,
+)  # fmt: skip
 
 
 class _Rows(torch.autograd.Function):
@@ -274,20 +261,25 @@ class _Rows(torch.autograd.Function):
         def compute(*args):
             # no one else can hold the average: unless the graph is kept for another run, its memory takes the gradient
             kept = torch._C._autograd._get_current_graph_task_keep_graph()  # type: ignore[attr-defined]
-            return _backward_into(None if kept else args[AVERAGE], *args)
+            average = args[len(Operands._fields) + Saved._fields.index("average")]
+            return _backward_into(None if kept else average, *args)
 
         return _gradients(ctx, compute, *grads[:2])
 
 
-def rows(*args) -> tuple[Tensor, Tensor, Tensor]:
-    """loss, lse (N,) and the number of counted rows (at least 1), by ``forward``'s arguments; differentiable in loss and lse."""
+def is_transformed() -> bool:
+    """Whether calls are traced or transformed, so that they must go through operators."""
+    return _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
+
+
+def rows(x: Operands, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """loss, lse (N,) and the number of counted rows (at least 1); differentiable once in loss and lse."""
     if torch.compiler.is_compiling():
-        return forward(*args)[:RESULTS]
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        return forward(*x, *options)[:RESULTS]
+    tensors = [arg for arg in x if arg is not None]
     plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-    transformed = _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
-    if transformed or not plain:
-        return forward(*args)[:RESULTS]
+    if is_transformed() or not plain:
+        return forward(*x, *options)[:RESULTS]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _Rows.apply(*args)[:RESULTS]  # type: ignore[index]
-    return _forward(*args)[:RESULTS]
+        return _Rows.apply(*x, *options)[:RESULTS]  # type: ignore[index]
+    return _forward(*x, *options)[:RESULTS]

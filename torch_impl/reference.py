@@ -7,19 +7,15 @@ numbers, whatever the number of rows. Never an (N, K, D) tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..kernels.draws import row_places
 from ..kernels.errors import ArgumentValueError
-from ..kernels.permutation import MASK, Arithmetic
 from ..kernels.problem import Problem
-from ..kernels.slots import SlotDraws
-
-CHUNK_ELEMENTS = 1 << 22
+from .candidates import CHUNK_ELEMENTS, Chunk, chunks
+from .operands import Operands, Saved
 
 
 class Rows(NamedTuple):
@@ -31,76 +27,6 @@ class Rows(NamedTuple):
     shift: Tensor
     average_dot: Tensor  # empty unless the scale's gradient may be asked for
     average: Tensor
-
-
-class Chunk(NamedTuple):
-    """Tiles of rows that share candidates: rows (T, G), which of them count, and ids (T, K) or (1, K)."""
-
-    rows: Tensor
-    counted: Tensor
-    ids: Tensor
-
-
-def _walk(step, x: Tensor, is_outside) -> Tensor:
-    while (outside := is_outside(x)).any():
-        x = torch.where(outside, step(x), x)
-    return x
-
-
-def arithmetic(device: torch.device) -> Arithmetic:
-    """torch's words are int64 below 2^32: it has no full set of uint32 operations."""
-
-    def words(value) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.int64, device=device)
-
-    return Arithmetic(u32=words, where=torch.where, walk=_walk)
-
-
-def slot_ids(seed: Tensor, slot_ends: Tensor, num_groups: int, draws: SlotDraws) -> Tensor:
-    """The lists (groups, K) int32 that groups draw by slots, each slot's item by bisection."""
-    words = seed.long() & MASK
-    groups = torch.arange(num_groups, device=seed.device).split(max(1, CHUNK_ELEMENTS // draws.negatives))
-    xp, ends = arithmetic(seed.device), slot_ends.long()
-    lists = [torch.searchsorted(ends, draws.draw(xp, (words[1], words[0]), some), right=True) for some in groups]
-    return torch.cat(lists).int()
-
-
-def _chunks(target: Tensor, ids: Tensor | None, seed: Tensor, p: Problem) -> Iterator[Chunk]:
-    device = target.device
-    counted = target != p.ignore_index
-    per_tile = p.negatives * (p.dim + 1)
-    if p.mode in ("all", "shared_ids"):
-        shared = torch.arange(p.num_items, device=device) if ids is None else ids
-        size = max(1, CHUNK_ELEMENTS // p.negatives)
-        for rows in torch.arange(p.num_rows, device=device).split(size):
-            yield Chunk(rows[None], counted[rows][None], shared[None])
-    elif p.mode == "row_ids":
-        assert ids is not None
-        for rows in torch.arange(p.num_rows, device=device).split(max(1, CHUNK_ELEMENTS // per_tile)):
-            yield Chunk(rows[:, None], counted[rows][:, None], ids[rows])
-    else:
-        xp = arithmetic(device)
-        words = seed.long() & MASK
-        seed_words = words[1], words[0]
-        ranks = torch.cumsum(counted, 0) - 1
-        group = p.group_size
-        total = torch.clamp(counted.sum(), min=1)
-        places = row_places(xp, seed_words, torch.clamp(ranks, min=0), total, p.shuffle_rows)
-        tiles = -(-p.num_rows // group)
-        table = torch.full((tiles * group + 1,), -1, device=device)
-        table[torch.where(counted, places, tiles * group)] = torch.arange(p.num_rows, device=device)
-        table = table[:-1].view(tiles, group)
-        for index in torch.arange(tiles, device=device).split(max(1, CHUNK_ELEMENTS // (per_tile + group * p.negatives))):
-            rows = table[index]
-            yield Chunk(rows.clamp(min=0), rows >= 0, _tile_ids(ids, xp, seed_words, index, p))
-
-
-def _tile_ids(ids: Tensor | None, xp: Arithmetic, seed: tuple[Tensor, Tensor], tiles: Tensor, p: Problem) -> Tensor:
-    """The candidates (T, K) of tiles: their own lists, or what they draw."""
-    if ids is not None:
-        return ids[tiles]
-    assert p.draws is not None
-    return p.draws.items(xp, seed, tiles)
 
 
 class _Scores(NamedTuple):
@@ -120,25 +46,24 @@ def _cap(x: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | float]:
     return softcap * torch.tanh(x / softcap), torch.cosh(x / softcap) ** -2
 
 
-def _scores(
-    input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, scale: Tensor, log_weight: Tensor | None,
-    chunk: Chunk, p: Problem,
-) -> _Scores:  # fmt: skip
+def _scores(x: Operands, chunk: Chunk, p: Problem) -> _Scores:
     candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
     ids = torch.where(candidate, chunk.ids, 0)
-    hidden = input[chunk.rows].float()
-    items = weight[None] if p.mode == "all" else weight[ids]
-    items = items.to(input.dtype).float()  # rounded as the kernels round them
+    hidden = x.input[chunk.rows].float()
+    items = x.weight[None] if p.mode == "all" else x.weight[ids]
+    items = items.to(x.input.dtype).float()  # rounded as the kernels round them
     dot = hidden @ items.transpose(1, 2)
-    x = scale * dot
-    if bias is not None:
-        x = x + bias.float()[ids][:, None, :]
+    logits = x.scale * dot
+    if x.bias is not None:
+        logits = logits + x.bias.float()[ids][:, None, :]
     keep = candidate[:, None, :] & chunk.counted[:, :, None]
     if p.remove_accidental_hits:
-        keep = keep & (ids[:, None, :] != target[chunk.rows][:, :, None])
-    score, slope = _cap(x, p.softcap)
-    if log_weight is not None:
-        score = score + log_weight[ids][:, None, :]
+        keep = keep & (ids[:, None, :] != x.target[chunk.rows][:, :, None])
+    if x.users is not None:
+        keep = keep & ~in_history(x, x.users[chunk.rows][:, :, None], ids[:, None, :], p)
+    score, slope = _cap(logits, p.softcap)
+    if x.log_weight is not None:
+        score = score + x.log_weight[ids][:, None, :]
     return _Scores(hidden, items, ids, dot, score, slope, keep)
 
 
@@ -149,17 +74,17 @@ def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return counted, has_item, torch.where(has_item, target, 0)
 
 
-def _positive_scores(
-    input: Tensor, weight: Tensor, has_item: Tensor, item: Tensor, bias: Tensor | None, scale: Tensor, p: Problem
-) -> tuple[Tensor, Tensor | float, Tensor]:
+def _positive_scores(x: Operands, has_item: Tensor, item: Tensor, p: Problem) -> tuple[Tensor, Tensor | float, Tensor]:
     """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none."""
-    dot = torch.empty(p.num_rows, device=input.device)
-    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        dot[rows] = (input[rows].float() * weight[item[rows]].to(input.dtype).float()).sum(1)
-    x = scale * dot
-    if bias is not None:
-        x = x + bias.float()[item]
-    score, slope = _cap(x, p.softcap)
+    dot = torch.empty(p.num_rows, device=x.input.device)
+    for rows in torch.arange(p.num_rows, device=x.input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
+        dot[rows] = (x.input[rows].float() * x.weight[item[rows]].to(x.input.dtype).float()).sum(1)
+    logits = x.scale * dot
+    if x.bias is not None:
+        logits = logits + x.bias.float()[item]
+    if p.history and x.users is not None:
+        has_item = has_item & (x.users >= 0) & (x.users < p.history.num_users)
+    score, slope = _cap(logits, p.softcap)
     return torch.where(has_item, score, math.nan), slope, dot
 
 
@@ -168,28 +93,74 @@ def softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-def check_ranges(target: Tensor, ids: Tensor | None, p: Problem) -> None:
-    """Raise where a counted target or an id is no item; for devices whose values the host may read."""
-    counted, has_item, _ = _target_items(target, p)
-    wrong = target[counted & ~has_item]
-    if wrong.numel():
-        raise ArgumentValueError("target", f"ignore_index or an item in [0, {p.num_items})", int(wrong[0]))
-    if ids is not None:
-        wrong = ids[(ids < -1) | (ids >= p.num_items)]
-        if wrong.numel():
-            raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
+def _first_wrong(argument: str, values: Tensor, wrong: Tensor, expected: str) -> None:
+    if wrong.any():
+        raise ArgumentValueError(argument, expected, int(values[wrong][0]))
 
 
-def _mass(kept: Tensor, item: Tensor, log_weight: Tensor | None, p: Problem) -> Tensor | int:
-    """What kept draws stand for: V - 1 items, V (1 - q_t) where items weigh 1 / (V q), or themselves."""
-    if p.correction == "none":
-        return kept
-    return p.num_items - 1 if log_weight is None else p.num_items - torch.exp(-log_weight[item])
+def check_ranges(x: Operands, p: Problem) -> None:
+    """Raise where a counted target, an id or a history is none; for devices whose values the host may read."""
+    counted, has_item, _ = _target_items(x.target, p)
+    _first_wrong("target", x.target, counted & ~has_item, f"ignore_index or an item in [0, {p.num_items})")
+    if x.ids is not None:
+        _first_wrong("negatives", x.ids, (x.ids < -1) | (x.ids >= p.num_items), f"-1 or an item in [0, {p.num_items})")
+    if p.history and x.users is not None and x.history_offsets is not None and x.history_items is not None:
+        offsets, items = x.history_offsets, x.history_items
+        num_users, num_known = p.history
+        _first_wrong("history", x.users, (x.users < 0) | (x.users >= num_users), f"users in [0, {num_users})")
+        whole = int(offsets[0]) == 0 and int(offsets[-1]) == num_known and bool((offsets.diff() >= 0).all())
+        if not whole:
+            raise ArgumentValueError("history", f"offsets ascending from 0 to the {num_known} items", offsets.tolist()[:8])
+        _first_wrong("history", items, (items < 0) | (items >= p.num_items), f"items in [0, {p.num_items})")
+        users = _known_users(x, p)
+        falls = (items.diff() <= 0) & (users.diff() == 0)
+        _first_wrong("history", items[1:], falls, "each user's items in ascending order, each once")
 
 
-def _softmax_rows(
-    s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor | int, p: Problem
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _known_users(x: Operands, p: Problem) -> Tensor:
+    """The user of each item of the histories."""
+    assert p.history
+    assert x.history_offsets is not None
+    return torch.repeat_interleave(
+        torch.arange(p.history.num_users, device=x.target.device), x.history_offsets.diff(), output_size=p.history.num_known
+    )
+
+
+def in_history(x: Operands, users: Tensor, ids: Tensor, p: Problem) -> Tensor:
+    """Whether each id is one of the user's own items; shapes broadcast."""
+    assert x.history_items is not None
+    if x.history_items.numel() == 0:
+        return torch.zeros_like(users * ids, dtype=torch.bool)
+    known = _known_users(x, p) * p.num_items + x.history_items
+    wanted = users.long() * p.num_items + ids
+    return known[torch.searchsorted(known, wanted).clamp(max=len(known) - 1)] == wanted
+
+
+def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> Tensor:
+    """What the kept draws of rows stand for, in items: ``draw_weight`` each, or all that may be drawn, V - 1 or V (1 - q_t) without
+    the user's own."""
+    if p.correction in ("none", "pool"):
+        return kept * p.draw_weight
+    mass = torch.full_like(kept, p.num_items - 1, dtype=torch.float32)
+    if x.log_weight is not None:
+        mass = p.num_items - torch.exp(-x.log_weight[item])
+    if p.history and x.users is not None and x.history_items is not None:
+        items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
+        weights = torch.ones(len(items), device=items.device) if x.log_weight is None else torch.exp(-x.log_weight[items])
+        of_users = torch.zeros(p.history.num_users, device=items.device).index_add_(0, _known_users(x, p), weights)
+        of_target = torch.ones_like(mass) if x.log_weight is None else torch.exp(-x.log_weight[item])
+        mass = mass - of_users[users] + torch.where(in_history(x, users, item, p), of_target, 0.0)
+    return mass.clamp(min=0)
+
+
+def _choose(x: Operands, chunk: Chunk, p: Problem) -> Tensor:
+    """The highest-scoring ids (T, K) of each tile's, by their largest score over its rows."""
+    s = _scores(x, chunk, p)
+    best = torch.where(s.keep, s.score, -math.inf).amax(1)
+    return chunk.ids.gather(1, torch.sort(best, dim=1, descending=True, stable=True).indices[:, : p.negatives])
+
+
+def _softmax_rows(s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     correction = torch.log(mass / kept.clamp(min=1))
     peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
@@ -208,32 +179,22 @@ def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: fl
     return (positive_weight * softplus(-positive) + terms) * share, share, torch.where(s.keep, torch.sigmoid(s.score), 0.0)
 
 
-def forward(
-    input: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    ids: Tensor | None,
-    bias: Tensor | None,
-    seed: Tensor,
-    scale: Tensor,
-    log_weight: Tensor | None,
-    p: Problem,
-) -> Rows:
+def forward(x: Operands, p: Problem) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
-    _, has_item, item = _target_items(target, p)
-    positive, _, _ = _positive_scores(input, weight, has_item, item, bias, scale, p)
-    loss, lse, peak, shift = (torch.zeros(p.num_rows, device=input.device) for _ in range(4))
-    average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=input.device)
-    average = torch.zeros_like(input)
-    for chunk in _chunks(target, ids, seed, p):
-        s = _scores(input, weight, target, bias, scale, log_weight, chunk, p)
+    device = x.input.device
+    _, has_item, item = _target_items(x.target, p)
+    positive, _, _ = _positive_scores(x, has_item, item, p)
+    loss, lse, peak, shift = (torch.zeros(p.num_rows, device=device) for _ in range(4))
+    average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=device)
+    average = torch.zeros_like(x.input)
+    for chunk in chunks(x, p, lambda pool: _choose(x, pool, p)):
+        s = _scores(x, chunk, p)
         kept = s.keep.sum(2)
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
-            row_loss, row_peak, row_shift, factor, weights = _softmax_rows(
-                s, kept, row_positive, _mass(kept, item[chunk.rows], log_weight, p), p
-            )
+            mass = _mass(x, chunk.rows, kept, item[chunk.rows], p)
+            row_loss, row_peak, row_shift, factor, weights = _softmax_rows(s, kept, row_positive, mass)
             row_lse = row_positive + row_loss
         else:
             row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
@@ -249,37 +210,34 @@ def forward(
     return Rows(loss, lse, peak, shift, average_dot, average)
 
 
-def backward(
-    input: Tensor, weight: Tensor, target: Tensor, ids: Tensor | None, bias: Tensor | None, seed: Tensor, scale: Tensor,
-    log_weight: Tensor | None, loss: Tensor, peak: Tensor, shift: Tensor, average_dot: Tensor, average: Tensor, grad_loss: Tensor,
-    grad_lse: Tensor, p: Problem,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
-    counted, has_item, item = _target_items(target, p)
-    _, slope, dot = _positive_scores(input, weight, has_item, item, bias, scale, p)
+    device = x.input.device
+    loss, peak, shift, average_dot, average, _, grad_loss, grad_lse = saved
+    counted, has_item, item = _target_items(x.target, p)
+    _, slope, dot = _positive_scores(x, has_item, item, p)
     if p.positive_weight is None:
         positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
     else:  # peak holds the positive's score
         positive_grad = -grad_loss * p.positive_weight * torch.sigmoid(-peak) * shift
     positive_grad = torch.where(counted, positive_grad * slope, 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
-    weight_grad = torch.zeros(weight.shape, device=input.device)
-    bias_grad = torch.zeros(p.num_items if bias is not None else 0, device=input.device)
-    input_grad = torch.empty_like(input)
-    scale_grad = torch.empty(0, device=input.device)
+    weight_grad = torch.zeros(x.weight.shape, device=device)
+    bias_grad = torch.zeros(p.num_items if x.bias is not None else 0, device=device)
+    input_grad = torch.empty_like(x.input)
+    scale_grad = torch.empty(0, device=device)
     if p.scale_grad:
         scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
-    for rows in torch.arange(p.num_rows, device=input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        hidden = input[rows].float()
-        grad = (
-            row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * weight[item[rows]].to(input.dtype).float()
-        )
-        input_grad[rows] = (scale * grad).to(input.dtype)
+    for rows in torch.arange(p.num_rows, device=device).split(max(1, CHUNK_ELEMENTS // p.dim)):
+        hidden = x.input[rows].float()
+        positive = x.weight[item[rows]].to(x.input.dtype).float()
+        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * positive
+        input_grad[rows] = (x.scale * grad).to(x.input.dtype)
         weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
-    if bias is not None:
+    if x.bias is not None:
         bias_grad.index_add_(0, item, positive_grad)
-    for chunk in _chunks(target, ids, seed, p):
-        s = _scores(input, weight, target, bias, scale, log_weight, chunk, p)
+    for chunk in chunks(x, p, lambda pool: _choose(x, pool, p)):
+        s = _scores(x, chunk, p)
         row_peak, row_shift = peak[chunk.rows][:, :, None], shift[chunk.rows][:, :, None]
         softmax = p.positive_weight is None
         probability = torch.exp((s.score - row_peak) - row_shift) if softmax else torch.sigmoid(s.score) * row_shift
@@ -289,8 +247,8 @@ def backward(
             weight_grad += grads[0]
         else:
             weight_grad.index_add_(0, s.ids.flatten(), grads.flatten(0, 1))
-        if bias is not None:
+        if x.bias is not None:
             bias_grad.index_add_(0, s.ids.flatten(), a.sum(1).flatten())
-    if bias is not None:
-        bias_grad = bias_grad.to(bias.dtype)
-    return input_grad, (scale * weight_grad).to(weight.dtype), bias_grad, scale_grad
+    if x.bias is not None:
+        bias_grad = bias_grad.to(x.bias.dtype)
+    return input_grad, (x.scale * weight_grad).to(x.weight.dtype), bias_grad, scale_grad

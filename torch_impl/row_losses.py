@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -12,13 +10,17 @@ from ..kernels.arguments import (
     Spec,
     as_number,
     check_arrays,
+    correction_of,
     draws_at_random,
     is_sampler,
 )
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
+from ..kernels.history import History
+from ..kernels.lists import plan_lists
 from ..kernels.problem import interprets
-from ..kernels.samplers import Sampler, WeightedNegatives, as_index
-from . import ops, slot_ops
+from ..kernels.samplers import InBatchNegatives, Sampler, as_index
+from . import operands, ops
+from .list_operands import list_operands
 
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -115,7 +117,7 @@ def num_items_of(linear_weight: object) -> int:
 def row_losses(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
-    log_q: Tensor | None = None, positive_weight: float | None = None,
+    log_q: Tensor | None = None, history: History | None = None, positive_weight: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The loss and lse (...) of each row, fp32, and the number of rows that count, at least 1; by a public loss's arguments.
 
@@ -127,7 +129,7 @@ def row_losses(
     check_arrays(
         _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q),
+        _optional("log_q", log_q), None if history is None else tuple(_spec("history", array) for array in history),
     )  # fmt: skip
     device = input.device
     impl = _resolve_impl(options.impl, device)
@@ -144,27 +146,42 @@ def row_losses(
         row_loss = row_lse = zeros.float() + torch.zeros(target.shape, device=device)
         num_counted = torch.ones((), device=device)
     else:
-        group_size, shuffle_rows = getattr(negatives, "group_size", 1), getattr(negatives, "shuffle_rows", False)
         flat_target = _as_kernel_ints(target).reshape(-1).contiguous()
-        if isinstance(negatives, WeightedNegatives):
-            slot_ends, log_weight = slot_ops.slot_tensors(negatives, num_items, words)
-            num_groups = -(-target.numel() // group_size)
-            ids = slot_ops.slot_ids(words, slot_ends, num_groups, negatives.num_negatives, impl)
+        if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
+            ids = torch.where(flat_target == options.ignore_index, -1, flat_target)
         elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
-            log_weight = None if log_q is None else -log_q.detach().float() - math.log(num_items)
-        else:
-            log_weight = None
-        if positive_weight is not None or not options.logq_correction:
-            log_weight = None
-            correction = "none"
-        else:
-            correction = "uniform" if log_weight is None else "weighted"
-        rows = ops.rows(
-            input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), flat_target, ids,
-            None if linear_bias is None else linear_bias.contiguous(), words, scale, log_weight,
-            getattr(negatives, "num_negatives", 0), group_size, shuffle_rows, options.softcap,
-            options.remove_accidental_hits, options.ignore_index, scale.requires_grad, positive_weight, correction, impl,
-        )  # fmt: skip
+        lists = None if ids is not None else plan_lists(negatives, num_items)
+        slot_ends, log_weight = list_operands(negatives, num_items, words, log_q)
+        correction = correction_of(negatives, log_weight, options, positive_weight)
+        users, offsets, items = (None, None, None) if history is None else map(_as_kernel_ints, history)
+        x = operands.Operands(
+            input=input.reshape(-1, dim).contiguous(),
+            weight=linear_weight.contiguous(),
+            target=flat_target,
+            ids=ids,
+            bias=None if linear_bias is None else linear_bias.contiguous(),
+            seed=words,
+            scale=scale,
+            log_weight=log_weight if correction == "weighted" else None,
+            slot_ends=slot_ends,
+            users=None if users is None else users.reshape(-1).contiguous(),
+            history_offsets=None if offsets is None else offsets.contiguous(),
+            history_items=None if items is None else items.contiguous(),
+        )
+        static = operands.Options(
+            num_negatives=lists.negatives if lists else getattr(negatives, "num_negatives", 0),
+            group_size=getattr(negatives, "group_size", None) or 1,
+            shuffle_rows=getattr(negatives, "shuffle_rows", False),
+            parts=lists.numbers if lists else (),
+            softcap=options.softcap,
+            remove_hits=options.remove_accidental_hits,
+            ignore_index=options.ignore_index,
+            scale_grad=scale.requires_grad,
+            positive_weight=positive_weight,
+            correction=correction,
+            impl=impl,
+        )
+        rows = ops.rows(x, static)
         row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
     return row_loss, row_lse, num_counted

@@ -1,0 +1,42 @@
+"""Items that rows must not count as negatives: what a user passes, and how to make it from pairs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import ArgumentTypeError, ArgumentValueError
+from .samplers import as_index
+
+
+class History(NamedTuple):
+    """Users' own items in compressed rows, and which user each row is of; integer arrays of the framework in use.
+
+    users: (...), the shape of the loss's target; offsets: (U + 1,), ascending from 0; items: the items of user u are
+    ``items[offsets[u] : offsets[u + 1]]``, in ascending order, each once. ``user_items`` makes the last two.
+    """
+
+    users: Any
+    offsets: Any
+    items: Any
+
+
+def user_items(users: ArrayLike, items: ArrayLike, num_users: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(offsets, items) of a ``History`` from pairs (n,) of users in [0, num_users) and items, in any order and with repetitions.
+
+    Raises ArgumentTypeError or ArgumentValueError for arrays that are no such integers.
+    """
+    num_users = as_index("num_users", num_users)
+    of_pairs = {"users": np.asarray(users), "items": np.asarray(items)}
+    for argument, values in of_pairs.items():
+        if values.dtype.kind not in "iu" and values.size:
+            raise ArgumentTypeError(argument, "integers", str(values.dtype))
+        if values.ndim != 1 or len(values) != len(of_pairs["users"]):
+            raise ArgumentValueError(argument, "one for each pair (n,)", values.shape)
+        if values.size and not (values.min() >= 0 and values.max() < (num_users if argument == "users" else 2**31)):
+            raise ArgumentValueError(argument, f"numbers from 0, users below {num_users}", f"{values.min()} to {values.max()}")
+    pairs = np.unique(np.stack(list(of_pairs.values()), 1).astype(np.int64), axis=0)
+    offsets = np.searchsorted(pairs[:, 0], np.arange(num_users + 1))
+    return offsets.astype(np.int32), pairs[:, 1].astype(np.int32)

@@ -15,10 +15,13 @@ class Operands(NamedTuple):
     bias: Array | None  # (V,)
     scale: Array  # (1,) fp32
     target: Array  # (N,) int32
-    ids: Array | None  # (K,), (N, K) or (groups, K) int32
+    ids: Array | None  # (K,), (N, K) or with a group_size above 1 (groups, K) int32
     seed: Array  # (2,) int32 words (low, high)
     log_weight: Array | None = None  # (V,) fp32, -log(V q) of each item's draw probability q
-    slot_ends: Array | None = None  # (V,) int32, of a sampler that draws by slots
+    slot_ends: Array | None = None  # (V,) int32 of each part of the groups' lists that is drawn by slots
+    users: Array | None = None  # (N,) int32
+    history_offsets: Array | None = None  # (users + 1,) int32
+    history_items: Array | None = None  # (known items,) int32
 
 
 class Rows(NamedTuple):

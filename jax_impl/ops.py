@@ -7,6 +7,7 @@ their gradients need no code here. How both passes behave under grad and vmap is
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,11 +17,11 @@ import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
 from ..interop import as_varying, call, gpu_numbers, varying_axes
-from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, table_buffer, table_sizes
+from ..kernels.buffers import Buffer, backward_buffers, forward_buffers, place, pool_buffers, table_buffer, table_sizes
 from ..kernels.configs import Gpu
-from ..kernels.problem import INTERPRETER_GPU, NO_ID, Correction, Problem, cached_problem, ceil_div
-from ..kernels.samplers import Sampler, WeightedNegatives
-from ..kernels.slots import SlotDraws
+from ..kernels.lists import plan_lists
+from ..kernels.problem import INTERPRETER_GPU, NO_ID, Correction, HistorySize, Problem, cached_problem
+from ..kernels.samplers import InBatchNegatives, Sampler
 from . import reference
 from .operands import Gradients, Operands, Rows
 
@@ -52,15 +53,20 @@ class Saved(NamedTuple):
 
 
 def _problem(x: Operands, options: Options) -> Problem:
-    sampler, ids_shape, group_size, shuffle_rows = options.sampler, None if x.ids is None else x.ids.shape, 1, False
-    if isinstance(sampler, WeightedNegatives):
-        group_size, shuffle_rows = sampler.group_size, sampler.shuffle_rows
-        sampler, ids_shape = None, (ceil_div(x.input.shape[0], group_size), sampler.num_negatives)
+    sampler, lists, history = options.sampler, None, None
+    ids_shape, group_size, shuffle_rows = None if x.ids is None else x.ids.shape, 1, False
+    if sampler is not None:
+        lists = plan_lists(sampler, x.weight.shape[0])
+    if lists is not None or isinstance(sampler, InBatchNegatives):
+        group_size = getattr(sampler, "group_size", None) or 1
+        shuffle_rows, sampler = getattr(sampler, "shuffle_rows", False) and group_size > 1, None
+    if x.history_offsets is not None and x.history_items is not None:
+        history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
     return cached_problem(
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
         options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        x.slot_ends is not None, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        lists, False, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -68,6 +74,12 @@ def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
     from ..kernels import launch
 
     launch.launch_forward(outs, ins, p)
+
+
+def _launch_pool(outs: Tensors, ins: Tensors, p: Problem) -> None:
+    from ..kernels import launch
+
+    launch.launch_pool(outs, ins, p)
 
 
 def _launch_backward(outs: Tensors, ins: Tensors, p: Problem) -> None:
@@ -90,28 +102,6 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
     return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
 
 
-def _launch_slot_ids(outs: Tensors, ins: Tensors, draws: SlotDraws) -> None:
-    from ..kernels import list_launch
-
-    list_launch.launch_slot_ids(outs, ins, draws)
-
-
-def _with_lists(p: Problem, x: Operands, *, by_kernels: bool) -> Operands:
-    """``x`` with the lists that its groups draw by slots; drawn again in the backward, so that none waits in memory."""
-    if x.slot_ends is None:
-        return x
-    draws = SlotDraws(p.negatives)
-    if not by_kernels:
-        return x._replace(ids=reference.slot_ids(x, p.num_groups, draws), slot_ends=None)
-    from ..kernels import list_launch
-
-    if jax.default_backend() == "gpu":
-        list_launch.compile_slot_ids(draws, p.num_groups, p.num_items)
-    buffers = _shapes(list_launch.slot_buffers(draws, p.num_groups))
-    outs = call(_launch_slot_ids, buffers, {"seed": x.seed, "slot_ends": x.slot_ends}, draws)
-    return x._replace(ids=outs["ids"], slot_ends=None)
-
-
 def _draw_keys(ids: Array, p: Problem) -> Array:
     """What draws are sorted by: the item; in groups' lists within the columns that are added together."""
     is_item = (ids >= 0) & (ids < p.num_items)
@@ -129,18 +119,33 @@ def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
         launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward)
 
 
+def _table(tables: Array, name: str, p: Problem, *shape: int) -> Array:
+    """A part of the table buffer, which fills ``shape``."""
+    start = place(table_sizes(p))[0][name]
+    return tables[start : start + math.prod(shape)].reshape(shape)
+
+
+def _chosen_tables(p: Problem, x: Operands) -> Array:
+    """The tables with lists of the highest-scoring columns of each group's pool."""
+    counted, *_ = (buffer for buffer in forward_buffers(p) if buffer.name == "counted")
+    outs = call(_launch_pool, _shapes((counted, *pool_buffers(p), table_buffer(p))), _named(x), p)
+    lists = jnp.take_along_axis(outs["pool_ids"], reference.highest(outs["pool_scores"], p.negatives), 1)
+    return outs["tables"].at[place(table_sizes(p))[0]["lists"] + jnp.arange(lists.size)].set(lists.reshape(-1))
+
+
 def _triton_forward(p: Problem, x: Operands) -> Saved:
-    x = _with_lists(p, x, by_kernels=True)
     _compile(p, x, backward=False)
-    outs = call(_launch_forward, _shapes((*forward_buffers(p), table_buffer(p))), _named(x), p)
+    ins, buffers = _named(x), (*forward_buffers(p), table_buffer(p))
+    if p.chooses:
+        ins["tables"] = _chosen_tables(p, x)
+        buffers = tuple(buffer for buffer in forward_buffers(p) if buffer.name != "counted")
+    outs = ins | call(_launch_forward, _shapes(buffers), ins, p)
     return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
 
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
-    x = _with_lists(p, x, by_kernels=True)
     _compile(p, x, backward=True)
-    start = place(table_sizes(p))[0]["positive_key"]
-    keys, rows = _stable_sort(saved.tables[start : start + p.num_rows])
+    keys, rows = _stable_sort(_table(saved.tables, "positive_key", p, p.num_rows))
     ins = _named(x) | saved.rows._asdict()
     ins |= {
         "tables": saved.tables,
@@ -149,19 +154,20 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
         "sorted_keys": keys,
         "sorted_rows": rows,
     }
-    if x.ids is not None:
-        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
+    ids = _table(saved.tables, "lists", p, p.num_groups, p.negatives) if p.lists else x.ids
+    if ids is not None:
+        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(ids, p))
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 
 
 def _reference_forward(p: Problem, table_size: int, x: Operands) -> Saved:
     tables = as_varying(jnp.zeros(table_size, jnp.int32), varying_axes(x))
-    return Saved(reference.forward(_with_lists(p, x, by_kernels=False), p), tables)
+    return Saved(reference.forward(x, p), tables)
 
 
 def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
-    return reference.backward(_with_lists(p, x, by_kernels=False), saved.rows, grad_loss, grad_lse, p)
+    return reference.backward(x, saved.rows, grad_loss, grad_lse, p)
 
 
 @functools.partial(jax.jit, static_argnames="options")

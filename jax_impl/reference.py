@@ -15,39 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..interop import as_varying, varying_axes
-from ..kernels.draws import row_places
-from ..kernels.permutation import Arithmetic
 from ..kernels.problem import Problem, ceil_div
-from ..kernels.slots import SlotDraws
+from .candidates import Layout, in_history, layout_of
 from .operands import Gradients, Operands, Rows
-
-CHUNK_ELEMENTS = 1 << 22
-
-
-def _walk(step: Callable[[Array], Array], x: Array, is_outside: Callable[[Array], Array]) -> Array:
-    return jax.lax.while_loop(lambda y: is_outside(y).any(), lambda y: jnp.where(is_outside(y), step(y), y), x)
-
-
-def _repeat(count: int, step: Callable[[Array, Any], Any], state: Any) -> Any:
-    return jax.lax.fori_loop(0, count, step, state)
-
-
-def arithmetic(axes: frozenset[str] = frozenset()) -> Arithmetic:
-    """JAX's words are uint32; under shard_map all vary over its ``axes``, since a loop's state may not start to."""
-
-    def words(value: Any) -> Array:
-        return as_varying(jnp.asarray(value, jnp.uint32), axes)
-
-    return Arithmetic(u32=words, where=jnp.where, walk=_walk, repeat=_repeat)
-
-
-class Layout(NamedTuple):
-    """Tiles of rows that share candidates."""
-
-    rows: Array  # (tiles, G), -1 where a place is empty
-    places: Array  # (N,) the place of each row in the flattened tiles
-    tiles_a_chunk: int
-    ids: Callable[[Array], Array]  # tiles (T,) -> candidates (T, K) or (1, K)
 
 
 class Chunk(NamedTuple):
@@ -70,52 +40,6 @@ class Chunk(NamedTuple):
     positive_slope: Array | float
 
 
-def slot_ids(x: Operands, num_groups: int, draws: SlotDraws) -> Array:
-    """The lists (groups, K) int32 that groups draw by slots, each slot's item by bisection."""
-    assert x.slot_ends is not None
-    words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
-    xp = arithmetic(varying_axes(x))
-    slots = draws.draw(xp, (words[1], words[0]), jnp.arange(num_groups)).astype(jnp.int32)
-    return jnp.searchsorted(x.slot_ends, slots, side="right").astype(jnp.int32)
-
-
-def _drawn_layout(x: Operands, p: Problem) -> Layout:
-    counted = x.target != p.ignore_index
-    words = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
-    seed = words[1], words[0]
-    places = jnp.maximum(jnp.cumsum(counted, dtype=jnp.int32) - 1, 0)
-    xp, group = arithmetic(varying_axes(x)), p.group_size
-    total = jnp.maximum(counted.sum(dtype=jnp.int32), 1)
-    places = row_places(xp, seed, places, total, p.shuffle_rows).astype(jnp.int32)
-    tiles = ceil_div(p.num_rows, group)
-    empty = jnp.full(tiles * group, -1, jnp.int32)
-    rows = empty.at[jnp.where(counted, places, tiles * group)].set(jnp.arange(p.num_rows, dtype=jnp.int32), mode="drop")
-    per_tile = p.negatives * (p.dim + 1 + group)
-    return Layout(
-        rows.reshape(tiles, group),
-        places,
-        max(1, CHUNK_ELEMENTS // per_tile),
-        lambda tiles: p.draws.items(xp, seed, tiles).astype(jnp.int32) if p.draws else x.ids[tiles],  # type: ignore[index]
-    )
-
-
-def _layout(x: Operands, p: Problem) -> Layout:
-    if p.draws is not None or p.mode == "group_ids":
-        return _drawn_layout(x, p)
-    ids, group, tiles_a_chunk = x.ids, 1, 1
-    if ids is not None and ids.ndim == 2:
-        tiles_a_chunk = max(1, CHUNK_ELEMENTS // (p.negatives * (p.dim + 1)))
-        candidates = ids.__getitem__
-    else:
-        shared = jnp.arange(p.num_items, dtype=jnp.int32) if ids is None else ids
-        group = min(p.num_rows, max(1, CHUNK_ELEMENTS // max(p.negatives, p.dim)))
-        candidates = lambda tiles: shared[None]  # noqa: E731
-    tiles = ceil_div(p.num_rows, group)
-    place = jnp.arange(tiles * group, dtype=jnp.int32)
-    rows = jnp.where((place < p.num_rows) & (x.target[jnp.minimum(place, p.num_rows - 1)] != p.ignore_index), place, -1)
-    return Layout(rows.reshape(tiles, group), place[: p.num_rows], tiles_a_chunk, candidates)
-
-
 def _cap(x: Array, softcap: float | None) -> tuple[Array, Array | float]:
     """The capped score and its derivative, 1 - tanh^2; both from one exponential, which XLA rounds better than its tanh."""
     if softcap is None:
@@ -133,8 +57,22 @@ def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
     """``tiles`` (T,), those past the last one empty."""
     last = layout.rows.shape[0] - 1
     rows = jnp.where(tiles[:, None] <= last, layout.rows[jnp.minimum(tiles, last)], -1)
-    counted, rows = rows >= 0, jnp.maximum(rows, 0)
     drawn = layout.ids(jnp.minimum(tiles, last))
+    if p.chooses:
+        pool = _scored(x, p, rows, drawn)
+        best = jnp.where(pool.keep, pool.score, -jnp.inf).max(1)
+        drawn = jnp.take_along_axis(drawn, highest(best, p.negatives), 1)
+    return _scored(x, p, rows, drawn)
+
+
+def highest(scores: Array, number: int) -> Array:
+    """The places of the highest scores of each row, those of equal scores in their order."""
+    return jnp.argsort(-scores, axis=1, stable=True)[:, :number]
+
+
+def _scored(x: Operands, p: Problem, rows: Array, drawn: Array) -> Chunk:
+    """Tiles of ``rows`` (T, G), -1 where a place is empty, with candidates ``drawn`` (T, K) or (1, K)."""
+    counted, rows = rows >= 0, jnp.maximum(rows, 0)
     candidate = (drawn >= 0) & (drawn < p.num_items)
     ids = jnp.where(candidate, drawn, 0)
     target, hidden = x.target[rows], x.input[rows].astype(jnp.float32)
@@ -150,6 +88,9 @@ def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
     keep = candidate[:, None, :] & counted[:, :, None]
     if p.remove_accidental_hits:
         keep = keep & (ids[:, None, :] != target[:, :, None])
+    if x.users is not None and p.history:
+        keep = keep & ~in_history(x, x.users[rows][:, :, None], ids[:, None, :], p)
+        has_item = has_item & (x.users[rows] >= 0) & (x.users[rows] < p.history.num_users)
     malformed = ((drawn < -1) | (drawn >= p.num_items)).any(1, keepdims=True)
     (score, slope), (positive, positive_slope) = _cap(logits, p.softcap), _cap(positive, p.softcap)
     if x.log_weight is not None:
@@ -175,16 +116,26 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
     return carry, jax.tree.map(of_rows, results)
 
 
-def _mass(kept: Array, item: Array, log_weight: Array | None, p: Problem) -> Array | int:
-    """What kept draws stand for: V - 1 items, V (1 - q_t) where items weigh 1 / (V q), or themselves."""
-    if p.correction == "none":
-        return kept
-    return p.num_items - 1 if log_weight is None else p.num_items - jnp.exp(-log_weight[item])
+def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
+    """What the kept draws of rows stand for, in items: ``draw_weight`` each, or all that may be drawn, V - 1 or V (1 - q_t) without
+    the user's own."""
+    if p.correction in ("none", "pool"):
+        return kept * p.draw_weight
+    mass = jnp.full(kept.shape, p.num_items - 1, jnp.float32)
+    if x.log_weight is not None:
+        mass = p.num_items - jnp.exp(-x.log_weight[c.item])
+    if p.history and x.users is not None and x.history_items is not None:
+        users = jnp.clip(x.users[c.rows], 0, p.history.num_users - 1)
+        weights = jnp.ones(p.history.num_known) if x.log_weight is None else jnp.exp(-x.log_weight[x.history_items])
+        known = jnp.arange(p.history.num_known, dtype=jnp.int32)
+        of_items = jnp.searchsorted(x.history_offsets, known, side="right") - 1  # type: ignore[arg-type]
+        of_users = jnp.zeros(p.history.num_users).at[of_items].add(weights)
+        of_target = jnp.ones_like(mass) if x.log_weight is None else jnp.exp(-x.log_weight[c.item])
+        mass = mass - of_users[users] + jnp.where(in_history(x, users, c.item, p), of_target, 0.0)
+    return jnp.maximum(mass, 0.0)
 
 
-def _softmax_rows(
-    c: Chunk, kept: Array, positive: Array, mass: Array | int, p: Problem
-) -> tuple[Array, Array, Array, Array, Array]:
+def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array) -> tuple[Array, Array, Array, Array, Array]:
     """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     has_negatives = kept > 0
     correction = jnp.log(mass / jnp.maximum(kept, 1).astype(jnp.float32))
@@ -206,7 +157,7 @@ def _binary_rows(c: Chunk, kept: Array, positive: Array, positive_weight: float)
 
 def forward(x: Operands, p: Problem) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
-    layout = _layout(x, p)
+    layout = layout_of(x, p)
 
     def step(_: None, tiles: Array) -> tuple[None, Rows]:
         c = _chunk(x, p, layout, tiles)
@@ -214,7 +165,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         has_negatives = kept > 0
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(kept, c.item, x.log_weight, p), p)
+            loss, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(x, c, kept, p))
             lse = positive + loss
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)
@@ -230,7 +181,7 @@ def forward(x: Operands, p: Problem) -> Rows:
 
 def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
-    layout = _layout(x, p)
+    layout = layout_of(x, p)
     saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows)
     if p.positive_weight is None:
         positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeGuard
 
 import jax
@@ -13,12 +12,13 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..interop import as_varying, varying_axes
-from ..kernels.arguments import Options, Spec, as_number, check_arrays, draws_at_random
+from ..kernels.arguments import Options, Spec, as_number, check_arrays, correction_of, draws_at_random
 from ..kernels.errors import ArgumentTypeError, ArgumentValueError
+from ..kernels.history import History, check_history
 from ..kernels.problem import interprets
-from ..kernels.samplers import SAMPLERS, Sampler, WeightedNegatives
-from ..kernels.slots import slot_table
+from ..kernels.samplers import SAMPLERS, InBatchNegatives, Sampler
 from . import ops
+from .list_operands import list_operands
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
@@ -47,21 +47,28 @@ def _home(value: object) -> str | None:
 
 
 def _check(**arrays: Any) -> None:
-    """``check_arrays`` on JAX and NumPy arrays, by argument name."""
-    for argument, value in arrays.items():
+    """``check_arrays`` on JAX and NumPy arrays, by argument name; of a history on each of its arrays."""
+    history = arrays.pop("history")
+    if history is not None and not isinstance(history, History):
+        raise ArgumentTypeError("history", "a History", type(history).__name__)
+    history = history or ()
+    for argument, value in (*arrays.items(), *(("history", array) for array in history)):
         if value is not None and not _is_array(value):
             raise ArgumentTypeError(argument, "an array", type(value).__name__)
-    homes = {argument: _home(value) for argument, value in arrays.items()}
-    shared = homes["input"] or next((home for home in homes.values() if home is not None), None)
-    specs = {
-        argument: None if value is None else Spec(tuple(value.shape), str(value.dtype), homes[argument] or shared)
-        for argument, value in arrays.items()
-    }
-    check_arrays(**specs)  # type: ignore[arg-type]
+    homes = [_home(value) for value in (*arrays.values(), *history)]
+    shared = next((home for home in homes if home is not None), None)
+
+    def spec(value: Any) -> Spec | None:
+        return None if value is None else Spec(tuple(value.shape), str(value.dtype), _home(value) or shared)
+
+    specs = {argument: spec(value) for argument, value in arrays.items()}
+    check_arrays(**specs, history=tuple(map(spec, history)) or None)  # type: ignore[arg-type]
 
 
-def _check_ranges(target: Any, ids: Any, ignore_index: int, num_items: int) -> None:
-    """Raise where a target or an id that can be read now is no item."""
+def _check_ranges(target: Any, ids: Any, history: History | None, ignore_index: int, num_items: int) -> None:
+    """Raise where a target, an id or a history that can be read now is none."""
+    if history is not None and all(map(_is_known, history)):
+        check_history(*map(np.asarray, history), num_items)
     if _is_known(target):
         values = np.asarray(target).reshape(-1)
         wrong = values[(values != ignore_index) & ((values < 0) | (values >= num_items))]
@@ -123,7 +130,7 @@ def num_items_of(linear_weight: object) -> int:
 def row_losses(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, options: Options, *,
     linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None,
-    log_q: ArrayLike | None = None, positive_weight: float | None = None,
+    log_q: ArrayLike | None = None, history: History | None = None, positive_weight: float | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """The loss and lse (...) of each row, fp32; by a public loss's arguments.
 
@@ -146,26 +153,22 @@ def row_losses(
         linear_bias=linear_bias,
         sample_weight=sample_weight,
         log_q=log_q,
+        history=history,
     )
     assert _is_array(input)
     assert _is_array(linear_weight)
     assert _is_array(target)
     _check_impl(options.impl, input)
     num_items, dim = linear_weight.shape
-    _check_ranges(target, ids, options.ignore_index, num_items)
+    _check_ranges(target, ids, history, options.ignore_index, num_items)
     scale = _scale(logit_scale)
     draws = seed is not None or draws_at_random(negatives, num_items)
     flat_target = _as_int32(target).reshape(-1)
-    slot_ends = log_weight = None
-    if isinstance(sampler, WeightedNegatives):
-        slot_ends, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
-    elif log_q is not None:
-        log_weight = -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32)) - math.log(num_items)
-    if positive_weight is not None or not options.logq_correction:
-        log_weight = None
-        correction = "none"
-    else:
-        correction = "uniform" if log_weight is None else "weighted"
+    slot_ends, log_weight = list_operands(sampler, num_items, log_q)
+    correction = correction_of(negatives, log_weight, options, positive_weight)
+    if isinstance(sampler, InBatchNegatives) and sampler.group_size is None:
+        ids = jnp.where(flat_target == options.ignore_index, -1, flat_target)
+    users, offsets, items = (None, None, None) if history is None else map(_as_int32, history)
     x = Operands(
         input=jnp.asarray(input).reshape(-1, dim),
         weight=jnp.asarray(linear_weight),
@@ -174,8 +177,11 @@ def row_losses(
         target=flat_target,
         ids=None if ids is None else _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])),
         seed=seed_words(seed) if draws else jnp.zeros(2, jnp.int32),
-        log_weight=log_weight,
+        log_weight=log_weight if correction == "weighted" else None,
         slot_ends=slot_ends,
+        users=None if users is None else users.reshape(-1),
+        history_offsets=offsets,
+        history_items=items,
     )
     x = as_varying(x, varying_axes(x))
     if target.size == 0:

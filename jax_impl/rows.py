@@ -30,6 +30,8 @@ UNMAPPED = {
     "seed": "seed",
     "log_weight": "log_q",
     "slot_ends": "negatives",
+    "history_offsets": "history",
+    "history_items": "history",
 }
 
 
@@ -58,6 +60,7 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
         input=fold(x.input, bool(mapped.input), x.input.shape[-1:]),
         target=fold(x.target, bool(mapped.target), ()),
         ids=ids,
+        users=None if x.users is None else fold(x.users, bool(mapped.users), ()),
     )
 
 

@@ -13,7 +13,7 @@ from ..kernels.errors import ArgumentTypeError, ArgumentValueError
 from ..kernels.permutation import MASK, fold_words
 from ..kernels.permutation import seed_words as words_of_int
 from ..kernels.samplers import as_index
-from .reference import arithmetic
+from .candidates import arithmetic
 
 EXPECTED = "an int, an integer array of 1 or 2 elements, or a PRNG key"
 

@@ -40,3 +40,23 @@ def user_items(users: ArrayLike, items: ArrayLike, num_users: int) -> tuple[NDAr
     pairs = np.unique(np.stack(list(of_pairs.values()), 1).astype(np.int64), axis=0)
     offsets = np.searchsorted(pairs[:, 0], np.arange(num_users + 1))
     return offsets.astype(np.int32), pairs[:, 1].astype(np.int32)
+
+
+def check_history(users: NDArray[Any], offsets: NDArray[Any], items: NDArray[Any], num_items: int) -> None:
+    """Raise ArgumentValueError where the arrays are no ``History`` on a catalog of ``num_items``."""
+    num_users = len(offsets) - 1
+    whole = offsets[0] == 0 and offsets[-1] == len(items) and (np.diff(offsets) >= 0).all()
+    if not whole:
+        raise ArgumentValueError("history", f"offsets ascending from 0 to the {len(items)} items", offsets)
+    first_of_user = np.zeros(len(items) + 1, bool)
+    first_of_user[offsets] = True
+    rises = np.ones(len(items), bool)
+    rises[1:] = (np.diff(items.astype(np.int64)) > 0) | first_of_user[1:-1]
+    wrong = {
+        f"users in [0, {num_users})": users[(users < 0) | (users >= num_users)],
+        f"items in [0, {num_items})": items[(items < 0) | (items >= num_items)],
+        "each user's items in ascending order, each once": items[~rises],
+    }
+    for expected, values in wrong.items():
+        if values.size:
+            raise ArgumentValueError("history", expected, int(values.reshape(-1)[0]))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.errors import ArgumentValueError
+from ..kernels.history import check_history
 from ..kernels.problem import Problem
 from .candidates import CHUNK_ELEMENTS, Chunk, chunks
 from .operands import Operands, Saved
@@ -93,28 +94,18 @@ def softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-def _first_wrong(argument: str, values: Tensor, wrong: Tensor, expected: str) -> None:
-    if wrong.any():
-        raise ArgumentValueError(argument, expected, int(values[wrong][0]))
-
-
 def check_ranges(x: Operands, p: Problem) -> None:
     """Raise where a counted target, an id or a history is none; for devices whose values the host may read."""
     counted, has_item, _ = _target_items(x.target, p)
-    _first_wrong("target", x.target, counted & ~has_item, f"ignore_index or an item in [0, {p.num_items})")
+    wrong = x.target[counted & ~has_item]
+    if wrong.numel():
+        raise ArgumentValueError("target", f"ignore_index or an item in [0, {p.num_items})", int(wrong[0]))
     if x.ids is not None:
-        _first_wrong("negatives", x.ids, (x.ids < -1) | (x.ids >= p.num_items), f"-1 or an item in [0, {p.num_items})")
-    if p.history and x.users is not None and x.history_offsets is not None and x.history_items is not None:
-        offsets, items = x.history_offsets, x.history_items
-        num_users, num_known = p.history
-        _first_wrong("history", x.users, (x.users < 0) | (x.users >= num_users), f"users in [0, {num_users})")
-        whole = int(offsets[0]) == 0 and int(offsets[-1]) == num_known and bool((offsets.diff() >= 0).all())
-        if not whole:
-            raise ArgumentValueError("history", f"offsets ascending from 0 to the {num_known} items", offsets.tolist()[:8])
-        _first_wrong("history", items, (items < 0) | (items >= p.num_items), f"items in [0, {p.num_items})")
-        users = _known_users(x, p)
-        falls = (items.diff() <= 0) & (users.diff() == 0)
-        _first_wrong("history", items[1:], falls, "each user's items in ascending order, each once")
+        wrong = x.ids[(x.ids < -1) | (x.ids >= p.num_items)]
+        if wrong.numel():
+            raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
+    if x.users is not None and x.history_offsets is not None and x.history_items is not None:
+        check_history(x.users.numpy(), x.history_offsets.numpy(), x.history_items.numpy(), p.num_items)
 
 
 def _known_users(x: Operands, p: Problem) -> Tensor:

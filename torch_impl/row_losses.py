@@ -35,6 +35,14 @@ def _optional(argument: str, value: object) -> Spec | None:
     return None if value is None else _spec(argument, value)
 
 
+def _history_specs(history: object) -> tuple[Spec, ...] | None:
+    if history is None:
+        return None
+    if not isinstance(history, History):
+        raise ArgumentTypeError("history", "a History", type(history).__name__)
+    return tuple(_spec("history", array) for array in history)
+
+
 def seed_words(seed: object, device: torch.device) -> Tensor:
     """A seed as two int32 words (low, high) on ``device``, without waiting for it.
 
@@ -129,7 +137,7 @@ def row_losses(
     check_arrays(
         _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q), None if history is None else tuple(_spec("history", array) for array in history),
+        _optional("log_q", log_q), _history_specs(history),
     )  # fmt: skip
     device = input.device
     impl = _resolve_impl(options.impl, device)

@@ -48,8 +48,13 @@ class Case:
     upstream: Literal["both", "loss", "lse"] = "both"
     positive_weight: float | None = None  # binary cross-entropy with this weight of the positive's term
     gbce_t: float | None = None
-    sampler: Literal["uniform", "popularity", "log_uniform"] = "uniform"  # of grouped rows
-    knows_q: bool = False  # explicit ids come with the log of their items' draw probabilities
+    # of grouped rows; "mixed": uniform and in-batch, "mixed_weighted": popularity and log-uniform
+    sampler: Literal["uniform", "popularity", "log_uniform", "in_batch", "in_batch_all", "mixed", "mixed_weighted", "hard"] = (
+        "uniform"
+    )
+    pool: int = 0  # of hard negatives
+    knows_q: bool = False  # explicit ids, or rows' targets, come with the log of their items' draw probabilities
+    has_history: bool = False
     logq_correction: bool = True
 
     def __str__(self) -> str:
@@ -70,6 +75,8 @@ class Inputs:
     grad_lse: Float32  # (N,)
     counts: Int64  # (V,) of the sampler "popularity", heavy-tailed, some 0
     log_q: Float32 | None  # (V,)
+    history: tuple[Int64, Int64, Int64] | None  # users (N,), offsets, items
+    excluded: NDArray[np.bool_] | None  # (N, V), the same
 
 
 def popular_item(num_items: int) -> int:
@@ -109,6 +116,13 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
     weight = rng.uniform(0, 2, n) * (rng.random(n) > 0.2)
     hidden, table = _rounded(hidden, dtype), _rounded(table, dtype)
     counts = np.floor(50 / (1 + rng.permutation(v))).astype(np.int64) + (case.knows_q or v < 3)
+    history = excluded = None
+    if case.has_history:
+        owned = rng.random((4, v)) < 0.2
+        owned[0] = False
+        users = rng.integers(0, 4, n)
+        history = users, np.append(0, np.cumsum(owned.sum(1))), np.nonzero(owned)[1]
+        excluded = owned[users]
     if not case.contiguous:
         hidden = np.repeat(hidden, 2, axis=1)[:, ::2]
         table = np.asfortranarray(table)
@@ -123,6 +137,8 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         grad_lse=(w * (case.upstream != "loss")).astype(np.float32),
         counts=counts,
         log_q=np.log(counts / counts.sum()).astype(np.float32) if case.knows_q else None,
+        history=history,
+        excluded=excluded,
     )
 
 
@@ -161,6 +177,7 @@ def options(case: Case, inputs: Inputs) -> dict[str, Any]:
         "positive_weight": case.positive_weight,
         "log_q": inputs.log_q,
         "logq_correction": case.logq_correction,
+        "excluded": inputs.excluded,
     }
 
 

@@ -55,6 +55,8 @@ def oracle(
     positive_weight: float | None = None,
     log_q: NDArray[np.floating] | None = None,
     logq_correction: bool = True,
+    draw_weight: float = 1.0,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> OracleResult:
     """Cross-entropy with negative sampling (CCE-, arXiv 2509.09682) and all of its gradients.
 
@@ -68,7 +70,10 @@ def oracle(
     rows name.
 
     With ``log_q`` (V,), the log of the probability q_j with which each draw is item j, the correction is
-    ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j.
+    ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j + log(draw_weight).
+
+    ``excluded`` (N, V) says which items are no negatives of a row: their draws are dropped, and V - 1 and 1 - q_target count or weigh
+    the others alone.
 
     With a ``positive_weight`` beta it is binary cross-entropy instead (BCE, BCE+; gBCE, arXiv 2308.07192):
     ``loss = (beta log(1 + exp(-s_target)) + sum_j log(1 + exp(s_j))) / (1 + m)``, lse 0 and grad_lse unused; m = 0 leaves
@@ -133,6 +138,10 @@ def oracle(
         hits = items[None, :] == target[rows, None]
         if remove_accidental_hits:
             draws = np.where(hits, 0, draws)
+        own = np.zeros((len(rows), num_items), bool)  # excluded, and not the target, which is out anyway
+        if excluded is not None:
+            draws = np.where(excluded[rows][:, items], 0, draws)
+            own = excluded[rows] & (np.arange(num_items) != target[rows, None])
         m = draws.sum(1)
 
         # Converting after the gather keeps a float64 copy of a very large table out of memory.
@@ -152,11 +161,13 @@ def oracle(
             continue
         with np.errstate(divide="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
             if not logq_correction:
-                correction = np.zeros((len(rows), 1))
+                correction = np.full((len(rows), 1), np.log(draw_weight))
             elif log_q is None:
-                correction = np.log(((catalog_size or num_items) - 1) / np.maximum(m, 1))[:, None]
+                left = (catalog_size or num_items) - 1 - own.sum(1)
+                correction = np.log(left / np.maximum(m, 1))[:, None]
             else:
                 left = -np.expm1(np.asarray(log_q[target[rows]], np.float64))  # 1 - q_target
+                left = left - own @ np.exp(np.asarray(log_q, np.float64))
                 correction = np.log(left / np.maximum(m, 1))[:, None] - np.where(
                     draws > 0, np.asarray(log_q[items], np.float64), 0
                 )

@@ -33,6 +33,8 @@ def plain(
     positive_weight: float | None = None,
     log_q: NDArray[np.floating] | None = None,
     logq_correction: bool = True,
+    draw_weight: float = 1.0,
+    excluded: NDArray[np.bool_] | None = None,
 ) -> OracleResult:
     """The oracle's results by gathering (N, K, D) items and calling autograd.
 
@@ -57,9 +59,14 @@ def plain(
     if remove_accidental_hits:
         keep = keep & (draws != goal[:, None])
     draws = draws.clamp(min=0)
+    own = torch.zeros(len(goal), num_items, dtype=torch.bool)
+    if excluded is not None:
+        own = torch.tensor(excluded)
+        keep = keep & ~own.gather(1, draws)
+        own = own.scatter(1, goal[:, None], False)
 
     def score(items: Tensor) -> Tensor:
-        dots = (e.to(work)[:, None] * c.to(work)[items]).sum(-1)
+        dots = (c.to(work)[items] @ e.to(work)[:, :, None]).squeeze(-1)
         x = scale * dots + b.to(work)[items]
         return x if softcap is None else softcap * torch.tanh(x / softcap)
 
@@ -67,11 +74,14 @@ def plain(
     negatives, positive = score(draws), score(goal[:, None])
     if positive_weight is None:
         if logq_correction:
-            correction: Tensor | float = math.log(num_items - 1) if num_items > 1 else -math.inf
+            correction = (num_items - 1 - own.sum(1)).to(work).log()[:, None]
             if log_q is not None:
                 q = torch.tensor(log_q).to(work)
-                correction = torch.log1p(-torch.exp(q[goal]))[:, None] - torch.where(keep, q[draws], 0.0)
+                left = -torch.expm1(q[goal]) - torch.where(own, q.exp(), 0.0).sum(1)
+                correction = left.log()[:, None] - torch.where(keep, q[draws], 0.0)
             negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
+        else:
+            negatives = negatives + math.log(draw_weight)
         lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
         loss = torch.where(active, lse - positive[:, 0], 0.0)
         lse = torch.where(active, lse, 0.0)

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from cce_minus.kernels import AllItems, LogUniformNegatives, PopularityNegatives, UniformNegatives, negative_ids
-from cce_minus.kernels.samplers import Sampler
-from cce_minus.kernels.slots import slot_table
 
-from tests.inputs import Case, Inputs, make_inputs, spread_over_rows
+from tests.inputs import Case, Inputs, make_inputs
 from tests.inputs import options as array_options
+from tests.loss.samplers import SEED, negatives_of, oracle_negatives
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
 from tests.tolerance import assert_close, assert_result_close
 
-SEED = 2**63 + 12345  # both words in use, and negative as an int64
+__all__ = ["SEED", "Expected", "Result", "assert_right", "expected", "negatives_of", "options", "softmax_options"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +42,6 @@ class Expected:
     dtype: torch.dtype
 
 
-@functools.cache
-def _weighted_sampler(case: Case) -> PopularityNegatives | LogUniformNegatives:
-    """One object a case: samplers with counts are compared by identity."""
-    draw = {"num_negatives": case.num_negatives, "group_size": case.group_size, "shuffle_rows": case.shuffle_rows}
-    return PopularityNegatives(make_inputs(case).counts, **draw) if case.sampler == "popularity" else LogUniformNegatives(**draw)
-
-
-def negatives_of(case: Case, inputs: Inputs) -> Sampler | np.ndarray:
-    """What the public API is given as its negatives."""
-    if case.sampler != "uniform":
-        return _weighted_sampler(case)
-    if inputs.ids is not None:
-        return inputs.ids
-    if case.mode == "all":
-        return AllItems()
-    group_size = case.group_size if case.mode == "grouped" else 1
-    return UniformNegatives(case.num_negatives, group_size, case.shuffle_rows)
-
-
 def options(case: Case) -> dict[str, Any]:
     """The public losses' keywords that are no arrays."""
     return {
@@ -82,17 +61,8 @@ def softmax_options(case: Case) -> dict[str, Any]:
 def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
     """The truth and the yardstick of a case, on inputs rounded to ``dtype``."""
     inputs = make_inputs(case, dtype=dtype)
-    ids = inputs.ids
-    drawn_all = case.num_negatives >= case.num_items and case.sampler == "uniform"
-    if case.mode in ("grouped", "independent") and not drawn_all:
-        num_rows = int((inputs.target != case.ignore_index).sum())
-        drawn = negative_ids(negatives_of(case, inputs), num_rows=num_rows, num_items=case.num_items, seed=SEED)  # type: ignore[arg-type]
-        ids = spread_over_rows(drawn, inputs.target, case.ignore_index)
-    elif ids is not None and ids.ndim == 1:
-        ids = np.broadcast_to(ids, (case.num_rows, len(ids)))
-    keywords = array_options(case, inputs)
-    if case.sampler != "uniform":
-        keywords["log_q"] = -slot_table(_weighted_sampler(case), case.num_items).log_weight - np.log(case.num_items)
+    ids, of_draws = oracle_negatives(case, inputs)
+    keywords = array_options(case, inputs) | of_draws
     rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
     u, _ = upstream(
         rows.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=_grad_output(case, inputs)

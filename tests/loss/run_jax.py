@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cce_minus.jax_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.kernels import History
 from jax import Array
 
 from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
@@ -38,6 +39,7 @@ def run_jax(want: Expected, impl: str) -> Result:
                 "logit_scale": leaves["scale"],
                 "seed": seed,
                 "impl": impl,
+                "history": None if inputs.history is None else History(*inputs.history),
             }
             if case.positive_weight is None:
                 loss, lse = sampled_linear_cross_entropy(*arguments, log_q=inputs.log_q, **softmax_options(case), **keywords)

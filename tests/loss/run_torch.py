@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from cce_minus.kernels import History
 from cce_minus.torch_impl import ops, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
@@ -62,6 +63,8 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         torch.from_numpy(negatives).to(device) if isinstance(negatives, np.ndarray) else negatives,
     )
     keywords = options(case) | {"linear_bias": bias, "sample_weight": weight, "logit_scale": scale, "seed": SEED, "impl": impl}
+    if inputs.history is not None:
+        keywords["history"] = History(*(torch.from_numpy(array).to(device) for array in inputs.history))
     log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
     if case.positive_weight is None:
         loss, lse = sampled_linear_cross_entropy(*arguments, log_q=log_q, **softmax_options(case), **keywords)

@@ -198,7 +198,7 @@ class Problem:
 
     @property
     def grad_work(self) -> Work:
-        if self.mode == "group_ids":  # two kinds of stores: the tables' limits on registers would spill
+        if self.mode == "group_ids" and self.tile.grad_once.registers:  # two kinds of stores: the tables' limit would spill
             return self.tile.grad_once._replace(registers=LIST_REGISTERS)
         return self.tile.grad_once if self.block_rounds == 1 else self.tile.grad
 

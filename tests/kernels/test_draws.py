@@ -10,7 +10,7 @@ import torch
 from cce_minus.kernels import AllItems, ArgumentError, UniformNegatives, fold_seed, negative_ids
 from cce_minus.kernels import permutation as pm
 from cce_minus.kernels.draws import plan_draws
-from cce_minus.torch_impl.reference import arithmetic
+from cce_minus.torch_impl.candidates import arithmetic
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good

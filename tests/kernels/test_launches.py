@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch, list_launch
-from cce_minus.torch_impl import AllItems, LogUniformNegatives, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.kernels import launch
+from cce_minus.torch_impl import (
+    AllItems,
+    HardNegatives,
+    History,
+    InBatchNegatives,
+    LogUniformNegatives,
+    UniformNegatives,
+    sampled_linear_cross_entropy,
+)
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 
@@ -54,7 +62,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             launched.add(self.name)
             return self.kernel.warmup(*args, **kwargs)
 
-    for program in (launch.forward_program, launch.backward_program, list_launch.slot_program):
+    for program in (launch.forward_program, launch.backward_program, launch.pool_program):
         program.cache_clear()
         request.addfinalizer(program.cache_clear)
 
@@ -69,6 +77,19 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     hidden = torch.randn(70, 16, device=device, requires_grad=True)
     table = torch.randn(200, 16, device=device, requires_grad=True)
     target = torch.arange(70, device=device) % 40
-    for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems(), LogUniformNegatives(16, 16)):
-        sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, impl="triton").backward()  # type: ignore[union-attr]
+    history = History(target % 2, torch.tensor([0, 2, 3], device=device), torch.tensor([4, 7, 50], device=device))
+    samplers = (
+        UniformNegatives(8, 16),
+        UniformNegatives(3, 1),
+        AllItems(),
+        LogUniformNegatives(16, 16),
+        InBatchNegatives(16),
+        HardNegatives(20, 8, 16),
+    )
+    for negatives in samplers:
+        log_q = torch.full((200,), -5.0, device=device) if isinstance(negatives, InBatchNegatives) else None
+        loss = sampled_linear_cross_entropy(
+            hidden, table, target, negatives, seed=1, impl="triton", log_q=log_q, history=history if log_q is None else None
+        )
+        loss.backward()  # type: ignore[union-attr]
     assert launched == names, f"never launched: {names - launched}"

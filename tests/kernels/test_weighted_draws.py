@@ -6,17 +6,12 @@ import copy
 import pickle
 from typing import Any
 
-import cce_minus.jax_impl.reference as jax_reference
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from cce_minus.jax_impl.operands import Operands
 from cce_minus.kernels import ArgumentError, LogUniformNegatives, PopularityNegatives, negative_ids
 from cce_minus.kernels import permutation as pm
 from cce_minus.kernels.samplers import weighted_sampler
 from cce_minus.kernels.slots import SlotDraws, items_of_slots, share_slots, slot_table
-from cce_minus.torch_impl import slot_ops
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
@@ -81,22 +76,6 @@ def test_shares_of_slots():
     assert many.sum() == 3000
     assert (many[1:-1] == 1).all()
     assert 1.9 < many[-1] / many[0] < 2.1
-
-
-@pytest.mark.parametrize("impl", ["reference", "triton"])
-@pytest.mark.parametrize("num_negatives", [9, 130])
-def test_lists_are_the_same_in_every_library(num_negatives: int, impl: str):
-    sampler = PopularityNegatives(np.arange(1, 78) ** 2, num_negatives, group_size=16, shuffle_rows=False)
-    want = negative_ids(sampler, num_rows=80, num_items=77, seed=2**40 + 3)[::16]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    words = np.array([3, 2**8], np.int32)  # low, high
-    ends = slot_table(sampler, 77).ends
-    of_torch = slot_ops.slot_ids(torch.from_numpy(words).to(device), torch.from_numpy(ends).to(device), 5, num_negatives, impl)
-    np.testing.assert_array_equal(of_torch.cpu().numpy(), want)
-    if impl == "reference":
-        nothing = jnp.zeros(0)
-        x = Operands(nothing, nothing, None, nothing, nothing, None, jnp.asarray(words), slot_ends=jnp.asarray(ends))
-        np.testing.assert_array_equal(np.asarray(jax_reference.slot_ids(x, 5, SlotDraws(num_negatives))), want)
 
 
 def test_rows_of_a_group_share_their_list():

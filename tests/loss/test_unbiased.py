@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cce_minus.kernels import LogUniformNegatives, PopularityNegatives, UniformNegatives
+from cce_minus.kernels import (
+    HardNegatives,
+    InBatchNegatives,
+    LogUniformNegatives,
+    MixedNegatives,
+    PopularityNegatives,
+    UniformNegatives,
+)
 from cce_minus.torch_impl import linear_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
@@ -26,7 +33,24 @@ DRAWS = {
     "popularity, two strata": PopularityNegatives(COUNTS, 66, group_size=16, shuffle_rows=False),
     "log-uniform": LogUniformNegatives(16, 16, shuffle_rows=False),
     "explicit ids": None,
+    "in-batch": InBatchNegatives(16, shuffle_rows=False),
+    "uniform and in-batch": MixedNegatives(UniformNegatives(10, 16, False), InBatchNegatives(16, False)),
+    "popularity and uniform": MixedNegatives(
+        PopularityNegatives(COUNTS, 16, group_size=16, shuffle_rows=False), UniformNegatives(8, 16, False)
+    ),
+    "a whole pool": HardNegatives(10, 10, 16, shuffle_rows=False),
 }
+
+
+def batch(name: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(hidden, target, which rows count) of one call: every row once in every group, or where rows' targets are negatives each row
+    first in a group of its own, with 15 rows whose targets come as often as items occur."""
+    if "in-batch" not in name:
+        return HIDDEN.repeat(GROUPS, 1), TARGET.repeat(GROUPS), torch.arange(GROUPS * ROWS)
+    groups = GROUPS * ROWS
+    others = torch.multinomial(LOG_Q.exp().expand(groups, V), 15, replacement=True, generator=generator)
+    target = torch.cat([TARGET.repeat(GROUPS)[:, None], others], 1).flatten()
+    return HIDDEN.repeat(GROUPS, 1).repeat_interleave(16, 0), target, torch.arange(groups) * 16
 
 
 def partition_sums(name: str, corrected: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -34,17 +58,18 @@ def partition_sums(name: str, corrected: bool = True) -> tuple[np.ndarray, np.nd
     sums = []
     for seed in range(SEEDS):
         negatives: Any = DRAWS[name]
-        log_q = None
+        generator = torch.Generator().manual_seed(seed)
+        hidden, target, probes = batch(name, generator)
+        log_q = LOG_Q if corrected and "in-batch" in name else None
         if negatives is None:
-            generator = torch.Generator().manual_seed(seed)
             negatives = torch.multinomial(LOG_Q.exp().expand(GROUPS * ROWS, V), 24, replacement=True, generator=generator)
             log_q = LOG_Q if corrected else None
         loss, lse = sampled_linear_cross_entropy(
-            HIDDEN.repeat(GROUPS, 1), TABLE, TARGET.repeat(GROUPS), negatives, seed=seed, return_lse=True, reduction="none",
+            hidden, TABLE, target, negatives, seed=seed, return_lse=True, reduction="none",
             log_q=log_q, logq_correction=corrected,
         )  # fmt: skip
         of_rows = torch.exp(lse.double()) * -torch.expm1(-loss.double())
-        sums.append(of_rows.view(GROUPS, ROWS).mean(0))
+        sums.append(of_rows[probes].view(GROUPS, ROWS).mean(0))
     found = torch.stack(sums).numpy()
     return found.mean(0), found.std(0, ddof=1) / SEEDS**0.5
 
@@ -63,7 +88,9 @@ def test_partition_sum_is_unbiased(name: str):
     assert (error < 0.02 * truth()).all(), error / truth()
 
 
-@pytest.mark.parametrize("name", ["popularity", "log-uniform", "explicit ids"])
+@pytest.mark.parametrize(
+    "name", ["popularity", "log-uniform", "explicit ids", "in-batch", "uniform and in-batch", "a whole pool"]
+)
 def test_a_missing_correction_is_found(name: str):
     mean, error = partition_sums(name, corrected=False)
     assert (np.abs(mean - truth()) > 4 * error).all()
@@ -89,6 +116,7 @@ SAMPLERS = {
     "uniform": lambda k: UniformNegatives(k, 16, shuffle_rows=False),
     "popularity": lambda k: PopularityNegatives(COUNTS, k, group_size=16, shuffle_rows=False),
     "log-uniform": lambda k: LogUniformNegatives(k, 16, shuffle_rows=False),
+    "mixed": lambda k: MixedNegatives(UniformNegatives(k // 2, 16, False), LogUniformNegatives(k // 2, 16, False)),
 }
 
 

@@ -13,7 +13,7 @@ def test_tables_beyond_32_bits_are_refused():
     def tables(rows: int) -> int:
         problem = build_problem(
             rows, 8, 100, None, "bfloat16", "bfloat16", None, UniformNegatives(80, 1), None, True, -100, False, None, 1, False, "uniform",
-            False, Gpu(132, 90)
+            None, False, None, Gpu(132, 90)
         )  # fmt: skip
         return table_buffer(problem).size
 

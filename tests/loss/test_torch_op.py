@@ -15,6 +15,7 @@ from cce_minus.torch_impl import (
     UniformNegatives,
     sampled_linear_cross_entropy,
 )
+from cce_minus.torch_impl.operands import Operands, Options
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,27 +39,9 @@ def test_opcheck(impl: str, mode: str):
     words = torch.tensor([1, 2], dtype=torch.int32, device=DEVICE)
     scale = torch.ones(1, device=DEVICE, requires_grad=True)
     bias = torch.zeros(40, device=DEVICE, requires_grad=True)
-    group = 1 if ids is not None else 16
-    args = (
-        hidden,
-        table,
-        target,
-        ids,
-        bias,
-        words,
-        scale,
-        None,
-        0 if ids is not None else 5,
-        group,
-        True,
-        None,
-        True,
-        -100,
-        True,
-        None,
-        "uniform",
-        impl,
-    )
+    x = Operands(hidden, table, target, ids, bias, words, scale, None, None, None, None, None)
+    drawn = (0, 1) if ids is not None else (5, 16)
+    args = (*x, *Options(*drawn, True, (), None, True, -100, True, None, "uniform", impl))
     # the two utilities that run the backward a second time under compile are covered by test_compile
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,6 +113,47 @@ def num_items_of(linear_weight: object) -> int:
     return shape[0] if len(shape) == 2 else 1
 
 
+class Call(NamedTuple):
+    """A checked call on N flat rows, without its candidates; every tensor contiguous."""
+
+    input: Tensor  # (N, D), in autocast's dtype
+    weight: Tensor  # (V, D)
+    target: Tensor  # (N,) int64 or int32
+    bias: Tensor | None  # (V,)
+    seed: Tensor  # (2,) int32 words (low, high)
+    scale: Tensor  # (1,) fp32
+    impl: str  # "triton" or "reference"
+
+
+def checked_call(
+    input: Tensor, linear_weight: Tensor, target: Tensor, ids: Tensor | None, options: Options, *,
+    linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None, draws: bool,
+    log_q: Tensor | None = None,
+) -> Call:  # fmt: skip
+    """A public loss's arguments, checked; without a ``seed`` one is drawn where the call ``draws``."""
+    check_arrays(
+        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
+        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
+        _optional("log_q", log_q),
+    )  # fmt: skip
+    device = input.device
+    impl = _resolve_impl(options.impl, device)
+    scale = _scale(logit_scale, device)
+    words = seed_words(seed, device) if seed is not None or draws else torch.zeros(2, dtype=torch.int32, device=device)
+    if torch.is_autocast_enabled(device.type):
+        input = input.to(torch.get_autocast_dtype(device.type))
+    return Call(
+        input.reshape(-1, input.shape[-1]).contiguous(), linear_weight.contiguous(), _as_kernel_ints(target).reshape(-1).contiguous(),
+        None if linear_bias is None else linear_bias.contiguous(), words, scale, impl,
+    )  # fmt: skip
+
+
+def no_rows(call: Call) -> Tensor:
+    """The losses (0,) of an empty batch, from which its zero gradients follow."""
+    zeros = (call.input.sum() + call.weight.sum() + call.scale.sum()) * 0.0
+    return zeros.float() + torch.zeros(0, device=call.input.device)
+
+
 def row_losses(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
@@ -124,32 +166,20 @@ def row_losses(
     ids = None if is_sampler(negatives) else negatives
     if ids is not None and not isinstance(ids, Tensor):
         raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
-    check_arrays(
-        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
-        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q),
+    num_items = num_items_of(linear_weight)
+    call = checked_call(
+        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q,
     )  # fmt: skip
-    device = input.device
-    impl = _resolve_impl(options.impl, device)
-    scale = _scale(logit_scale, device)
-    num_items, dim = linear_weight.shape
-    if seed is not None or draws_at_random(negatives, num_items):
-        words = seed_words(seed, device)
-    else:
-        words = torch.zeros(2, dtype=torch.int32, device=device)
-    if torch.is_autocast_enabled(device.type):
-        input = input.to(torch.get_autocast_dtype(device.type))
     if target.numel() == 0:
-        zeros = (input.sum() + linear_weight.sum() + scale.sum()) * 0.0
-        row_loss = row_lse = zeros.float() + torch.zeros(target.shape, device=device)
-        num_counted = torch.ones((), device=device)
+        row_loss = row_lse = no_rows(call).view(target.shape)
+        num_counted = torch.ones((), device=input.device)
     else:
         group_size, shuffle_rows = getattr(negatives, "group_size", 1), getattr(negatives, "shuffle_rows", False)
-        flat_target = _as_kernel_ints(target).reshape(-1).contiguous()
         if isinstance(negatives, WeightedNegatives):
-            slot_ends, log_weight = slot_ops.slot_tensors(negatives, num_items, words)
+            slot_ends, log_weight = slot_ops.slot_tensors(negatives, num_items, call.seed)
             num_groups = -(-target.numel() // group_size)
-            ids = slot_ops.slot_ids(words, slot_ends, num_groups, negatives.num_negatives, impl)
+            ids = slot_ops.slot_ids(call.seed, slot_ends, num_groups, negatives.num_negatives, call.impl)
         elif ids is not None:
             ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
             log_weight = None if log_q is None else -log_q.detach().float() - math.log(num_items)
@@ -161,10 +191,9 @@ def row_losses(
         else:
             correction = "uniform" if log_weight is None else "weighted"
         rows = ops.rows(
-            input.reshape(-1, dim).contiguous(), linear_weight.contiguous(), flat_target, ids,
-            None if linear_bias is None else linear_bias.contiguous(), words, scale, log_weight,
+            call.input, call.weight, call.target, ids, call.bias, call.seed, call.scale, log_weight,
             getattr(negatives, "num_negatives", 0), group_size, shuffle_rows, options.softcap,
-            options.remove_accidental_hits, options.ignore_index, scale.requires_grad, positive_weight, correction, impl,
+            options.remove_accidental_hits, options.ignore_index, call.scale.requires_grad, positive_weight, correction, call.impl,
         )  # fmt: skip
         row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
     return row_loss, row_lse, num_counted

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """The static options of a call; ``sampler`` None takes explicit ids."""
+    """The static options of a call; ``sampler`` None takes explicit ids, which ``group_size`` rows share if it is above 1: items only."""
 
     sampler: Sampler | None
     softcap: float | None
@@ -42,6 +42,7 @@ class Options:
     positive_weight: float | None
     correction: Correction
     impl: str
+    group_size: int = 1
 
 
 class Saved(NamedTuple):
@@ -52,7 +53,8 @@ class Saved(NamedTuple):
 
 
 def _problem(x: Operands, options: Options) -> Problem:
-    sampler, ids_shape, group_size, shuffle_rows = options.sampler, None if x.ids is None else x.ids.shape, 1, False
+    sampler, ids_shape = options.sampler, None if x.ids is None else x.ids.shape
+    group_size, shuffle_rows = options.group_size, False
     if isinstance(sampler, WeightedNegatives):
         group_size, shuffle_rows = sampler.group_size, sampler.shuffle_rows
         sampler, ids_shape = None, (ceil_div(x.input.shape[0], group_size), sampler.num_negatives)
@@ -60,7 +62,7 @@ def _problem(x: Operands, options: Options) -> Problem:
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
         options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        x.slot_ends is not None, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        x.slot_ends is not None or options.group_size > 1, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -120,24 +120,14 @@ def num_items_of(linear_weight: object) -> int:
     return linear_weight.shape[0] if _is_array(linear_weight) and linear_weight.ndim == 2 else 1
 
 
-def row_losses(
-    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, options: Options, *,
-    linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None,
-    log_q: ArrayLike | None = None, positive_weight: float | None = None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The loss and lse (...) of each row, fp32; by a public loss's arguments.
-
-    ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
-    """
+def checked_operands(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, ids: object, options: Options, *,
+    linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None, draws: bool,
+    log_q: ArrayLike | None = None,
+) -> Operands:  # fmt: skip
+    """A public loss's arguments, checked, as flat rows without their candidates; a seed must be given where the call ``draws``."""
     if not INT32.min <= options.ignore_index <= INT32.max:
         raise ArgumentValueError("ignore_index", "an int32", options.ignore_index)
-    sampler = ids = None
-    if isinstance(negatives, SAMPLERS):
-        sampler = negatives
-    elif _is_array(negatives):
-        ids = negatives
-    else:
-        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
     _check(
         input=input,
         linear_weight=linear_weight,
@@ -153,9 +143,43 @@ def row_losses(
     _check_impl(options.impl, input)
     num_items, dim = linear_weight.shape
     _check_ranges(target, ids, options.ignore_index, num_items)
-    scale = _scale(logit_scale)
-    draws = seed is not None or draws_at_random(negatives, num_items)
-    flat_target = _as_int32(target).reshape(-1)
+    return Operands(
+        input=jnp.asarray(input).reshape(-1, dim),
+        weight=jnp.asarray(linear_weight),
+        bias=None if linear_bias is None else jnp.asarray(linear_bias),
+        scale=_scale(logit_scale),
+        target=_as_int32(target).reshape(-1),
+        ids=None,
+        seed=seed_words(seed) if seed is not None or draws else jnp.zeros(2, jnp.int32),
+    )
+
+
+def no_rows(x: Operands) -> Array:
+    """The losses (0,) of an empty batch."""
+    return x.target.astype(jnp.float32)
+
+
+def row_losses(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, options: Options, *,
+    linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None,
+    log_q: ArrayLike | None = None, positive_weight: float | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The loss and lse (...) of each row, fp32; by a public loss's arguments.
+
+    ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
+    """
+    sampler = ids = None
+    if isinstance(negatives, SAMPLERS):
+        sampler = negatives
+    elif _is_array(negatives):
+        ids = negatives
+    else:
+        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
+    num_items = num_items_of(linear_weight)
+    x = checked_operands(
+        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q,
+    )  # fmt: skip
     slot_ends = log_weight = None
     if isinstance(sampler, WeightedNegatives):
         slot_ends, log_weight = map(jnp.asarray, slot_table(sampler, num_items))
@@ -166,20 +190,15 @@ def row_losses(
         correction = "none"
     else:
         correction = "uniform" if log_weight is None else "weighted"
-    x = Operands(
-        input=jnp.asarray(input).reshape(-1, dim),
-        weight=jnp.asarray(linear_weight),
-        bias=None if linear_bias is None else jnp.asarray(linear_bias),
-        scale=scale,
-        target=flat_target,
+    x = x._replace(
         ids=None if ids is None else _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])),
-        seed=seed_words(seed) if draws else jnp.zeros(2, jnp.int32),
         log_weight=log_weight,
         slot_ends=slot_ends,
     )
     x = as_varying(x, varying_axes(x))
-    if target.size == 0:
-        row_loss = row_lse = x.target.astype(jnp.float32).reshape(target.shape)
+    shape = np.shape(target)  # type: ignore[arg-type]
+    if x.target.size == 0:
+        row_loss = row_lse = no_rows(x).reshape(shape)
     else:
         static = ops.Options(
             sampler,
@@ -191,5 +210,5 @@ def row_losses(
             correction,
             options.impl,
         )
-        row_loss, row_lse = (values.reshape(target.shape) for values in rows(x, static))
+        row_loss, row_lse = (values.reshape(shape) for values in rows(x, static))
     return row_loss, row_lse

@@ -14,6 +14,7 @@ from ..kernels import (
 )
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
+from .scalable_loss import scalable_linear_cross_entropy
 
 __all__ = [
     "AllItems",
@@ -28,4 +29,5 @@ __all__ = [
     "negative_ids",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
+    "scalable_linear_cross_entropy",
 ]

@@ -26,7 +26,8 @@ from .seeds import seed_words
 INT32 = jnp.iinfo(jnp.int32)
 
 
-def _is_array(value: object) -> TypeGuard[Array | np.ndarray]:
+def is_array(value: object) -> TypeGuard[Array | np.ndarray]:
+    """Whether it is JAX's or NumPy's, so that a scale has a gradient."""
     return isinstance(value, (jax.Array, np.ndarray, np.generic))
 
 
@@ -49,7 +50,7 @@ def _home(value: object) -> str | None:
 def _check(**arrays: Any) -> None:
     """``check_arrays`` on JAX and NumPy arrays, by argument name."""
     for argument, value in arrays.items():
-        if value is not None and not _is_array(value):
+        if value is not None and not is_array(value):
             raise ArgumentTypeError(argument, "an array", type(value).__name__)
     homes = {argument: _home(value) for argument, value in arrays.items()}
     shared = homes["input"] or next((home for home in homes.values() if home is not None), None)
@@ -75,7 +76,7 @@ def _check_ranges(target: Any, ids: Any, ignore_index: int, num_items: int) -> N
 
 
 def _scale(logit_scale: object) -> Array:
-    if not _is_array(logit_scale):
+    if not is_array(logit_scale):
         return jnp.full(1, as_number("logit_scale", logit_scale), jnp.float32)
     if logit_scale.size != 1:
         raise ArgumentValueError("logit_scale", "a number or an array of 1 element", tuple(logit_scale.shape))
@@ -117,7 +118,7 @@ def reduce(row_values: Array, target: ArrayLike, sample_weight: ArrayLike | None
 
 def num_items_of(linear_weight: object) -> int:
     """V, or 1 where the table is malformed, which ``row_losses`` refuses."""
-    return linear_weight.shape[0] if _is_array(linear_weight) and linear_weight.ndim == 2 else 1
+    return linear_weight.shape[0] if is_array(linear_weight) and linear_weight.ndim == 2 else 1
 
 
 def checked_operands(
@@ -137,9 +138,9 @@ def checked_operands(
         sample_weight=sample_weight,
         log_q=log_q,
     )
-    assert _is_array(input)
-    assert _is_array(linear_weight)
-    assert _is_array(target)
+    assert is_array(input)
+    assert is_array(linear_weight)
+    assert is_array(target)
     _check_impl(options.impl, input)
     num_items, dim = linear_weight.shape
     _check_ranges(target, ids, options.ignore_index, num_items)
@@ -171,7 +172,7 @@ def row_losses(
     sampler = ids = None
     if isinstance(negatives, SAMPLERS):
         sampler = negatives
-    elif _is_array(negatives):
+    elif is_array(negatives):
         ids = negatives
     else:
         raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
@@ -205,7 +206,7 @@ def row_losses(
             options.softcap,
             options.remove_accidental_hits,
             options.ignore_index,
-            _is_array(logit_scale),
+            is_array(logit_scale),
             positive_weight,
             correction,
             options.impl,

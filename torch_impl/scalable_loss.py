@@ -1,0 +1,88 @@
+"""Scalable cross-entropy (SCE, arXiv 2409.18721) for PyTorch: the functional API."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..kernels.arguments import Options
+from ..kernels.buckets import COUNTS_ALWAYS, Buckets
+from . import ops
+from .buckets import choose, largest_losses, row_targets
+from .row_losses import Call, checked_call, no_rows, reduce
+
+
+def scalable_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    n_buckets: int,
+    bucket_size_x: int,
+    bucket_size_y: int,
+    mix_x: bool = False,
+    linear_bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0,
+    softcap: float | None = None,
+    seed: int | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Cross-entropy of rows against the items that random projections put into their buckets: hard negatives, without all logits.
+
+    With centres b ~ Normal(0, 1) / D^(1/4) (n_buckets, D), or ``mix_x`` b = Omega^T E of such Omega (N, n_buckets), bucket b holds the
+    ``bucket_size_x`` rows of the largest b . e and the ``bucket_size_y`` items of the largest b . c. With x_j = logit_scale e . c_j +
+    bias_j, s_j = softcap tanh(x_j / softcap) (or x_j), a row of a bucket has there
+    ``loss = log(exp(s_t) + sum of exp(s_j) over the bucket's items but t) - s_t``, and its loss is the largest one of its buckets, to which
+    the gradient goes (in equal parts where several are equal). A row in no bucket has loss 0. Source: arXiv 2409.18721, its code.
+
+    Args:
+        n_buckets, bucket_size_x, bucket_size_y: ints, at least 1; of buckets larger than N or V, all rows or items are taken. The
+            paper's n_buckets and bucket_size_x are near 2 sqrt(N), bucket_size_y is chosen by memory.
+        mix_x: centres are mixtures of the rows that are not ignored, which spreads rows of unlike buckets more evenly.
+        reduction: "mean" = sum(w loss) / sum(w) over the rows that are in a bucket (0 if there is none); the paper's code leaves out
+            rows of loss 0 instead, which is the same up to underflow. "sum" = sum(w loss), "none" = w loss.
+        seed: what the centres follow from, as draws in ``sampled_linear_cross_entropy``; the same normals in PyTorch and JAX.
+
+    The other arguments, dtypes and errors are those of ``sampled_linear_cross_entropy``. Bias, scale and softcap take no part in choosing
+    buckets, through which no gradient flows either. Projections are products in input's dtype, added in fp32 (of fp32 inputs on a
+    GPU as torch.set_float32_matmul_precision says); centres are scaled to a largest entry of 1 before they are rounded to it.
+
+    Memory beside inputs and gradients: up to 2^26 fp32 projections at a time of the (n_buckets, N) and (n_buckets, V), as many numbers of
+    the vectors cast for them, and the buckets' rows (n_buckets bucket_size_x, D), padded to 16, 32 or a multiple of 64 rows a bucket.
+    """
+    options = Options(ignore_index, reduction, softcap, True, False, impl)
+    buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)
+    call = checked_call(
+        input, linear_weight, target, None, options,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, draws=True,
+    )  # fmt: skip
+    if target.numel() == 0:
+        row_loss, in_bucket = no_rows(call), torch.zeros(0, dtype=torch.bool, device=input.device)
+    else:
+        row_loss, in_bucket = _row_losses(call, options, buckets.fitted(*call.input.shape[:1], *call.weight.shape[:1]))
+    in_bucket = in_bucket.view(target.shape)
+    reduced = torch.where(in_bucket, target.long(), ignore_index)  # what is in no bucket is as good as ignored
+    return reduce(row_loss.view(target.shape), in_bucket.sum().clamp(min=1), reduced, sample_weight, options)
+
+
+def _row_losses(call: Call, options: Options, buckets: Buckets) -> tuple[Tensor, Tensor]:
+    """The loss (N,) of each row, and whether it is in a bucket."""
+    num_rows, device = len(call.input), call.input.device
+    target = row_targets(call.target, len(call.weight), options.ignore_index)
+    counted = call.target != options.ignore_index
+    hidden = torch.where(counted[:, None], call.input, 0.0)  # whatever ignored rows hold
+    rows, ids = choose(hidden, call.weight, counted, call.seed, buckets, call.impl)
+    # padded by rows that come again; these and ignored ones are computed, so that groups are whole, and not used
+    place = torch.arange(buckets.group_size, device=device)
+    flat = rows[:, place % buckets.bucket_size_x]
+    used = (counted[flat] & (place < buckets.bucket_size_x)).flatten()
+    flat = flat.flatten()
+    loss = ops.rows(
+        hidden.index_select(0, flat), call.weight, target[flat], ids, call.bias, call.seed, call.scale, None,
+        buckets.bucket_size_y, buckets.group_size, False, options.softcap,
+        True, COUNTS_ALWAYS, call.scale.requires_grad, None, "none", call.impl,
+    )[0]  # fmt: skip
+    return largest_losses(loss, flat, used, num_rows)

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch, list_launch
-from cce_minus.torch_impl import AllItems, LogUniformNegatives, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.kernels import launch, list_launch, normal_launch
+from cce_minus.torch_impl import (
+    AllItems,
+    LogUniformNegatives,
+    UniformNegatives,
+    sampled_linear_cross_entropy,
+    scalable_linear_cross_entropy,
+)
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 
@@ -54,7 +60,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             launched.add(self.name)
             return self.kernel.warmup(*args, **kwargs)
 
-    for program in (launch.forward_program, launch.backward_program, list_launch.slot_program):
+    for program in (launch.forward_program, launch.backward_program, list_launch.slot_program, normal_launch.normal_program):
         program.cache_clear()
         request.addfinalizer(program.cache_clear)
 
@@ -71,4 +77,6 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     target = torch.arange(70, device=device) % 40
     for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems(), LogUniformNegatives(16, 16)):
         sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, impl="triton").backward()  # type: ignore[union-attr]
+    buckets = {"n_buckets": 2, "bucket_size_x": 20, "bucket_size_y": 30}
+    scalable_linear_cross_entropy(hidden, table, target, **buckets, seed=1, impl="triton").backward()
     assert launched == names, f"never launched: {names - launched}"

@@ -77,6 +77,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     target = torch.arange(70, device=device) % 40
     for negatives in (UniformNegatives(8, 16), UniformNegatives(3, 1), AllItems(), LogUniformNegatives(16, 16)):
         sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, impl="triton").backward()  # type: ignore[union-attr]
-    buckets = {"n_buckets": 2, "bucket_size_x": 20, "bucket_size_y": 30}
-    scalable_linear_cross_entropy(hidden, table, target, **buckets, seed=1, impl="triton").backward()
+    scalable_linear_cross_entropy(
+        hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=30, seed=1, impl="triton"
+    ).backward()
     assert launched == names, f"never launched: {names - launched}"

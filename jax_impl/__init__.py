@@ -20,6 +20,7 @@ from ..kernels import (
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .frequencies import update_frequencies
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
+from .scalable_loss import scalable_linear_cross_entropy
 
 __all__ = [
     "AllItems",
@@ -38,6 +39,7 @@ __all__ = [
     "negative_ids",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
+    "scalable_linear_cross_entropy",
     "update_frequencies",
     "user_items",
 ]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """The static options of a call; ``sampler`` None takes explicit ids."""
+    """The static options of a call; ``sampler`` None takes explicit ids, which ``group_size`` rows share if it is above 1: items only."""
 
     sampler: Sampler | None
     softcap: float | None
@@ -43,6 +43,7 @@ class Options:
     positive_weight: float | None
     correction: Correction
     impl: str
+    group_size: int = 1
 
 
 class Saved(NamedTuple):
@@ -54,7 +55,7 @@ class Saved(NamedTuple):
 
 def _problem(x: Operands, options: Options) -> Problem:
     sampler, lists, history = options.sampler, None, None
-    ids_shape, group_size, shuffle_rows = None if x.ids is None else x.ids.shape, 1, False
+    ids_shape, group_size, shuffle_rows = None if x.ids is None else x.ids.shape, options.group_size, False
     if sampler is not None:
         lists = plan_lists(sampler, x.weight.shape[0])
     if lists is not None or isinstance(sampler, InBatchNegatives):
@@ -66,7 +67,7 @@ def _problem(x: Operands, options: Options) -> Problem:
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
         options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        lists, False, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        lists, options.group_size > 1, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from .seeds import seed_words
 INT32 = jnp.iinfo(jnp.int32)
 
 
-def _is_array(value: object) -> TypeGuard[Array | np.ndarray]:
+def is_array(value: object) -> TypeGuard[Array | np.ndarray]:
+    """Whether it is JAX's or NumPy's, so that a scale has a gradient."""
     return isinstance(value, (jax.Array, np.ndarray, np.generic))
 
 
@@ -53,7 +54,7 @@ def _check(**arrays: Any) -> None:
         raise ArgumentTypeError("history", "a History", type(history).__name__)
     history = history or ()
     for argument, value in (*arrays.items(), *(("history", array) for array in history)):
-        if value is not None and not _is_array(value):
+        if value is not None and not is_array(value):
             raise ArgumentTypeError(argument, "an array", type(value).__name__)
     homes = [_home(value) for value in (*arrays.values(), *history)]
     shared = next((home for home in homes if home is not None), None)
@@ -82,7 +83,7 @@ def _check_ranges(target: Any, ids: Any, history: History | None, ignore_index: 
 
 
 def _scale(logit_scale: object) -> Array:
-    if not _is_array(logit_scale):
+    if not is_array(logit_scale):
         return jnp.full(1, as_number("logit_scale", logit_scale), jnp.float32)
     if logit_scale.size != 1:
         raise ArgumentValueError("logit_scale", "a number or an array of 1 element", tuple(logit_scale.shape))
@@ -124,7 +125,47 @@ def reduce(row_values: Array, target: ArrayLike, sample_weight: ArrayLike | None
 
 def num_items_of(linear_weight: object) -> int:
     """V, or 1 where the table is malformed, which ``row_losses`` refuses."""
-    return linear_weight.shape[0] if _is_array(linear_weight) and linear_weight.ndim == 2 else 1
+    return linear_weight.shape[0] if is_array(linear_weight) and linear_weight.ndim == 2 else 1
+
+
+def checked_operands(
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, ids: object, options: Options, *,
+    linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None, draws: bool,
+    log_q: ArrayLike | None = None, history: History | None = None,
+) -> Operands:  # fmt: skip
+    """A public loss's arguments, checked, as flat rows without their candidates; a seed must be given where the call ``draws``."""
+    if not INT32.min <= options.ignore_index <= INT32.max:
+        raise ArgumentValueError("ignore_index", "an int32", options.ignore_index)
+    _check(
+        input=input,
+        linear_weight=linear_weight,
+        target=target,
+        ids=ids,
+        linear_bias=linear_bias,
+        sample_weight=sample_weight,
+        log_q=log_q,
+        history=history,
+    )
+    assert is_array(input)
+    assert is_array(linear_weight)
+    assert is_array(target)
+    _check_impl(options.impl, input)
+    num_items, dim = linear_weight.shape
+    _check_ranges(target, ids, history, options.ignore_index, num_items)
+    return Operands(
+        input=jnp.asarray(input).reshape(-1, dim),
+        weight=jnp.asarray(linear_weight),
+        bias=None if linear_bias is None else jnp.asarray(linear_bias),
+        scale=_scale(logit_scale),
+        target=_as_int32(target).reshape(-1),
+        ids=None,
+        seed=seed_words(seed) if seed is not None or draws else jnp.zeros(2, jnp.int32),
+    )
+
+
+def no_rows(x: Operands) -> Array:
+    """The losses (0,) of an empty batch."""
+    return x.target.astype(jnp.float32)
 
 
 def row_losses(
@@ -136,66 +177,42 @@ def row_losses(
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
     """
-    if not INT32.min <= options.ignore_index <= INT32.max:
-        raise ArgumentValueError("ignore_index", "an int32", options.ignore_index)
     sampler = ids = None
     if isinstance(negatives, SAMPLERS):
         sampler = negatives
-    elif _is_array(negatives):
+    elif is_array(negatives):
         ids = negatives
     else:
         raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
-    _check(
-        input=input,
-        linear_weight=linear_weight,
-        target=target,
-        ids=ids,
-        linear_bias=linear_bias,
-        sample_weight=sample_weight,
-        log_q=log_q,
-        history=history,
-    )
-    assert _is_array(input)
-    assert _is_array(linear_weight)
-    assert _is_array(target)
-    _check_impl(options.impl, input)
-    num_items, dim = linear_weight.shape
-    _check_ranges(target, ids, history, options.ignore_index, num_items)
-    scale = _scale(logit_scale)
-    draws = seed is not None or draws_at_random(negatives, num_items)
-    flat_target = _as_int32(target).reshape(-1)
+    num_items = num_items_of(linear_weight)
+    x = checked_operands(
+        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
+    )  # fmt: skip
+    if isinstance(sampler, InBatchNegatives) and sampler.group_size is None:
+        ids = jnp.where(x.target == options.ignore_index, -1, x.target)
+    elif ids is not None:
+        ids = _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1]))
     slot_ends, log_weight = list_operands(sampler, num_items, log_q)
     correction = correction_of(negatives, log_weight, options, positive_weight)
-    if isinstance(sampler, InBatchNegatives) and sampler.group_size is None:
-        ids = jnp.where(flat_target == options.ignore_index, -1, flat_target)
-    users, offsets, items = (None, None, None) if history is None else map(_as_int32, history)
-    x = Operands(
-        input=jnp.asarray(input).reshape(-1, dim),
-        weight=jnp.asarray(linear_weight),
-        bias=None if linear_bias is None else jnp.asarray(linear_bias),
-        scale=scale,
-        target=flat_target,
-        ids=None if ids is None else _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])),
-        seed=seed_words(seed) if draws else jnp.zeros(2, jnp.int32),
-        log_weight=log_weight if correction == "weighted" else None,
-        slot_ends=slot_ends,
-        users=None if users is None else users.reshape(-1),
-        history_offsets=offsets,
-        history_items=items,
-    )
+    x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
+    if history is not None:
+        users, offsets, items = map(_as_int32, history)
+        x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
     x = as_varying(x, varying_axes(x))
-    if target.size == 0:
-        row_loss = row_lse = x.target.astype(jnp.float32).reshape(target.shape)
+    shape = np.shape(target)  # type: ignore[arg-type]
+    if x.target.size == 0:
+        row_loss = row_lse = no_rows(x).reshape(shape)
     else:
         static = ops.Options(
             sampler,
             options.softcap,
             options.remove_accidental_hits,
             options.ignore_index,
-            _is_array(logit_scale),
+            is_array(logit_scale),
             positive_weight,
             correction,
             options.impl,
         )
-        row_loss, row_lse = (values.reshape(target.shape) for values in rows(x, static))
+        row_loss, row_lse = (values.reshape(shape) for values in rows(x, static))
     return row_loss, row_lse

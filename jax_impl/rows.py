@@ -50,8 +50,8 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
     def fold(array: Array, is_mapped: bool, row_shape: tuple[int, ...]) -> Array:
         every = array if is_mapped else array[None]
         if every.ndim == len(row_shape) + 1:  # ids shared by the rows of each mapped call
-            every = every[:, None]
-        return jnp.broadcast_to(every, (size, num_rows, *row_shape)).reshape(size * num_rows, *row_shape)
+            every = jnp.broadcast_to(every[:, None], (len(every), num_rows, *row_shape))
+        return jnp.broadcast_to(every, (size, *every.shape[1:])).reshape(-1, *row_shape)
 
     ids = x.ids
     if ids is not None and (mapped.ids or ids.ndim == 2):

@@ -81,7 +81,8 @@ class Problem:
 
     @cached_property
     def tile(self) -> Config:
-        rows = self.group_size if self.has_groups else 256
+        # the largest power of two that divides a group: a tile of rows has one group's candidates
+        rows = min(self.group_size & -self.group_size, 256) if self.has_groups else 256
         return tile_config(self.input_dtype, self.dim, rows, self.block_limit, self.gpu.capability)
 
     @cached_property

@@ -19,7 +19,12 @@ from ..kernels import (
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .frequencies import update_frequencies
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
-from .module import SampledLinearBinaryCrossEntropyLoss, SampledLinearCrossEntropyLoss
+from .module import (
+    SampledLinearBinaryCrossEntropyLoss,
+    SampledLinearCrossEntropyLoss,
+    ScalableLinearCrossEntropyLoss,
+)
+from .scalable_loss import scalable_linear_cross_entropy
 
 __all__ = [
     "AllItems",
@@ -34,12 +39,14 @@ __all__ = [
     "PopularityNegatives",
     "SampledLinearBinaryCrossEntropyLoss",
     "SampledLinearCrossEntropyLoss",
+    "ScalableLinearCrossEntropyLoss",
     "UniformNegatives",
     "fold_seed",
     "linear_cross_entropy",
     "negative_ids",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
+    "scalable_linear_cross_entropy",
     "update_frequencies",
     "user_items",
 ]

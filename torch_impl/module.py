@@ -6,27 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.arguments import Options, check_binary_negatives, gbce_positive_weight, is_sampler
+from ..kernels.buckets import Buckets
 from ..kernels.errors import ArgumentTypeError
 from ..kernels.history import History
 from ..kernels.samplers import Sampler, as_index
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .loss import sampled_linear_cross_entropy
 from .row_losses import seed_words
+from .scalable_loss import scalable_linear_cross_entropy
 
 SEED_STRIDE = 0x9E3779B97F4A7C15 - 2**64  # odd, so that 2^64 steps pass before a seed returns
 
 
-class _SampledLoss(nn.Module):
+class _SeededLoss(nn.Module):
     """Keeps a seed as a buffer that each call advances on the device, so that compiled code and CUDA graphs see new draws without
     recompiling, and a checkpoint resumes them."""
 
     seed: Tensor
 
-    def __init__(self, negatives: Sampler, options: Options, logit_scale: float, seed: int | None) -> None:
+    def __init__(self, options: Options, logit_scale: float, seed: int | None) -> None:
         super().__init__()
-        if not is_sampler(negatives):
-            raise ArgumentTypeError("negatives", "a sampler", type(negatives).__name__)
-        self.negatives = negatives
         self.options = options
         self.logit_scale = logit_scale
         start = None if seed is None else as_index("seed", seed)
@@ -36,6 +35,14 @@ class _SampledLoss(nn.Module):
         seed = self.seed.clone()
         self.seed.add_(SEED_STRIDE)
         return seed
+
+
+class _SampledLoss(_SeededLoss):
+    def __init__(self, negatives: Sampler, options: Options, logit_scale: float, seed: int | None) -> None:
+        super().__init__(options, logit_scale, seed)
+        if not is_sampler(negatives):
+            raise ArgumentTypeError("negatives", "a sampler", type(negatives).__name__)
+        self.negatives = negatives
 
     def extra_repr(self) -> str:
         return f"{self.negatives}, {self.options}, logit_scale={self.logit_scale}"
@@ -127,3 +134,46 @@ class SampledLinearBinaryCrossEntropyLoss(_SampledLoss):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gbce_t={self.gbce_t}"
+
+
+class ScalableLinearCrossEntropyLoss(_SeededLoss):
+    """``scalable_linear_cross_entropy`` (SCE) with options fixed at construction and fresh buckets at every call; seeds as in
+    ``SampledLinearCrossEntropyLoss``."""
+
+    def __init__(
+        self,
+        *,
+        n_buckets: int,
+        bucket_size_x: int,
+        bucket_size_y: int,
+        mix_x: bool = False,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+        seed: int | None = None,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__(Options(ignore_index, reduction, softcap, True, False, impl), logit_scale, seed)
+        self.buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)
+
+    def forward(
+        self,
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        linear_bias: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
+        o, b = self.options, self.buckets
+        return scalable_linear_cross_entropy(
+            input, linear_weight, target, n_buckets=b.n_buckets, bucket_size_x=b.bucket_size_x, bucket_size_y=b.bucket_size_y,
+            mix_x=b.mix_x, linear_bias=linear_bias, sample_weight=sample_weight, ignore_index=o.ignore_index, reduction=o.reduction,
+            logit_scale=self.logit_scale, softcap=o.softcap, seed=self._next_seed(), impl=o.impl,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        o = self.options
+        options = f"ignore_index={o.ignore_index}, reduction={o.reduction!r}, softcap={o.softcap}, impl={o.impl!r}"
+        return f"{self.buckets}, {options}, logit_scale={self.logit_scale}"

@@ -14,15 +14,15 @@ class Operands(NamedTuple):
     input: Tensor  # (N, D)
     weight: Tensor  # (V, D)
     target: Tensor  # (N,)
-    ids: Tensor | None  # (K,), (N, K) or with a group_size above 1 (groups, K)
-    bias: Tensor | None  # (V,)
     seed: Tensor  # (2,) int32 words (low, high)
     scale: Tensor  # (1,) fp32
-    log_weight: Tensor | None  # (V,) fp32, -log(V q) of each item's draw probability q
-    slot_ends: Tensor | None  # (V,) int32 of each part of the groups' lists that is drawn by slots
-    users: Tensor | None  # (N,)
-    history_offsets: Tensor | None  # (users + 1,)
-    history_items: Tensor | None  # (known items,)
+    bias: Tensor | None = None  # (V,)
+    ids: Tensor | None = None  # (K,), (N, K) or with a group_size above 1 (groups, K)
+    log_weight: Tensor | None = None  # (V,) fp32, -log(V q) of each item's draw probability q
+    slot_ends: Tensor | None = None  # (V,) int32 of each part of the groups' lists that is drawn by slots
+    users: Tensor | None = None  # (N,)
+    history_offsets: Tensor | None = None  # (users + 1,)
+    history_items: Tensor | None = None  # (known items,)
 
 
 class Options(NamedTuple):

@@ -21,6 +21,7 @@ from ..kernels.problem import interprets
 from ..kernels.samplers import InBatchNegatives, Sampler, as_index
 from . import operands, ops
 from .list_operands import list_operands
+from .operands import Operands
 
 INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -79,7 +80,8 @@ def _scale(logit_scale: object, device: torch.device) -> Tensor:
     return logit_scale.reshape(1).float()
 
 
-def _resolve_impl(impl: str, device: torch.device) -> str:
+def resolve_impl(impl: str, device: torch.device) -> str:
+    """ "triton" or "reference"; raises for kernels on a CPU outside the interpreter."""
     if impl == "auto":
         return "triton" if device.type == "cuda" else "reference"
     if impl == "triton" and device.type != "cuda" and not interprets():
@@ -122,6 +124,37 @@ def num_items_of(linear_weight: object) -> int:
     return shape[0] if len(shape) == 2 else 1
 
 
+def checked_operands(
+    input: Tensor, linear_weight: Tensor, target: Tensor, ids: Tensor | None, options: Options, *,
+    linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None, draws: bool,
+    log_q: Tensor | None = None, history: History | None = None,
+) -> Operands:  # fmt: skip
+    """A public loss's arguments, checked, as flat rows without their candidates; without a ``seed`` one is drawn where the call
+    ``draws``."""
+    check_arrays(
+        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
+        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
+        _optional("log_q", log_q), _history_specs(history),
+    )  # fmt: skip
+    device = input.device
+    if torch.is_autocast_enabled(device.type):
+        input = input.to(torch.get_autocast_dtype(device.type))
+    return Operands(
+        input=input.reshape(-1, input.shape[-1]).contiguous(),
+        weight=linear_weight.contiguous(),
+        target=_as_kernel_ints(target).reshape(-1).contiguous(),
+        seed=seed_words(seed, device) if seed is not None or draws else torch.zeros(2, dtype=torch.int32, device=device),
+        scale=_scale(logit_scale, device),
+        bias=None if linear_bias is None else linear_bias.contiguous(),
+    )
+
+
+def no_rows(x: Operands) -> Tensor:
+    """The losses (0,) of an empty batch, from which its zero gradients follow."""
+    zeros = (x.input.sum() + x.weight.sum() + x.scale.sum()) * 0.0
+    return zeros.float() + torch.zeros(0, device=x.input.device)
+
+
 def row_losses(
     input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
@@ -134,62 +167,38 @@ def row_losses(
     ids = None if is_sampler(negatives) else negatives
     if ids is not None and not isinstance(ids, Tensor):
         raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
-    check_arrays(
-        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
-        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q), _history_specs(history),
+    num_items = num_items_of(linear_weight)
+    x = checked_operands(
+        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
     )  # fmt: skip
-    device = input.device
-    impl = _resolve_impl(options.impl, device)
-    scale = _scale(logit_scale, device)
-    num_items, dim = linear_weight.shape
-    if seed is not None or draws_at_random(negatives, num_items):
-        words = seed_words(seed, device)
-    else:
-        words = torch.zeros(2, dtype=torch.int32, device=device)
-    if torch.is_autocast_enabled(device.type):
-        input = input.to(torch.get_autocast_dtype(device.type))
+    impl = resolve_impl(options.impl, input.device)
     if target.numel() == 0:
-        zeros = (input.sum() + linear_weight.sum() + scale.sum()) * 0.0
-        row_loss = row_lse = zeros.float() + torch.zeros(target.shape, device=device)
-        num_counted = torch.ones((), device=device)
-    else:
-        flat_target = _as_kernel_ints(target).reshape(-1).contiguous()
-        if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
-            ids = torch.where(flat_target == options.ignore_index, -1, flat_target)
-        elif ids is not None:
-            ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
-        lists = None if ids is not None else plan_lists(negatives, num_items)
-        slot_ends, log_weight = list_operands(negatives, num_items, words, log_q)
-        correction = correction_of(negatives, log_weight, options, positive_weight)
-        users, offsets, items = (None, None, None) if history is None else map(_as_kernel_ints, history)
-        x = operands.Operands(
-            input=input.reshape(-1, dim).contiguous(),
-            weight=linear_weight.contiguous(),
-            target=flat_target,
-            ids=ids,
-            bias=None if linear_bias is None else linear_bias.contiguous(),
-            seed=words,
-            scale=scale,
-            log_weight=log_weight if correction == "weighted" else None,
-            slot_ends=slot_ends,
-            users=None if users is None else users.reshape(-1).contiguous(),
-            history_offsets=None if offsets is None else offsets.contiguous(),
-            history_items=None if items is None else items.contiguous(),
-        )
-        static = operands.Options(
-            num_negatives=lists.negatives if lists else getattr(negatives, "num_negatives", 0),
-            group_size=getattr(negatives, "group_size", None) or 1,
-            shuffle_rows=getattr(negatives, "shuffle_rows", False),
-            parts=lists.numbers if lists else (),
-            softcap=options.softcap,
-            remove_hits=options.remove_accidental_hits,
-            ignore_index=options.ignore_index,
-            scale_grad=scale.requires_grad,
-            positive_weight=positive_weight,
-            correction=correction,
-            impl=impl,
-        )
-        rows = ops.rows(x, static)
-        row_loss, row_lse, num_counted = rows[0].view(target.shape), rows[1].view(target.shape), rows[2]
-    return row_loss, row_lse, num_counted
+        row_loss = row_lse = no_rows(x).view(target.shape)
+        return row_loss, row_lse, torch.ones((), device=input.device)
+    if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
+        ids = torch.where(x.target == options.ignore_index, -1, x.target)
+    elif ids is not None:
+        ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
+    lists = None if ids is not None else plan_lists(negatives, num_items)
+    slot_ends, log_weight = list_operands(negatives, num_items, x.seed, log_q)
+    correction = correction_of(negatives, log_weight, options, positive_weight)
+    x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
+    if history is not None:
+        users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
+        x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
+    static = operands.Options(
+        num_negatives=lists.negatives if lists else getattr(negatives, "num_negatives", 0),
+        group_size=getattr(negatives, "group_size", None) or 1,
+        shuffle_rows=getattr(negatives, "shuffle_rows", False),
+        parts=lists.numbers if lists else (),
+        softcap=options.softcap,
+        remove_hits=options.remove_accidental_hits,
+        ignore_index=options.ignore_index,
+        scale_grad=x.scale.requires_grad,
+        positive_weight=positive_weight,
+        correction=correction,
+        impl=impl,
+    )
+    row_loss, row_lse, num_counted = ops.rows(x, static)
+    return row_loss.view(target.shape), row_lse.view(target.shape), num_counted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch
+from cce_minus.kernels import launch, normal_launch
 from cce_minus.torch_impl import (
     AllItems,
     HardNegatives,
@@ -17,6 +17,7 @@ from cce_minus.torch_impl import (
     LogUniformNegatives,
     UniformNegatives,
     sampled_linear_cross_entropy,
+    scalable_linear_cross_entropy,
 )
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -62,7 +63,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             launched.add(self.name)
             return self.kernel.warmup(*args, **kwargs)
 
-    for program in (launch.forward_program, launch.backward_program, launch.pool_program):
+    for program in (launch.forward_program, launch.backward_program, launch.pool_program, normal_launch.normal_program):
         program.cache_clear()
         request.addfinalizer(program.cache_clear)
 
@@ -92,4 +93,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             hidden, table, target, negatives, seed=1, impl="triton", log_q=log_q, history=history if log_q is None else None
         )
         loss.backward()  # type: ignore[union-attr]
+    scalable_linear_cross_entropy(
+        hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=30, seed=1, impl="triton"
+    ).backward()
     assert launched == names, f"never launched: {names - launched}"

@@ -52,7 +52,7 @@ def torch_lists(sampler: Any, impl: str) -> np.ndarray:
     ends, log_weight = list_operands.list_operands(sampler, V, words, None)
     hidden, table = torch.zeros(N, 16, device=DEVICE), torch.zeros(V, 16, device=DEVICE)
     one = torch.ones(1, device=DEVICE)
-    x = Operands(hidden, table, torch.from_numpy(TARGET).to(DEVICE), None, None, words, one, log_weight, ends, None, None, None)
+    x = Operands(hidden, table, torch.from_numpy(TARGET).to(DEVICE), words, one, log_weight=log_weight, slot_ends=ends)
     correction = "uniform" if log_weight is None else "weighted"
     options = Options(lists.negatives, GROUP, False, lists.numbers, None, True, -100, False, None, correction, impl)
     p = ops._problem(x, options)

@@ -39,7 +39,7 @@ def test_opcheck(impl: str, mode: str):
     words = torch.tensor([1, 2], dtype=torch.int32, device=DEVICE)
     scale = torch.ones(1, device=DEVICE, requires_grad=True)
     bias = torch.zeros(40, device=DEVICE, requires_grad=True)
-    x = Operands(hidden, table, target, ids, bias, words, scale, None, None, None, None, None)
+    x = Operands(hidden, table, target, words, scale, bias, ids)
     drawn = (0, 1) if ids is not None else (5, 16)
     args = (*x, *Options(*drawn, True, (), None, True, -100, True, None, "uniform", impl))
     # the two utilities that run the backward a second time under compile are covered by test_compile

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .buckets import Buckets
 from .errors import ArgumentValueError
 from .samplers import (
     AllItems,
@@ -20,16 +21,6 @@ from .samplers import (
 )
 
 LOSSES = ("softmax", "bce", "gbce", "sce")
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """The sizes of SCE, by the names of its arguments."""
-
-    n_buckets: int
-    bucket_size_x: int
-    bucket_size_y: int
-    mix_x: bool
 
 
 @dataclass(frozen=True)

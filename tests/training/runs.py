@@ -23,7 +23,9 @@ class TorchRun:
 
     def __init__(self, config: TrainConfig, split: Split, device: str = "cpu") -> None:
         self.config, self.device = config, device
-        self.model = torch_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items)).to(device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.model = torch_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items)).to(device)
         self.optimizer, self.schedule = torch_objective.make_optimizer(self.model, config)
         self.objective = torch_objective.objective_of(config, split)
         start = torch_objective.start_frequencies(self.objective, split)

@@ -49,7 +49,13 @@ def test_twins_agree_and_learn(make_config: Make, split: Split, tmp_path: Path, 
         jax_run.load(tmp_path / "shared.safetensors")
         # The same step's draws each time, so that the loss is the same function of the weights.
         curves[:, step] = torch_run.step(batch, 7), jax_run.step(batch, 7)
-    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
+    differences = np.abs(curves[1] / curves[0] - 1)
+    if config.loss == "sce" or config.negatives == "hard":
+        # Items are chosen by their scores, so that rounding may choose another one in a step: seen were changes of 8e-4.
+        assert differences.min() < 1e-5
+        assert differences.max() < 3e-3
+    else:
+        assert differences.max() < 1e-5
     assert curves[0, 2] < curves[0, 0]
     assert torch_run.objective.frequency_rate == options.get("frequency_rate")
     assert (torch_run.frequencies is None) == (jax_run.frequencies is None) == ("frequency_rate" not in options)

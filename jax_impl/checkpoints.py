@@ -1,4 +1,4 @@
-"""Checkpoints of a training run with Orbax: weights, optimiser state and progress after each epoch."""
+"""Checkpoints of a training run with Orbax: weights, optimiser state, target frequencies and progress after each epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from ..recsys.progress import Progress
+from .objective import Frequencies
 from .sasrec import SASRec
+
+TrainingState = tuple[SASRec, nnx.Optimizer[SASRec], Frequencies | None]
+"""All that a step updates, in the order of ``train_step``."""
 
 
 class Checkpoints:
@@ -22,27 +26,26 @@ class Checkpoints:
     def __init__(self, manager: ocp.CheckpointManager) -> None:
         self._manager = manager
 
-    def save(self, model: SASRec, optimizer: nnx.Optimizer[SASRec], progress: Progress) -> None:
+    def save(self, state: TrainingState, progress: Progress) -> None:
         """Writes the state after ``progress.epochs`` epochs."""
         self._manager.save(
             progress.epochs,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_state(model, optimizer)),
+                state=ocp.args.StandardSave(nnx.state(state)),
                 progress=ocp.args.JsonSave(asdict(progress)),
             ),
         )
 
-    def restore(self, model: SASRec, optimizer: nnx.Optimizer[SASRec]) -> Progress:
-        """Loads the last checkpoint into ``model`` and ``optimizer``; a run without one has new
-        ``Progress``."""
+    def restore(self, state: TrainingState) -> Progress:
+        """Loads the last checkpoint into ``state``; a run without one has new ``Progress``."""
         if self._manager.latest_step() is None:
             return Progress()
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _state(model, optimizer))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.state(state))
         restored = self._manager.restore(
             self._manager.latest_step(),
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()),
         )
-        nnx.update((model, optimizer), restored["state"])
+        nnx.update(state, restored["state"])
         return Progress(**restored["progress"])
 
 
@@ -52,7 +55,3 @@ def open_checkpoints(folder: Path) -> Iterator[Checkpoints]:
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
     with ocp.CheckpointManager(folder, options=options) as manager:
         yield Checkpoints(manager)
-
-
-def _state(model: SASRec, optimizer: nnx.Optimizer[SASRec]) -> nnx.State:
-    return nnx.state((model, optimizer))

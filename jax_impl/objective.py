@@ -13,10 +13,44 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..kernels import AllItems, UniformNegatives, fold_seed
-from ..recsys import TrainConfig
+from ..kernels import fold_seed
+from ..kernels.objectives import Objective, make_objective
+from ..recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
+from .binary_loss import sampled_linear_binary_cross_entropy
+from .frequencies import update_frequencies
 from .loss import sampled_linear_cross_entropy
 from .sasrec import SASRec
+from .scalable_loss import scalable_linear_cross_entropy
+
+
+def objective_of(config: TrainConfig, split: Split) -> Objective:
+    """Returns what a run minimises, to be made once for the run."""
+    return make_objective(**loss_options(config, split))
+
+
+class Frequencies(nnx.Module):
+    """The estimate ``values`` (V,) float32 of how often each item is a target: state of a training, beside
+    model and optimiser."""
+
+    def __init__(self, values: ArrayLike) -> None:
+        self.values = nnx.Variable(jnp.asarray(values, jnp.float32))
+
+
+def start_frequencies(objective: Objective, split: Split) -> Frequencies | None:
+    """Returns the frequencies of the training part; None where the objective follows none."""
+    if objective.frequency_rate is None:
+        return None
+    return Frequencies(smoothed_frequencies(item_counts(split.train, split.num_items)))
+
+
+def follow(frequencies: Frequencies | None, targets: Array, objective: Objective) -> Array | None:
+    """Moves ``frequencies`` towards the batch's targets, before its loss, and returns their values."""
+    if frequencies is None:
+        return None
+    assert objective.frequency_rate is not None
+    values = update_frequencies(frequencies.values[...], targets, rate=objective.frequency_rate)
+    frequencies.values[...] = values
+    return values
 
 
 def training_loss(
@@ -26,31 +60,25 @@ def training_loss(
     seed: ArrayLike,
     dropout_key: Array | None = None,
     *,
-    sampler: UniformNegatives | AllItems,
-    impl: str,
+    objective: Objective,
+    frequencies: Array | None = None,
 ) -> Array:
     """Returns the mean loss (float32 scalar) of a batch: ``inputs`` and ``targets`` (B, L), -100 ignored.
 
     ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks.
-    Dropout acts when a key is given. ``sampler`` is ``negative_sampler(config)``, ``impl`` as in the loss.
+    Dropout acts when a key is given. ``objective`` is ``objective_of(config, split)``; ``frequencies`` (V,),
+    if it follows any, are those with this batch's targets in them.
     """
-    rngs = None if dropout_key is None else nnx.Rngs(dropout=dropout_key)
-    hidden = model(jnp.asarray(inputs), rngs=rngs).astype(model.dtype)
-    return sampled_linear_cross_entropy(
-        hidden,
-        model.item_table[...],
-        jnp.asarray(targets),
-        sampler,
-        seed=seed,
-        impl=impl,
-    )
-
-
-def negative_sampler(config: TrainConfig) -> UniformNegatives | AllItems:
-    """Returns the sampler of ``config``: every item when ``negatives`` is 0."""
-    if config.negatives == 0:
-        return AllItems()
-    return UniformNegatives(config.negatives, config.group_size, config.shuffle_rows)
+    hidden = model(jnp.asarray(inputs), rngs=None if dropout_key is None else nnx.Rngs(dropout=dropout_key))
+    operands = hidden.astype(model.dtype), model.item_table[...], jnp.asarray(targets)
+    o = objective
+    if o.buckets is not None:
+        return scalable_linear_cross_entropy(*operands, **vars(o.buckets), seed=seed, impl=o.impl)
+    assert o.sampler is not None
+    if o.loss != "softmax":
+        return sampled_linear_binary_cross_entropy(*operands, o.sampler, gbce_t=o.gbce_t, seed=seed, impl=o.impl)
+    log_q = None if frequencies is None else jnp.log(frequencies)
+    return sampled_linear_cross_entropy(*operands, o.sampler, log_q=log_q, seed=seed, impl=o.impl)
 
 
 def step_seed(config: TrainConfig, step: int) -> npt.NDArray[np.uint32]:
@@ -80,26 +108,28 @@ def _adamw(learning_rate: float, warmup_steps: int, weight_decay: float) -> opta
 
 # Only what shapes the step is static: a whole TrainConfig would compile it again for another output folder.
 # Donated: the old weights and moments make room for the new ones instead of standing beside them.
-@partial(nnx.jit, static_argnames=("sampler", "impl"), donate_argnames=("model", "optimizer"))
+@partial(nnx.jit, static_argnames="objective", donate_argnames=("model", "optimizer", "frequencies"))
 def train_step(
     model: SASRec,
     optimizer: nnx.Optimizer[SASRec],
+    frequencies: Frequencies | None,
     inputs: ArrayLike,
     targets: ArrayLike,
     seed: ArrayLike,
     *,
-    sampler: UniformNegatives | AllItems,
-    impl: str,
+    objective: Objective,
 ) -> Array:
-    """Updates ``model`` and ``optimizer`` in place by one step and returns its loss; compiled once.
+    """Updates ``model``, ``optimizer`` and ``frequencies`` in place by one step and returns its loss;
+    compiled once.
 
-    ``seed`` is ``step_seed(config, step)``, from which dropout follows too; ``sampler`` is
-    ``negative_sampler(config)``, ``impl`` as in the loss.
+    ``seed`` is ``step_seed(config, step)``, from which dropout follows too; ``frequencies`` start as
+    ``start_frequencies(objective, split)``.
     """
     words = jnp.asarray(seed)
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
+    followed = follow(frequencies, jnp.asarray(targets), objective)
     loss, gradients = nnx.value_and_grad(
-        lambda model: training_loss(model, inputs, targets, words, dropout_key, sampler=sampler, impl=impl)
+        lambda model: training_loss(model, inputs, targets, words, dropout_key, objective=objective, frequencies=followed)
     )(model)
     optimizer.update(model, gradients)
     return loss

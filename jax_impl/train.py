@@ -13,6 +13,7 @@ from flax import nnx
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..kernels.objectives import Objective
 from ..recsys import (
     ConfigError,
     MetricsLog,
@@ -25,9 +26,9 @@ from ..recsys import (
 from ..recsys.progress import METRIC_NAMES, Progress, TrainResult
 from ..recsys.run_directory import RunDirectory, open_run
 from ..recsys.sasrec_config import SASRecConfig
-from .checkpoints import Checkpoints, open_checkpoints
+from .checkpoints import Checkpoints, TrainingState, open_checkpoints
 from .evaluate import evaluate
-from .objective import make_optimizer, negative_sampler, step_seed, train_step
+from .objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
 from .sasrec import SASRec
 from .weights import load_weights, save_weights
 
@@ -60,9 +61,10 @@ def train(config: TrainConfig) -> TrainResult:
         )
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
+        objective = objective_of(config, split)
         run = open_run(config, "jax")
         with open_checkpoints(run.checkpoints) as checkpoints, logging_redirect_tqdm():
-            progress = _fit(model, split, config, run, checkpoints)
+            progress = _fit(model, split, config, objective, run, checkpoints)
         load_weights(model, run.best_weights)
         test = evaluate(model, split.test_history, split.test_target, batch_size=config.batch_size)
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
@@ -71,19 +73,21 @@ def train(config: TrainConfig) -> TrainResult:
     return result
 
 
-def _fit(model: SASRec, split: Split, config: TrainConfig, run: RunDirectory, checkpoints: Checkpoints) -> Progress:
+def _fit(
+    model: SASRec, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
+) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 
     Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats
     that epoch and writes the same again.
     """
-    optimizer = make_optimizer(model, config)
-    progress = checkpoints.restore(model, optimizer)
+    state = model, make_optimizer(model, config), start_frequencies(objective, split)
+    progress = checkpoints.restore(state)
     log = MetricsLog(run.metrics_log, metric_names=METRIC_NAMES, resume_after=progress.epochs - 1)
     started = time.perf_counter() - progress.seconds
     while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
         epoch = progress.epochs
-        loss = _train_epoch(model, optimizer, split, config, epoch)
+        loss = _train_epoch(state, split, config, objective, epoch)
         metrics: dict[str, float] = {}
         if (epoch + 1) % config.eval_every == 0:
             metrics = evaluate(model, split.valid_history, split.valid_target, batch_size=config.batch_size)
@@ -91,12 +95,12 @@ def _fit(model: SASRec, split: Split, config: TrainConfig, run: RunDirectory, ch
             save_weights(model, run.best_weights)
         steps = (epoch + 1) * num_batches(split.train, batch_size=config.batch_size)
         log.append(epoch=epoch, step=steps, train_loss=loss, metrics=metrics, seconds=progress.seconds)
-        checkpoints.save(model, optimizer, progress)
+        checkpoints.save(state, progress)
         logger.info("%s", progress.line(metrics))
     return progress
 
 
-def _train_epoch(model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, config: TrainConfig, epoch: int) -> float:
+def _train_epoch(state: TrainingState, split: Split, config: TrainConfig, objective: Objective, epoch: int) -> float:
     """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the
     device."""
     batches = train_batches(
@@ -107,22 +111,12 @@ def _train_epoch(model: SASRec, optimizer: nnx.Optimizer[SASRec], split: Split, 
         epoch=epoch,
     )
     total = num_batches(split.train, batch_size=config.batch_size)
-    sampler = negative_sampler(config)
     losses = []
     # disable=None: no bar where the output is no terminal.
     with tqdm(batches, desc=f"epoch {epoch}", total=total, leave=False, disable=None) as bar:
         for step, batch in enumerate(bar, start=epoch * total):
-            losses.append(
-                train_step(
-                    model,
-                    optimizer,
-                    batch.inputs,
-                    batch.targets,
-                    step_seed(config, step),
-                    sampler=sampler,
-                    impl=config.impl,
-                )
-            )
+            seed = step_seed(config, step)
+            losses.append(train_step(*state, batch.inputs, batch.targets, seed, objective=objective))
     return float(np.mean(jax.device_get(losses)))
 
 

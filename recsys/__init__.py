@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .batches import IGNORE, PAD, Batch, EvalBatch, eval_batches, last_items, num_batches, train_batches
+from .batches import IGNORE, PAD, Batch, EvalBatch, eval_batches, last_items, mean_targets, num_batches, train_batches
 from .config import TrainConfig
 from .datasets import DATASETS, load_dataset
 from .errors import ConfigError, DataError, DownloadError
-from .experiment import prepare_data
+from .experiment import loss_options, prepare_data
 from .interactions import Interactions, read_interactions
 from .metrics import hr_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, target_ranks
 from .metrics_log import MetricsLog, read_metrics_log
-from .popularity import PopularityBaseline
+from .popularity import PopularityBaseline, item_counts, smoothed_frequencies
 from .ragged import Ragged
 from .splits import SPLITS, Split, global_temporal, leave_one_out, make_split
 
@@ -33,10 +33,13 @@ __all__ = [
     "eval_batches",
     "global_temporal",
     "hr_at_k",
+    "item_counts",
     "last_items",
     "leave_one_out",
     "load_dataset",
+    "loss_options",
     "make_split",
+    "mean_targets",
     "mrr_at_k",
     "ndcg_at_k",
     "num_batches",
@@ -44,6 +47,7 @@ __all__ = [
     "ranking_metrics",
     "read_interactions",
     "read_metrics_log",
+    "smoothed_frequencies",
     "target_ranks",
     "train_batches",
 ]

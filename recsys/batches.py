@@ -49,6 +49,12 @@ def num_batches(train: Ragged, *, batch_size: int) -> int:
     return -(-len(_trainable_rows(train)) // batch_size)
 
 
+def mean_targets(train: Ragged, *, batch_size: int, max_length: int) -> float:
+    """Mean number of positions with a target in a batch of `train_batches`."""
+    targets = np.minimum(train.lengths[_trainable_rows(train)] - 1, max_length).sum()
+    return float(targets) / num_batches(train, batch_size=batch_size)
+
+
 def train_batches(
     train: Ragged, *, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int = 0
 ) -> Iterator[Batch]:

@@ -10,15 +10,17 @@ from typing import Any, get_type_hints
 
 from .datasets import DATASETS
 from .errors import ConfigError
+from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .splits import SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
+    "loss": LOSSES,
+    "negatives": NEGATIVES,
     "precision": ("fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
     "impl": ("auto", "triton", "reference"),
 }
-GROUP_SIZES = (1, 16, 32, 64, 128, 256)
 
 _LEAST: dict[str, int] = {
     "max_length": 1,
@@ -26,7 +28,14 @@ _LEAST: dict[str, int] = {
     "num_blocks": 1,
     "num_heads": 1,
     "dropout": 0,
-    "negatives": 0,
+    "num_negatives": 1,
+    "pool_size": 1,
+    "popularity_power": 0,
+    "frequency_rate": 0,
+    "gbce_t": 0,
+    "n_buckets": 0,
+    "bucket_size_x": 0,
+    "bucket_size_y": 1,
     "batch_size": 1,
     "learning_rate": 0,
     "weight_decay": 0,
@@ -74,17 +83,41 @@ class TrainConfig:
     num_heads: int = _option(1, "Model", "Attention heads; must divide dim.")
     dropout: float = _option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
 
-    negatives: int = _option(
-        256,
+    loss: str = _option(
+        "softmax",
         "Loss",
-        "Sampled negatives for each position; 0 takes all items, which is the exact cross-entropy.",
+        "softmax: cross-entropy over sampled negatives (CCE-) or all items. bce: binary cross-entropy (BCE with one negative, BCE+ with "
+        "more). gbce: bce calibrated for its sampling rate. sce: cross-entropy in buckets of positions and items near each other.",
+    )
+    negatives: str = _option(
+        "uniform",
+        "Loss",
+        "uniform, popularity or log-uniform: drawn so (bce: these; gbce: uniform). all: every item. in-batch: the targets of a group's "
+        "other positions. mixed: uniform and in-batch together. hard: the best-scoring of a uniform pool.",
+    )
+    num_negatives: int = _option(
+        256, "Loss", "Drawn negatives for each position; of mixed the uniform ones, of hard those kept of the pool."
+    )
+    pool_size: int = _option(1024, "Loss", "hard: uniformly drawn items of a group, of which the best-scoring are its negatives.")
+    popularity_power: float = _option(
+        0.75, "Loss", "popularity: power of an item's training count that its probability is proportional to."
+    )
+    frequency_rate: float = _option(
+        0.01,
+        "Loss",
+        "in-batch, mixed: weight of a batch in the running estimate of how often each item is a target, which corrects these negatives.",
     )
     group_size: int = _option(
         128,
         "Loss",
-        "Positions that share one draw of negatives: 1 (independent draws) or 16, 32, 64, 128, 256.",
+        "Positions that share one draw of negatives: 16, 32, 64, 128, 256, or 1 for independent uniform draws.",
     )
     shuffle_rows: bool = _option(True, "Loss", "Spread neighbouring positions of one user over different groups.")
+    gbce_t: float = _option(0.75, "Loss", "gbce: calibration from 0 (bce) to 1 (that of the softmax).")
+    n_buckets: int = _option(0, "Loss", "sce: buckets; 0 takes 2 sqrt(N) for N positions with a target in a mean batch.")
+    bucket_size_x: int = _option(0, "Loss", "sce: positions in a bucket; 0 takes 2 sqrt(N).")
+    bucket_size_y: int = _option(256, "Loss", "sce: items in a bucket.")
+    mix_x: bool = _option(False, "Loss", "sce: make bucket centres of mixed hidden states instead of random directions.")
     impl: str = _option("auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA.")
 
     batch_size: int = _option(32, "Training", "Users in a batch.")
@@ -112,12 +145,16 @@ class TrainConfig:
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
         _require(self.dropout < 1, "dropout", "a number below 1", self.dropout)
-        _require(self.learning_rate > 0, "learning_rate", "a number above 0", self.learning_rate)
+        for name in ("learning_rate", "frequency_rate"):
+            _require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
         _require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
         _require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
+        for name in ("frequency_rate", "gbce_t"):
+            _require(getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
         _require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
         for name in ("data", "user_column", "item_column", "time_column", "title_column", "out"):
             _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
+        check_loss(vars(self), {field.name: field.default for field in dataclasses.fields(self)})
 
     def to_json(self) -> str:
         """Every option and its value as an indented JSON object."""

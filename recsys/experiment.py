@@ -1,10 +1,15 @@
-"""The data of a run, from its configuration."""
+"""The data and the loss of a run, from its configuration."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from .batches import mean_targets
 from .config import TrainConfig
 from .datasets import load_dataset
 from .interactions import Interactions
+from .popularity import item_counts
 from .splits import Split, make_split
 
 
@@ -19,3 +24,30 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
         title_column=config.title_column,
     )
     return interactions, make_split(config.split, interactions)
+
+
+def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """What the training loss is made of: ``config``'s options of the loss by name, and what they leave to the data.
+
+    ``item_counts`` (V,) int64 come from the training part alone. Sizes of 0 become 2 sqrt(N), the choice of SCE's authors (arXiv
+    2409.18721), for the N positions with a target of a mean batch: a number of the run, so that shapes never change.
+    """
+    positions = mean_targets(split.train, batch_size=config.batch_size, max_length=config.max_length)
+    balanced = max(1, round(2 * math.sqrt(positions)))
+    return {
+        "loss": config.loss,
+        "negatives": config.negatives,
+        "item_counts": item_counts(split.train, split.num_items),
+        "num_negatives": config.num_negatives,
+        "pool_size": config.pool_size,
+        "popularity_power": config.popularity_power,
+        "frequency_rate": config.frequency_rate,
+        "group_size": config.group_size,
+        "shuffle_rows": config.shuffle_rows,
+        "gbce_t": config.gbce_t,
+        "n_buckets": config.n_buckets or balanced,
+        "bucket_size_x": config.bucket_size_x or balanced,
+        "bucket_size_y": config.bucket_size_y,
+        "mix_x": config.mix_x,
+        "impl": config.impl,
+    }

@@ -1,4 +1,4 @@
-"""The baseline every model must beat: rank items by how often they were interacted with."""
+"""How often items occur, and the baseline every model must beat: rank items by that."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from .metrics import ranking_metrics
 from .ragged import Ragged
 
 
+def item_counts(train: Ragged, num_items: int) -> npt.NDArray[np.int64]:
+    """(V,) int64: how often each item occurs in the training rows."""
+    return np.bincount(train.values, minlength=num_items).astype(np.int64)
+
+
+def smoothed_frequencies(counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    """(V,) float32 shares of ``counts + 1``: they sum to 1 and none is 0."""
+    smoothed = counts + 1.0
+    return (smoothed / smoothed.sum()).astype(np.float32)
+
+
 class PopularityBaseline:
     """Scores every item by its count in the training rows, the same for every user.
 
@@ -18,7 +29,7 @@ class PopularityBaseline:
     """
 
     def __init__(self, train: Ragged, num_items: int) -> None:
-        self.counts = np.bincount(train.values, minlength=num_items)
+        self.counts = item_counts(train, num_items)
 
     def ranks(self, targets: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """(B,) rank of each target, 1 for the most popular item."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..kernels import fold_seed
 from ..recsys import Split, TrainConfig, eval_batches, num_batches, ranking_metrics, train_batches
 from .evaluate import batch_ranks
-from .objective import make_optimizer, training_loss
+from .objective import follow, make_optimizer, objective_of, start_frequencies, step_seed, training_loss
 from .sasrec import SASRec
 
 
@@ -20,14 +20,19 @@ class SASRecModule(LightningModule):
     """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count) batches.
 
     Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
-    one. ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without
+    one; the frequencies of targets, where the loss follows them, are a buffer and so part of a checkpoint.
+    ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without
     validation).
     """
 
-    def __init__(self, model: SASRec, config: TrainConfig) -> None:
+    frequencies: Tensor | None
+
+    def __init__(self, model: SASRec, config: TrainConfig, split: Split) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.objective = objective_of(config, split)
+        self.register_buffer("frequencies", start_frequencies(self.objective, split))
         self.epoch_metrics: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._ranks: list[Tensor] = []
@@ -46,7 +51,10 @@ class SASRecModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         step = self.trainer.global_step
         torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
-        loss = training_loss(self.model, *batch, self.config, step)
+        inputs, targets = batch
+        self.frequencies = follow(self.frequencies, targets, self.objective)
+        seed = step_seed(self.config, step)
+        loss = training_loss(self.model, inputs, targets, seed, objective=self.objective, frequencies=self.frequencies)
         self._losses.append(loss.detach())
         self.log("loss", loss.detach(), prog_bar=True, batch_size=self.config.batch_size)
         return loss

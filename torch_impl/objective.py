@@ -6,33 +6,66 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
-from ..kernels import AllItems, UniformNegatives, fold_seed
-from ..recsys import TrainConfig
+from ..kernels import fold_seed
+from ..kernels.objectives import Objective, make_objective
+from ..recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
+from .binary_loss import sampled_linear_binary_cross_entropy
+from .frequencies import update_frequencies
 from .loss import sampled_linear_cross_entropy
 from .sasrec import SASRec
+from .scalable_loss import scalable_linear_cross_entropy
 
 
-def training_loss(model: SASRec, inputs: Tensor, targets: Tensor, config: TrainConfig, step: int) -> Tensor:
+def objective_of(config: TrainConfig, split: Split) -> Objective:
+    """Returns what a run minimises, to be made once for the run."""
+    return make_objective(**loss_options(config, split))
+
+
+def start_frequencies(objective: Objective, split: Split) -> Tensor | None:
+    """Returns the estimate (V,) float32 of how often each item is a target, from the training part; None
+    where the objective follows none."""
+    if objective.frequency_rate is None:
+        return None
+    return torch.from_numpy(smoothed_frequencies(item_counts(split.train, split.num_items)))
+
+
+def follow(frequencies: Tensor | None, targets: Tensor, objective: Objective) -> Tensor | None:
+    """Returns ``frequencies`` moved towards the batch's targets, before its loss."""
+    if frequencies is None:
+        return None
+    assert objective.frequency_rate is not None
+    return update_frequencies(frequencies, targets, rate=objective.frequency_rate)
+
+
+def training_loss(
+    model: SASRec,
+    inputs: Tensor,
+    targets: Tensor,
+    seed: int,
+    *,
+    objective: Objective,
+    frequencies: Tensor | None = None,
+) -> Tensor:
     """Returns the mean loss (float32 scalar) of a batch: ``inputs`` and ``targets`` (B, L), -100 ignored.
 
-    Step s draws the negatives of ``fold_seed(config.seed, s)``, the same in both frameworks. Dropout follows
-    ``model.training`` and torch's own generator.
+    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks.
+    Dropout follows ``model.training`` and torch's own generator. ``objective`` is ``objective_of(config,
+    split)``; ``frequencies`` (V,), if it follows any, are those with this batch's targets in them.
     """
-    return sampled_linear_cross_entropy(
-        model(inputs),
-        model.item_table,
-        targets,
-        negative_sampler(config),
-        seed=fold_seed(config.seed, step),
-        impl=config.impl,
-    )
+    operands = model(inputs), model.item_table, targets
+    o = objective
+    if o.buckets is not None:
+        return scalable_linear_cross_entropy(*operands, **vars(o.buckets), seed=seed, impl=o.impl)
+    assert o.sampler is not None
+    if o.loss != "softmax":
+        return sampled_linear_binary_cross_entropy(*operands, o.sampler, gbce_t=o.gbce_t, seed=seed, impl=o.impl)
+    log_q = None if frequencies is None else frequencies.log()
+    return sampled_linear_cross_entropy(*operands, o.sampler, log_q=log_q, seed=seed, impl=o.impl)
 
 
-def negative_sampler(config: TrainConfig) -> UniformNegatives | AllItems:
-    """Returns the sampler of ``config``: every item when ``negatives`` is 0."""
-    if config.negatives == 0:
-        return AllItems()
-    return UniformNegatives(config.negatives, config.group_size, config.shuffle_rows)
+def step_seed(config: TrainConfig, step: int) -> int:
+    """Returns ``fold_seed(config.seed, step)``."""
+    return fold_seed(config.seed, step)
 
 
 def make_optimizer(model: SASRec, config: TrainConfig) -> tuple[torch.optim.AdamW, LinearLR]:

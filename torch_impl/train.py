@@ -48,6 +48,7 @@ def train(config: TrainConfig) -> TrainResult:
         model = SASRec(SASRecConfig.from_train(config, split.num_items))
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
+        module = SASRecModule(model, config, split)
         run = open_run(config, "torch")
         recorder, callbacks = training_callbacks(run, config)
         on_terminal = sys.stdout.isatty()
@@ -71,7 +72,7 @@ def train(config: TrainConfig) -> TrainResult:
                 default_root_dir=run.path,
             )
             trainer.fit(
-                SASRecModule(model, config),
+                module,
                 datamodule=SequenceData(split, config),
                 ckpt_path=checkpoint if checkpoint.exists() else None,
                 weights_only=True,

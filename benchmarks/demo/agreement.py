@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
+import jax.numpy as jnp
 import torch
 from cce_minus.jax_impl import objective as jax_objective
 from cce_minus.jax_impl import sasrec as jax_sasrec
@@ -35,21 +36,26 @@ def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, fo
     torch_model.to(device)
     optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
     jax_model = jax_sasrec.SASRec(shape, rngs=nnx.Rngs(0))
-    jax_loss = nnx.jit(jax_objective.training_loss, static_argnames=("sampler", "impl"))
-    sampler = jax_objective.negative_sampler(config)
+    jax_loss = nnx.jit(jax_objective.training_loss, static_argnames="objective")
+    objective = torch_objective.objective_of(config, split)
+    frequencies = torch_objective.start_frequencies(objective, split)
+    jax_frequencies = jax_objective.start_frequencies(objective, split)
     shared = folder / "step.safetensors"
     differences = []
     for step, batch in enumerate(tqdm(islice(_batches(config, split), steps), desc="comparing steps", total=steps)):
         torch_weights.save_weights(torch_model, shared)
         jax_weights.load_weights(jax_model, shared)
         inputs, targets = (torch.from_numpy(array).to(device) for array in (batch.inputs, batch.targets))
-        loss = torch_objective.training_loss(torch_model, inputs, targets, config, step)
+        frequencies = torch_objective.follow(None if frequencies is None else frequencies.to(device), targets, objective)
+        seed = torch_objective.step_seed(config, step)
+        loss = torch_objective.training_loss(torch_model, inputs, targets, seed, objective=objective, frequencies=frequencies)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         seed = jax_objective.step_seed(config, step)
-        twin = jax_loss(jax_model, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl)
+        followed = jax_objective.follow(jax_frequencies, jnp.asarray(batch.targets), objective)
+        twin = jax_loss(jax_model, batch.inputs, batch.targets, seed, objective=objective, frequencies=followed)
         differences.append(abs(float(twin) - loss.item()) / loss.item())
     shared.unlink()
     # Not max(): that would skip a NaN.

@@ -85,9 +85,9 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
 
 
 def _loss_name(config: TrainConfig) -> str:
-    if config.negatives == 0:
-        return "cross-entropy over all items"
-    return f"cross-entropy with {config.negatives} sampled negatives shared by groups of {config.group_size}"
+    if (config.loss, config.negatives) == ("softmax", "uniform"):
+        return f"cross-entropy with {config.num_negatives} sampled negatives shared by groups of {config.group_size}"
+    return f"loss {config.loss} with negatives {config.negatives}"
 
 
 def _titles(interactions: Interactions, items: npt.NDArray) -> Sequence[str]:

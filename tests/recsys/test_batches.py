@@ -9,6 +9,7 @@ from cce_minus.recsys import (
     ConfigError,
     Ragged,
     eval_batches,
+    mean_targets,
     num_batches,
     train_batches,
 )
@@ -59,6 +60,8 @@ def test_every_user_comes_once_an_epoch_in_constant_shapes():
     trainable = [row for row in train if len(row) >= 2]
     batches = epoch(train)
     assert len(batches) == num_batches(train, batch_size=4) == -(-len(trainable) // 4)
+    targets = [int((batch.targets != IGNORE).sum()) for batch in batches]
+    assert mean_targets(train, batch_size=4, max_length=6) == np.mean(targets)
     assert {batch.inputs.shape for batch in batches} == {(4, 6)}
     assert {batch.targets.shape for batch in batches} == {(4, 6)}
     targets = np.concatenate([batch.targets for batch in batches])

@@ -27,25 +27,39 @@ def test_defaults_are_those_of_the_config(trained: list[TrainConfig]):
     assert trained == [TrainConfig(out="runs/torch")]
 
 
-def test_every_option_reaches_the_config(trained: list[TrainConfig]):
-    expected = TrainConfig(
+RUNS = [
+    TrainConfig(
         data="events.csv", user_column="u", item_column="i", time_column="t", titles="items.csv",
         title_column="name", split="global-temporal", max_length=20, dim=48, num_blocks=3, num_heads=4,
-        dropout=0.5, negatives=0, group_size=16, shuffle_rows=False, impl="reference", batch_size=9,
-        learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
+        dropout=0.5, negatives="hard", num_negatives=5, pool_size=50, group_size=16, shuffle_rows=False, impl="reference",
+        batch_size=9, learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
-    )  # fmt: skip
-    arguments: list[str] = []
-    for field in dataclasses.fields(expected):
-        value, option = getattr(expected, field.name), field.name.replace("_", "-")
-        assert value != field.default, f"{field.name} is not tested"
-        if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            arguments += [f"--{option}", str(value)]
-    result = invoke(trained, *arguments)
-    assert result.exit_code == 0, result.output
-    assert trained == [expected]
+    ),
+    TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
+    TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
+    TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),
+    TrainConfig(out="runs/torch", loss="sce", n_buckets=5, bucket_size_x=6, bucket_size_y=7, mix_x=True),
+]  # fmt: skip
+
+
+def test_every_option_reaches_the_config(trained: list[TrainConfig]):
+    defaults = TrainConfig(out="runs/torch")
+    tested: set[str] = set()
+    for expected in RUNS:
+        arguments: list[str] = []
+        for field in dataclasses.fields(expected):
+            value, option = getattr(expected, field.name), field.name.replace("_", "-")
+            if value == getattr(defaults, field.name):
+                continue
+            tested.add(field.name)
+            if isinstance(value, bool):
+                arguments.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                arguments += [f"--{option}", str(value)]
+        result = invoke(trained, *arguments)
+        assert result.exit_code == 0, result.output
+    assert trained == RUNS
+    assert tested == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def test_help_lists_every_option_with_its_meaning(trained: list[TrainConfig]):

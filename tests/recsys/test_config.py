@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.loss_choices import LOSSES, NEGATIVES
 
 
 def test_json_round_trip():
@@ -42,7 +43,21 @@ def test_text_that_is_no_object(text: str):
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("dropout", float("nan")),
-        ("negatives", -1),
+        ("loss", "hinge"),
+        ("negatives", "random"),
+        ("negatives", 256),
+        ("num_negatives", 0),
+        ("pool_size", 0),
+        ("popularity_power", -0.5),
+        ("popularity_power", float("inf")),
+        ("frequency_rate", 0.0),
+        ("frequency_rate", 1.5),
+        ("gbce_t", -0.1),
+        ("gbce_t", 1.1),
+        ("n_buckets", -1),
+        ("bucket_size_x", -1),
+        ("bucket_size_y", 0),
+        ("mix_x", 1),
         ("group_size", 8),
         ("group_size", 100),
         ("shuffle_rows", 1),
@@ -73,7 +88,77 @@ def test_bad_values_name_the_option(name: str, value: Any):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("negatives", 0), ("dropout", 0.0), ("group_size", 1), ("warmup_steps", 0), ("seed", 2**32 - 1)],
+    [("num_negatives", 1), ("dropout", 0.0), ("group_size", 1), ("warmup_steps", 0), ("seed", 2**32 - 1)],
 )
 def test_values_at_the_bounds(name: str, value: Any):
     assert getattr(TrainConfig(**{name: value}), name) == value
+
+
+DEFINED = {
+    "softmax": {"uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard"},
+    "bce": {"uniform", "popularity", "log-uniform"},
+    "gbce": {"uniform"},
+    "sce": {"uniform"},
+}
+
+
+def test_every_loss_has_its_negatives():
+    assert set(DEFINED) == set(LOSSES)
+    for loss in LOSSES:
+        for negatives in NEGATIVES:
+            if negatives in DEFINED[loss]:
+                config = TrainConfig(loss=loss, negatives=negatives)
+                assert (config.loss, config.negatives) == (loss, negatives)
+            else:
+                with pytest.raises(ConfigError, match=rf"^negatives: expected .* with loss = {loss} \(.+\), got {negatives}$"):
+                    TrainConfig(loss=loss, negatives=negatives)
+
+
+OPTIONS = {
+    "num_negatives": 64, "pool_size": 2048, "popularity_power": 1.0, "frequency_rate": 0.1, "group_size": 64, "shuffle_rows": False,
+    "gbce_t": 0.5, "n_buckets": 10, "bucket_size_x": 10, "bucket_size_y": 10, "mix_x": True,
+}  # fmt: skip
+DRAWN = {"num_negatives", "group_size", "shuffle_rows"}
+BUCKETS = {"n_buckets", "bucket_size_x", "bucket_size_y", "mix_x"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "negatives", "used"),
+    [
+        ("softmax", "uniform", DRAWN),
+        ("softmax", "all", set()),
+        ("softmax", "popularity", DRAWN | {"popularity_power"}),
+        ("softmax", "log-uniform", DRAWN),
+        ("softmax", "in-batch", {"group_size", "shuffle_rows", "frequency_rate"}),
+        ("softmax", "mixed", DRAWN | {"frequency_rate"}),
+        ("softmax", "hard", DRAWN | {"pool_size"}),
+        ("bce", "uniform", DRAWN),
+        ("bce", "popularity", DRAWN | {"popularity_power"}),
+        ("gbce", "uniform", DRAWN | {"gbce_t"}),
+        ("sce", "uniform", BUCKETS),
+    ],
+)
+def test_options_that_a_choice_does_not_use_are_refused(loss: str, negatives: str, used: set[str]):
+    for name, value in OPTIONS.items():
+        if name in used:
+            assert getattr(TrainConfig(loss=loss, negatives=negatives, **{name: value}), name) == value
+        else:
+            with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* does not use it, got {value}$"):
+                TrainConfig(loss=loss, negatives=negatives, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"negatives": "in-batch", "group_size": 1}, "group_size: expected at least 16 with negatives = in-batch, got 1"),
+        ({"negatives": "popularity", "group_size": 1}, "group_size: expected at least 16 with negatives = popularity, got 1"),
+        ({"negatives": "hard", "num_negatives": 2000}, "pool_size: expected at least num_negatives = 2000, got 1024"),
+        (
+            {"negatives": "log-uniform", "num_negatives": 2**21},
+            "num_negatives: expected at most 1048576 with negatives = log-uni",
+        ),
+    ],
+)
+def test_sizes_that_do_not_go_with_the_negatives(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        TrainConfig(**options)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cce_minus.recsys import PopularityBaseline, Ragged, target_ranks
+from cce_minus.recsys import PopularityBaseline, Ragged, item_counts, smoothed_frequencies, target_ranks
 
 
 def test_ranks_by_hand():
@@ -26,3 +26,11 @@ def test_same_ranks_as_a_model_that_scores_the_counts():
     table = popularity.counts[:, None].astype(np.float64)
     expected = target_ranks(np.ones((64, 1)), table, targets, chunk=16)
     assert popularity.ranks(targets).tolist() == expected.tolist()
+
+
+def test_smoothed_frequencies_by_hand():
+    counts = item_counts(Ragged.from_rows([[3, 3, 1], [], [1]]), num_items=4)
+    assert counts.tolist() == [0, 2, 0, 2]
+    frequencies = smoothed_frequencies(counts)
+    assert frequencies.dtype == np.float32
+    np.testing.assert_allclose(frequencies, np.array([1, 3, 1, 3]) / 8)

@@ -32,6 +32,16 @@ def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+SMALL_DRAWS = {"num_negatives": 20, "group_size": 16}
+
+
+def draws_negatives(changes: dict[str, Any], option: str) -> bool:
+    """Whether a run with these options has any use for ``option``: others refuse it."""
+    if changes.get("loss") == "sce" or changes.get("negatives") == "all":
+        return False
+    return option == "group_size" or changes.get("negatives") != "in-batch"
+
+
 @pytest.fixture
 def make_config(interactions: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """A small run on CPU; keyword arguments replace options, ``out`` is relative to the test's folder."""
@@ -43,14 +53,13 @@ def make_config(interactions: Path, tmp_path: Path) -> Callable[..., TrainConfig
             "dim": 16,
             "num_blocks": 1,
             "dropout": 0.1,
-            "negatives": 20,
-            "group_size": 16,
             "batch_size": 16,
             "learning_rate": 1e-2,
             "warmup_steps": 5,
             "epochs": 3,
             "device": "cpu",
         }
+        options |= {name: value for name, value in SMALL_DRAWS.items() if draws_negatives(changes, name)}
         return TrainConfig(**(options | changes), out=str(tmp_path / out))
 
     return make

@@ -7,16 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import torch
-from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import sasrec as jax_sasrec
-from cce_minus.jax_impl import weights as jax_weights
-from cce_minus.recsys import TrainConfig
-from cce_minus.recsys.sasrec_config import SASRecConfig
-from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import sasrec as torch_sasrec
-from cce_minus.torch_impl import weights as torch_weights
-from flax import nnx
+from cce_minus.recsys import Batch, Ragged, Split, TrainConfig
+
+from tests.training.runs import JaxRun, TorchRun
 
 pytestmark = pytest.mark.gpu
 
@@ -31,32 +24,18 @@ def walks(steps: int) -> np.ndarray:
     return ((start + moves) % ITEMS).astype(np.int32)
 
 
-@pytest.mark.parametrize("negatives", [256, 0], ids=["grouped", "all-items"])
-def test_loss_curves_agree(tmp_path: Path, negatives: int):
+@pytest.mark.parametrize("negatives", ["uniform", "all"])
+def test_loss_curves_agree(tmp_path: Path, negatives: str):
     config = TrainConfig(dim=64, max_length=LENGTH, dropout=0.0, negatives=negatives, learning_rate=1e-3, warmup_steps=20)
-    shape = SASRecConfig.from_train(config, ITEMS)
-    torch_model = torch_sasrec.SASRec(shape)
-    jax_model = jax_sasrec.SASRec(shape, rngs=nnx.Rngs(1))
-    torch_weights.save_weights(torch_model, tmp_path / "start.safetensors")
-    jax_weights.load_weights(jax_model, tmp_path / "start.safetensors")
-    torch_model.cuda()
-    torch_optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
-    jax_optimizer = jax_objective.make_optimizer(jax_model, config)
-    sampler = jax_objective.negative_sampler(config)
+    sequences = walks(STEPS)
+    train, nobody = Ragged.from_rows(list(sequences[0])), np.zeros(0, np.int32)
+    split = Split(train, Ragged.from_rows([]), nobody, Ragged.from_rows([]), nobody, ITEMS)
+    runs = TorchRun(config, split, "cuda"), JaxRun(config, split)
+    runs[0].save(tmp_path / "start.safetensors")
+    runs[1].load(tmp_path / "start.safetensors")
     assert jax.default_backend() == "gpu"
-    curves = np.zeros((2, STEPS))
-    for step, sequences in enumerate(walks(STEPS)):
-        inputs, targets = sequences[:, :-1].copy(), sequences[:, 1:].copy()
-        loss = torch_objective.training_loss(
-            torch_model, torch.from_numpy(inputs).cuda(), torch.from_numpy(targets).cuda(), config, step
-        )
-        torch_optimizer.zero_grad()
-        loss.backward()
-        torch_optimizer.step()
-        schedule.step()
-        seed = jax_objective.step_seed(config, step)
-        jax_loss = jax_objective.train_step(jax_model, jax_optimizer, inputs, targets, seed, sampler=sampler, impl="auto")
-        curves[:, step] = loss.item(), float(jax_loss)
+    batches = [Batch(rows[:, :-1].copy(), rows[:, 1:].copy()) for rows in sequences]
+    curves = np.array([[run.step(batch, step) for step, batch in enumerate(batches)] for run in runs])
     difference = np.abs(curves[0] - curves[1]) / curves[0]
     print(f"loss {curves[0, 0]:.3f} -> {curves[0, -1]:.3f}; largest relative difference {difference.max():.2e}")
     assert curves[0, -1] < 0.9 * curves[0, 0]

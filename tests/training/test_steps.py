@@ -12,14 +12,14 @@ import pytest
 import torch
 from cce_minus.jax_impl import objective as jax_objective
 from cce_minus.jax_impl import sasrec as jax_sasrec
-from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.recsys import TrainConfig, prepare_data, train_batches
 from cce_minus.recsys.sasrec_config import SASRecConfig
 from cce_minus.torch_impl import objective as torch_objective
 from cce_minus.torch_impl import sasrec as torch_sasrec
-from cce_minus.torch_impl import weights as torch_weights
 from flax import nnx
 from safetensors.numpy import load_file
+
+from tests.training.runs import JaxRun, TorchRun
 
 STEPS = 8
 
@@ -27,14 +27,9 @@ STEPS = 8
 def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list[float]]:
     """Trains both from the same weights, writes both results to ``folder`` and returns their losses."""
     _, split = prepare_data(config)
-    torch_model = torch_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items))
-    jax_model = jax_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items), rngs=nnx.Rngs(1))
-    torch_weights.save_weights(torch_model, folder / "start.safetensors")
-    jax_weights.load_weights(jax_model, folder / "start.safetensors")
-    torch_optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
-    jax_optimizer = jax_objective.make_optimizer(jax_model, config)
-    sampler = jax_objective.negative_sampler(config)
-    torch_losses, jax_losses = [], []
+    runs = TorchRun(config, split), JaxRun(config, split)
+    runs[0].save(folder / "start.safetensors")
+    runs[1].load(folder / "start.safetensors")
     batches = [
         batch
         for epoch in range(STEPS // 4)
@@ -46,31 +41,19 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
             epoch=epoch,
         )
     ]
-    for step, batch in enumerate(batches):
-        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
-        loss = torch_objective.training_loss(torch_model, inputs, targets, config, step)
-        torch_optimizer.zero_grad()
-        loss.backward()
-        torch_optimizer.step()
-        schedule.step()
-        torch_losses.append(loss.item())
-        seed = jax_objective.step_seed(config, step)
-        jax_loss = jax_objective.train_step(
-            jax_model, jax_optimizer, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl
-        )
-        jax_losses.append(float(jax_loss))
-    assert len(torch_losses) == STEPS
-    torch_weights.save_weights(torch_model, folder / "torch.safetensors")
-    jax_weights.save_weights(jax_model, folder / "jax.safetensors")
+    assert len(batches) == STEPS
+    torch_losses, jax_losses = ([run.step(batch, step) for step, batch in enumerate(batches)] for run in runs)
+    runs[0].save(folder / "torch.safetensors")
+    runs[1].save(folder / "jax.safetensors")
     return torch_losses, jax_losses
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"negatives": 0, "weight_decay": 0.1, "warmup_steps": 0},
-        {"negatives": 20, "group_size": 16},
-        {"negatives": 7, "group_size": 1},
+        {"negatives": "all", "weight_decay": 0.1, "warmup_steps": 0},
+        {"num_negatives": 20, "group_size": 16},
+        {"num_negatives": 7, "group_size": 1},
     ],
     ids=["all-items-decayed-cold", "grouped", "independent"],
 )
@@ -94,14 +77,9 @@ def test_losses_and_updates_agree(make_config: Callable[..., TrainConfig], tmp_p
 def test_the_step_draws_its_own_negatives(make_config: Callable[..., TrainConfig]):
     config = make_config(dropout=0.0)
     _, split = prepare_data(config)
-    model = jax_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items), rngs=nnx.Rngs(0))
+    run = JaxRun(config, split)
     batch = next(iter(train_batches(split.train, batch_size=16, max_length=12, seed=0, epoch=0)))
-    sampler = jax_objective.negative_sampler(config)
-    loss = nnx.jit(jax_objective.training_loss, static_argnames=("sampler", "impl"))
-    first, again, second = (
-        float(loss(model, batch.inputs, batch.targets, seed, sampler=sampler, impl=config.impl))
-        for seed in (jax_objective.step_seed(config, step) for step in (0, 0, 1))
-    )
+    first, again, second = (run.loss(batch, step) for step in (0, 0, 1))
     assert first == again
     assert first != second
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from cce_minus.kernels import PopularityNegatives, UniformNegatives, negative_ids
+from cce_minus.kernels import (
+    HardNegatives,
+    History,
+    InBatchNegatives,
+    MixedNegatives,
+    PopularityNegatives,
+    UniformNegatives,
+    negative_ids,
+)
 from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 
 from tests.inputs import Case
@@ -26,10 +36,17 @@ MODES = {
     "shared_ids": {"num_negatives": 100},
     "row_ids": {"num_negatives": 40},
     "lists": {"num_negatives": 192, "group_size": 64, "sampler": "popularity"},
+    "mixed": {"num_negatives": 130, "group_size": 64, "sampler": "mixed", "knows_q": True},
+    "hard": {"num_negatives": 128, "group_size": 64, "sampler": "hard", "pool": 300},
+    "history": {"num_negatives": 130, "group_size": 64, "has_history": True},
+    "history, independent": {"num_negatives": 70, "has_history": True},
     "binary": {"num_negatives": 130, "group_size": 64, "positive_weight": 1.0, "upstream": "loss"},
     "binary, independent": {"num_negatives": 70, "positive_weight": 1.0, "upstream": "loss"},
 }
-KINDS = {"membership": "independent", "lists": "grouped", "binary": "grouped", "binary, independent": "independent"}
+KINDS = {
+    "membership": "independent", "lists": "grouped", "mixed": "grouped", "hard": "grouped", "history": "grouped",
+    "history, independent": "independent", "binary": "grouped", "binary, independent": "independent",
+}  # fmt: skip
 
 
 def grid_case(mode: str, dim: int) -> Case:
@@ -69,13 +86,25 @@ def negatives_of(mode: str, rows: int, items: int):
     if mode in ("shared_ids", "row_ids"):
         shape = (500,) if mode == "shared_ids" else (rows, 40)
         return torch.randint(0, items, shape, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
-    if mode == "lists":
-        return PopularityNegatives(1e5 / np.arange(1, items + 1), 512)
-    mode = mode.removeprefix("binary, ").replace("binary", "grouped")
+    mode = mode.removeprefix("binary, ").removeprefix("history, ").replace("binary", "grouped").replace("history", "grouped")
     return {
+        "lists": PopularityNegatives(1e5 / np.arange(1, items + 1), 512),
+        "mixed": MixedNegatives(UniformNegatives(300), InBatchNegatives()), "hard": HardNegatives(400, 100),
         "grouped": UniformNegatives(512), "independent": UniformNegatives(100, 1),
         "membership": UniformNegatives(items - 5, 1), "all": AllItems(),
     }[mode]  # fmt: skip
+
+
+def keywords_of(mode: str, rows: int, items: int) -> dict[str, Any]:
+    """What a mode's call takes beside its negatives."""
+    keywords: dict[str, Any] = {}
+    if mode == "mixed":
+        keywords["log_q"] = torch.full((items,), -float(np.log(items)), device="cuda")
+    if mode.startswith("history"):
+        offsets = torch.tensor([0, 0, items // 2, items // 2 + 3], device="cuda")
+        owned = torch.cat([torch.arange(items // 2, device="cuda") * 2, torch.tensor([1, 5, items - 1], device="cuda")])
+        keywords["history"] = History(torch.arange(rows, device="cuda") % 3, offsets, owned)
+    return keywords
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -91,7 +120,8 @@ def test_two_runs_are_bitwise_equal(mode: str, dtype: torch.dtype):
         if mode.startswith("binary"):
             loss = lse = sampled_linear_binary_cross_entropy(*arguments, linear_bias=bias, seed=5)
         else:
-            loss, lse = sampled_linear_cross_entropy(*arguments, linear_bias=bias, seed=5, return_lse=True)
+            keywords = keywords_of(mode, rows, items)
+            loss, lse = sampled_linear_cross_entropy(*arguments, linear_bias=bias, seed=5, return_lse=True, **keywords)
         runs.append((loss, lse, *torch.autograd.grad(loss + lse.mean(), (hidden, table, bias))))
         torch.randn(10_000_000, device="cuda").sum()  # other work between the runs moves memory and schedules
     for first, second in zip(*runs, strict=True):
@@ -159,11 +189,12 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
     target[::3] = -100
     negatives = negatives_of(mode, rows, items) if mode != "grouped" else UniformNegatives(100, 16)
     seed = torch.tensor([3], device="cuda")
+    keywords = keywords_of(mode, rows, items)
     function = sampled_linear_binary_cross_entropy if mode.startswith("binary") else sampled_linear_cross_entropy
 
     def step():
         hidden.grad = table.grad = None
-        loss = function(hidden, table, target, negatives, seed=seed)
+        loss = function(hidden, table, target, negatives, seed=seed, **keywords)
         loss.backward()
         assert hidden.grad is not None
         assert table.grad is not None
@@ -187,7 +218,7 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
         assert torch.equal(got, want)
     seed.fill_(4)
     graph.replay()
-    if mode in ("grouped", "independent", "lists", "binary"):
+    if mode not in ("all", "membership", "shared_ids", "row_ids", "binary, independent"):
         assert not torch.equal(captured[0], eager[0]), "a replay with another seed draws anew"
 
 

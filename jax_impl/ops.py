@@ -104,12 +104,8 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
 
 
 def _draw_keys(ids: Array, p: Problem) -> Array:
-    """What draws are sorted by: the item; in groups' lists within the columns that are added together."""
-    is_item = (ids >= 0) & (ids < p.num_items)
-    if p.mode != "group_ids":
-        return jnp.where(is_item, ids, NO_ID).reshape(-1)
-    first_key = jnp.arange(p.negatives, dtype=jnp.int32) // p.list_columns * (p.num_items + 1)
-    return (jnp.where(is_item, ids, p.num_items) + first_key).reshape(-1)
+    """What explicit ids are sorted by."""
+    return jnp.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).reshape(-1)
 
 
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
@@ -146,7 +142,7 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     _compile(p, x, backward=True)
-    keys, rows = _stable_sort(_table(saved.tables, "positive_key", p, p.num_rows))
+    keys, rows = _stable_sort(_table(saved.tables, "positive_key", p, p.num_rows + p.list_draws))
     ins = _named(x) | saved.rows._asdict()
     ins |= {
         "tables": saved.tables,
@@ -155,9 +151,8 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
         "sorted_keys": keys,
         "sorted_rows": rows,
     }
-    ids = _table(saved.tables, "lists", p, p.num_groups, p.negatives) if p.lists else x.ids
-    if ids is not None:
-        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(ids, p))
+    if p.sorts_draws and x.ids is not None:
+        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 

@@ -42,16 +42,18 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the int32 table buffer, in order.
 
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows; positive_key: what rows
-    are sorted by for the item gradient (the target's position); items: position -> item; group_blocks: (group, slot) -> block;
+    are sorted by for the item gradient (the target's position),
+    and behind them the draws of groups' lists; items: position -> item; group_blocks: (group, slot) -> block;
     visits: block -> number of groups that drew it; block_groups: (block, visit) -> 2 group + [last slot]; the rest: keys of the
-    permutations' rounds; lists: (group, column) -> item; history_first, history_end: row -> range of its own items.
+    permutations' rounds; lists: (group, column) -> item; list_weights: -> its log weight, fp32; history_first,
+    history_end: row -> range of its own items.
     """
     p = problem
     return {
         "rows": num_slots(p),
         "count": 1,
         "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
-        "positive_key": p.num_rows,
+        "positive_key": p.num_rows + p.list_draws,
         "items": p.num_items if p.permutes_items else 0,
         "group_blocks": p.num_groups * p.slots if p.has_blocks else 0,
         "visits": p.grouped.num_blocks if p.has_blocks else 0,
@@ -60,7 +62,8 @@ def table_sizes(problem: Problem) -> dict[str, int]:
         "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
         "row_keys": MAX_HALF_ROUNDS if p.shuffle_rows else 0,
         "list_keys": sum(list_keys(p)),
-        "lists": p.num_groups * p.negatives if p.lists else 0,
+        "lists": p.list_draws if p.lists else 0,
+        "list_weights": p.list_draws if p.correction == "weighted" else 0,
         "history_first": p.num_rows if p.history else 0,
         "history_end": p.num_rows if p.history else 0,
     }
@@ -87,8 +90,8 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
         "positive_grad": p.num_rows,
         "starts": 0 if p.mode == "group_ids" else p.segments + 1,
         "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
-        "part_of_draw": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
-        "is_summed": p.num_groups * p.negatives if p.mode == "group_ids" else 0,
+        "part_of_draw": p.list_draws,
+        "is_summed": p.list_draws,
         "list_sums": 2 * ceil_div(p.num_groups * p.list_columns, LIST_PART) * (p.dim + 1) if p.mode == "group_ids" else 0,
         "draw_starts": p.num_items + 1 if p.sorts_draws and p.mode != "group_ids" else 0,
     }

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .score_kernels import exp
+from .search_kernels import lower_bound
 
 
 @triton.jit
@@ -23,18 +24,9 @@ def history_ranges_kernel(p_users, p_offsets, p_first, p_end, num_rows, num_user
 @triton.jit
 def in_history(p_items, first, end, ids):
     """Whether each id is in its row's range, by bisection; shapes (M, 1) and (1, B) or the like, or both of one shape."""
-    low = first + ids * 0
-    high = end + ids * 0
-    size = tl.max(tl.ravel(high - low), 0)
-    last = high
-    while size > 0:
-        middle = low + (high - low) // 2
-        open_ = low < high
-        item = tl.load(p_items + middle, mask=open_, other=0).to(tl.int32)
-        low = tl.where(open_ & (item < ids), middle + 1, low)
-        high = tl.where(open_ & (item >= ids), middle, high)
-        size = size // 2
-    return tl.load(p_items + low, mask=low < last, other=-1).to(tl.int32) == ids
+    last = end + ids * 0
+    place = lower_bound(p_items, first + ids * 0, last, ids)
+    return tl.load(p_items + place, mask=place < last, other=-1).to(tl.int32) == ids
 
 
 @triton.jit

@@ -68,7 +68,7 @@ def store_item_grad(
 
 @triton.jit
 def tile_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
     p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
@@ -106,7 +106,10 @@ def tile_item_grad_kernel(
     if HAS_BIAS:
         bias = tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)
     if HAS_LOG_WEIGHT:
-        log_weight = tl.load(p_log_weight + ids, mask=m_ids, other=0.0)
+        if SOURCE == LISTED:
+            log_weight = tl.load(p_list_weights + group.to(tl.int64) * num_candidates + position, mask=m_ids, other=0.0)
+        else:
+            log_weight = tl.load(p_log_weight + ids, mask=m_ids, other=0.0)
     grad = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
     bias_grad = tl.zeros((BLOCK_B,), tl.float32)
     if not SPLIT:

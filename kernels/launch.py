@@ -25,7 +25,7 @@ from .buffers import (
 )
 from .configs import Work
 from .draws import IndependentDraws
-from .list_launch import list_grad_launches, pool_scores_launch
+from .list_launch import describe_lists_launch, list_grad_launches, pool_scores_launch
 from .permutation import factors
 from .problem import POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
@@ -61,7 +61,6 @@ WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at 
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
-NO_KEY = table_kernels.NO_KEY.value
 
 
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
@@ -103,7 +102,11 @@ def _log_weight(p: Problem) -> Pointer | None:
 def _ids(p: Problem) -> Pointer | None:
     if p.lists:
         return table_parts(p)["lists"]
-    return Pointer("ids") if p.sorts_draws else None
+    return Pointer("ids") if p.sorts_draws or p.mode == "group_ids" else None
+
+
+def _list_weights(p: Problem) -> Pointer | None:
+    return table_parts(p)["list_weights"]._replace(dtype=torch.float32) if p.list_draws and p.correction == "weighted" else None
 
 
 @lru_cache(maxsize=256)
@@ -123,6 +126,8 @@ def forward_program(p: Problem) -> Program:
     has_bias, has_softcap = p.bias_dtype is not None, p.softcap is not None
     item_shift, item_b = factors(p.num_items)
     launches = [] if p.chooses else table_launches(p)
+    if p.mode == "group_ids":
+        launches.append(describe_lists_launch(p, t, _ids(p), _log_weight(p), _list_weights(p)))
     if not p.uses_tiles:
         g, w = p.gather, _row_draws(p)
         forward = launch(
@@ -142,7 +147,8 @@ def forward_program(p: Problem) -> Program:
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
         tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
-        *inputs, _log_weight(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"], t["count"], t["positive_key"],
+        *inputs, _log_weight(p), _list_weights(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"],
+        t["count"], t["positive_key"],
         t["group_blocks"],
         t["round_keys"],
         *rows, *parts,
@@ -174,15 +180,16 @@ def forward_program(p: Problem) -> Program:
 def _starts(sorted_keys: str, num_keys: int, starts: Pointer | None, num_starts: int, unit: int) -> Launch:
     return launch(
         table_kernels.segment_starts_kernel, (ceil_div(num_starts, TABLE_BLOCK),),
-        Pointer(sorted_keys), starts, num_keys, unit, num_starts, STEPS=num_keys.bit_length() + 1, BLOCK=TABLE_BLOCK,
+        Pointer(sorted_keys), starts, num_keys, unit, num_starts, BLOCK=TABLE_BLOCK,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
 def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> Program:
     """Pointers: those of the forward but seed; grad_loss (N,) with a stride of 0 or 1, and grad_lse (N,) fp32 if there is one; sorted_keys (N,)
-    and sorted_rows (N,), the tables' positive_key sorted stably with the rows behind them; for explicit ids sorted_ids and sorted_draws,
-    the flattened ids (malformed ones and empty slots as 2^31 - 1) sorted stably with their places; ``buffers.backward_buffers``.
+    and sorted_rows (N,), the tables' positive_key sorted stably with its places, which are rows, then those of groups' lists; for ids shared
+    or of each row sorted_ids and sorted_draws, the flattened ids (malformed ones and empty slots as 2^31 - 1) sorted stably with their
+    places; ``buffers.backward_buffers``.
     """
     t, out, d = table_parts(p), _pointers(backward_buffers(p)) | _scratch_parts(p), p.dim
     sizes = scratch_sizes(p)
@@ -210,7 +217,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         sums = launch(
             row_kernels.popular_sums_kernel, (p.num_rows // POSITIVE_CHUNK, g.num_d),
             hidden, out["positive_grad"], sorted_keys, sorted_rows, out["sums"],
-            p.num_rows, d, NO_KEY, BLOCK_P=POSITIVE_CHUNK, BLOCK_D=g.block_d,
+            p.num_rows, d, p.no_key, BLOCK_P=POSITIVE_CHUNK, BLOCK_D=g.block_d,
         )  # fmt: skip
         launches.append(sums)
     positives = (out["positive_grad"], sorted_keys, sorted_rows, out["starts"], out["sums"])
@@ -265,7 +272,7 @@ def _tile_grad(
     drawn = p.grouped.num_blocks if p.has_blocks else p.slots
     return launch(
         item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
-        hidden, weight, bias, scale, _log_weight(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p),
+        hidden, weight, bias, scale, _log_weight(p), _list_weights(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p),
         t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["part_of_draw"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,

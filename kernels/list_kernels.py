@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import permute
+from .search_kernels import lower_bound
 from .table_kernels import store_keys
 
 FRESH = tl.constexpr(-1)
@@ -18,7 +19,7 @@ def slot_keys_kernel(p_seed, p_keys, halves, total, DOMAIN: tl.constexpr, BLOCK:
 @triton.jit
 def slot_ids_kernel(
     p_keys, p_slot_ends, p_ids, num_items, total, negatives, columns, block, strata, width, groups_per_round, shift, b,
-    HAS_ENDS: tl.constexpr, HALVES: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_ENDS: tl.constexpr, HALVES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The item of each (group, place) of a part of the lists, which have ``columns`` each: the one that owns the drawn slot, or not
     HAS_ENDS the slot itself; see ``slots.py``."""
@@ -32,15 +33,8 @@ def slot_ids_kernel(
     place = (group % groups_per_round) * block + column % block
     item = stratum * width + permute(place, width, shift, b, p_round_keys, HALVES, False, False)
     if HAS_ENDS:
-        slot = item
         low = tl.zeros((BLOCK,), tl.int32)
-        high = low + (num_items - 1)
-        for _ in range(STEPS):  # the first item whose slots end behind this one
-            middle = low + (high - low) // 2
-            behind = tl.load(p_slot_ends + middle) > slot
-            high = tl.where(behind & (low < high), middle, high)
-            low = tl.where(behind, low, tl.minimum(middle + 1, high))
-        item = low
+        item = lower_bound(p_slot_ends, low, low + num_items, item + 1)  # the first item whose slots end behind this one
     tl.store(p_ids + group.to(tl.int64) * columns + column, item, mask=inside)
 
 
@@ -57,29 +51,41 @@ def row_targets_kernel(p_target, p_rows, p_count, p_ids, num_places, num_items, 
 
 
 @triton.jit
-def is_sorted_in(p_sorted, number, wanted, STEPS: tl.constexpr):
-    """Whether each of ``wanted`` occurs in a sorted array, by bisection."""
+def describe_lists_kernel(
+    p_ids, p_log_weight, p_keys, p_weights, num_draws, num_items, negatives, columns_per_pass, HAS_LOG_WEIGHT: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """What the draws of all lists are sorted by, behind the keys of rows: the pass that adds them up, then the item, empty ones last; and
+    the items' log weights."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m_i = i < num_draws
+    item = tl.load(p_ids + i, mask=m_i, other=-1)
+    is_item = (item >= 0) & (item < num_items)
+    own_pass = i % negatives // columns_per_pass
+    tl.store(p_keys + i, tl.where(is_item, item, num_items).to(tl.int32) + (own_pass + 1) * (num_items + 1), mask=m_i)
+    if HAS_LOG_WEIGHT:
+        tl.store(p_weights + i, tl.load(p_log_weight + item, mask=m_i & is_item, other=0.0), mask=m_i)
+
+
+@triton.jit
+def is_sorted_in(p_sorted, number, wanted):
+    """Whether each of ``wanted`` occurs in a sorted array."""
     low = wanted * 0
-    high = low + number
-    for _ in range(STEPS):
-        open_ = low < high
-        middle = low + (high - low) // 2
-        key = tl.load(p_sorted + middle, mask=open_, other=0)
-        low = tl.where(open_ & (key < wanted), middle + 1, low)
-        high = tl.where(open_ & (key >= wanted), middle, high)
-    return tl.load(p_sorted + low, mask=low < number, other=-1) == wanted
+    place = lower_bound(p_sorted, low, low + number, wanted)
+    return tl.load(p_sorted + place, mask=place < number, other=-1) == wanted
 
 
 @triton.jit
 def find_parts_kernel(
-    p_sorted_keys, p_sorted_draws, p_target_keys, p_part_of_draw, p_is_summed, num_draws, num_rows, num_items, draws_per_pass, passes,
-    LOOKS_UP: tl.constexpr, STEPS: tl.constexpr, TARGET_STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    p_sorted_keys, p_sorted_places, p_part_of_draw, p_is_summed, num_draws, num_rows, num_items, draws_per_pass, passes,
+    LOOKS_UP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Where the gradient of each place of the flattened lists goes: FRESH, to the item's gradient, where the item is drawn there only and is
     no target (none where not LOOKS_UP), else to the partial sums' row of its rank among the sorted draws of its pass.
 
-    Also stores which sorted draws have such a row.
+    Also stores which sorted draws have such a row. Sorted keys are the rows' targets, then the draws pass by pass, all of one sort.
     """
+    p_target_keys = p_sorted_keys
+    p_sorted_keys += num_rows
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_i = i < num_draws
     key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
@@ -88,15 +94,15 @@ def find_parts_kernel(
     alone = (key != before) & (key != after)
     if LOOKS_UP:
         own_pass = i // draws_per_pass
-        item = tl.where(alone & m_i, key - own_pass * (num_items + 1), 0)
-        others = is_sorted_in(p_target_keys, num_rows, item, TARGET_STEPS)
+        item = tl.where(alone & m_i, key - (own_pass + 1) * (num_items + 1), 0)
+        others = is_sorted_in(p_target_keys, num_rows, item)
         for number in range(passes):
-            found = is_sorted_in(p_sorted_keys, num_draws, item + number * (num_items + 1), STEPS)
+            found = is_sorted_in(p_sorted_keys, num_draws, item + (number + 1) * (num_items + 1))
             others = others | (found & (own_pass != number))
         fresh = alone & (others == 0)
     else:
         fresh = i < 0
-    draw = tl.load(p_sorted_draws + i, mask=m_i, other=0)
+    draw = tl.load(p_sorted_places + num_rows + i, mask=m_i, other=0) - num_rows
     tl.store(p_part_of_draw + draw, tl.where(fresh, FRESH, i % draws_per_pass), mask=m_i)
     tl.store(p_is_summed + i, tl.where(fresh, 0, 1), mask=m_i)
 

@@ -46,13 +46,25 @@ def list_launches(p: Problem, tables: Mapping[str, Pointer]) -> list[Launch]:
                 list_kernels.slot_ids_kernel, (ceil_div(total, DRAW_BLOCK),),
                 keys, Pointer("slot_ends", ends) if has_ends else None, own, p.num_items, total, part.columns, columns,
                 draws.block, draws.strata, draws.width, draws.groups_per_round, *factors(draws.width),
-                HAS_ENDS=has_ends, HALVES=halves, STEPS=p.num_items.bit_length() + 1, BLOCK=DRAW_BLOCK,
+                HAS_ENDS=has_ends, HALVES=halves, BLOCK=DRAW_BLOCK,
             )  # fmt: skip
             launches += [make_keys, draw]
             ends += p.num_items if has_ends else 0
         keys = keys._replace(offset=keys.offset + num_keys)
         first += part.columns
     return launches
+
+
+def describe_lists_launch(
+    p: Problem, tables: Mapping[str, Pointer], ids: Pointer | None, log_weight: Pointer | None, weights: Pointer | None
+) -> Launch:
+    """What looks up the sort keys and log weights of finished lists."""
+    keys = tables["positive_key"]
+    return launch(
+        list_kernels.describe_lists_kernel, (ceil_div(p.list_draws, DRAW_BLOCK),),
+        ids, log_weight, keys._replace(offset=keys.offset + p.num_rows), weights, p.list_draws, p.num_items, p.negatives, p.list_columns,
+        HAS_LOG_WEIGHT=weights is not None, BLOCK=DRAW_BLOCK,
+    )  # fmt: skip
 
 
 def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: Mapping[str, Pointer], precision: str) -> Launch:
@@ -79,23 +91,20 @@ def list_grad_launches(
     g = p.gather
     is_summed = out["is_summed"]
     assert is_summed is not None
-    all_draws = p.num_groups * p.negatives
     passes = ceil_div(p.negatives, p.list_columns)
     find = launch(
-        list_kernels.find_parts_kernel, (ceil_div(all_draws, DRAW_BLOCK),),
-        Pointer("sorted_ids"), Pointer("sorted_draws"), Pointer("sorted_keys"), out["part_of_draw"], out["is_summed"], all_draws,
-        p.num_rows, p.num_items,
-        p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP,
-        STEPS=all_draws.bit_length() + 1, TARGET_STEPS=p.num_rows.bit_length() + 1, BLOCK=DRAW_BLOCK,
+        list_kernels.find_parts_kernel, (ceil_div(p.list_draws, DRAW_BLOCK),),
+        Pointer("sorted_keys"), Pointer("sorted_rows"), out["part_of_draw"], out["is_summed"], p.list_draws, p.num_rows, p.num_items,
+        p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP, BLOCK=DRAW_BLOCK,
     )  # fmt: skip
     launches = [find]
     for number, first in enumerate(range(0, p.negatives, p.list_columns)):
         columns = min(p.list_columns, p.negatives - first)
         draws, start = p.num_groups * columns, p.num_groups * first
-        sorted_keys = Pointer("sorted_ids", start)
+        sorted_keys = Pointer("sorted_keys", p.num_rows + start)
         common = {"HAS_BIAS": has_bias, "PART": LIST_PART, "BLOCK_D": g.block_d}
         is_summed_here = is_summed._replace(offset=is_summed.offset + start)
-        tiles, first_key = ceil_div(draws, LIST_PART), number * (p.num_items + 1)
+        tiles, first_key = ceil_div(draws, LIST_PART), (number + 1) * (p.num_items + 1)
         grads = (out["item_grad"], out["bias_grad"], draws, p.num_items, p.dim, first_key)
         launches.append(tile_grad(p.num_groups * ceil_div(columns, p.block), (first, columns)))
         add = launch(

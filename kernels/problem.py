@@ -19,7 +19,7 @@ Mode = Literal["grouped", "independent", "member", "all", "shared_ids", "row_ids
 Correction = Literal["none", "uniform", "weighted", "pool"]
 Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
-NO_ID = 2**31 - 1  # what malformed ids and empty slots are sorted as: behind every item
+NO_ID = 2**31 - 1  # what rows without a target, malformed ids and empty slots are sorted as: behind every item
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
@@ -233,8 +233,18 @@ class Problem:
         """Columns of the groups' lists whose partial gradients are in memory at a time; sort keys of all columns fit 32 bits."""
         per_block = self.num_groups * LIST_BLOCK * self.dim * 4
         blocks = ceil_div(self.negatives, LIST_BLOCK)
-        passes = min(ceil_div(blocks, max(LIST_BYTES // per_block, 1)), (2**31 - 1) // (self.num_items + 1))
+        passes = min(ceil_div(blocks, max(LIST_BYTES // per_block, 1)), (2**31 - 1) // (self.num_items + 1) - 1)
         return ceil_div(blocks, passes) * LIST_BLOCK
+
+    @property
+    def list_draws(self) -> int:
+        """Places of all groups' lists together."""
+        return self.num_groups * self.negatives if self.mode == "group_ids" else 0
+
+    @property
+    def no_key(self) -> int:
+        """What rows without a target are sorted by: behind every item, and before the draws of lists."""
+        return self.num_items if self.mode == "group_ids" else NO_ID
 
     @property
     def part_rows(self) -> int:
@@ -252,8 +262,8 @@ class Problem:
 
     @property
     def sorts_draws(self) -> bool:
-        """Whether the item gradient needs the explicit ids sorted."""
-        return self.mode in ("shared_ids", "row_ids", "group_ids")
+        """Whether the item gradient needs the explicit ids sorted, apart from rows' targets."""
+        return self.mode in ("shared_ids", "row_ids")
 
 
 def choose_mode(

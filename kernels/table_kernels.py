@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 
 from .permutation_kernels import factors, load_seed, permute, stream64
+from .search_kernels import lower_bound
 
-NO_KEY = tl.constexpr(0x7FFFFFFF)  # sorts behind every item: rows without a positive to add
 LAST = tl.constexpr(1 << 30)  # marks the block of a group's last slot; there are fewer blocks
 DOMAIN_ITEMS = tl.constexpr(0)
 DOMAIN_BLOCKS = tl.constexpr(1)
@@ -63,7 +63,7 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
 def build_tables_kernel(
     p_target, p_counts, p_item_keys, p_round_keys, p_row_keys,
     p_rows, p_count, p_counted, p_positive_key, p_items, p_group_blocks, p_visits, p_block_groups,
-    num_rows, num_slots, num_items, ignore_index, row_programs, item_programs, group_programs,
+    num_rows, num_slots, num_items, ignore_index, no_key, row_programs, item_programs, group_programs,
     num_blocks, slots, groups_per_round, group_size, rounds, parts_per_group,
     item_shift, item_b, block_shift, block_b,
     PERMUTES_ITEMS: tl.constexpr, SHUFFLE: tl.constexpr, ITEM_HALVES: tl.constexpr, ROUND_HALVES: tl.constexpr,
@@ -93,7 +93,7 @@ def build_tables_kernel(
         key = tl.where(has_item, target, 0).to(tl.int32)
         if PERMUTES_ITEMS:
             key = permute(key, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, True)
-        tl.store(p_positive_key + n, tl.where(has_item, key, NO_KEY), mask=n < num_rows)
+        tl.store(p_positive_key + n, tl.where(has_item, key, no_key), mask=n < num_rows)
     elif PERMUTES_ITEMS:
         if pid < row_programs + item_programs:
             position = (pid - row_programs) * BLOCK + tl.arange(0, BLOCK)
@@ -125,16 +125,8 @@ def build_tables_kernel(
 
 
 @triton.jit
-def segment_starts_kernel(p_sorted_keys, p_starts, num_keys, unit, num_starts, STEPS: tl.constexpr, BLOCK: tl.constexpr):
-    """starts[j] = the first index whose sorted key is at least j * unit, by bisection."""
+def segment_starts_kernel(p_sorted_keys, p_starts, num_keys, unit, num_starts, BLOCK: tl.constexpr):
+    """starts[j] = the first index whose sorted key is at least j * unit."""
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    wanted = j.to(tl.int64) * unit
-    low = tl.zeros((BLOCK,), tl.int32)
-    high = low + num_keys
-    for _ in range(STEPS):
-        open_ = low < high
-        middle = low + (high - low) // 2
-        key = tl.load(p_sorted_keys + middle, mask=open_, other=0).to(tl.int64)
-        low = tl.where(open_ & (key < wanted), middle + 1, low)
-        high = tl.where(open_ & (key >= wanted), middle, high)
-    tl.store(p_starts + j, low, mask=j < num_starts)
+    first = tl.zeros((BLOCK,), tl.int32)
+    tl.store(p_starts + j, lower_bound(p_sorted_keys, first, first + num_keys, j.to(tl.int64) * unit), mask=j < num_starts)

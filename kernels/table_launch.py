@@ -44,7 +44,7 @@ def table_launches(p: Problem) -> list[Launch]:
         table_kernels.build_tables_kernel, (grid,),
         target, t["row_counts"], t["item_keys"], t["round_keys"], t["row_keys"],
         t["rows"], t["count"], counted, t["positive_key"], t["items"], t["group_blocks"], t["visits"], t["block_groups"],
-        p.num_rows, sizes["rows"], p.num_items, p.ignore_index, row_programs, programs["items"], group_programs,
+        p.num_rows, sizes["rows"], p.num_items, p.ignore_index, p.no_key, row_programs, programs["items"], group_programs,
         p.drawn_domain, p.slots if p.has_blocks else 1, p.grouped.groups_per_round if p.has_blocks else 1,
         p.group_size, max(p.block_rounds, 1), parts_per_group,
         item_shift, item_b, drawn_shift, drawn_b,

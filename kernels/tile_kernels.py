@@ -164,7 +164,7 @@ def store_row_results(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
     p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
@@ -198,6 +198,8 @@ def tile_forward_kernel(
     if SOURCE == LISTED:
         p_ids += group.to(tl.int64) * num_candidates
         p_ids_again += group.to(tl.int64) * num_candidates
+        if HAS_LOG_WEIGHT:
+            p_list_weights += group.to(tl.int64) * num_candidates
     hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
 
     peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
@@ -234,7 +236,10 @@ def tile_forward_kernel(
         if SOURCE == LISTED and FULL:  # looked up once more: cheaper than to bring them into the scores' layout
             item_ids = tl.load(p_ids_again + start + offset)
         if HAS_LOG_WEIGHT:
-            s += tl.load(p_log_weight + item_ids, mask=m_ids, other=0.0)[None, :]
+            if SOURCE == LISTED:  # looked up beforehand, so that they need not wait for the ids
+                s += tl.load(p_list_weights + start + offset, mask=m_ids, other=0.0)[None, :]
+            else:
+                s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
         if not FULL:
             s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
         if REMOVE_HITS:

@@ -130,12 +130,8 @@ def _fake_forward(*args):
 
 
 def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
-    """What draws are sorted by: the item; in groups' lists within the columns that are added together."""
-    is_item = (ids >= 0) & (ids < p.num_items)
-    if p.mode != "group_ids":
-        return torch.where(is_item, ids, NO_ID).int().flatten()
-    first_key = torch.arange(p.negatives, dtype=torch.int32, device=ids.device) // p.list_columns * (p.num_items + 1)
-    return (torch.where(is_item, ids, p.num_items).int() + first_key).flatten()
+    """What explicit ids are sorted by."""
+    return torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
 
 
 def _backward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -164,11 +160,10 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     )
     with torch.cuda.device_of(x.input):
         ins = _named(x) | _named(saved)
-        keys = _table(saved.tables, "positive_key", p, p.num_rows)
+        keys = _table(saved.tables, "positive_key", p, p.num_rows + p.list_draws)
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
-        ids = _table(saved.tables, "lists", p, p.num_groups, p.negatives) if p.lists else x.ids
-        if ids is not None:
-            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(ids, p), stable=True)
+        if p.sorts_draws and x.ids is not None:
+            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
         outs = _empty(
             _backward_layout(p, input_grad is None), x.input.device
         )  # after the sorts, which need memory for themselves

@@ -20,6 +20,7 @@ from .binary_loss import sampled_linear_binary_cross_entropy
 from .frequencies import update_frequencies
 from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 from .module import (
+    LinearCrossEntropyLoss,
     SampledLinearBinaryCrossEntropyLoss,
     SampledLinearCrossEntropyLoss,
     ScalableLinearCrossEntropyLoss,
@@ -34,6 +35,7 @@ __all__ = [
     "HardNegatives",
     "History",
     "InBatchNegatives",
+    "LinearCrossEntropyLoss",
     "LogUniformNegatives",
     "MixedNegatives",
     "PopularityNegatives",

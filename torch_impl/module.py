@@ -1,4 +1,4 @@
-"""The losses as ``torch.nn.Module``s that keep their own seed on the device."""
+"""The losses as ``torch.nn.Module``s; those that draw keep their own seed on the device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from ..kernels.errors import ArgumentTypeError
 from ..kernels.history import History
 from ..kernels.samplers import Sampler, as_index
 from .binary_loss import sampled_linear_binary_cross_entropy
-from .loss import sampled_linear_cross_entropy
+from .loss import linear_cross_entropy, sampled_linear_cross_entropy
 from .row_losses import seed_words
 from .scalable_loss import scalable_linear_cross_entropy
 
 SEED_STRIDE = 0x9E3779B97F4A7C15 - 2**64  # odd, so that 2^64 steps pass before a seed returns
+
+
+def _shown(o: Options) -> str:
+    """The options of losses that draw no negatives."""
+    return f"ignore_index={o.ignore_index}, reduction={o.reduction!r}, softcap={o.softcap}, impl={o.impl!r}"
 
 
 class _SeededLoss(nn.Module):
@@ -46,6 +51,44 @@ class _SampledLoss(_SeededLoss):
 
     def extra_repr(self) -> str:
         return f"{self.negatives}, {self.options}, logit_scale={self.logit_scale}"
+
+
+class LinearCrossEntropyLoss(nn.Module):
+    """``linear_cross_entropy``, full softmax cross-entropy, with options fixed at construction."""
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+        return_lse: bool = False,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.options = Options(ignore_index, reduction, softcap, True, return_lse, impl)
+        self.logit_scale = logit_scale
+
+    def forward(
+        self,
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        linear_bias: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        history: History | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
+        o = self.options
+        return linear_cross_entropy(
+            input, linear_weight, target, linear_bias=linear_bias, sample_weight=sample_weight, ignore_index=o.ignore_index,
+            reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap, history=history, return_lse=o.return_lse,
+            impl=o.impl,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return f"{_shown(self.options)}, logit_scale={self.logit_scale}"
 
 
 class SampledLinearCrossEntropyLoss(_SampledLoss):
@@ -174,6 +217,4 @@ class ScalableLinearCrossEntropyLoss(_SeededLoss):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        o = self.options
-        options = f"ignore_index={o.ignore_index}, reduction={o.reduction!r}, softcap={o.softcap}, impl={o.impl!r}"
-        return f"{self.buckets}, {options}, logit_scale={self.logit_scale}"
+        return f"{self.buckets}, {_shown(self.options)}, logit_scale={self.logit_scale}"

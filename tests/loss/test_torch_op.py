@@ -9,10 +9,12 @@ import pytest
 import torch
 from cce_minus.torch_impl import (
     AllItems,
+    LinearCrossEntropyLoss,
     LogUniformNegatives,
     PopularityNegatives,
     SampledLinearCrossEntropyLoss,
     UniformNegatives,
+    linear_cross_entropy,
     sampled_linear_cross_entropy,
 )
 from cce_minus.torch_impl.operands import Operands, Options
@@ -102,6 +104,18 @@ def test_module_with_weighted_draws_and_without_their_correction():
         want = sampled_linear_cross_entropy(hidden, table, target, sampler, seed=4, logq_correction=corrected)
         assert torch.equal(module(hidden, table, target), want)
         assert f"logq_correction={corrected}" in repr(module)
+
+
+def test_full_softmax_module():
+    hidden, table, target = inputs()
+    bias, weight = torch.randn(len(table), device=DEVICE), torch.rand(len(target), device=DEVICE)
+    module = LinearCrossEntropyLoss(reduction="sum", softcap=3.0, logit_scale=0.5, return_lse=True)
+    got = module(hidden, table, target, bias, weight)
+    keywords = {"linear_bias": bias, "sample_weight": weight, "reduction": "sum", "softcap": 3.0, "logit_scale": 0.5}
+    want = linear_cross_entropy(hidden, table, target, return_lse=True, **keywords)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert not module.state_dict()
+    assert "softcap=3.0" in repr(module)
 
 
 def test_autocast_casts_the_input_and_keeps_fp32_gradients_of_the_table():

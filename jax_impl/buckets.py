@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import sequential_vmap
 
-from ..interop import varying_axes
-from ..kernels.buckets import Buckets
+from ..interop import call, varying_axes
+from ..kernels.buckets import Buckets, block_size
 from ..kernels.normals import normal_places, normals_of_places
+from ..kernels.problem import ceil_div
 from .candidates import arithmetic
 
 TINY = 2.0**-126  # the smallest normal fp32 number
@@ -47,7 +52,7 @@ def _centres(hidden: Array, seed: Array, buckets: Buckets) -> Array:
 
 
 def _largest(centres: Array, vectors: Array, dtype: jnp.dtype, size: int, at_a_time: int, counted: Array | None) -> Array:
-    """The places (n_buckets, size), ascending, of the vectors with the largest products with each centre; those not counted come last."""
+    """``_nearest`` with all products of ``at_a_time`` vectors in memory."""
     best = places = None
     for first in range(0, len(vectors), at_a_time):
         some = slice(first, first + at_a_time)
@@ -64,17 +69,61 @@ def _largest(centres: Array, vectors: Array, dtype: jnp.dtype, size: int, at_a_t
     return jnp.sort(places, 1)
 
 
-def choose(hidden: Array, weight: Array, counted: Array, seed: Array, buckets: Buckets) -> tuple[Array, Array]:
+def _launch_maxima(outs: Any, ins: Any, block: int) -> None:
+    from ..kernels import bucket_launch
+
+    bucket_launch.launch_maxima(outs, ins, block)
+
+
+def _launch_products(outs: Any, ins: Any, block: int) -> None:
+    from ..kernels import bucket_launch
+
+    bucket_launch.launch_products(outs, ins, block)
+
+
+def _largest_by_blocks(size: int, block: int, arrays: dict[str, Array]) -> Array:
+    """``_nearest`` by kernels that keep products of a few blocks only; see ``kernels.buckets.block_size``."""
+    centres, vectors = arrays["centres"], arrays["vectors"]
+    if jax.default_backend() == "gpu":
+        from ..kernels import bucket_launch
+
+        dtypes = str(centres.dtype), str(vectors.dtype)
+        bucket_launch.compile_kernels(len(centres), *vectors.shape, size, block, "counted" in arrays, *dtypes)
+    maxima = jax.ShapeDtypeStruct((len(centres), ceil_div(len(vectors), block)), jnp.float32)
+    blocks = jax.lax.top_k(call(_launch_maxima, {"maxima": maxima}, arrays, block)["maxima"], size)[1]
+    products = jax.ShapeDtypeStruct((len(centres), size * block), jnp.float32)
+    found = call(_launch_products, {"products": products}, arrays | {"blocks": blocks}, block)["products"]
+    taken = jax.lax.top_k(found, size)[1]
+    return jnp.sort(jnp.take_along_axis(blocks, taken // block, 1) * block + taken % block, 1)
+
+
+def _nearest(
+    centres: Array, vectors: Array, dtype: jnp.dtype, size: int, buckets: Buckets, counted: Array | None, impl: str
+) -> Array:
+    """The places (n_buckets, size), ascending, of the vectors with the largest products with each centre; those not counted come last."""
+    at_a_time = buckets.scores_at_a_time(size, vectors.shape[1])
+
+    def plain(arrays: dict[str, Array]) -> Array:
+        return _largest(arrays["centres"], arrays["vectors"], dtype, size, at_a_time, arrays.get("counted"))
+
+    arrays = {"centres": centres.astype(dtype), "vectors": vectors} | ({} if counted is None else {"counted": counted})
+    block = block_size(len(centres), len(vectors), size)
+    if block is None or impl == "reference":
+        return plain(arrays)
+    kernels = sequential_vmap(functools.partial(_largest_by_blocks, size, block))
+    return kernels(arrays) if impl == "triton" else jax.lax.platform_dependent(arrays, cuda=kernels, default=plain)
+
+
+def choose(hidden: Array, weight: Array, counted: Array, seed: Array, buckets: Buckets, impl: str) -> tuple[Array, Array]:
     """The rows (n_buckets, bucket_size_x) and items (n_buckets, bucket_size_y) int32 of each bucket, ascending.
 
     Rows that do not count, of which ``hidden`` (N, D) holds zeros, fill up buckets that the others don't. Which of equal products are
     taken is not specified; those of continuous scores rarely are.
     """
     hidden, weight = jax.lax.stop_gradient((hidden, weight))
-    dim, size_x, size_y = hidden.shape[1], buckets.bucket_size_x, buckets.bucket_size_y
     centres = _centres(hidden, seed, buckets)
-    rows = _largest(centres, hidden, hidden.dtype, size_x, buckets.scores_at_a_time(size_x, dim), counted)
-    items = _largest(centres, weight, hidden.dtype, size_y, buckets.scores_at_a_time(size_y, dim), None)
+    rows = _nearest(centres, hidden, hidden.dtype, buckets.bucket_size_x, buckets, counted, impl)
+    items = _nearest(centres, weight, hidden.dtype, buckets.bucket_size_y, buckets, None, impl)
     return rows, items
 
 

@@ -81,7 +81,7 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets, scale_grad: boo
     target = row_targets(x.target, len(x.weight), options.ignore_index)
     counted = x.target != options.ignore_index
     hidden = jnp.where(counted[:, None], x.input, jnp.zeros((), x.input.dtype))  # whatever ignored rows hold
-    chosen, ids = choose(hidden, x.weight, counted, x.seed, buckets)
+    chosen, ids = choose(hidden, x.weight, counted, x.seed, buckets, options.impl)
     # padded by rows that come again; these and ignored ones are computed, so that groups are whole, and not used
     place = np.arange(buckets.group_size)
     flat = chosen[:, place % buckets.bucket_size_x]

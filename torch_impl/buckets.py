@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..kernels.buckets import Buckets
+from ..kernels.buckets import Buckets, block_size
 from ..kernels.errors import ArgumentValueError
 from ..kernels.normals import normal_places, normals_of_places
 from ..kernels.permutation import MASK
@@ -98,7 +98,7 @@ def _centres(hidden: Tensor, seed: Tensor, buckets: Buckets, impl: str) -> Tenso
 
 
 def _largest(centres: Tensor, vectors: Tensor, dtype: torch.dtype, size: int, at_a_time: int, counted: Tensor | None) -> Tensor:
-    """The places (n_buckets, size), ascending, of the vectors with the largest products with each centre; those not counted come last."""
+    """``_nearest`` with all products of ``at_a_time`` vectors in memory."""
     best = places = None
     for first in range(0, len(vectors), at_a_time):
         some = slice(first, first + at_a_time)
@@ -115,6 +115,66 @@ def _largest(centres: Tensor, vectors: Tensor, dtype: torch.dtype, size: int, at
     return places.sort(1).values
 
 
+def _block_maxima(centres: Tensor, vectors: Tensor, counted: Tensor | None, block: int) -> Tensor:
+    """The largest product (B, blocks) fp32 of each centre with the vectors of each block."""
+    from ..kernels.bucket_launch import launch_maxima
+
+    with torch.cuda.device_of(centres):
+        maxima = torch.empty((len(centres), -(-len(vectors) // block)), device=centres.device)
+        launch_maxima({"maxima": maxima}, _present(centres=centres, vectors=vectors, counted=counted), block)
+    return maxima
+
+
+def _block_products(centres: Tensor, vectors: Tensor, counted: Tensor | None, blocks: Tensor, block: int) -> Tensor:
+    """The products (B, chosen * block) fp32 of each centre with the vectors of its blocks (B, chosen)."""
+    from ..kernels.bucket_launch import launch_products
+
+    with torch.cuda.device_of(centres):
+        products = torch.empty((len(centres), blocks.shape[1] * block), device=centres.device)
+        launch_products({"products": products}, _present(centres=centres, vectors=vectors, counted=counted, blocks=blocks), block)
+    return products
+
+
+def _present(**tensors: Tensor | None) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def _fake_maxima(centres, vectors, counted, block):
+    return centres.new_empty((centres.shape[0], -(-vectors.shape[0] // block)), dtype=torch.float32)
+
+
+def _fake_products(centres, vectors, counted, blocks, block):
+    return centres.new_empty((centres.shape[0], blocks.shape[1] * block), dtype=torch.float32)
+
+
+block_maxima = ops.operator(
+    "block_maxima", "(Tensor centres, Tensor vectors, Tensor? counted, SymInt block) -> Tensor", _block_maxima, _fake_maxima
+)
+block_products = ops.operator(
+    "block_products",
+    "(Tensor centres, Tensor vectors, Tensor? counted, Tensor blocks, SymInt block) -> Tensor",
+    _block_products,
+    _fake_products,
+)
+
+
+def _largest_by_blocks(centres: Tensor, vectors: Tensor, size: int, block: int, counted: Tensor | None) -> Tensor:
+    """``_largest`` by kernels that keep products of a few blocks only; see ``kernels.bucket_launch``."""
+    blocks = block_maxima(centres, vectors, counted, block).topk(size, sorted=False).indices
+    taken = block_products(centres, vectors, counted, blocks, block).topk(size, sorted=False).indices
+    return (blocks.gather(1, taken // block) * block + taken % block).sort(1).values
+
+
+def _nearest(
+    centres: Tensor, vectors: Tensor, dtype: torch.dtype, size: int, buckets: Buckets, counted: Tensor | None, impl: str
+) -> Tensor:
+    """The places (n_buckets, size), ascending, of the vectors with the largest products with each centre; those not counted come last."""
+    block = block_size(len(centres), len(vectors), size) if impl == "triton" else None
+    if block is not None:
+        return _largest_by_blocks(centres.to(dtype), vectors, size, block, counted)
+    return _largest(centres, vectors, dtype, size, buckets.scores_at_a_time(size, vectors.shape[1]), counted)
+
+
 @torch.no_grad()
 def choose(hidden: Tensor, weight: Tensor, counted: Tensor, seed: Tensor, buckets: Buckets, impl: str) -> tuple[Tensor, Tensor]:
     """The rows (n_buckets, bucket_size_x) int64 and items (n_buckets, bucket_size_y) int32 of each bucket, ascending.
@@ -123,10 +183,9 @@ def choose(hidden: Tensor, weight: Tensor, counted: Tensor, seed: Tensor, bucket
     taken is not specified; those of continuous scores rarely are.
     """
     with torch.autocast(hidden.device.type, enabled=False):
-        dim, size_x, size_y = hidden.shape[1], buckets.bucket_size_x, buckets.bucket_size_y
         centres = _centres(hidden, seed, buckets, impl)
-        rows = _largest(centres, hidden, hidden.dtype, size_x, buckets.scores_at_a_time(size_x, dim), counted)
-        items = _largest(centres, weight, hidden.dtype, size_y, buckets.scores_at_a_time(size_y, dim), None)
+        rows = _nearest(centres, hidden, hidden.dtype, buckets.bucket_size_x, buckets, counted, impl)
+        items = _nearest(centres, weight, hidden.dtype, buckets.bucket_size_y, buckets, None, impl)
     return rows, items.int()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch, normal_launch
+from cce_minus.kernels import bucket_launch, launch, normal_launch
 from cce_minus.torch_impl import (
     AllItems,
     HardNegatives,
@@ -63,7 +63,15 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             launched.add(self.name)
             return self.kernel.warmup(*args, **kwargs)
 
-    for program in (launch.forward_program, launch.backward_program, launch.pool_program, normal_launch.normal_program):
+    programs = (
+        launch.forward_program,
+        launch.backward_program,
+        launch.pool_program,
+        normal_launch.normal_program,
+        bucket_launch.maxima_program,
+        bucket_launch.products_program,
+    )
+    for program in programs:
         program.cache_clear()
         request.addfinalizer(program.cache_clear)
 
@@ -94,6 +102,6 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         )
         loss.backward()  # type: ignore[union-attr]
     scalable_linear_cross_entropy(
-        hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=30, seed=1, impl="triton"
+        hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=1, seed=1, impl="triton"
     ).backward()
     assert launched == names, f"never launched: {names - launched}"

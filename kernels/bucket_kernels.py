@@ -1,0 +1,60 @@
+"""Which vectors have the largest products with a centre, without all products in memory: first by blocks of vectors, then within blocks."""
+
+import triton
+import triton.language as tl
+
+from .tile_kernels import load_rows
+
+
+@triton.jit
+def counted_vectors(p_counted, vectors, num_vectors, HAS_COUNTED: tl.constexpr):
+    """Which vectors there are, and count."""
+    inside = vectors < num_vectors
+    if HAS_COUNTED:
+        inside = inside & (tl.load(p_counted + vectors, mask=inside, other=0).to(tl.int32) != 0)
+    return inside
+
+
+@triton.jit
+def block_maxima_kernel(
+    p_centres, p_vectors, p_counted, p_maxima, num_centres, num_vectors, num_blocks, dim: tl.constexpr, HAS_COUNTED: tl.constexpr,
+    BLOCK: tl.constexpr, TILE_V: tl.constexpr, TILE_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The largest product (centres, blocks) of each centre with the vectors of each block, minus infinity without any."""
+    # programs of one tile of vectors run side by side and meet in the cache
+    centre = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)
+    vector = tl.program_id(1) * TILE_V + tl.arange(0, TILE_V)
+    m_centre = centre < num_centres
+    dot = tl.zeros((TILE_V, TILE_C), tl.float32)
+    for first_d in range(0, dim, BLOCK_D):
+        c = load_rows(p_centres, centre, m_centre, first_d, dim, BLOCK_D)
+        v = load_rows(p_vectors, vector, vector < num_vectors, first_d, dim, BLOCK_D).to(c.dtype)
+        dot = tl.dot(v, tl.trans(c), dot, input_precision=PRECISION)
+    counted = counted_vectors(p_counted, vector, num_vectors, HAS_COUNTED)
+    dot = tl.where(counted[:, None], dot, float("-inf"))
+    largest = tl.max(tl.reshape(dot, (TILE_V // BLOCK, BLOCK, TILE_C)), 1)
+    block = tl.program_id(1) * (TILE_V // BLOCK) + tl.arange(0, TILE_V // BLOCK)
+    p_out = p_maxima + centre.to(tl.int64)[None, :] * num_blocks + block[:, None]
+    tl.store(p_out, largest, mask=(block < num_blocks)[:, None] & m_centre[None, :])
+
+
+@triton.jit
+def block_products_kernel(
+    p_centres, p_vectors, p_counted, p_blocks, p_products, num_vectors, num_chosen, parts, dim: tl.constexpr, HAS_COUNTED: tl.constexpr,
+    BLOCK: tl.constexpr, EACH: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The products (centres, chosen blocks * BLOCK) of each centre with the vectors of its chosen blocks, minus infinity where none counts."""
+    centre = (tl.program_id(0) // parts).to(tl.int64)
+    i = tl.program_id(0) % parts * (EACH * BLOCK) + tl.arange(0, EACH * BLOCK)
+    m_i = i < num_chosen * BLOCK
+    block = tl.load(p_blocks + centre * num_chosen + i // BLOCK, mask=m_i, other=0).to(tl.int32)
+    vector = block * BLOCK + i % BLOCK
+    counted = m_i & counted_vectors(p_counted, vector, num_vectors, HAS_COUNTED)
+    product = tl.zeros((EACH * BLOCK,), tl.float32)
+    for first_d in range(0, dim, BLOCK_D):
+        d = first_d + tl.arange(0, BLOCK_D)
+        c = tl.load(p_centres + centre * dim + d, mask=d < dim, other=0.0)
+        v = load_rows(p_vectors, vector, counted, first_d, dim, BLOCK_D).to(c.dtype)
+        product += tl.sum(v.to(tl.float32) * c.to(tl.float32)[None, :], 1)
+    product = tl.where(counted, product, float("-inf"))
+    tl.store(p_products + centre * (num_chosen * BLOCK) + i, product, mask=m_i)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with a GPU and the dependencies: install without downloads, run the tests that use the GPU, then the benchmark.
-# Eight to nine minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 bash benchmarks/gpu_check.sh
+# Eight to nine minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 SHAPES=B bash benchmarks/gpu_check.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu_check}
@@ -17,5 +17,5 @@ grep -hE "^(E  |FAILED|ERROR)" "$OUT/tests.txt" "$OUT/big.txt" | cut -c1-200 | h
 tail -n 1 "$OUT/tests.txt" "$OUT/big.txt"
 [ $tests -eq 0 ] && [ $sizes -eq 0 ] || exit 1
 rm -f "$OUT/loss.csv"
-python3 -m benchmarks.loss run --shapes B --time-limit 5 --without torch.compile,eager --commit "${COMMIT:-}" --csv "$OUT/loss.csv" || exit 1
+python3 -m benchmarks.loss run --shapes "${SHAPES:-B}" --time-limit 5 --without torch.compile,eager --commit "${COMMIT:-}" --csv "$OUT/loss.csv" || exit 1
 python3 -m benchmarks.loss table --csv "$OUT/loss.csv"

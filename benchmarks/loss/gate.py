@@ -1,14 +1,16 @@
-"""Right before fast: every provider's loss and gradients at a small size, against float64."""
+"""Right before fast: every provider's loss and gradients at a small size, against float64 or plain code."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .inputs import Inputs, make_inputs
 from .provider import Provider
+from .runners import jax_arrays, to_jax, torch_arrays
 from .shapes import Shape
 
 ROWS, NEGATIVES, ITEMS, SEED = 512, 256, 4096, 11
@@ -30,10 +32,7 @@ def check(provider: Provider, dim: int, device: str) -> tuple[float, str]:
     shape = Shape("gate", ROWS, ITEMS if provider.full else NEGATIVES, ITEMS, dim)
     inputs = make_inputs(shape, "uniform", device)
     inputs = Inputs(shape, _as(provider, inputs.hidden), _as(provider, inputs.table), inputs.target)
-    got = (_run_torch if provider.framework == "torch" else _run_jax)(provider, inputs)
-    assert provider.ids is not None
-    ids = provider.ids(shape, SEED, device)
-    want = _truth(inputs, None if ids is None else torch.tensor(ids, dtype=torch.int64, device=device))
+    got, want = _run(provider, inputs), _expected(provider, inputs, device)
     errors = {
         name: float((ours.double() - truth).norm() / truth.norm())
         for name, ours, truth in zip(("loss", "dhidden", "dtable"), got, want, strict=True)
@@ -48,27 +47,37 @@ def check(provider: Provider, dim: int, device: str) -> tuple[float, str]:
     return max(errors.values()), line
 
 
+def _run(provider: Provider, inputs: Inputs) -> tuple[Tensor, ...]:
+    return (_run_torch if provider.framework == "torch" else _run_jax)(provider, inputs)
+
+
+def _expected(provider: Provider, inputs: Inputs, device: str) -> tuple[Tensor, ...]:
+    if provider.reference is not None:
+        return _run(replace(provider, loss=provider.reference), inputs)
+    assert provider.ids is not None
+    ids = provider.ids(inputs.shape, SEED, device)
+    return _truth(inputs, None if ids is None else torch.tensor(ids, dtype=torch.int64, device=device))
+
+
 def _as(provider: Provider, tensor: Tensor) -> Tensor:
     return tensor.to(getattr(torch, provider.dtype))
 
 
 def _run_torch(provider: Provider, inputs: Inputs) -> tuple[Tensor, ...]:
     leaves = [x.detach().requires_grad_() for x in (inputs.hidden, inputs.table)]
-    loss = provider.loss(*leaves, inputs.target, inputs.shape.negatives, SEED)
+    arrays = torch_arrays(provider, inputs.shape, inputs.hidden.device)
+    loss = provider.loss(*leaves, inputs.target, inputs.shape.negatives, SEED, **arrays)
     return loss.detach(), *torch.autograd.grad(loss, leaves)
 
 
 def _run_jax(provider: Provider, inputs: Inputs) -> tuple[Tensor, ...]:
     import jax
 
-    from .runners import to_jax
+    def loss(hidden, table, target, arrays):
+        return provider.loss(hidden, table, target, inputs.shape.negatives, SEED, **arrays)
 
-    hidden, table, target = to_jax(inputs)
-
-    def loss(hidden, table, target):
-        return provider.loss(hidden, table, target, inputs.shape.negatives, SEED)
-
-    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, table, target)
+    arrays = jax_arrays(provider, inputs.shape)
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(*to_jax(inputs), arrays)
     return tuple(torch.tensor(jax.device_get(x.astype("float32")), device=inputs.hidden.device) for x in (value, *gradients))
 
 

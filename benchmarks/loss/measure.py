@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.notes: list[str] = []
         self.gates: dict[tuple[str, int], float | None] = {}
+        self.by_name = {provider.name: provider for provider in self.providers}
 
     def note(self, line: str) -> None:
         self.notes.append(line)
@@ -61,7 +62,7 @@ class Bench:
         key = provider.name, dim
         if key not in self.gates:
             self.gates[key] = None
-            if provider.ids is not None:
+            if provider.ids is not None or provider.reference is not None:
                 self.gates[key], line = check(provider, dim, self.device)
                 self.console.print(f"  gate: {line}", markup=False, highlight=False)
         return self.gates[key]
@@ -93,7 +94,7 @@ class Bench:
         runners: list[TorchRunner | JaxRunner] = []  # hold what graphs read
         # PyTorch's cache of memory grows, and JAX cannot reclaim it: JAX's providers are prepared first, beside an empty one
         for provider in sorted(self.providers, key=lambda p: p.framework == "torch"):
-            if provider.full != shape.full:
+            if not provider.belongs_to(shape):
                 continue
             if reason := self._left_out(provider, shape):
                 self.note(f"{where}: {provider.name} left out: {reason}")
@@ -127,11 +128,9 @@ class Bench:
         return runner, runner.timed(), extra
 
     def _time(self, items: list[Timed], where: str) -> None:
-        by_name = {provider.name: provider for provider in self.providers}
-
         def failed(item: Timed, error: Exception) -> None:
             self.note(f"{where}: {item.provider}, {item.timing}, failed: {_reason(error)}")
-            self._usable(by_name[item.provider])
+            self._usable(self.by_name[item.provider])
 
         with Progress(console=self.console, transient=True) as progress:
             task = progress.add_task("  rounds", total=self.rounds)
@@ -145,19 +144,26 @@ class Bench:
 
     def _row(self, shape: Shape, targets: str, item: Timed, extra: int | None) -> dict[str, object]:
         low, middle, high = (float(x) for x in np.percentile(item.ms, (10, 50, 90)))
-        # the halves of a step do half of its operations each
-        operations = shape.operations / (2 if item.timing in ("forward", "backward") else 1)
-        tflops = operations / middle / 1e9
+        shape = replace(shape, negatives=self.by_name[item.provider].candidates(shape))
         return {
             "shape": shape.name, "rows": shape.rows, "negatives": shape.negatives, "items": shape.items, "dim": shape.dim,
             "targets": targets, "provider": item.provider, "timing": item.timing,
             "ms": middle, "ms_p10": low, "ms_p90": high, "rounds": len(item.ms), "steps": item.steps,
             "extra_bytes": extra, "bytes_per_pair": None if extra is None else extra / shape.pairs,
-            "tflops": tflops, "matmul_fraction": tflops / self.rates["matmul_tflops"], **self.rates,
-            "floor_operations_ms": shape.operations / self.rates["matmul_tflops"] / 1e9,
-            "floor_bytes_ms": shape.least_bytes / self.rates["copy_gb_s"] / 1e6,
+            **self._work(shape, item.timing, middle), **self.rates,
             "gate_error": self.gates.get((item.provider, shape.dim)), **self.common,
         }  # fmt: skip
+
+    def _work(self, shape: Shape, timing: str, ms: float) -> dict[str, float | None]:
+        """Operations in the time of a step, and the step's floors; None of losses, which do other work than ``Shape`` counts."""
+        names = ("tflops", "matmul_fraction", "floor_operations_ms", "floor_bytes_ms")
+        if shape.losses:
+            return dict.fromkeys(names)
+        # the halves of a step do half of its operations each
+        tflops = shape.operations / (2 if timing in ("forward", "backward") else 1) / ms / 1e9
+        rate = self.rates["matmul_tflops"]
+        floors = shape.operations / rate / 1e9, shape.least_bytes / self.rates["copy_gb_s"] / 1e6
+        return dict(zip(names, (tflops, tflops / rate, *floors), strict=True))
 
 
 def _free() -> None:

@@ -42,7 +42,7 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
     """The images that ``rows`` suffice for; raises ResultsError where they suffice for none."""
     best = [row for row in best_rows(rows).values() if row["targets"] == TARGETS]
     sweep = sorted((row for row in best if row["shape"].startswith(SWEEP)), key=lambda row: int(row["negatives"]))
-    named = [row for row in best if "/" not in row["shape"]]
+    named = [row for row in best if "/" not in row["shape"] and row["matmul_fraction"]]
     if not sweep and not named:
         raise ResultsError("no rows with uniform targets to draw")
     out.mkdir(parents=True, exist_ok=True)

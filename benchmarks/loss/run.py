@@ -14,8 +14,10 @@ from .gate import GateError
 from .inputs import TARGETS
 from .measure import Bench, DeviceLost
 from .peers import peer_providers
+from .plain_scalable import plain_providers
 from .provider import Provider
 from .providers_jax import jax_providers
+from .providers_losses import loss_providers
 from .providers_torch import torch_providers
 from .results import check_machine, replace
 from .shapes import Shape
@@ -39,7 +41,8 @@ def run_shapes(
     check_machine(csv, gpu)
     console = Console(width=160)
     foreign, missing = peer_providers(peers)
-    providers = [p for p in (*torch_providers(), *jax_providers(), *foreign) if _wanted(p, only, without)]
+    known = (*torch_providers(), *jax_providers(), *foreign, *loss_providers(), *plain_providers())
+    providers = [provider for provider in known if _wanted(provider, only, without)]
     versions = {"gpu": gpu, "torch": torch.__version__, "triton": triton.__version__, "jax": jax.__version__, "commit": commit}
     rates = machine_rates()
     console.print(

@@ -9,6 +9,7 @@ import torch
 
 from .inputs import Inputs
 from .provider import Provider
+from .shapes import Shape
 from .timing import Timed
 
 KEYS = 256  # PRNG keys made beforehand: a training step has one at hand
@@ -20,6 +21,23 @@ def to_jax(inputs: Inputs) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
     return tuple(jnp.from_dlpack(x) for x in (inputs.hidden, inputs.table, inputs.target.int()))
+
+
+def torch_arrays(provider: Provider, shape: Shape, device: torch.device) -> dict[str, Any]:
+    """``provider.arrays`` as tensors on ``device``; named tuples stay such."""
+
+    def convert(value: Any) -> Any:
+        return type(value)(*map(convert, value)) if isinstance(value, tuple) else torch.from_numpy(value).to(device)
+
+    return {name: convert(value) for name, value in provider.arrays(shape).items()}
+
+
+def jax_arrays(provider: Provider, shape: Shape) -> dict[str, Any]:
+    """``provider.arrays`` as JAX arrays."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.tree.map(jnp.asarray, provider.arrays(shape))
 
 
 def _wait(_: object) -> None:
@@ -38,15 +56,19 @@ class TorchRunner:
         dtype = getattr(torch, provider.dtype)
         self.hidden, self.table = (x.detach().to(dtype).requires_grad_() for x in (inputs.hidden, inputs.table))
         self.target = inputs.target
+        self.arrays = torch_arrays(provider, inputs.shape, inputs.hidden.device)
         self.extra: int | None = None
         self.kept: list[torch.Tensor] = []  # what captured graphs read
 
     def forget(self) -> None:
         self.hidden.grad = self.table.grad = None
 
+    def loss(self, hidden: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return self.provider.loss(hidden, table, self.target, self.shape.negatives, None, **self.arrays)
+
     def step(self) -> None:
         self.forget()
-        self.provider.loss(self.hidden, self.table, self.target, self.shape.negatives, None).backward()
+        self.loss(self.hidden, self.table).backward()
 
     def prepare(self) -> int | None:
         """Compile everything; then the peak bytes of a step above inputs and the table's gradient."""
@@ -130,7 +152,7 @@ class TorchRunner:
         saved: list[torch.Tensor] = []
 
         def forward() -> None:
-            saved.append(self.provider.loss(*leaves, self.target, self.shape.negatives, None))
+            saved.append(self.loss(*leaves))
 
         def backward() -> None:
             saved.extend(torch.autograd.grad(saved[0], leaves, retain_graph=True))
@@ -157,21 +179,22 @@ class JaxRunner:
 
         self.provider, self.shape = provider, inputs.shape
         self.arrays = to_jax(inputs)
+        self.given = jax_arrays(provider, inputs.shape)
         self.keys = list(jax.random.split(jax.random.key(0), KEYS))
         self.calls = 0
         self.gradients = tuple(jnp.zeros_like(array) for array in self.arrays[:2])
 
-        def loss(hidden: Any, table: Any, target: Any, key: Any) -> Any:
-            return provider.loss(hidden, table, target, inputs.shape.negatives, key)
+        def loss(hidden: Any, table: Any, target: Any, given: Any, key: Any) -> Any:
+            return provider.loss(hidden, table, target, inputs.shape.negatives, key, **given)
 
-        def step(hidden: Any, table: Any, target: Any, key: Any, replaced: Any) -> Any:
-            return jax.value_and_grad(loss, (0, 1))(hidden, table, target, key)
+        def step(hidden: Any, table: Any, target: Any, given: Any, key: Any, replaced: Any) -> Any:
+            return jax.value_and_grad(loss, (0, 1))(hidden, table, target, given, key)
 
         self.jitted = jax.jit(step, donate_argnames="replaced", keep_unused=True, compiler_options=self.OPTIONS)
 
     def step(self) -> Any:
         self.calls += 1
-        loss, self.gradients = self.jitted(*self.arrays, self.keys[self.calls % KEYS], self.gradients)
+        loss, self.gradients = self.jitted(*self.arrays, self.given, self.keys[self.calls % KEYS], self.gradients)
         return loss
 
     def prepare(self) -> int | None:
@@ -179,7 +202,7 @@ class JaxRunner:
         import jax
 
         jax.block_until_ready(self.step())
-        analysis = self.jitted.lower(*self.arrays, self.keys[0], self.gradients).compile().memory_analysis()
+        analysis = self.jitted.lower(*self.arrays, self.given, self.keys[0], self.gradients).compile().memory_analysis()
         if analysis is None:
             return None
         return analysis.temp_size_in_bytes + 2 * self.shape.rows * self.shape.dim

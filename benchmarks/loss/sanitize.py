@@ -9,14 +9,29 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 # each tensor an allocation of its own, so that memcheck sees an access beyond its end
 os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
 
 import torch
-from cce_minus.kernels import LogUniformNegatives, PopularityNegatives, UniformNegatives
+from cce_minus.kernels import (
+    AllItems,
+    HardNegatives,
+    History,
+    InBatchNegatives,
+    LogUniformNegatives,
+    MixedNegatives,
+    PopularityNegatives,
+    UniformNegatives,
+)
+from cce_minus.kernels.lists import has_in_batch
 from cce_minus.kernels.samplers import Sampler
-from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.torch_impl import (
+    sampled_linear_binary_cross_entropy,
+    sampled_linear_cross_entropy,
+    scalable_linear_cross_entropy,
+)
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -45,6 +60,32 @@ CASES = {
     "binary": (70, 500, 50),
     "binary, independent": (30, 200, 50),
     "binary, split": (5, 700, 33),
+    "in-batch": (70, 150, 50),
+    "in-batch, whole batch": (70, 150, 50),
+    "in-batch, one popular target": (200, 131, 33),
+    "mixed": (70, 500, 50),
+    "mixed, split, wide": (5, 301, 320),
+    "mixed, both of slots": (70, 150, 50),
+    "hard": (70, 500, 50),
+    "hard, wide": (5, 301, 320),
+    "hard of every item": (70, 131, 33),
+    "row ids of known probabilities": (30, 131, 50),
+    "scalable": (70, 300, 50),
+    "scalable, mixed centres": (70, 300, 33),
+    "scalable, large buckets, wide": (130, 301, 320),
+}
+# the same where rows have items that are no negatives
+OF_HISTORY = (
+    "grouped", "grouped, split", "independent", "independent, strata", "member", "all", "shared ids", "row ids", "lists", "binary",
+    "binary, independent", "in-batch", "mixed", "hard", "row ids of known probabilities",
+)  # fmt: skip
+HISTORY = "history, "
+CASES |= {HISTORY + name: CASES[name] for name in OF_HISTORY}
+
+BUCKETS = {
+    "scalable": {"n_buckets": 5, "bucket_size_x": 20, "bucket_size_y": 33},
+    "scalable, mixed centres": {"n_buckets": 7, "bucket_size_x": 9, "bucket_size_y": 70, "mix_x": True},
+    "scalable, large buckets, wide": {"n_buckets": 3, "bucket_size_x": 100, "bucket_size_y": 65},
 }
 
 
@@ -69,15 +110,31 @@ def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -
         "binary": UniformNegatives(130, 16),
         "binary, independent": UniformNegatives(20, 1),
         "binary, split": UniformNegatives(400, 16),
+        "in-batch": InBatchNegatives(16),
+        "in-batch, whole batch": InBatchNegatives(None),
+        "in-batch, one popular target": InBatchNegatives(64),
+        "mixed": MixedNegatives(UniformNegatives(130, 16), InBatchNegatives(16)),
+        "mixed, split, wide": MixedNegatives(LogUniformNegatives(400, 16), InBatchNegatives(16)),
+        "mixed, both of slots": MixedNegatives(PopularityNegatives(range(items), 70, group_size=16), LogUniformNegatives(66, 16)),
+        "hard": HardNegatives(150, 70, 16),
+        "hard, wide": HardNegatives(100, 33, 16),
+        "hard of every item": HardNegatives(131, 20, 32),
     }
     if name in samplers:
         return samplers[name]
     if name.startswith("all"):
         return AllItems()
-    shape = (rows, 12) if name == "row ids" else (200,)
+    shape = (rows, 12) if name.startswith("row ids") else (200,)
     ids = torch.randint(0, items, shape, generator=generator, device=device)
     ids[..., ::7] = -1  # empty slots
     return ids
+
+
+def history_of(rows: int, items: int, device: torch.device) -> History:
+    """Users with no item, with one and with every second one."""
+    known = torch.cat([torch.tensor([items - 1]), torch.arange(0, items, 2)])
+    offsets = torch.tensor([0, 0, 1, len(known)])
+    return History(*(array.to(device) for array in (torch.arange(rows) % 3, offsets, known)))
 
 
 def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
@@ -94,11 +151,19 @@ def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
     target[::4] = -100
     if name.endswith("one popular target"):
         target[1:] = 7
-    arguments = (hidden, table, target, negatives_of(name, rows, items, generator))
-    options = {"linear_bias": bias, "logit_scale": scale, "softcap": 20.0, "seed": 3, "impl": "triton"}
-    if name.startswith("binary"):
+    options: dict[str, Any] = {"linear_bias": bias, "logit_scale": scale, "softcap": 20.0, "seed": 3, "impl": "triton"}
+    kind = name.removeprefix(HISTORY)
+    if kind != name:
+        options["history"] = history_of(rows, items, hidden.device)
+    if kind in BUCKETS:
+        loss = lse = scalable_linear_cross_entropy(hidden, table, target, **BUCKETS[kind], **options)
+    elif kind.startswith("binary"):
+        arguments = (hidden, table, target, negatives_of(kind, rows, items, generator))
         loss = lse = sampled_linear_binary_cross_entropy(*arguments, **options)
     else:
+        arguments = (hidden, table, target, negatives_of(kind, rows, items, generator))
+        if has_in_batch(arguments[-1]) or kind.endswith("known probabilities"):
+            options["log_q"] = torch.randn(items, generator=generator, device=hidden.device).log_softmax(0)
         loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **options)
     leaves = (hidden, table, bias, scale)
     gradients = torch.autograd.grad(loss + lse.mean(), leaves)

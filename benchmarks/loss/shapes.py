@@ -9,13 +9,17 @@ GROUP = 128  # rows that share negatives by default: the fewest table rows any s
 
 @dataclass(frozen=True)
 class Shape:
-    """N ``rows``, K ``negatives``, V ``items``, D ``dim``; K = V is full cross-entropy."""
+    """N ``rows``, K ``negatives``, V ``items``, D ``dim``; K = V is full cross-entropy.
+
+    ``losses``: the project's losses and samplers are measured there, instead of CCE- and its peers.
+    """
 
     name: str
     rows: int
     negatives: int
     items: int
     dim: int
+    losses: bool = False
 
     @property
     def full(self) -> bool:
@@ -60,6 +64,7 @@ SHAPES = {
         replace(B, name="B64", negatives=65536),
         _full("F", 16384, 300_000, 256),
         _full("G", 32768, 1_000_000, 128),
+        replace(B, name="losses-b", losses=True),
     )
 }
 

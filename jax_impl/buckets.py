@@ -87,8 +87,9 @@ def _largest_by_blocks(size: int, block: int, arrays: dict[str, Array]) -> Array
     if jax.default_backend() == "gpu":
         from ..kernels import bucket_launch
 
-        dtypes = str(centres.dtype), str(vectors.dtype)
-        bucket_launch.compile_kernels(len(centres), *vectors.shape, size, block, "counted" in arrays, *dtypes)
+        (num_vectors, dim), has_counted = vectors.shape, "counted" in arrays
+        sizes = len(centres), num_vectors, dim, size, block
+        bucket_launch.compile_kernels(*sizes, has_counted, str(centres.dtype), str(vectors.dtype))
     maxima = jax.ShapeDtypeStruct((len(centres), ceil_div(len(vectors), block)), jnp.float32)
     blocks = jax.lax.top_k(call(_launch_maxima, {"maxima": maxima}, arrays, block)["maxima"], size)[1]
     products = jax.ShapeDtypeStruct((len(centres), size * block), jnp.float32)

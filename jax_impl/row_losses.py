@@ -69,7 +69,8 @@ def _check(**arrays: Any) -> None:
 def _check_ranges(target: Any, ids: Any, history: History | None, ignore_index: int, num_items: int) -> None:
     """Raise where a target, an id or a history that can be read now is none."""
     if history is not None and all(map(_is_known, history)):
-        check_history(*map(np.asarray, history), num_items)
+        users, offsets, items = map(np.asarray, history)
+        check_history(users, offsets, items, num_items)
     if _is_known(target):
         values = np.asarray(target).reshape(-1)
         wrong = values[(values != ignore_index) & ((values < 0) | (values >= num_items))]

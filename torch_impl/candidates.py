@@ -92,5 +92,6 @@ def _tile_ids(x: Operands, xp: Arithmetic, seed: tuple[Tensor, Tensor], chunk: C
             is_item = chunk.counted & (target >= 0) & (target < p.num_items)
             parts.append(torch.where(is_item, target, -1))
         else:
+            assert drawn is not None
             parts.append(drawn if source == ITEMS else torch.searchsorted(next(ends), drawn, right=True))
     return torch.cat(parts, 1)

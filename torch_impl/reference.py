@@ -205,6 +205,7 @@ def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Ten
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     device = x.input.device
     loss, peak, shift, average_dot, average, _, grad_loss, grad_lse = saved
+    assert grad_lse is not None
     counted, has_item, item = _target_items(x.target, p)
     _, slope, dot = _positive_scores(x, has_item, item, p)
     if p.positive_weight is None:

@@ -31,11 +31,11 @@ def test_torch(case: tuple[int, int, int, int]):
     centres, vectors, counted, want = arrays(case)
     size, block = case[3], block_size(case[0], case[1], case[3])
     assert block == LEAST_BLOCK
-    on_device = [torch.from_numpy(array).to(DEVICE) for array in (centres, vectors, counted)]
-    for which, of_counted in enumerate((None, on_device[2])):
-        found = buckets._largest_by_blocks(*on_device[:2], size, block, of_counted)
+    c, v, all_counted = (torch.from_numpy(array).to(DEVICE) for array in (centres, vectors, counted))
+    for which, of_counted in enumerate((None, all_counted)):
+        found = buckets._largest_by_blocks(c, v, size, block, of_counted)
         np.testing.assert_array_equal(found.cpu().numpy(), want[which])
-        plain = buckets._nearest(*on_device[:2], torch.float32, size, Buckets(case[0], 1, size), of_counted, "reference")
+        plain = buckets._nearest(c, v, torch.float32, size, Buckets(case[0], 1, size), of_counted, "reference")
         np.testing.assert_array_equal(plain.cpu().numpy(), want[which])
 
 

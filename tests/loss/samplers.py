@@ -33,7 +33,7 @@ SEED = 2**63 + 12345  # both words in use, and negative as an int64
 def _sampler(case: Case) -> Sampler:
     """One object a case: samplers with counts are compared by identity."""
     groups: dict[str, Any] = {"group_size": case.group_size, "shuffle_rows": case.shuffle_rows}
-    draw = {"num_negatives": case.num_negatives} | groups
+    draw: dict[str, Any] = {"num_negatives": case.num_negatives, **groups}
     if case.sampler == "popularity":
         return PopularityNegatives(make_inputs(case).counts, **draw)
     if case.sampler == "log_uniform":
@@ -131,11 +131,8 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndar
         if in_batch:
             ids.append(_targets_of_groups(case, inputs, case.group_size))
             continue
-        columns = next(
-            drawn
-            for i, (_, drawn) in enumerate(parts.drawn(pm.NUMPY, (words[0], words[1]), np.arange(len(groups))))
-            if i == number
-        )
+        drawn = list(parts.drawn(pm.NUMPY, (words[0], words[1]), np.arange(len(groups))))
+        columns = np.asarray(drawn[number][1])
         if not isinstance(part, UniformNegatives):
             columns = np.searchsorted(slot_table(part, case.num_items).ends, columns, side="right")
         of_rows = np.full((case.num_rows, draws[-1]), EMPTY_SLOT)

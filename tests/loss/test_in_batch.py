@@ -86,7 +86,7 @@ def test_all_items_without_a_history_are_a_smaller_softmax(framework: Any):
     allowed = np.ones((N, V), bool)
     allowed[users == 0, 3] = allowed[users == 0, 8] = allowed[users == 1, 9] = allowed[users == 1, 49] = False
     allowed[np.arange(N), TARGET] = True
-    want = logsumexp(np.where(allowed, SCORES, -np.inf), axis=1) - SCORES[np.arange(N), TARGET]
+    want = np.log(np.where(allowed, np.exp(SCORES), 0).sum(1)) - SCORES[np.arange(N), TARGET]
     np.testing.assert_allclose(got, want, rtol=1e-5)
     every = History(np.zeros(N, int), *user_items(np.zeros(V, int), np.arange(V), 1))
     assert (call(framework, UniformNegatives(10), reduction="none", history=every, seed=1) == 0).all(), "no negative is left"
@@ -118,7 +118,7 @@ def test_frequencies_follow_the_targets(framework: Any):
     for _ in range(400):
         q = framework.update_frequencies(q, array(rng.choice(V, 256, p=Q)), rate=0.02)
     np.testing.assert_allclose(np.asarray(q).sum(), 1, rtol=1e-4)
-    assert np.abs(np.asarray(q) - Q).sum() < 0.12
+    assert np.abs(np.subtract(q, Q)).sum() < 0.12
 
 
 GOOD = {"negatives": InBatchNegatives(16), "log_q": LOG_Q, "seed": 1}

@@ -12,6 +12,7 @@ import torch
 
 BURST_STEPS, BURST_SECONDS = 10, 0.02  # enough for the host to run ahead, so that a burst shows throughput
 CHAIN_STEPS, CHAIN_ROUNDS = 200, 5
+CHAIN_SECONDS = 6.0  # chains of up to so long are whole, whatever time a provider was given
 LEAD_STEPS, LEAD_SECONDS = 2, 0.05  # steps before the clock starts, so that the device is never idle; none where a step is long
 
 Call = Callable[[], Any]
@@ -55,14 +56,16 @@ class Timed:
         return start.elapsed_time(end) / 1000 / steps
 
     def plan(self, rounds: int, seconds: float) -> None:
-        """Set steps and rounds so that all bursts together take about ``seconds``, two bursts at least."""
+        """Set steps and rounds so that all bursts together take about ``seconds``, two bursts at least; chains of up to CHAIN_SECONDS have
+        CHAIN_STEPS steps."""
         estimate = min(self.burst(1) for _ in range(2))
         if estimate < LEAD_SECONDS:  # alone, a short step is mostly the wait for its end
             estimate = self.burst(BURST_STEPS)
         self.lead = LEAD_STEPS if estimate < LEAD_SECONDS else 0
         affordable = int(seconds / estimate)  # steps, leading ones included
         if self.chained:  # long chains come before many of them
-            self.steps = min(max(affordable // 2 - self.lead, 1), CHAIN_STEPS)
+            whole = CHAIN_STEPS * estimate <= CHAIN_SECONDS
+            self.steps = CHAIN_STEPS if whole else min(max(affordable // 2 - self.lead, 1), CHAIN_STEPS)
             most = CHAIN_ROUNDS
         else:
             self.steps = min(max(affordable // rounds - self.lead, 1), max(BURST_STEPS, math.ceil(BURST_SECONDS / estimate)))

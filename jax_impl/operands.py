@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 from jax import Array
+
+from ..kernels.samplers import SAMPLERS
+
+for _sampler in SAMPLERS:  # pytrees without leaves, so that they may be arguments under jit; equal ones compile once
+    jax.tree_util.register_static(_sampler)
 
 
 class Operands(NamedTuple):

@@ -57,6 +57,23 @@ def test_auto_is_the_kernels_where_lowered_for_cuda():
     assert "xla_ffi_python" not in text
 
 
+def test_samplers_are_arguments_under_jit(truth):
+    traces = 0
+
+    @jax.jit
+    def loss(hidden: Array, table: Array, sampler: UniformNegatives) -> Array:
+        nonlocal traces
+        traces += 1
+        return loss_of(hidden, table, negatives=sampler)
+
+    for _ in range(2):
+        assert_same(loss(HIDDEN, TABLE, UniformNegatives(10, group_size=16)), truth[0])
+    assert traces == 1
+    loss(HIDDEN, TABLE, UniformNegatives(11, group_size=16))
+    assert traces == 2
+    assert not jax.tree.leaves(UniformNegatives(3))
+
+
 def test_same_options_do_not_trace_again():
     calls = []
 

@@ -22,6 +22,11 @@ ONE_OR_TWO_A_MODE = (
     "all-options",
     "shared_ids-empty_slots",
     "row_ids-empty_slots",
+    "grouped-popularity_split",
+    "grouped-in_batch",
+    "grouped-mixed",
+    "grouped-hard_options",
+    "grouped-history_hard",
 )
 
 
@@ -35,6 +40,8 @@ def assert_kernels_right_with_the_bits_of_torch(case: Case, dtype: torch.dtype, 
     want = expected(case, dtype)
     ours, torchs = run_jax(want, "triton"), run_torch(want, "triton", device)
     assert_right(ours, want)
+    if case.sampler in ("mixed", "mixed_weighted"):  # each framework adds up the mixture's probabilities itself
+        return
     # reductions over rows (a mean, the scale's gradient) are each framework's own
     fields = ["lse", "dhidden", "dtable"] if case.reduction != "mean" else ["lse"]
     fields += ["loss"] if case.reduction == "none" else []

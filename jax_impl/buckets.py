@@ -95,7 +95,8 @@ def _largest_by_blocks(size: int, block: int, arrays: dict[str, Array]) -> Array
     products = jax.ShapeDtypeStruct((len(centres), size * block), jnp.float32)
     found = call(_launch_products, {"products": products}, arrays | {"blocks": blocks}, block)["products"]
     taken = jax.lax.top_k(found, size)[1]
-    return jnp.sort(jnp.take_along_axis(blocks, taken // block, 1) * block + taken % block, 1)
+    places = jnp.take_along_axis(blocks, taken // block, 1) * block + taken % block
+    return jnp.sort(jnp.minimum(places, len(vectors) - 1), 1)  # where too few count, places behind the last may tie with them
 
 
 def _nearest(

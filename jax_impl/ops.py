@@ -127,16 +127,17 @@ def _chosen_tables(p: Problem, x: Operands) -> Array:
     counted, *_ = (buffer for buffer in forward_buffers(p) if buffer.name == "counted")
     outs = call(_launch_pool, _shapes((counted, *pool_buffers(p), table_buffer(p))), _named(x), p)
     lists = jnp.take_along_axis(outs["pool_ids"], reference.highest(outs["pool_scores"], p.negatives), 1)
-    return outs["tables"].at[place(table_sizes(p))[0]["lists"] + jnp.arange(lists.size)].set(lists.reshape(-1))
+    return jax.lax.dynamic_update_slice(outs["tables"], lists.reshape(-1), (place(table_sizes(p))[0]["lists"],))
 
 
 def _triton_forward(p: Problem, x: Operands) -> Saved:
     _compile(p, x, backward=False)
-    ins, buffers = _named(x), (*forward_buffers(p), table_buffer(p))
-    if p.chooses:
+    ins, buffers, in_place = _named(x), (*forward_buffers(p), table_buffer(p)), {}
+    if p.chooses:  # the forward writes the rest of the tables
         ins["tables"] = _chosen_tables(p, x)
-        buffers = tuple(buffer for buffer in forward_buffers(p) if buffer.name != "counted")
-    outs = ins | call(_launch_forward, _shapes(buffers), ins, p)
+        buffers = tuple(buffer for buffer in buffers if buffer.name != "counted")
+        in_place = {"tables": "tables"}
+    outs = call(_launch_forward, _shapes(buffers), ins, p, in_place=in_place)
     return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
 
 

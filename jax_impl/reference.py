@@ -126,10 +126,10 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
         mass = p.num_items - jnp.exp(-x.log_weight[c.item])
     if p.history and x.users is not None and x.history_items is not None:
         users = jnp.clip(x.users[c.rows], 0, p.history.num_users - 1)
-        weights = jnp.ones(p.history.num_known) if x.log_weight is None else jnp.exp(-x.log_weight[x.history_items])
+        weights = jnp.ones(p.history.num_known, jnp.float32) if x.log_weight is None else jnp.exp(-x.log_weight[x.history_items])
         known = jnp.arange(p.history.num_known, dtype=jnp.int32)
         of_items = jnp.searchsorted(x.history_offsets, known, side="right") - 1  # type: ignore[arg-type]
-        of_users = jnp.zeros(p.history.num_users).at[of_items].add(weights)
+        of_users = jnp.zeros(p.history.num_users, jnp.float32).at[of_items].add(weights)
         of_target = jnp.ones_like(mass) if x.log_weight is None else jnp.exp(-x.log_weight[c.item])
         mass = mass - of_users[users] + jnp.where(in_history(x, users, c.item, p), of_target, 0.0)
     return jnp.maximum(mass, 0.0)
@@ -182,7 +182,7 @@ def forward(x: Operands, p: Problem) -> Rows:
 def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:
     """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
     layout = layout_of(x, p)
-    saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows)
+    saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows, jnp.float32)
     if p.positive_weight is None:
         positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
     else:  # peak holds the positive's score
@@ -209,7 +209,7 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
         return (weight_grad, bias_grad), (input_grad.astype(x.input.dtype), scale_grad)
 
     bias_size = 0 if x.bias is None else p.num_items
-    start = jnp.zeros((p.num_items, p.dim)), jnp.zeros(bias_size)
+    start = jnp.zeros((p.num_items, p.dim), jnp.float32), jnp.zeros(bias_size, jnp.float32)
     (weight_grad, bias_grad), (input_grad, scale_grad) = _scan(layout, step, as_varying(start, varying_axes((x, grad_loss))))
     return Gradients(
         input_grad,

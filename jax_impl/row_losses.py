@@ -191,7 +191,8 @@ def row_losses(
         seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
     )  # fmt: skip
     if isinstance(sampler, InBatchNegatives) and sampler.group_size is None:
-        ids = jnp.where(x.target == options.ignore_index, -1, x.target)
+        is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
+        ids = jnp.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1]))
     slot_ends, log_weight = list_operands(sampler, num_items, log_q)

@@ -17,13 +17,15 @@ def counted_vectors(p_counted, vectors, num_vectors, HAS_COUNTED: tl.constexpr):
 
 @triton.jit
 def block_maxima_kernel(
-    p_centres, p_vectors, p_counted, p_maxima, num_centres, num_vectors, num_blocks, dim: tl.constexpr, HAS_COUNTED: tl.constexpr,
+    p_centres, p_vectors, p_counted, p_maxima, num_centres, num_vectors, num_blocks, centre_tiles, dim: tl.constexpr,
+    HAS_COUNTED: tl.constexpr,
     BLOCK: tl.constexpr, TILE_V: tl.constexpr, TILE_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The largest product (centres, blocks) of each centre with the vectors of each block, minus infinity without any."""
     # programs of one tile of vectors run side by side and meet in the cache
-    centre = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)
-    vector = tl.program_id(1) * TILE_V + tl.arange(0, TILE_V)
+    centre = tl.program_id(0) % centre_tiles * TILE_C + tl.arange(0, TILE_C)
+    vector_tile = tl.program_id(0) // centre_tiles
+    vector = vector_tile * TILE_V + tl.arange(0, TILE_V)
     m_centre = centre < num_centres
     dot = tl.zeros((TILE_V, TILE_C), tl.float32)
     for first_d in range(0, dim, BLOCK_D):
@@ -33,7 +35,7 @@ def block_maxima_kernel(
     counted = counted_vectors(p_counted, vector, num_vectors, HAS_COUNTED)
     dot = tl.where(counted[:, None], dot, float("-inf"))
     largest = tl.max(tl.reshape(dot, (TILE_V // BLOCK, BLOCK, TILE_C)), 1)
-    block = tl.program_id(1) * (TILE_V // BLOCK) + tl.arange(0, TILE_V // BLOCK)
+    block = vector_tile * (TILE_V // BLOCK) + tl.arange(0, TILE_V // BLOCK)
     p_out = p_maxima + centre.to(tl.int64)[None, :] * num_blocks + block[:, None]
     tl.store(p_out, largest, mask=(block < num_blocks)[:, None] & m_centre[None, :])
 

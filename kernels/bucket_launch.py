@@ -13,21 +13,24 @@ from .configs import Work, next_power_of_2
 from .problem import ceil_div
 from .programs import Pointer, Program, launch
 
-TILE_V, TILE_C, CHUNK = 128, 64, 64
+TILE_V, CHUNK = 128, 64
+TILE_C = {"float32": 32}  # else 64: the parts of fp32 products take registers
 EACH = 128  # vectors that a program of the second step multiplies
 PRECISION = "tf32x3"
 MAXIMA_WORK = Work(0, 4, 3)
 
 
 @lru_cache(maxsize=256)
-def maxima_program(num_centres: int, num_vectors: int, dim: int, block: int, has_counted: bool) -> Program:
-    """Pointers: centres (B, D), vectors (M, D), counted? (M,), maxima (B, ceil(M / block)) fp32."""
+def maxima_program(num_centres: int, num_vectors: int, dim: int, block: int, has_counted: bool, dtype: str) -> Program:
+    """Pointers: centres (B, D) of ``dtype``, vectors (M, D), counted? (M,), maxima (B, ceil(M / block)) fp32."""
+    tile_c = TILE_C.get(dtype, 64)
+    centre_tiles = ceil_div(num_centres, tile_c)
     return Program([
         launch(
-            bucket_kernels.block_maxima_kernel, (ceil_div(num_centres, TILE_C), ceil_div(num_vectors, TILE_V)),
+            bucket_kernels.block_maxima_kernel, (centre_tiles * ceil_div(num_vectors, TILE_V),),
             Pointer("centres"), Pointer("vectors"), Pointer("counted") if has_counted else None, Pointer("maxima"),
-            num_centres, num_vectors, ceil_div(num_vectors, block), dim, HAS_COUNTED=has_counted,
-            BLOCK=block, TILE_V=TILE_V, TILE_C=TILE_C, BLOCK_D=min(max(next_power_of_2(dim), 16), CHUNK), PRECISION=PRECISION,
+            num_centres, num_vectors, ceil_div(num_vectors, block), centre_tiles, dim, HAS_COUNTED=has_counted,
+            BLOCK=block, TILE_V=TILE_V, TILE_C=tile_c, BLOCK_D=min(max(next_power_of_2(dim), 16), CHUNK), PRECISION=PRECISION,
             work=MAXIMA_WORK,
         ),
     ])  # fmt: skip
@@ -50,7 +53,8 @@ def products_program(num_centres: int, num_vectors: int, dim: int, num_chosen: i
 def launch_maxima(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], block: int) -> None:
     """ins: centres, vectors, counted?. outs: maxima."""
     (num_centres, dim), num_vectors = ins["centres"].shape, len(ins["vectors"])
-    maxima_program(num_centres, num_vectors, dim, block, "counted" in ins).run({**ins, **outs})
+    dtype = str(ins["centres"].dtype).removeprefix("torch.")
+    maxima_program(num_centres, num_vectors, dim, block, "counted" in ins, dtype).run({**ins, **outs})
 
 
 def launch_products(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], block: int) -> None:
@@ -80,5 +84,5 @@ def compile_kernels(
         "products": "float32",
     }
     by_name = {name: getattr(torch, dtype) for name, dtype in dtypes.items()}
-    maxima_program(num_centres, num_vectors, dim, block, has_counted).compile(by_name)
+    maxima_program(num_centres, num_vectors, dim, block, has_counted, centre_dtype).compile(by_name)
     products_program(num_centres, num_vectors, dim, num_chosen, block, has_counted).compile(by_name)

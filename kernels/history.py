@@ -15,7 +15,9 @@ class History(NamedTuple):
     """Users' own items in compressed rows, and which user each row is of; integer arrays of the framework in use.
 
     users: (...), the shape of the loss's target; offsets: (U + 1,), ascending from 0; items: the items of user u are
-    ``items[offsets[u] : offsets[u + 1]]``, in ascending order, each once. ``user_items`` makes the last two.
+    ``items[offsets[u] : offsets[u + 1]]``, in ascending order,
+    each once. ``user_items`` makes the last two. Keep one history for a training: kernels are prepared for its number of items,
+    and JAX compiles for it.
     """
 
     users: Any

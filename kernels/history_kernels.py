@@ -24,9 +24,8 @@ def history_ranges_kernel(p_users, p_offsets, p_first, p_end, num_rows, num_user
 @triton.jit
 def in_history(p_items, first, end, ids):
     """Whether each id is in its row's range, by bisection; shapes (M, 1) and (1, B) or the like, or both of one shape."""
-    last = end + ids * 0
-    place = lower_bound(p_items, first + ids * 0, last, ids)
-    return tl.load(p_items + place, mask=place < last, other=-1).to(tl.int32) == ids
+    place = lower_bound(p_items, first + ids * 0, end, ids)
+    return tl.load(p_items + place, mask=place < end, other=-1).to(tl.int32) == ids
 
 
 @triton.jit

@@ -117,9 +117,9 @@ def pool_program(p: Problem) -> Program:
 
 @lru_cache(maxsize=256)
 def forward_program(p: Problem) -> Program:
-    """Pointers: input, weight, bias?, target, scale (1,), ids?, slot_ends?, users?, history_offsets?, history_items?,
-    seed (2,) int32 words (low, high), tables,
-    ``buffers.forward_buffers``. Chosen lists are in the tables already, and all the other tables too."""
+    """Pointers: input, weight, bias?, target, scale (1,), log_weight?, ids?, slot_ends?, users?, history_offsets?, history_items?,
+    seed (2,) int32 words (low, high), tables, ``buffers.forward_buffers``. With chosen lists, these and all tables but what describes the
+    lists' draws are there already."""
     t, out = table_parts(p), _pointers(forward_buffers(p))
     rows = tuple(out[name] for name in ("loss", "lse", "peak", "shift", "average_dot", "average"))
     inputs = _inputs(p)
@@ -332,8 +332,8 @@ def _list_grad_launches(
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
-    """ins: input, weight, bias?, target, scale, ids?, slot_ends?, seed. outs: ``buffers.forward_buffers`` and the table buffer, which
-    with chosen lists is an input."""
+    """ins: see ``forward_program``. outs: ``buffers.forward_buffers`` and the table buffer, which with chosen lists holds all but what
+    describes these."""
     forward_program(problem).run({**ins, **outs})
 
 

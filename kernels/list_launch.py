@@ -11,7 +11,7 @@ from .permutation import factors
 from .problem import LIST_PART, Problem, ceil_div
 from .programs import Launch, Pointer, launch
 
-JOINED_TILES = 16  # tiles of one item's draws that are added together
+JOINED = 4096  # numbers of tiles of one item's draws that are added together
 ONE_WARP = Work(0, 1, 3)
 DRAW_BLOCK = 256  # draws of an element-wise program
 POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed by
@@ -113,7 +113,7 @@ def list_grad_launches(
         )  # fmt: skip
         join = launch(
             list_kernels.join_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["list_sums"], *grads,
-            **common, TILES=JOINED_TILES, work=ONE_WARP,
+            **common, TILES=max(JOINED // g.block_d, 8), work=ONE_WARP,
         )  # fmt: skip
         launches += [add, join]
     return launches

@@ -25,6 +25,7 @@ POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
 LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
 LIST_REGISTERS = 168
+HISTORY_ROWS = 32  # of a tile: a look-up for each of its scores takes registers
 LIST_BYTES = 64 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
 
 
@@ -83,6 +84,7 @@ class Problem:
     def tile(self) -> Config:
         # the largest power of two that divides a group: a tile of rows has one group's candidates
         rows = min(self.group_size & -self.group_size, 256) if self.has_groups else 256
+        rows = min(rows, HISTORY_ROWS) if self.history else rows
         return tile_config(self.input_dtype, self.dim, rows, self.block_limit, self.gpu.capability)
 
     @cached_property

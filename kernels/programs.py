@@ -97,7 +97,7 @@ class Program:
 
     def _ready(self, used: list[Any], addresses: list[int]) -> list[_Compiled]:
         aligned = not any(address % ALIGNMENT for address in addresses)
-        alignments = None if aligned else tuple(address % ALIGNMENT == 0 for address in addresses)
+        alignments = None if aligned else tuple(address % ALIGNMENT for address in addresses)
         key = (torch.cuda.current_device(), alignments, *(array.dtype for array in used))
         ready = self._compiled.get(key)
         if ready is None:

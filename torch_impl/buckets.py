@@ -76,12 +76,18 @@ row_targets = ops.operator(
 )
 
 
+# an operator, as not every version of torch can trace mm with another dtype of its result
+_wide_product = ops.operator(
+    "wide_product",
+    "(Tensor a, Tensor b) -> Tensor",
+    lambda a, b: torch.mm(a, b, out_dtype=torch.float32) if b.is_cuda else a.float() @ b.float(),
+    lambda a, b: a.new_empty((a.shape[0], b.shape[1]), dtype=torch.float32),
+)
+
+
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in fp32, ``a`` (fp32) rounded to b's dtype first: on a GPU half-precision products are far faster than fp32 ones."""
-    if b.dtype == torch.float32:
-        return a @ b
-    a = a.to(b.dtype)
-    return torch.mm(a, b, out_dtype=torch.float32) if b.is_cuda else a.float() @ b.float()
+    return a @ b if b.dtype == torch.float32 else _wide_product(a.to(b.dtype), b)
 
 
 def _centres(hidden: Tensor, seed: Tensor, buckets: Buckets, impl: str) -> Tensor:
@@ -162,7 +168,8 @@ def _largest_by_blocks(centres: Tensor, vectors: Tensor, size: int, block: int, 
     """``_largest`` by kernels that keep products of a few blocks only; see ``kernels.bucket_launch``."""
     blocks = block_maxima(centres, vectors, counted, block).topk(size, sorted=False).indices
     taken = block_products(centres, vectors, counted, blocks, block).topk(size, sorted=False).indices
-    return (blocks.gather(1, taken // block) * block + taken % block).sort(1).values
+    places = blocks.gather(1, taken // block) * block + taken % block
+    return places.clamp(max=len(vectors) - 1).sort(1).values  # where too few count, places behind the last may tie with them
 
 
 def _nearest(

@@ -177,7 +177,8 @@ def row_losses(
         row_loss = row_lse = no_rows(x).view(target.shape)
         return row_loss, row_lse, torch.ones((), device=input.device)
     if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
-        ids = torch.where(x.target == options.ignore_index, -1, x.target)
+        is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
+        ids = torch.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
     lists = None if ids is not None else plan_lists(negatives, num_items)

@@ -50,10 +50,14 @@ def scalable_linear_cross_entropy(
 
     The other arguments, dtypes and errors are those of ``sampled_linear_cross_entropy``. Bias, scale and softcap take no part in choosing
     buckets, through which no gradient flows either. Projections are products in input's dtype, added in fp32 (of fp32 inputs on a
-    GPU as torch.set_float32_matmul_precision says); centres are scaled to a largest entry of 1 before they are rounded to it.
+    GPU as torch.set_float32_matmul_precision says, or where the kernels find the nearest by blocks in fp32); centres are scaled to a
+    largest entry of 1 before they are rounded to it.
 
-    Memory beside inputs and gradients: up to 2^26 fp32 projections at a time of the (n_buckets, N) and (n_buckets, V), as many numbers of
-    the vectors cast for them, and the buckets' rows (n_buckets bucket_size_x, D), padded to 16, 32 or a multiple of 64 rows a bucket.
+    Memory beside inputs and gradients: with the kernels, where that is less,
+    the largest projection of each block of 32 to 128 items (n_buckets, V / 32)
+    and those of the blocks that hold the nearest (n_buckets, 32 bucket_size_y), fp32; otherwise up to 2^26 fp32 projections at a time of the
+    (n_buckets, V), as many numbers of the vectors cast for them; the same for rows; and the buckets' rows (n_buckets bucket_size_x, D),
+    padded to 16, 32 or a multiple of 64 rows a bucket.
     """
     options = Options(ignore_index, reduction, softcap, True, False, impl)
     buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)

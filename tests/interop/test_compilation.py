@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-from cce_minus.jax_impl import AllItems, UniformNegatives, sampled_linear_cross_entropy
+from cce_minus.jax_impl import (
+    AllItems,
+    HardNegatives,
+    History,
+    InBatchNegatives,
+    LogUniformNegatives,
+    MixedNegatives,
+    UniformNegatives,
+    sampled_linear_cross_entropy,
+    scalable_linear_cross_entropy,
+)
 
 from tests.kernels.test_launches import entry_points
 
@@ -26,7 +36,10 @@ def compiled() -> int:
     return total
 
 
-@pytest.mark.parametrize("mode", ["grouped", "independent", "membership", "all", "shared_ids", "row_ids"])
+MODES = ("grouped", "independent", "membership", "all", "shared_ids", "row_ids", "lists", "mixed", "hard", "history", "buckets")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_running_compiles_nothing(mode: str):
 
     hidden = jax.random.normal(jax.random.key(0), (150, 48))
@@ -35,10 +48,19 @@ def test_running_compiles_nothing(mode: str):
     negatives = {
         "grouped": UniformNegatives(70, 32), "independent": UniformNegatives(20, 1), "membership": UniformNegatives(300, 1),
         "all": AllItems(), "shared_ids": jnp.arange(100), "row_ids": jnp.arange(150 * 7).reshape(150, 7) % 333,
-    }[mode]  # fmt: skip
+        "lists": LogUniformNegatives(70, 32), "mixed": MixedNegatives(UniformNegatives(70, 32), InBatchNegatives(32)),
+        "hard": HardNegatives(100, 50, 32),
+    }.get(mode, UniformNegatives(70, 32))  # fmt: skip
+    log_q = jnp.full(333, -5.8) if mode == "mixed" else None
+    history = History(jnp.arange(150) % 2, jnp.array([0, 2, 3]), jnp.array([4, 7, 50])) if mode == "history" else None
 
     def loss(hidden, table, scale):
-        return sampled_linear_cross_entropy(hidden, table, target, negatives, seed=1, logit_scale=scale)
+        if mode == "buckets":
+            sizes = {"n_buckets": 10, "bucket_size_x": 1, "bucket_size_y": 2}  # few enough to be found by blocks
+            return scalable_linear_cross_entropy(hidden, table, target, **sizes, seed=1, logit_scale=scale)
+        return sampled_linear_cross_entropy(
+            hidden, table, target, negatives, seed=1, logit_scale=scale, log_q=log_q, history=history
+        )
 
     step = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(hidden, table, jnp.float32(1.0)).compile()
     before = compiled()

@@ -54,6 +54,18 @@ def test_jax(impl: str):
         np.testing.assert_array_equal(mapped[0], want[1])
 
 
+def test_fewer_that_count_than_are_wanted():
+    """The last of 897 vectors alone counts: the others are any, but vectors."""
+    centres, vectors = np.ones((2, 16), np.float32), np.ones((897, 16), np.float32)
+    counted = np.arange(897) == 896
+    on_device = [torch.from_numpy(array).to(DEVICE) for array in (centres, vectors, counted)]
+    found = buckets._largest_by_blocks(on_device[0], on_device[1], 7, LEAST_BLOCK, on_device[2]).cpu().numpy()
+    in_jax = jax_buckets._largest_by_blocks(7, LEAST_BLOCK, {"centres": centres, "vectors": vectors, "counted": counted})  # type: ignore[dict-item]
+    for places in (found, np.asarray(in_jax)):
+        assert (places[:, -1] == 896).all()
+        assert places.max() == 896
+
+
 def test_block_sizes():
     assert block_size(362, 10**6, 256) == LEAST_BLOCK
     assert block_size(362, 32768, 362) is None, "half of the vectors would be chosen"

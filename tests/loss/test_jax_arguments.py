@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cce_minus.jax_impl import ArgumentError, linear_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.jax_impl import ArgumentError, History, linear_cross_entropy, sampled_linear_cross_entropy
 
 from tests.loss.small_jax import HIDDEN, SEED, TABLE, TARGET, D, N, V, assert_same, loss_of
 
@@ -80,6 +80,13 @@ def test_int64_arrays():
         )
         loss = jax.jit(partial(loss_of, reduction="none"))(HIDDEN, TABLE, TARGET.astype(jnp.int64).at[1].set(2**32 + 1))
         assert np.isnan(loss[1])
+
+
+def test_gradients_with_a_history_under_x64():
+    history = History(jnp.zeros(N, jnp.int32), jnp.array([0, 2], jnp.int32), jnp.array([3, 9], jnp.int32))
+    want = jax.grad(partial(loss_of, history=history))(HIDDEN, TABLE)
+    with jax.enable_x64(True):
+        assert_same(jax.jit(jax.grad(partial(loss_of, history=history, impl="auto")))(HIDDEN, TABLE), want)
 
 
 def test_triton_on_the_cpu_raises(monkeypatch: pytest.MonkeyPatch):

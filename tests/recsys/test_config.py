@@ -162,3 +162,12 @@ def test_options_that_a_choice_does_not_use_are_refused(loss: str, negatives: st
 def test_sizes_that_do_not_go_with_the_negatives(options: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=f"^{message}"):
         TrainConfig(**options)
+
+
+def test_names_and_limits_kept_on_both_sides_agree():
+    from cce_minus.kernels import objectives, samplers
+    from cce_minus.recsys import loss_choices
+
+    assert objectives.LOSSES == loss_choices.LOSSES
+    assert samplers.MOST_LISTED == loss_choices.MOST_LISTED
+    assert {1, *(1 << n for n in range(4, 9))} == set(loss_choices.GROUP_SIZES)

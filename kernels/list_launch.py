@@ -11,7 +11,7 @@ from .permutation import factors
 from .problem import LIST_PART, Problem, ceil_div
 from .programs import Launch, Pointer, launch
 
-JOINED = 4096  # numbers of tiles of one item's draws that are added together
+JOINED = 2048  # numbers of tiles of one item's draws that are added together
 ONE_WARP = Work(0, 1, 3)
 DRAW_BLOCK = 256  # draws of an element-wise program
 POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed by

@@ -201,9 +201,11 @@ class Problem:
 
     @property
     def grad_work(self) -> Work:
-        if self.mode == "group_ids" and self.tile.grad_once.registers:  # two kinds of stores: the tables' limit would spill
-            return self.tile.grad_once._replace(registers=LIST_REGISTERS)
-        return self.tile.grad_once if self.block_rounds == 1 else self.tile.grad
+        work = self.tile.grad_once if self.block_rounds == 1 or self.mode == "group_ids" else self.tile.grad
+        if self.history or not work.registers:
+            return work._replace(registers=None)
+        # lists have two kinds of stores: the tables' limit would spill
+        return work._replace(registers=LIST_REGISTERS) if self.mode == "group_ids" else work
 
     @property
     def grad_blocks(self) -> int:

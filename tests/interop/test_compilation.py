@@ -56,8 +56,9 @@ def test_running_compiles_nothing(mode: str):
 
     def loss(hidden, table, scale):
         if mode == "buckets":
-            sizes = {"n_buckets": 10, "bucket_size_x": 1, "bucket_size_y": 2}  # few enough to be found by blocks
-            return scalable_linear_cross_entropy(hidden, table, target, **sizes, seed=1, logit_scale=scale)
+            return scalable_linear_cross_entropy(  # sizes small enough to be found by blocks
+                hidden, table, target, n_buckets=10, bucket_size_x=1, bucket_size_y=2, seed=1, logit_scale=scale
+            )
         return sampled_linear_cross_entropy(
             hidden, table, target, negatives, seed=1, logit_scale=scale, log_q=log_q, history=history
         )

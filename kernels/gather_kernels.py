@@ -6,7 +6,7 @@ import triton.language as tl
 from .history_kernels import in_history
 from .permutation_kernels import permute
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
-from .tile_kernels import load_all_rows, load_histories, load_rows, load_targets, positive_score, row_mass, store_row_results
+from .tile_kernels import load_all_rows, load_histories, load_rows, load_targets, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
 ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item
@@ -122,25 +122,9 @@ def gather_forward_kernel(
         inside = next_inside
         malformed = next_malformed
 
-    z_positive, slope_positive, dot_positive = positive_score(
-        p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
-    )
-    if HAS_HISTORY:
-        z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
-    mass = row_mass(
-        p_log_weight,
-        p_history_items,
-        history_first,
-        history_end,
-        target,
-        m_target,
-        kept,
-        num_items,
-        draw_weight,
-        CORRECTION,
-        HAS_HISTORY,
-    )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+        rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+        scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
+        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
-from .tile_kernels import load_histories, load_rows, load_targets, positive_score, row_mass, store_row_results
+from .tile_kernels import load_histories, load_rows, load_targets, positive_score, store_row_results
 
 
 @triton.jit
@@ -39,29 +39,12 @@ def combine_forward_kernel(
         part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
         average = average * fade[:, None] + part_average * part_fade[:, None]
         peak = new_peak
-    z_positive, slope_positive, dot_positive = positive_score(
-        p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, tl.load(p_scale), softcap,
-        HAS_BIAS, HAS_SOFTCAP, BLOCK_D,
-    )  # fmt: skip
     history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
-    if HAS_HISTORY:
-        z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
-    mass = row_mass(
-        p_log_weight,
-        p_history_items,
-        history_first,
-        history_end,
-        target,
-        m_target,
-        kept,
-        num_items,
-        draw_weight,
-        CORRECTION,
-        HAS_HISTORY,
-    )
     store_row_results(
-        p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-        z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+        rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+        tl.load(p_scale), softcap, num_items, positive_weight, draw_weight, own_d, dim,
+        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip
 
 

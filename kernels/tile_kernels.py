@@ -139,10 +139,31 @@ def row_mass(
 
 @triton.jit
 def store_row_results(
-    p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-    z_positive, mass, positive_weight, own_d, dim: tl.constexpr, BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+    rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+    scale, softcap, num_items, positive_weight, draw_weight, own_d, dim: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Finish and store rows; ignored ones (in the table, not counted) get zeros."""
+    """Score the targets of rows, finish and store them; ignored ones (in the table, not counted) get zeros."""
+    z_positive, _slope, _dot = positive_score(
+        p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
+    )
+    if HAS_HISTORY:  # of a user that there is not
+        z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
+    mass = row_mass(
+        p_log_weight,
+        p_history_items,
+        history_first,
+        history_end,
+        target,
+        m_target,
+        kept,
+        num_items,
+        draw_weight,
+        CORRECTION,
+        HAS_HISTORY,
+    )
     if BINARY:
         loss, lse, peak, shift = finish_binary_rows(l, kept, z_positive, positive_weight)
         factor = shift
@@ -291,16 +312,9 @@ def tile_forward_kernel(
         tl.store(p_part_rows + part * 4 + 3, average_dot, mask=m_store)
         tl.store(p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :])
     else:
-        z_positive, slope_positive, dot_positive = positive_score(
-            p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
-        )
-        if HAS_HISTORY:
-            z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
-        mass = row_mass(
-            p_log_weight, p_history_items, history_first, history_end, target, m_target, kept, num_items, draw_weight,
-            CORRECTION, HAS_HISTORY,
-        )  # fmt: skip
         store_row_results(
-            p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, rows, m_in, m_counted, peak, l, kept, average_dot, average,
-            z_positive, mass, positive_weight, own_d, dim, BINARY, SCALE_GRAD, BLOCK_D,
+            p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+            rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+            scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
+            HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip

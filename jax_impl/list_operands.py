@@ -29,14 +29,18 @@ def list_operands(sampler: object, num_items: int, log_q: ArrayLike | None) -> t
     ``log_q``: of explicit ids, or of rows' targets as negatives.
     """
     slots = [_slot_arrays(each, num_items) for each in weighted_samplers(sampler)]
-    given = None if log_q is None else -jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32)) - math.log(num_items)
+    given = None if log_q is None else jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32))
     if not isinstance(sampler, MixedNegatives):
-        return slots[0] if slots else (None, given)
+        return slots[0] if slots else (None, None if given is None else -given - math.log(num_items))
     slot_ends = jnp.concatenate([ends for ends, _ in slots]) if slots else None
     remaining = iter(slots)
     parts = []
     for part, share in zip(mixed_samplers(sampler), mixture_shares(sampler, num_items), strict=True):
-        own = given if isinstance(part, InBatchNegatives) else next(remaining)[1] if isinstance(part, WeightedNegatives) else None
         # log(share V q) of each item; uniform draws have V q = 1
-        parts.append(jnp.float32(math.log(share)) if own is None else math.log(share) - own)
+        if isinstance(part, WeightedNegatives):
+            parts.append(math.log(share) - next(remaining)[1])
+        elif isinstance(part, InBatchNegatives) and given is not None:
+            parts.append(given + math.log(share * num_items))
+        else:
+            parts.append(jnp.float32(math.log(share)))
     return slot_ends, -jnp.logaddexp(*parts) if slots or log_q is not None else None

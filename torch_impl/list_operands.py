@@ -48,14 +48,17 @@ def list_operands(sampler: object, num_items: int, seed: Tensor, log_q: Tensor |
     ``log_q``: of explicit ids, or of rows' targets as negatives.
     """
     slots = [slot_tensors(each, num_items, seed) for each in weighted_samplers(sampler)]
-    given = None if log_q is None else -log_q.detach().float() - math.log(num_items)
     if not isinstance(sampler, MixedNegatives):
-        return slots[0] if slots else (None, given)
+        return slots[0] if slots else (None, None if log_q is None else -log_q.detach().float() - math.log(num_items))
     slot_ends = torch.cat([ends for ends, _ in slots]) if slots else None
     remaining = iter(slots)
     parts = []
     for part, share in zip(mixed_samplers(sampler), mixture_shares(sampler, num_items), strict=True):
-        own = given if isinstance(part, InBatchNegatives) else next(remaining)[1] if isinstance(part, WeightedNegatives) else None
         # log(share V q) of each item; uniform draws have V q = 1
-        parts.append(torch.full((), math.log(share), device=seed.device) if own is None else math.log(share) - own)
+        if isinstance(part, WeightedNegatives):
+            parts.append(math.log(share) - next(remaining)[1])
+        elif isinstance(part, InBatchNegatives) and log_q is not None:
+            parts.append(log_q.detach().float() + math.log(share * num_items))
+        else:
+            parts.append(torch.full((), math.log(share), device=seed.device))
     return slot_ends, -torch.logaddexp(*parts) if slots or log_q is not None else None

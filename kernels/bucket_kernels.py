@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tile_kernels import load_rows
+from .row_results_kernels import load_rows
 
 
 @triton.jit

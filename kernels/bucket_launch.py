@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from . import bucket_kernels
-from .configs import Work, next_power_of_2
+from .configs import PRECISION, next_power_of_2
 from .problem import ceil_div
 from .programs import Pointer, Program, launch
 
 TILE_V, CHUNK = 128, 64
 TILE_C = {"float32": 32}  # else 64: the parts of fp32 products take registers
 EACH = 128  # vectors that a program of the second step multiplies
-PRECISION = "tf32x3"
-MAXIMA_WORK = Work(0, 4, 3)
 
 
 @lru_cache(maxsize=256)
@@ -31,7 +29,6 @@ def maxima_program(num_centres: int, num_vectors: int, dim: int, block: int, has
             Pointer("centres"), Pointer("vectors"), Pointer("counted") if has_counted else None, Pointer("maxima"),
             num_centres, num_vectors, ceil_div(num_vectors, block), centre_tiles, dim, HAS_COUNTED=has_counted,
             BLOCK=block, TILE_V=TILE_V, TILE_C=tile_c, BLOCK_D=min(max(next_power_of_2(dim), 16), CHUNK), PRECISION=PRECISION,
-            work=MAXIMA_WORK,
         ),
     ])  # fmt: skip
 

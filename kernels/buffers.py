@@ -42,8 +42,8 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the int32 table buffer, in order.
 
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows; positive_key: what rows
-    are sorted by for the item gradient (the target's position),
-    and behind them the draws of groups' lists; items: position -> item; group_blocks: (group, slot) -> block;
+    are sorted by for the item gradient (the target's position), and behind them the draws of groups' lists; items: position -> item;
+    group_blocks: (group, slot) -> block;
     visits: block -> number of groups that drew it; block_groups: (block, visit) -> 2 group + [last slot]; the rest: keys of the
     permutations' rounds; lists: (group, column) -> item; list_weights: -> its log weight, fp32; history_first,
     history_end: row -> range of its own items.

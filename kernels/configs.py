@@ -34,6 +34,10 @@ class Work(NamedTuple):
     registers: int | None = None
 
 
+ONE_WARP = Work(0, 1, 3)
+PRECISION = "tf32x3"  # of fp32 products: fp32 accuracy from tensor cores; ignored for half inputs
+
+
 class Config(NamedTuple):
     """``block_b`` candidates in ``num_d`` chunks of ``block_d`` columns, and the work of the forward and of the item gradient."""
 

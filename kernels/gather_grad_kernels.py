@@ -6,8 +6,8 @@ import triton.language as tl
 from .gather_kernels import ROUNDS, ROW_IDS
 from .history_kernels import in_history
 from .permutation_kernels import permute
+from .row_results_kernels import load_all_rows, load_histories, load_rows
 from .score_kernels import LOG2E, cap, exp_from, sigmoid
-from .tile_kernels import load_all_rows, load_histories, load_rows
 
 PARTS = tl.constexpr(2)  # partial sums of split tiles, one row a candidate position
 SORTED_PARTS = tl.constexpr(3)  # the same of explicit shared ids: positions sorted by item

@@ -5,8 +5,8 @@ import triton.language as tl
 
 from .history_kernels import in_history
 from .permutation_kernels import permute
+from .row_results_kernels import load_all_rows, load_histories, load_rows, load_targets, store_row_results
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
-from .tile_kernels import load_all_rows, load_histories, load_rows, load_targets, store_row_results
 
 ROUNDS = tl.constexpr(0)  # independent draws: which rows drew an item follows from the inverse permutation
 ROW_IDS = tl.constexpr(1)  # explicit ids: draws sorted by item

@@ -5,18 +5,9 @@ import triton.language as tl
 
 from .history_kernels import in_history
 from .list_kernels import FRESH
+from .row_results_kernels import load_all_rows, load_histories, load_rows
 from .score_kernels import LOG2E, cap, exp_from, power_of_two_scale, sigmoid
-from .tile_kernels import (
-    LISTED,
-    MEMBER,
-    SHARED,
-    add_other_chunks,
-    candidate_ids,
-    load_all_rows,
-    load_histories,
-    load_rows,
-    membership,
-)
+from .tile_kernels import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, membership
 
 
 @triton.jit

@@ -12,7 +12,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from . import gather_grad_kernels, gather_kernels, item_grad_kernels, row_kernels, table_kernels, tile_kernels
+from . import (
+    gather_grad_kernels,
+    gather_kernels,
+    item_grad_kernels,
+    row_kernels,
+    row_results_kernels,
+    table_kernels,
+    tile_kernels,
+)
 from .buffers import (
     TABLE_BLOCK,
     Buffer,
@@ -23,7 +31,7 @@ from .buffers import (
     pool_buffers,
     scratch_sizes,
 )
-from .configs import Work
+from .configs import ONE_WARP, PRECISION
 from .draws import IndependentDraws
 from .list_launch import describe_lists_launch, list_grad_launches, pool_scores_launch
 from .permutation import factors
@@ -42,20 +50,18 @@ TILE_SOURCES = {
     "group_ids": tile_kernels.LISTED.value,
 }
 CORRECTIONS = {
-    "none": tile_kernels.UNCORRECTED.value,
-    "uniform": tile_kernels.UNIFORM.value,
-    "weighted": tile_kernels.WEIGHTED.value,
-    "pool": tile_kernels.UNCORRECTED.value,
+    "none": row_results_kernels.UNCORRECTED.value,
+    "uniform": row_results_kernels.UNIFORM.value,
+    "weighted": row_results_kernels.WEIGHTED.value,
+    "pool": row_results_kernels.UNCORRECTED.value,
 }
 GATHER_SOURCES = {
     "independent": gather_kernels.ROUNDS.value,
     "row_ids": gather_kernels.ROW_IDS.value,
 }
 PART_SOURCES = (gather_grad_kernels.PARTS.value, gather_grad_kernels.SORTED_PARTS.value)
-PRECISION = "tf32x3"  # of fp32 products: fp32 accuracy from tensor cores; ignored for half inputs
 ROW_BLOCK = 16  # rows of an element-wise program
 ZERO_BLOCK = 32  # items whose gradient a program sets to zero
-ONE_WARP = Work(0, 1, 3)
 POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken beforehand
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
@@ -112,7 +118,7 @@ def _list_weights(p: Problem) -> Pointer | None:
 @lru_cache(maxsize=256)
 def pool_program(p: Problem) -> Program:
     """What comes before a forward whose lists are chosen. Pointers: those of the forward, ``buffers.pool_buffers``."""
-    return Program([*table_launches(p), pool_scores_launch(p, (*_inputs(p), *_history(p)), table_parts(p), PRECISION)])
+    return Program([*table_launches(p), pool_scores_launch(p, (*_inputs(p), *_history(p)), table_parts(p))])
 
 
 @lru_cache(maxsize=256)

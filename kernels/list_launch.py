@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping
 
 from . import list_kernels, pool_kernels
 from .buffers import TABLE_BLOCK, half_rounds, list_keys
-from .configs import Work, next_power_of_2
+from .configs import ONE_WARP, PRECISION, next_power_of_2
 from .permutation import factors
 from .problem import LIST_PART, Problem, ceil_div
 from .programs import Launch, Pointer, launch
 
-JOINED = 2048  # numbers of tiles of one item's draws that are added together
-ONE_WARP = Work(0, 1, 3)
+JOINED = 2048  # numbers that a program of one item's sums of tiles holds at a time
 DRAW_BLOCK = 256  # draws of an element-wise program
 POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed by
 MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
-SUM_PRECISION = "tf32x3"  # of sums taken as products with zeros and ones: exact to fp32
 
 
 def list_launches(p: Problem, tables: Mapping[str, Pointer]) -> list[Launch]:
@@ -67,7 +65,7 @@ def describe_lists_launch(
     )  # fmt: skip
 
 
-def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: Mapping[str, Pointer], precision: str) -> Launch:
+def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: Mapping[str, Pointer]) -> Launch:
     """What scores each group's pool; ``inputs``: hidden, weight, bias, target, scale, and the rows' histories."""
     assert p.lists is not None
     columns, rows = p.lists.columns, min(p.group_size, POOL_TILE)
@@ -79,7 +77,7 @@ def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: M
         p.num_items, p.dim, columns, blocks, p.group_size, p.softcap or 0.0,
         HAS_BIAS=p.bias_dtype is not None, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
         HAS_HISTORY=p.history is not None,
-        BLOCK_M=rows, BLOCK_B=block_b, BLOCK_D=min(p.tile.block_d, POOL_TILE), PRECISION=precision,
+        BLOCK_M=rows, BLOCK_B=block_b, BLOCK_D=min(p.tile.block_d, POOL_TILE), PRECISION=PRECISION,
     )  # fmt: skip
 
 
@@ -109,7 +107,7 @@ def list_grad_launches(
         launches.append(tile_grad(p.num_groups * ceil_div(columns, p.block), (first, columns)))
         add = launch(
             list_kernels.add_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["part_grad"], out["part_bias"],
-            out["list_sums"], *grads, **common, PRECISION=SUM_PRECISION,
+            out["list_sums"], *grads, **common, PRECISION=PRECISION,
         )  # fmt: skip
         join = launch(
             list_kernels.join_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["list_sums"], *grads,

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from .history_kernels import in_history
+from .row_results_kernels import load_histories, load_rows, load_targets
 from .score_kernels import cap
-from .tile_kernels import load_histories, load_rows, load_targets
 
 
 @triton.jit

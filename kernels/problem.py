@@ -47,8 +47,8 @@ class Problem:
     ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the positive's term in binary
     cross-entropy; None for the softmax. ``group_size`` rows share a list of ids; 1 where each has its own. ``correction``: whether kept
     draws stand for V - 1 items ("uniform"), by items' log weights for all the others ("weighted"), for V / pool items each ("pool"), or for
-    themselves. ``history``: of rows' own items,
-    which are no negatives. ``lists``: how groups draw their lists; None where they are explicit. ``full_lists``: whether lists hold items only.
+    themselves. ``lists``: how groups draw their lists; None where they are explicit. ``full_lists``: whether lists hold items only.
+    ``history``: of rows' own items, which are no negatives.
     """
 
     num_rows: int

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
+from .row_results_kernels import load_histories, load_rows, load_targets, positive_score, store_row_results
 from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
-from .tile_kernels import load_histories, load_rows, load_targets, positive_score, store_row_results
 
 
 @triton.jit

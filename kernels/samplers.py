@@ -36,14 +36,18 @@ def _check_count(sampler: object, option: str, limit: int = 2**31) -> None:
 def _check_groups(sampler: object, smallest_group: int = MIN_GROUP) -> None:
     """Raise for options outside their domains; turns integer-like ones into ints."""
     group = as_index("group_size", sampler.group_size)  # type: ignore[attr-defined]
-    shuffle = sampler.shuffle_rows  # type: ignore[attr-defined]
     grouped = MIN_GROUP <= group <= MAX_GROUP and group & (group - 1) == 0
     if not (grouped or group == smallest_group):
         alone = "1 or " if smallest_group == 1 else ""
         raise ArgumentValueError("group_size", f"{alone}a power of two from {MIN_GROUP} to {MAX_GROUP}", group)
+    object.__setattr__(sampler, "group_size", group)
+    _check_shuffle(sampler)
+
+
+def _check_shuffle(sampler: object) -> None:
+    shuffle = sampler.shuffle_rows  # type: ignore[attr-defined]
     if not isinstance(shuffle, bool):
         raise ArgumentTypeError("shuffle_rows", "a bool", type(shuffle).__name__)
-    object.__setattr__(sampler, "group_size", group)
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,10 @@ class InBatchNegatives:
     def __post_init__(self) -> None:
         if self.group_size is not None:
             _check_groups(self)
+            return
+        _check_shuffle(self)
+        if not self.shuffle_rows:
+            raise ArgumentValueError("shuffle_rows", "True where group_size is None: there are no groups", False)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,8 @@ BAD = [
     (lambda: InBatchNegatives(1), "group_size"),
     (lambda: InBatchNegatives(24), "group_size"),
     (lambda: InBatchNegatives(shuffle_rows=None), "shuffle_rows"),  # type: ignore[arg-type]
+    (lambda: InBatchNegatives(None, shuffle_rows=0), "shuffle_rows"),  # type: ignore[arg-type]
+    (lambda: InBatchNegatives(None, shuffle_rows=False), "shuffle_rows"),
     (lambda: MixedNegatives(AllItems(), InBatchNegatives()), "first"),  # type: ignore[arg-type]
     (lambda: MixedNegatives(UniformNegatives(5), HardNegatives(5, 2)), "second"),  # type: ignore[arg-type]
     (lambda: MixedNegatives(UniformNegatives(5), np.arange(4)), "second"),  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ from jax import Array
 from jax.custom_batching import sequential_vmap
 
 from ..interop import call, varying_axes
-from ..kernels.buckets import Buckets, block_size
+from ..kernels.buckets import Buckets
+from ..kernels.nearest import Nearest, plan_nearest
 from ..kernels.normals import normal_places, normals_of_places
-from ..kernels.problem import ceil_div
 from .candidates import arithmetic
 
 TINY = 2.0**-126  # the smallest normal fp32 number
@@ -69,34 +69,26 @@ def _largest(centres: Array, vectors: Array, dtype: jnp.dtype, size: int, at_a_t
     return jnp.sort(places, 1)
 
 
-def _launch_maxima(outs: Any, ins: Any, block: int) -> None:
-    from ..kernels import bucket_launch
+def _launch_nearest(outs: Any, ins: Any, plan: Nearest) -> None:
+    from ..kernels import nearest_launch
 
-    bucket_launch.launch_maxima(outs, ins, block)
-
-
-def _launch_products(outs: Any, ins: Any, block: int) -> None:
-    from ..kernels import bucket_launch
-
-    bucket_launch.launch_products(outs, ins, block)
+    nearest_launch.launch_nearest(outs, ins, plan)
 
 
-def _largest_by_blocks(size: int, block: int, arrays: dict[str, Array]) -> Array:
-    """``_nearest`` by kernels that keep products of a few blocks only; see ``kernels.buckets.block_size``."""
-    centres, vectors = arrays["centres"], arrays["vectors"]
+def _find_nearest(plan: Nearest, arrays: dict[str, Array]) -> Array:
+    """The places (B, size) int32, ascending, of the vectors with the largest products with each centre, by kernels."""
+    dim = arrays["centres"].shape[1]
+    if not plan.block:
+        centres, vectors = arrays["centres"], arrays["vectors"]
+        rest = {name: array.astype(jnp.int32) for name, array in arrays.items() if name == "counted"}
+        arrays = {"values": _product(centres, vectors.astype(centres.dtype).T)} | rest
     if jax.default_backend() == "gpu":
-        from ..kernels import bucket_launch
+        from ..kernels import nearest_launch
 
-        (num_vectors, dim), has_counted = vectors.shape, "counted" in arrays
-        sizes = len(centres), num_vectors, dim, size, block
-        bucket_launch.compile_kernels(*sizes, has_counted, str(centres.dtype), str(vectors.dtype))
-    maxima = jax.ShapeDtypeStruct((len(centres), ceil_div(len(vectors), block)), jnp.float32)
-    blocks = jax.lax.top_k(call(_launch_maxima, {"maxima": maxima}, arrays, block)["maxima"], size)[1]
-    products = jax.ShapeDtypeStruct((len(centres), size * block), jnp.float32)
-    found = call(_launch_products, {"products": products}, arrays | {"blocks": blocks}, block)["products"]
-    taken = jax.lax.top_k(found, size)[1]
-    places = jnp.take_along_axis(blocks, taken // block, 1) * block + taken % block
-    return jnp.sort(jnp.minimum(places, len(vectors) - 1), 1)  # where too few count, places behind the last may tie with them
+        nearest_launch.compile_kernels(plan, dim, tuple((name, str(array.dtype)) for name, array in arrays.items()))
+    outs = {buffer.name: jax.ShapeDtypeStruct(buffer.shape, buffer.dtype) for buffer in plan.buffers}
+    outs["places"] = jax.ShapeDtypeStruct((plan.num_centres, plan.size), jnp.int32)
+    return call(_launch_nearest, outs, arrays, plan)["places"]
 
 
 def _nearest(
@@ -109,10 +101,10 @@ def _nearest(
         return _largest(arrays["centres"], arrays["vectors"], dtype, size, at_a_time, arrays.get("counted"))
 
     arrays = {"centres": centres.astype(dtype), "vectors": vectors} | ({} if counted is None else {"counted": counted})
-    block = block_size(len(centres), len(vectors), size)
-    if block is None or impl == "reference":
+    plan = plan_nearest(len(centres), len(vectors), size)
+    if plan is None or impl == "reference":
         return plain(arrays)
-    kernels = sequential_vmap(functools.partial(_largest_by_blocks, size, block))
+    kernels = sequential_vmap(functools.partial(_find_nearest, plan))
     return kernels(arrays) if impl == "triton" else jax.lax.platform_dependent(arrays, cuda=kernels, default=plain)
 
 

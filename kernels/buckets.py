@@ -14,21 +14,6 @@ MOST_PLACES = 2**31 - 1  # of the buckets' lists of items, which kernels index w
 SCORE_ELEMENTS = 1 << 26  # of the projections that are in memory at a time, and of the rows cast for them
 COUNTS_ALWAYS = -2  # ignore_index of the buckets' rows, whose targets are -1 or above
 NORMAL_ELEMENTS = 1 << 24  # of the normals that rows are mixed by, at a time
-LEAST_BLOCK, MOST_BLOCK = 32, 128  # vectors of a block
-MOST_MAXIMA = 1 << 26  # of blocks, in memory, as far as larger blocks avoid it
-WORTH = 4  # times more vectors than the chosen blocks hold
-
-
-def block_size(num_centres: int, num_vectors: int, size: int) -> int | None:
-    """Vectors of a block where the ``size`` of ``num_vectors`` nearest to each centre are found by blocks; None where that would save
-    little.
-
-    They lie in the ``size`` blocks of the largest maxima: these maxima are as many vectors, and no vector of another block is nearer.
-    """
-    block = LEAST_BLOCK
-    while block < MOST_BLOCK and num_centres * (num_vectors // block) > MOST_MAXIMA:
-        block *= 2
-    return block if num_vectors >= WORTH * block * size else None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..kernels.buckets import Buckets, block_size
+from ..kernels.buckets import Buckets
 from ..kernels.errors import ArgumentValueError
+from ..kernels.nearest import plan_nearest
 from ..kernels.normals import normal_places, normals_of_places
 from ..kernels.permutation import MASK
 from . import ops
@@ -121,64 +122,39 @@ def _largest(centres: Tensor, vectors: Tensor, dtype: torch.dtype, size: int, at
     return places.sort(1).values
 
 
-def _block_maxima(centres: Tensor, vectors: Tensor, counted: Tensor | None, block: int) -> Tensor:
-    """The largest product (B, blocks) fp32 of each centre with the vectors of each block."""
-    from ..kernels.bucket_launch import launch_maxima
+def _find_nearest(centres: Tensor, vectors: Tensor, counted: Tensor | None, size: int) -> Tensor:
+    """The places (B, size) int32, ascending, of the vectors (M, D) with the largest products with each centre (B, D)."""
+    from ..kernels.nearest_launch import launch_nearest
 
+    plan = plan_nearest(len(centres), len(vectors), size)
+    assert plan is not None
     with torch.cuda.device_of(centres):
-        maxima = torch.empty((len(centres), -(-len(vectors) // block)), device=centres.device)
-        launch_maxima({"maxima": maxima}, _present(centres=centres, vectors=vectors, counted=counted), block)
-    return maxima
+        if plan.block:
+            ins = {"centres": centres, "vectors": vectors}
+        else:
+            ins = {"values": _product(centres, vectors.to(centres.dtype).T)}
+        if counted is not None:
+            ins["counted"] = counted if plan.block else counted.int()
+        outs = {b.name: torch.empty(b.shape, dtype=ops.DTYPES[b.dtype], device=centres.device) for b in plan.buffers}
+        outs["places"] = torch.empty((len(centres), size), dtype=torch.int32, device=centres.device)
+        launch_nearest(outs, ins, plan)
+    return outs["places"]
 
 
-def _block_products(centres: Tensor, vectors: Tensor, counted: Tensor | None, blocks: Tensor, block: int) -> Tensor:
-    """The products (B, chosen * block) fp32 of each centre with the vectors of its blocks (B, chosen)."""
-    from ..kernels.bucket_launch import launch_products
-
-    with torch.cuda.device_of(centres):
-        products = torch.empty((len(centres), blocks.shape[1] * block), device=centres.device)
-        launch_products({"products": products}, _present(centres=centres, vectors=vectors, counted=counted, blocks=blocks), block)
-    return products
-
-
-def _present(**tensors: Tensor | None) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
-
-
-def _fake_maxima(centres, vectors, counted, block):
-    return centres.new_empty((centres.shape[0], -(-vectors.shape[0] // block)), dtype=torch.float32)
-
-
-def _fake_products(centres, vectors, counted, blocks, block):
-    return centres.new_empty((centres.shape[0], blocks.shape[1] * block), dtype=torch.float32)
-
-
-block_maxima = ops.operator(
-    "block_maxima", "(Tensor centres, Tensor vectors, Tensor? counted, SymInt block) -> Tensor", _block_maxima, _fake_maxima
+find_nearest = ops.operator(
+    "find_nearest",
+    "(Tensor centres, Tensor vectors, Tensor? counted, SymInt size) -> Tensor",
+    _find_nearest,
+    lambda centres, vectors, counted, size: centres.new_empty((centres.shape[0], size), dtype=torch.int32),
 )
-block_products = ops.operator(
-    "block_products",
-    "(Tensor centres, Tensor vectors, Tensor? counted, Tensor blocks, SymInt block) -> Tensor",
-    _block_products,
-    _fake_products,
-)
-
-
-def _largest_by_blocks(centres: Tensor, vectors: Tensor, size: int, block: int, counted: Tensor | None) -> Tensor:
-    """``_largest`` by kernels that keep products of a few blocks only; see ``kernels.bucket_launch``."""
-    blocks = block_maxima(centres, vectors, counted, block).topk(size, sorted=False).indices
-    taken = block_products(centres, vectors, counted, blocks, block).topk(size, sorted=False).indices
-    places = blocks.gather(1, taken // block) * block + taken % block
-    return places.clamp(max=len(vectors) - 1).sort(1).values  # where too few count, places behind the last may tie with them
 
 
 def _nearest(
     centres: Tensor, vectors: Tensor, dtype: torch.dtype, size: int, buckets: Buckets, counted: Tensor | None, impl: str
 ) -> Tensor:
     """The places (n_buckets, size), ascending, of the vectors with the largest products with each centre; those not counted come last."""
-    block = block_size(len(centres), len(vectors), size) if impl == "triton" else None
-    if block is not None:
-        return _largest_by_blocks(centres.to(dtype), vectors, size, block, counted)
+    if impl == "triton" and plan_nearest(len(centres), len(vectors), size):
+        return find_nearest(centres.to(dtype), vectors, counted, size)
     return _largest(centres, vectors, dtype, size, buckets.scores_at_a_time(size, vectors.shape[1]), counted)
 
 
@@ -193,7 +169,7 @@ def choose(hidden: Tensor, weight: Tensor, counted: Tensor, seed: Tensor, bucket
         centres = _centres(hidden, seed, buckets, impl)
         rows = _nearest(centres, hidden, hidden.dtype, buckets.bucket_size_x, buckets, counted, impl)
         items = _nearest(centres, weight, hidden.dtype, buckets.bucket_size_y, buckets, None, impl)
-    return rows, items.int()
+    return rows.long(), items.int()
 
 
 def largest_losses(loss: Tensor, rows: Tensor, used: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:

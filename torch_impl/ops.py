@@ -22,8 +22,8 @@ from ..kernels.samplers import AllItems, UniformNegatives
 from . import reference
 from .operands import Operands, Options, Saved, schema, split
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
-_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in _DTYPES.items()}  # type: ignore[misc]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 RESULTS = 3  # of the forward's outputs what a caller reads; the rest is kept for the backward
 FORWARD_OUTPUTS = ("loss", "lse", "counted", *Saved._fields[1:6])
@@ -38,30 +38,30 @@ def gpu(index: int) -> Gpu:
 def _problem(x: Operands, options: Options) -> Problem:
     (num_rows, dim), num_items, ids_shape = x.input.shape, x.weight.shape[0], None if x.ids is None else tuple(x.ids.shape)
     sampler = lists = history = None
-    parts = tuple(options.parts)
+    # a sampler's own numbers are compiled for: under torch.compile they may come as symbols
+    parts, negatives, group_size = tuple(map(int, options.parts)), int(options.num_negatives), int(options.group_size)
     if parts:
-        lists = ListDraws(num_items, parts_of(parts), options.num_negatives)
+        lists = ListDraws(num_items, parts_of(parts), negatives)
     elif x.ids is None:
-        drawn = options.num_negatives, options.group_size, options.shuffle_rows
-        sampler = UniformNegatives(*drawn) if options.num_negatives else AllItems()
+        sampler = UniformNegatives(negatives, group_size, options.shuffle_rows) if negatives else AllItems()
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
-    has_groups = sampler is None and options.group_size > 1
+    has_groups = sampler is None and group_size > 1
     sizes = (num_rows, dim, num_items, *(ids_shape or ()), *(history or ()))
     symbolic = any(isinstance(size, torch.SymInt) for size in sizes)
     return (build_problem if symbolic else cached_problem)(
         num_rows, dim, num_items, ids_shape, _NAMES[x.input.dtype], _NAMES[x.weight.dtype],
         None if x.bias is None else _NAMES[x.bias.dtype], sampler, options.softcap, options.remove_hits, options.ignore_index,
-        options.scale_grad, options.positive_weight, options.group_size if has_groups else 1, options.shuffle_rows and has_groups,
+        options.scale_grad, options.positive_weight, group_size if has_groups else 1, options.shuffle_rows and has_groups,
         options.correction,  # type: ignore[arg-type]
-        lists, x.ids is not None and options.num_negatives > 0, history,
+        lists, x.ids is not None and negatives > 0, history,
         gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU,
     )  # fmt: skip
 
 
 def layout_of(buffers: Iterable[Buffer]) -> Layout:
     """Name, shape and dtype of the buffers that have elements."""
-    return tuple((b.name, b.shape, _DTYPES[b.dtype]) for b in buffers if b.size)
+    return tuple((b.name, b.shape, DTYPES[b.dtype]) for b in buffers if b.size)
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import bucket_launch, launch, normal_launch
+from cce_minus.kernels import launch, nearest, nearest_launch, normal_launch
 from cce_minus.torch_impl import (
     AllItems,
     HardNegatives,
@@ -68,8 +68,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         launch.backward_program,
         launch.pool_program,
         normal_launch.normal_program,
-        bucket_launch.maxima_program,
-        bucket_launch.products_program,
+        nearest_launch.nearest_program,
     )
     for program in programs:
         program.cache_clear()
@@ -101,6 +100,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             hidden, table, target, negatives, seed=1, impl="triton", log_q=log_q, history=history if log_q is None else None
         )
         loss.backward()  # type: ignore[union-attr]
+    monkeypatch.setattr(nearest, "MOST_SELECTED_FROM", 128)  # so few items are few enough for blocks
     scalable_linear_cross_entropy(
         hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=1, seed=1, impl="triton"
     ).backward()

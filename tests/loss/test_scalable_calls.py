@@ -177,8 +177,10 @@ def test_whatever_ignored_rows_hold(ignored: slice, mix_x: bool, impl: str):
         )
         for got, want in zip((value, *grads), results[-1], strict=True):
             np.testing.assert_allclose(got, want.detach().cpu(), rtol=1e-4, atol=1e-5)
+    rounding = 0.0 if impl == "triton" or not torch.cuda.is_available() else 1e-6  # plain torch adds in any order on a GPU
     for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.__name__)

@@ -1,4 +1,4 @@
-"""Which vectors have the largest products with a centre, without all products in memory: first by blocks of vectors, then within blocks."""
+"""Products of vectors with centres: the largest of each block of vectors, and those of chosen blocks; see ``nearest.py``."""
 
 import triton
 import triton.language as tl
@@ -17,27 +17,32 @@ def counted_vectors(p_counted, vectors, num_vectors, HAS_COUNTED: tl.constexpr):
 
 @triton.jit
 def block_maxima_kernel(
-    p_centres, p_vectors, p_counted, p_maxima, num_centres, num_vectors, num_blocks, centre_tiles, dim: tl.constexpr,
-    HAS_COUNTED: tl.constexpr,
+    p_centres, p_vectors, p_counted, p_maxima, p_tile_maxima, num_centres, num_vectors, num_blocks, dim: tl.constexpr,
+    HAS_COUNTED: tl.constexpr, HAS_TILES: tl.constexpr,
     BLOCK: tl.constexpr, TILE_V: tl.constexpr, TILE_C: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The largest product (centres, blocks) of each centre with the vectors of each block, minus infinity without any."""
-    # programs of one tile of vectors run side by side and meet in the cache
-    centre = tl.program_id(0) % centre_tiles * TILE_C + tl.arange(0, TILE_C)
-    vector_tile = tl.program_id(0) // centre_tiles
-    vector = vector_tile * TILE_V + tl.arange(0, TILE_V)
-    m_centre = centre < num_centres
-    dot = tl.zeros((TILE_V, TILE_C), tl.float32)
-    for first_d in range(0, dim, BLOCK_D):
-        c = load_rows(p_centres, centre, m_centre, first_d, dim, BLOCK_D)
-        v = load_rows(p_vectors, vector, vector < num_vectors, first_d, dim, BLOCK_D).to(c.dtype)
-        dot = tl.dot(v, tl.trans(c), dot, input_precision=PRECISION)
+    """The largest product (centres, blocks) of each centre with the vectors of each block, minus infinity without any; HAS_TILES: also
+    (centres, tiles) of each program's TILE_V vectors."""
+    tile, num_tiles = tl.program_id(0), tl.num_programs(0)
+    vector = tile * TILE_V + tl.arange(0, TILE_V)
+    m_vector = vector < num_vectors
     counted = counted_vectors(p_counted, vector, num_vectors, HAS_COUNTED)
-    dot = tl.where(counted[:, None], dot, float("-inf"))
-    largest = tl.max(tl.reshape(dot, (TILE_V // BLOCK, BLOCK, TILE_C)), 1)
-    block = vector_tile * (TILE_V // BLOCK) + tl.arange(0, TILE_V // BLOCK)
-    p_out = p_maxima + centre.to(tl.int64)[None, :] * num_blocks + block[:, None]
-    tl.store(p_out, largest, mask=(block < num_blocks)[:, None] & m_centre[None, :])
+    block = tile * (TILE_V // BLOCK) + tl.arange(0, TILE_V // BLOCK)
+    v = load_rows(p_vectors, vector, m_vector, 0, dim, BLOCK_D).to(p_centres.dtype.element_ty)
+    for first in range(0, num_centres, TILE_C):
+        centre = first + tl.arange(0, TILE_C)
+        m_centre = centre < num_centres
+        dot = tl.dot(load_rows(p_centres, centre, m_centre, 0, dim, BLOCK_D), tl.trans(v), input_precision=PRECISION)
+        for first_d in range(BLOCK_D, dim, BLOCK_D):
+            c = load_rows(p_centres, centre, m_centre, first_d, dim, BLOCK_D)
+            w = load_rows(p_vectors, vector, m_vector, first_d, dim, BLOCK_D).to(c.dtype)
+            dot = tl.dot(c, tl.trans(w), dot, input_precision=PRECISION)
+        dot = tl.where(counted[None, :], dot, float("-inf"))
+        largest = tl.max(tl.reshape(dot, (TILE_C, TILE_V // BLOCK, BLOCK)), 2)
+        at = p_maxima + centre.to(tl.int64)[:, None] * num_blocks + block[None, :]
+        tl.store(at, largest, mask=m_centre[:, None] & (block < num_blocks)[None, :])
+        if HAS_TILES:
+            tl.store(p_tile_maxima + centre.to(tl.int64) * num_tiles + tile, tl.max(largest, 1), mask=m_centre)
 
 
 @triton.jit

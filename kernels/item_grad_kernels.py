@@ -264,10 +264,10 @@ def zero_item_grad_kernel(
 def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad, p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, block, drawn_blocks,
-    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
+    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_KNOWN: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the items that are targets and that nobody drew, or not PERMUTED of all targets: the first sorted row of each such item
-    sums all of them."""
+    """Gradient of the items that are targets and that nobody drew, or not PERMUTED of all targets, HAS_KNOWN beside what is there: the first
+    sorted row of each such item sums all of them."""
     first, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     key = tl.load(p_sorted_keys + first)
     before = tl.load(p_sorted_keys + tl.maximum(first, 1) - 1)
@@ -304,7 +304,13 @@ def positive_item_grad_kernel(
         item = key.to(tl.int64)
         if PERMUTED:
             item = tl.load(p_items + key).to(tl.int64)
-        tl.store(p_item_grad + item * dim + d, (grad * tl.load(p_scale)).to(p_item_grad.dtype.element_ty), mask=d < dim)
+        p_row = p_item_grad + item * dim + d
+        grad *= tl.load(p_scale)
+        if HAS_KNOWN:
+            grad += tl.load(p_row, mask=d < dim, other=0.0).to(tl.float32)
+        tl.store(p_row, grad.to(p_item_grad.dtype.element_ty), mask=d < dim)
         if HAS_BIAS:
             if own_d == 0:
+                if HAS_KNOWN:
+                    bias_grad += tl.load(p_bias_grad + item).to(tl.float32)
                 tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty))

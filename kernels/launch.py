@@ -294,7 +294,8 @@ def _tile_grad(
 
 
 def _zeros_and_targets(p: Problem, inputs: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]) -> list[Launch]:
-    """Zeros for the items that nobody drew and the positives of those that are targets; of all items where lists are added later."""
+    """Zeros for the items that nobody drew and the positives of those that are targets; with groups' lists zeros for all items, and the
+    positives of all targets, to be added to what is there."""
     t, g, d = table_parts(p), p.gather, p.dim
     hidden, _, bias, _, scale = inputs
     positive_grad, sorted_keys, sorted_rows, _, sums = positives
@@ -309,7 +310,7 @@ def _zeros_and_targets(p: Problem, inputs: Pointers, positives: Pointers, out: M
         item_grad_kernels.positive_item_grad_kernel, (p.num_rows, g.num_d),
         hidden, scale, t["items"], t["visits"], positive_grad, sorted_keys, sorted_rows, sums, out["item_grad"], out["bias_grad"],
         p.num_rows, p.num_items, d, p.block, drawn,
-        **common, CHUNK=POSITIVE_CHUNK, PART=max(1, min(POSITIVE_PART, 1024 // g.block_d)), work=ONE_WARP,
+        **common, HAS_KNOWN=not p.permutes_items, CHUNK=POSITIVE_CHUNK, PART=max(1, min(POSITIVE_PART, 1024 // g.block_d)), work=ONE_WARP,
     )  # fmt: skip
     return [zeros, targets]
 
@@ -331,10 +332,8 @@ def _list_grad_launches(
     def tile_grad(programs: int, columns: tuple[int, int]) -> Launch:
         return _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, columns)
 
-    return [
-        *_zeros_and_targets(p, inputs, positives, out),
-        *list_grad_launches(p, inputs[2] is not None, inputs[4], out, tile_grad),
-    ]
+    zeros, targets = _zeros_and_targets(p, inputs, positives, out)
+    return [zeros, *list_grad_launches(p, inputs[2] is not None, inputs[4], out, tile_grad), targets]
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:

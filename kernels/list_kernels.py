@@ -55,7 +55,7 @@ def describe_lists_kernel(
     p_ids, p_log_weight, p_keys, p_weights, num_draws, num_items, negatives, columns_per_pass, HAS_LOG_WEIGHT: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """What the draws of all lists are sorted by, behind the keys of rows: the pass that adds them up, then the item, empty ones last; and
-    the items' log weights."""
+    the items' log weights, minus infinity of empty ones."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_i = i < num_draws
     item = tl.load(p_ids + i, mask=m_i, other=-1)
@@ -63,7 +63,7 @@ def describe_lists_kernel(
     own_pass = i % negatives // columns_per_pass
     tl.store(p_keys + i, tl.where(is_item, item, num_items).to(tl.int32) + (own_pass + 1) * (num_items + 1), mask=m_i)
     if HAS_LOG_WEIGHT:
-        tl.store(p_weights + i, tl.load(p_log_weight + item, mask=m_i & is_item, other=0.0), mask=m_i)
+        tl.store(p_weights + i, tl.load(p_log_weight + item, mask=m_i & is_item, other=float("-inf")), mask=m_i)
 
 
 @triton.jit
@@ -79,12 +79,11 @@ def find_parts_kernel(
     p_sorted_keys, p_sorted_places, p_part_of_draw, p_is_summed, num_draws, num_rows, num_items, draws_per_pass, passes,
     LOOKS_UP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Where the gradient of each place of the flattened lists goes: FRESH, to the item's gradient, where the item is drawn there only and is
-    no target (none where not LOOKS_UP), else to the partial sums' row of its rank among the sorted draws of its pass.
+    """Where the gradient of each place of the flattened lists goes: FRESH, to the item's gradient, where the item is drawn there only (none
+    where not LOOKS_UP), else to the partial sums' row of its rank among the sorted draws of its pass.
 
     Also stores which sorted draws have such a row. Sorted keys are the rows' targets, then the draws pass by pass, all of one sort.
     """
-    p_target_keys = p_sorted_keys
     p_sorted_keys += num_rows
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     m_i = i < num_draws
@@ -95,7 +94,7 @@ def find_parts_kernel(
     if LOOKS_UP:
         own_pass = i // draws_per_pass
         item = tl.where(alone & m_i, key - (own_pass + 1) * (num_items + 1), 0)
-        others = is_sorted_in(p_target_keys, num_rows, item)
+        others = i < 0
         for number in range(passes):
             found = is_sorted_in(p_sorted_keys, num_draws, item + (number + 1) * (num_items + 1))
             others = others | (found & (own_pass != number))
@@ -108,50 +107,75 @@ def find_parts_kernel(
 
 
 @triton.jit
+def add_segments(starts, value, other_starts, other_value):
+    """Running sums that begin anew where a segment starts."""
+    return starts | other_starts, tl.where(other_starts != 0, other_value, value + other_value)
+
+
+@triton.jit
 def add_list_grad_kernel(
     p_scale, p_sorted_keys, p_is_summed, p_part_grad, p_part_bias, p_ends, p_item_grad, p_bias_grad,
     num_draws, num_items, dim: tl.constexpr, first_key,
-    HAS_BIAS: tl.constexpr, PART: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_KNOWN: tl.constexpr, PART: tl.constexpr, STEP: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """PART sorted draws add up the partial gradients of each item that begins and ends among them and add the sum to its item's gradient.
+    """PART sorted draws, STEP at a time, add up the partial gradients of each item that begins and ends among them: its gradient, HAS_KNOWN
+    beside what is there.
 
-    Sums of an item that begins before, and of one that goes on behind, are kept for ``join_list_grad_kernel``, the bias's behind them.
+    Sums of an item that begins before, and of one that goes on behind, are kept for ``join_list_grad_kernel``, the bias's behind them;
+    of an item that does both, as of one that begins before.
     """
     tile, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
-    first = tile * PART
+    start = tile * PART
     d = own_d + tl.arange(0, BLOCK_D)
-    i = first + tl.arange(0, PART)
-    m_i = i < num_draws
-    key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
-    before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
-    summed = m_i & (key - first_key < num_items) & (tl.load(p_is_summed + i, mask=m_i, other=0) > 0)
-    if tl.max(summed.to(tl.int32), 0) == 0:
-        return
-    end = tl.minimum(first + PART, num_draws)
-    following = tl.load(p_sorted_keys + end, mask=end < num_draws, other=-1)
-    starts = summed & ((key != before) | (i == first))  # the rows that hold an item's sum
-    begins_before = (i == first) & (key == before)
-    goes_on = key == following
-    whole = starts & (begins_before == 0) & (goes_on == 0)
-    item = tl.where(whole, key - first_key, 0).to(tl.int64)
     m_d = (d < dim)[None, :]
-    p_rows = p_item_grad + item[:, None] * dim + d[None, :]
-    known = tl.load(p_rows, mask=whole[:, None] & m_d, other=0.0).to(tl.float32)
-    parts = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & m_d, other=0.0)
-    same = (key[:, None] == key[None, :]) & starts[:, None]
-    grad = tl.dot(same.to(tl.float32), parts, input_precision=PRECISION)
-    tl.store(p_rows, (grad * tl.load(p_scale) + known).to(p_item_grad.dtype.element_ty), mask=whole[:, None] & m_d)
-    # an item that fills the tile begins before or goes on; where it does both, its sum is kept as one that begins before
-    kept = starts & (begins_before | goes_on)
-    p_kept = p_ends + (2 * tile.to(tl.int64) + tl.where(begins_before, 0, 1)) * (dim + 1)
-    tl.store(p_kept[:, None] + d[None, :], grad, mask=kept[:, None] & m_d)
-    if HAS_BIAS:
-        first_chunk = own_d + i * 0 == 0
-        part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0)
-        bias_grad = tl.sum(tl.where(same, part_bias[None, :], 0.0), 1)
-        known_bias = tl.load(p_bias_grad + item, mask=whole & first_chunk, other=0.0).to(tl.float32)
-        tl.store(p_bias_grad + item, (bias_grad + known_bias).to(p_bias_grad.dtype.element_ty), mask=whole & first_chunk)
-        tl.store(p_kept + dim, bias_grad, mask=kept & first_chunk)
+    scale = tl.load(p_scale)
+    key_before = tl.load(p_sorted_keys + start - 1, mask=start > 0, other=-1)
+    p_begin = p_ends + 2 * tile.to(tl.int64) * (dim + 1)
+    carry = tl.zeros((BLOCK_D,), tl.float32)  # of the item that goes on behind a step
+    bias_carry = tl.zeros((), tl.float32)
+    for first in range(start, start + PART, STEP):
+        i = first + tl.arange(0, STEP)
+        m_i = i < num_draws
+        key = tl.load(p_sorted_keys + i, mask=m_i, other=-1)
+        before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
+        following = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
+        summed = m_i & (key - first_key < num_items) & (tl.load(p_is_summed + i, mask=m_i, other=0) > 0)
+        parts = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & m_d, other=0.0)
+        starts = ((key != before) | (i == first)).to(tl.int32)
+        carries_on = (i == first) & (key == before)  # nothing comes into the first step
+        goes_on = summed & (i == first + STEP - 1) & (key == following)
+        ends_here = summed & (key != following)
+        whole = ends_here & (key != key_before)
+        begins_before = ends_here & (key == key_before)
+        parts += tl.where(carries_on[:, None], carry[None, :], 0.0)
+        _, grad = tl.associative_scan((starts[:, None] + tl.zeros_like(parts).to(tl.int32), parts), 0, add_segments)
+        carry = tl.sum(tl.where(goes_on[:, None], grad, 0.0), 0)
+        item = tl.where(whole, key - first_key, 0).to(tl.int64)
+        p_rows = p_item_grad + item[:, None] * dim + d[None, :]
+        total = grad * scale
+        if HAS_KNOWN:
+            total += tl.load(p_rows, mask=whole[:, None] & m_d, other=0.0).to(tl.float32)
+        tl.store(p_rows, total.to(p_item_grad.dtype.element_ty), mask=whole[:, None] & m_d)
+        tl.store(p_begin + d[None, :] + i[:, None] * 0, grad, mask=begins_before[:, None] & m_d)
+        if HAS_BIAS:
+            first_chunk = own_d + i * 0 == 0
+            part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0) + tl.where(carries_on, bias_carry, 0.0)
+            _, bias_grad = tl.associative_scan((starts, part_bias), 0, add_segments)
+            bias_carry = tl.sum(tl.where(goes_on, bias_grad, 0.0), 0)
+            total_bias = bias_grad
+            if HAS_KNOWN:
+                total_bias += tl.load(p_bias_grad + item, mask=whole & first_chunk, other=0.0).to(tl.float32)
+            tl.store(p_bias_grad + item, total_bias.to(p_bias_grad.dtype.element_ty), mask=whole & first_chunk)
+            tl.store(p_begin + dim + i * 0, bias_grad, mask=begins_before & first_chunk)
+    end = start + PART
+    if end < num_draws:
+        key = tl.load(p_sorted_keys + end - 1)
+        if tl.load(p_sorted_keys + end) == key:  # of no use where it is no item
+            p_kept = p_begin + tl.where(key == key_before, 0, dim + 1)
+            tl.store(p_kept + d, carry, mask=d < dim)
+            if HAS_BIAS:
+                if own_d == 0:
+                    tl.store(p_kept + dim, bias_carry)
 
 
 @triton.jit

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from . import list_kernels, pool_kernels
 from .buffers import TABLE_BLOCK, half_rounds, list_keys
-from .configs import ONE_WARP, PRECISION, next_power_of_2
+from .configs import ONE_WARP, PRECISION, Work, next_power_of_2
 from .permutation import factors
 from .problem import LIST_PART, Problem, ceil_div
 from .programs import Launch, Pointer, launch
 
+ADD_STEP, ADD_WORK = 8, Work(LIST_PART, 1, 1)  # sorted draws whose partial gradients are loaded together
 JOINED = 2048  # numbers that a program of one item's sums of tiles holds at a time
 DRAW_BLOCK = 256  # draws of an element-wise program
 POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed by
@@ -85,7 +86,7 @@ def list_grad_launches(
     p: Problem, has_bias: bool, scale: Pointer | None, out: Mapping[str, Pointer | None],
     tile_grad: Callable[[int, tuple[int, int]], Launch],
 ) -> list[Launch]:  # fmt: skip
-    """What adds the item gradient of groups' lists to that of the positives: some columns of all lists at a time are summed by item."""
+    """What writes the item gradient of groups' lists over zeros: some columns of all lists at a time are summed by item."""
     g = p.gather
     is_summed = out["is_summed"]
     assert is_summed is not None
@@ -107,7 +108,7 @@ def list_grad_launches(
         launches.append(tile_grad(p.num_groups * ceil_div(columns, p.block), (first, columns)))
         add = launch(
             list_kernels.add_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["part_grad"], out["part_bias"],
-            out["list_sums"], *grads, **common, PRECISION=PRECISION,
+            out["list_sums"], *grads, **common, HAS_KNOWN=number > 0, STEP=ADD_STEP, work=ADD_WORK,
         )  # fmt: skip
         join = launch(
             list_kernels.join_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["list_sums"], *grads,

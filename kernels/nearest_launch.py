@@ -16,7 +16,7 @@ from .programs import Launch, Pointer, Program, launch
 
 TILE_C = 64  # centres of a product
 # columns of a chunk, warps, stages, within the shared memory of any GPU since Ampere; parts of fp32 numbers take registers and memory
-HALF, WIDE_HALF, FULL = (128, 4, 3), (64, 4, 2), (32, 8, 2)
+HALF, WIDE_HALF, FULL = (128, 4, 2), (64, 4, 2), (32, 8, 2)
 EACH = 128  # vectors of chosen blocks that a program multiplies
 VALUES_PER_WARP = 1024  # that are selected from
 

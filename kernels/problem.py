@@ -23,7 +23,7 @@ NO_ID = 2**31 - 1  # what rows without a target, malformed ids and empty slots a
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
-LIST_PART = 16  # sorted draws whose partial gradients are added together, by a product
+LIST_PART = 64  # sorted draws whose partial gradients a program adds up
 LIST_REGISTERS = 168
 HISTORY_ROWS = 32  # of a tile: a look-up for each of its scores takes registers
 LIST_BYTES = 64 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
@@ -180,8 +180,8 @@ class Problem:
     @property
     def full_slots(self) -> bool:
         """Whether every slot holds as many candidates as its tile has columns."""
-        if self.full_lists:
-            return self.negatives % self.tile.block_b == 0
+        if self.mode == "group_ids":  # empty columns weigh nothing, as far as there are log weights
+            return (self.full_lists or self.correction == "weighted") and self.negatives % self.tile.block_b == 0
         return self.mode == "grouped" and self.last_block == self.block == self.tile.block_b
 
     @property

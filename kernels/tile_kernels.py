@@ -21,10 +21,14 @@ LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
 
 @triton.jit
 def candidate_ids(p_ids, position, num_candidates, num_items, SOURCE: tl.constexpr, FULL: tl.constexpr):
-    """(item ids, which of them are candidates, which are malformed) at ``position`` of the candidate list; FULL: all are."""
+    """(item ids, which of them are candidates, which are malformed) at ``position`` of the candidate list; FULL: all are, or weigh nothing
+    in a list, where empty columns stand for its first item."""
     if FULL:
         inside = position >= 0
-        return tl.load(p_ids + position), inside, position < 0
+        ids = tl.load(p_ids + position)
+        if SOURCE == LISTED:
+            ids = tl.where(ids < 0, tl.maximum(tl.load(p_ids), 0), ids)
+        return ids, inside, position < 0
     inside = position < num_candidates
     ids = position
     if SOURCE == GROUPED or SOURCE == SHARED or SOURCE == LISTED:

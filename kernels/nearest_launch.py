@@ -18,7 +18,7 @@ TILE_C = 64  # centres of a product
 # columns of a chunk, warps, stages, within the shared memory of any GPU since Ampere; parts of fp32 numbers take registers and memory
 HALF, WIDE_HALF, FULL = (128, 4, 2), (64, 4, 2), (32, 8, 2)
 EACH = 128  # vectors of chosen blocks that a program multiplies
-VALUES_PER_WARP = 1024  # that are selected from
+VALUES_PER_WARP, SELECT_REGISTERS = 1024, 128  # that are selected from; with more registers a multiprocessor runs one program
 
 
 def _selections(
@@ -30,12 +30,13 @@ def _selections(
     def select(sections: int, num_candidates: int, out: str, candidates: str | None, factor: int, blocks: str | None) -> Launch:
         section = ceil_div(num_candidates, sections)
         width = next_power_of_2(section)
+        warps = min(max(width // VALUES_PER_WARP, 4), 32)
         return launch(
             select_kernels.select_kernel, (plan.num_centres, sections),
             Pointer(values), counted, Pointer(candidates) if candidates else None, Pointer(blocks) if blocks else None, Pointer(out),
             num_values, num_candidates, section, plan.size, factor, plan.block, plan.num_vectors,
             HAS_COUNTED=counted is not None, HAS_CANDIDATES=candidates is not None, HAS_BLOCKS=blocks is not None, WIDTH=width,
-            work=Work(0, min(max(width // VALUES_PER_WARP, 4), 32), 1),
+            work=Work(0, warps, 1, SELECT_REGISTERS if warps <= 8 else None),
         )  # fmt: skip
 
     sections = plan.sections(num_candidates)
@@ -48,7 +49,9 @@ def _selections(
 @lru_cache(maxsize=256)
 def select_program(plan: Nearest, has_counted: bool) -> Program:
     """Pointers: values (B, M) fp32, counted? (M,), places (B, size) int32."""
-    return Program(_selections(plan, "values", plan.num_vectors, plan.num_vectors, "places", Pointer("counted") if has_counted else None))
+    return Program(
+        _selections(plan, "values", plan.num_vectors, plan.num_vectors, "places", Pointer("counted") if has_counted else None)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -66,9 +69,7 @@ def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> P
     if plan.has_tiles:
         tiles = _selections(plan, "tile_maxima", plan.num_tiles, plan.num_tiles, "tiles")
         factor = TILE_V // plan.block
-        blocks = _selections(
-            plan, "maxima", plan.num_blocks, plan.size * factor, "blocks", candidates="tiles", factor=factor
-        )
+        blocks = _selections(plan, "maxima", plan.num_blocks, plan.size * factor, "blocks", candidates="tiles", factor=factor)
     else:
         tiles, blocks = [], _selections(plan, "maxima", plan.num_blocks, plan.num_blocks, "blocks")
     parts = ceil_div(plan.size * plan.block, EACH)

@@ -129,10 +129,8 @@ def _find_nearest(centres: Tensor, vectors: Tensor, counted: Tensor | None, size
     plan = plan_nearest(len(centres), len(vectors), size)
     assert plan is not None
     with torch.cuda.device_of(centres):
-        if plan.block:
-            ins = {"centres": centres, "vectors": vectors}
-        else:
-            ins = {"values": _product(centres, vectors.to(centres.dtype).T)}
+        many = {"centres": centres, "vectors": vectors}
+        ins = many if plan.block else {"values": _product(centres, vectors.to(centres.dtype).T)}
         if counted is not None:
             ins["counted"] = counted if plan.block else counted.int()
         outs = {b.name: torch.empty(b.shape, dtype=ops.DTYPES[b.dtype], device=centres.device) for b in plan.buffers}

@@ -73,6 +73,8 @@ CASES = {
     "scalable": (70, 300, 50),
     "scalable, mixed centres": (70, 300, 33),
     "scalable, large buckets, wide": (130, 301, 320),
+    "scalable, blocks of items": (70, 33_000, 50),
+    "scalable, tiles of blocks": (70, 132_001, 33),
 }
 # the same where rows have items that are no negatives
 OF_HISTORY = (
@@ -86,6 +88,8 @@ BUCKETS = {
     "scalable": {"n_buckets": 5, "bucket_size_x": 20, "bucket_size_y": 33},
     "scalable, mixed centres": {"n_buckets": 7, "bucket_size_x": 9, "bucket_size_y": 70, "mix_x": True},
     "scalable, large buckets, wide": {"n_buckets": 3, "bucket_size_x": 100, "bucket_size_y": 65},
+    "scalable, blocks of items": {"n_buckets": 5, "bucket_size_x": 20, "bucket_size_y": 33},
+    "scalable, tiles of blocks": {"n_buckets": 2, "bucket_size_x": 20, "bucket_size_y": 9},
 }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.torch_impl import scalable_linear_cross_entropy
+from cce_minus.kernels.nearest import plan_nearest
+from cce_minus.torch_impl import buckets, scalable_linear_cross_entropy
 
 pytestmark = pytest.mark.gpu
 
@@ -89,6 +90,24 @@ def test_large_buckets_of_kernels_are_those_of_the_reference(dtype: torch.dtype)
         for ours, reference in zip(*results, strict=True):
             error = (ours.double() - reference.double()).norm() / reference.double().norm()
             assert error < {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("items", "dim", "size"), [(300_001, 128, 256), (40_000, 100, 70), (32_768, 64, 1000), (200_000, 320, 3000)]
+)
+def test_nearest_items_of_large_catalogs(items: int, dim: int, size: int, dtype: torch.dtype):
+    """By tiles of blocks, by blocks, all at once, from sections of the products: no item left out has a clearly larger product."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    table = torch.randn(items, dim, generator=generator, device="cuda", dtype=dtype)
+    centres = torch.randn(70, dim, generator=generator, device="cuda").to(dtype)
+    assert plan_nearest(70, items, size) is not None
+    found = buckets.find_nearest(centres, table, None, size).long()
+    assert (found.diff(dim=1) > 0).all()
+    scores = centres.double() @ table.double().T
+    smallest = scores.gather(1, found).amin(1)
+    largest_left_out = scores.scatter(1, found, -torch.inf).amax(1)
+    assert (largest_left_out - smallest).max() < 1e-4, "products are added in fp32"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

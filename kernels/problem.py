@@ -26,7 +26,9 @@ LIST_BLOCK = 64  # ids of a group's list that are scored together
 LIST_PART = 64  # sorted draws whose partial gradients a program adds up
 LIST_REGISTERS = 168
 HISTORY_ROWS = 32  # of a tile: a look-up for each of its scores takes registers
-LIST_BYTES = 64 << 20  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
+LIST_BYTES = (
+    128 << 20
+)  # of the partial gradients of lists that are in memory at a time, where a block of each group needs no more
 
 
 def ceil_div(a: int, b: int) -> int:

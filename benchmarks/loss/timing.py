@@ -12,7 +12,7 @@ import torch
 
 BURST_STEPS, BURST_SECONDS = 10, 0.02  # enough for the host to run ahead, so that a burst shows throughput
 CHAIN_STEPS, CHAIN_ROUNDS = 200, 5
-CHAIN_SECONDS = 6.0  # chains of up to so long are whole, whatever time a provider was given
+CHAIN_SECONDS = 16.0  # chains of up to so long are whole, whatever time a provider was given
 LEAD_STEPS, LEAD_SECONDS = 2, 0.05  # steps before the clock starts, so that the device is never idle; none where a step is long
 
 Call = Callable[[], Any]

@@ -1,0 +1,55 @@
+"""Item gradients of groups' lists whose partial sums don't fit in memory at once: some columns after the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cce_minus.kernels import InBatchNegatives, LogUniformNegatives, MixedNegatives, UniformNegatives, launch, problem
+from cce_minus.kernels.problem import Problem, ceil_div
+from cce_minus.torch_impl import sampled_linear_cross_entropy
+
+pytestmark = pytest.mark.interpreter
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+V, G = 60, 16
+SAMPLERS = {"log_uniform": LogUniformNegatives(200, G), "mixed": MixedNegatives(UniformNegatives(50, G), InBatchNegatives(G))}
+
+
+@pytest.fixture
+def few_columns(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """One block of columns at a time; what is cached was planned for more of them."""
+    for cached in (problem.cached_problem, launch.forward_program, launch.backward_program):
+        cached.cache_clear()
+        request.addfinalizer(cached.cache_clear)
+    monkeypatch.setattr(problem, "LIST_BYTES", 1)
+    monkeypatch.setattr(problem, "LIST_BLOCK", 32)
+
+
+@pytest.mark.usefixtures("few_columns")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_several_passes(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Most of the few items come in several passes, and some are targets as well."""
+    generator = torch.Generator().manual_seed(1)
+    hidden, table, bias = (torch.randn(*shape, generator=generator) for shape in ((40, 20), (V, 20), (V,)))
+    target = torch.randint(0, V, (40,), generator=generator)
+    leaves = [array.to(DEVICE).requires_grad_() for array in (hidden, table, bias)]
+    options: dict[str, Any] = {} if name == "log_uniform" else {"log_q": torch.full((V,), -4.0, device=DEVICE)}
+    passes = []
+
+    def plan(p: Problem, *args: Any) -> Any:
+        passes.append(ceil_div(p.negatives, p.list_columns))
+        return program(p, *args)
+
+    program = launch.backward_program
+    monkeypatch.setattr(launch, "backward_program", plan)
+    results = []
+    for impl in ("triton", "reference"):
+        loss = sampled_linear_cross_entropy(
+            leaves[0], leaves[1], target.to(DEVICE), SAMPLERS[name], seed=3, linear_bias=leaves[2], impl=impl, **options
+        )
+        assert isinstance(loss, torch.Tensor)
+        results.append(torch.autograd.grad(loss, leaves))
+    assert passes == [{"log_uniform": 7, "mixed": 3}[name]]
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-6)

@@ -56,11 +56,11 @@ def scalable_linear_cross_entropy(
     rounded to TF32); centres are scaled to a largest entry of 1 before they are rounded to it. Under vmap, which may map the seed too,
     each mapped call has buckets of its own.
 
-    Memory beside inputs and gradients: with the kernels, where that is less,
-    the largest projection of each block of 32 to 128 items (n_buckets, V / 32)
-    and those of the blocks that hold the nearest (n_buckets, 32 bucket_size_y), fp32; otherwise up to 2^26 fp32 projections at a time of the
-    (n_buckets, V), as many numbers of the vectors cast for them; the same for rows; and the buckets' rows (n_buckets bucket_size_x, D),
-    padded to 16, 32 or a multiple of 64 rows a bucket.
+    Memory beside inputs and gradients, with the kernels: fp32 projections (n_buckets, V) of up to 32768 items; of more items the largest of
+    each block of 16 (n_buckets, V / 16), of up to 128 where these would be more than 2^26, and those of the blocks that hold the nearest
+    (n_buckets, 16 bucket_size_y). Otherwise, and where buckets hold so many items that blocks would save little, up to 2^26 projections at
+    a time, as many numbers of the vectors cast for them. The same for rows. The buckets' rows (n_buckets bucket_size_x, D), padded to 16,
+    32 or a multiple of 64 rows a bucket.
     """
     options = Options(ignore_index, reduction, softcap, True, False, impl)
     buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)

@@ -62,6 +62,8 @@ def block_products_kernel(
         d = first_d + tl.arange(0, BLOCK_D)
         c = tl.load(p_centres + centre * dim + d, mask=d < dim, other=0.0)
         v = load_rows(p_vectors, vector, counted, first_d, dim, BLOCK_D).to(c.dtype)
-        product += tl.sum(v.to(tl.float32) * c.to(tl.float32)[None, :], 1)
+        # a select, so that no lane adds its own term unrounded to another's: all lanes come to the same bits
+        terms = tl.where(counted[:, None], v.to(tl.float32) * c.to(tl.float32)[None, :], 0.0)
+        product += tl.sum(terms, 1)
     product = tl.where(counted, product, float("-inf"))
     tl.store(p_products + centre * (num_chosen * BLOCK) + i, product, mask=m_i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +18,16 @@ SAMPLERS = {"log_uniform": LogUniformNegatives(200, G), "mixed": MixedNegatives(
 
 
 @pytest.fixture
-def few_columns(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def few_columns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One block of columns at a time; what is cached was planned for more of them."""
-    for cached in (problem.cached_problem, launch.forward_program, launch.backward_program):
+    planned = (problem.cached_problem, launch.forward_program, launch.backward_program)
+    for cached in planned:
         cached.cache_clear()
-        request.addfinalizer(cached.cache_clear)
     monkeypatch.setattr(problem, "LIST_BYTES", 1)
     monkeypatch.setattr(problem, "LIST_BLOCK", 32)
+    yield
+    for cached in planned:
+        cached.cache_clear()
 
 
 @pytest.mark.usefixtures("few_columns")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .buffers import Buffer
+from .problem import ceil_div
 
 TILE_V = 128  # vectors that a program multiplies with all centres
 LEAST_BLOCK, MOST_BLOCK = 16, TILE_V  # vectors of a block
@@ -18,10 +19,6 @@ MOST_SELECTED_FROM = 1 << 15  # values that a program selects from
 FEW_BLOCKS = 1 << 13  # are selected from at once
 WORTH = 4  # times more vectors than the chosen blocks hold
 MOST_PRODUCTS = 1 << 26  # with all vectors, in memory
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ class Nearest:
 
     @property
     def num_blocks(self) -> int:
-        return _ceil_div(self.num_vectors, self.block)
+        return ceil_div(self.num_vectors, self.block)
 
     @property
     def num_tiles(self) -> int:
-        return _ceil_div(self.num_vectors, TILE_V)
+        return ceil_div(self.num_vectors, TILE_V)
 
     @property
     def has_tiles(self) -> bool:
@@ -47,7 +44,7 @@ class Nearest:
 
     def sections(self, num_candidates: int) -> int:
         """Parts of so many candidates that are selected from apart, before what these give is selected from."""
-        return _ceil_div(num_candidates, MOST_SELECTED_FROM)
+        return ceil_div(num_candidates, MOST_SELECTED_FROM)
 
     @property
     def selections(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU and the dependencies: install without downloads, run the tests that use the GPU, then the benchmark.
-# Eight to nine minutes on one H100 with 16 cores.   OUT=folder WORKERS=14 COMMIT=abc1234 SHAPES=B bash benchmarks/gpu_check.sh
+# About eleven minutes on one H100 with 16 cores, nine of them tests, most of which compile kernels: less with a filled Triton cache.
+# OUT=folder WORKERS=14 COMMIT=abc1234 SHAPES=B bash benchmarks/gpu_check.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu_check}

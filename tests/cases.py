@@ -122,7 +122,7 @@ CASES: tuple[Case, ...] = (
           **EVERYTHING),
     _case("grouped", "popularity_few_items", "9 items, K = 130 and 5 groups: chunks of one item are summed beforehand; hits kept",
           77, 9, 130, sampler="popularity", remove_accidental_hits=False, has_bias=True),
-    _case("grouped", "popularity_split", "few rows: their lists are split; D above a chunk, no shuffle", 5, 700, 320, dim=320,
+    _case("grouped", "popularity_split", "few rows: their lists are split; D above a chunk, no shuffle", 5, 300, 200, dim=320,
           sampler="popularity", shuffle_rows=False),
     _case("grouped", "popularity_one_negative", "K = 1; only the lse has a gradient", 40, 97, 1, sampler="popularity", upstream="lse"),
     _case("grouped", "log_uniform", "two strata, the first item 15% of the draws; softcap, ignored rows", 50, 97, 128,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .buckets import SCORE_ELEMENTS
 from .buffers import Buffer
 from .problem import ceil_div
 
@@ -18,7 +19,6 @@ MOST_MAXIMA = 1 << 26  # of blocks, in memory, as far as larger blocks avoid it
 MOST_SELECTED_FROM = 1 << 15  # values that a program selects from
 FEW_BLOCKS = 1 << 13  # are selected from at once
 WORTH = 4  # times more vectors than the chosen blocks hold
-MOST_PRODUCTS = 1 << 26  # with all vectors, in memory
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Nearest:
 
 def plan_nearest(num_centres: int, num_vectors: int, size: int) -> Nearest | None:
     """How kernels find the nearest; None where they would save little."""
-    if num_vectors <= MOST_SELECTED_FROM and num_centres * num_vectors <= MOST_PRODUCTS:
+    if num_vectors <= MOST_SELECTED_FROM and num_centres * num_vectors <= SCORE_ELEMENTS:
         return Nearest(num_centres, num_vectors, size, 0)
     block = LEAST_BLOCK
     while block < MOST_BLOCK and num_centres * (num_vectors // block) > MOST_MAXIMA:

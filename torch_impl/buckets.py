@@ -129,8 +129,8 @@ def _find_nearest(centres: Tensor, vectors: Tensor, counted: Tensor | None, size
     plan = plan_nearest(len(centres), len(vectors), size)
     assert plan is not None
     with torch.cuda.device_of(centres):
-        many = {"centres": centres, "vectors": vectors}
-        ins = many if plan.block else {"values": _product(centres, vectors.to(centres.dtype).T)}
+        searched = {"centres": centres, "vectors": vectors}
+        ins = searched if plan.block else {"values": _product(centres, vectors.to(centres.dtype).T)}
         if counted is not None:
             ins["counted"] = counted if plan.block else counted.int()
         outs = {b.name: torch.empty(b.shape, dtype=ops.DTYPES[b.dtype], device=centres.device) for b in plan.buffers}

@@ -19,6 +19,7 @@ from cce_minus.jax_impl import (
     sampled_linear_cross_entropy,
     scalable_linear_cross_entropy,
 )
+from cce_minus.kernels import nearest
 
 from tests.kernels.test_launches import entry_points
 
@@ -40,8 +41,8 @@ MODES = ("grouped", "independent", "membership", "all", "shared_ids", "row_ids",
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_running_compiles_nothing(mode: str):
-
+def test_running_compiles_nothing(mode: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nearest, "MOST_SELECTED_FROM", 128)  # rows and items of buckets are found by blocks
     hidden = jax.random.normal(jax.random.key(0), (150, 48))
     table = jax.random.normal(jax.random.key(1), (333, 48))
     target = jnp.arange(150) % 333
@@ -56,7 +57,7 @@ def test_running_compiles_nothing(mode: str):
 
     def loss(hidden, table, scale):
         if mode == "buckets":
-            return scalable_linear_cross_entropy(  # sizes small enough to be found by blocks
+            return scalable_linear_cross_entropy(
                 hidden, table, target, n_buckets=10, bucket_size_x=1, bucket_size_y=2, seed=1, logit_scale=scale
             )
         return sampled_linear_cross_entropy(

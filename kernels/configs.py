@@ -80,9 +80,15 @@ FULL_TILES = {
     64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
     128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# elements of a gathered tile of the forward, and its registers where a limit paid; a row is served by one warp
-GATHERED_FORWARD = 2048
-GATHERED_FORWARD_REGISTERS = {128: 112}
+# block_d: work of the forward of half inputs, two of whose tiles are under way at a time; a row is served by one warp
+GATHERED_FORWARD = {
+    16: Work(16, 1, 1),
+    32: Work(16, 1, 1),
+    64: Work(16, 1, 1),
+    128: Work(8, 1, 1),
+    256: Work(4, 1, 1, 112),
+    512: Work(4, 1, 1),
+}
 # block_d: (half, fp32); one warp and no pipeline: other programs hide the latency of gathers
 GATHERED_GRAD = {
     16: (Work(32, 1, 1), Work(32, 1, 1)),
@@ -143,6 +149,7 @@ def tile_config(dtype: str, dim: int, shared_rows: int, block_limit: int | None,
 def gather_config(dtype: str, dim: int) -> GatherConfig:
     """The gathered tiles for a dtype and width."""
     block_d, num_d = _chunks(dim, max(GATHERED_GRAD))
-    rows = max(1, min(GATHERED_FORWARD // block_d, 16))
-    forward = Work(rows, 1, 1, GATHERED_FORWARD_REGISTERS.get(block_d) if dtype != "float32" else None)
+    forward = GATHERED_FORWARD[block_d]
+    if dtype == "float32":
+        forward = forward._replace(registers=None)
     return GatherConfig(block_d, num_d, forward, GATHERED_GRAD[block_d][dtype == "float32"])

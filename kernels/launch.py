@@ -95,6 +95,11 @@ def _row_draws(p: Problem) -> IndependentDraws:
     return p.independent if p.draws else IndependentDraws(p.negatives, p.negatives)
 
 
+def _lanes(p: Problem, dtype: str, rows: int) -> int:
+    """How many of ``rows`` gathered rows different lanes of a warp load at once."""
+    return max(1, min(ROW_BYTES // (p.gather.block_d * getattr(torch, dtype).itemsize), rows))
+
+
 def _history(p: Problem) -> tuple[Pointer | None, ...]:
     """Users' items, and the range of each row's."""
     t = table_parts(p)
@@ -146,7 +151,7 @@ def forward_program(p: Problem) -> Program:
             HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
             REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             HALVES=half_rounds(w.width),
-            BLOCK_B=g.forward.rows, BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
+            BLOCK_B=g.forward.rows, LANES=_lanes(p, p.weight_dtype, g.forward.rows), BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])
     c = p.tile
@@ -248,7 +253,6 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
         )  # fmt: skip
     else:
         w = _row_draws(p)
-        lanes = ROW_BYTES // (g.block_d * getattr(torch, p.input_dtype).itemsize)
         items = launch(
             gather_grad_kernels.gather_item_grad_kernel, (ceil_div(p.num_items, g.grad.rows // GRAD_ROWS), g.num_d),
             hidden, weight, bias, scale, _log_weight(p), *_history(p), t["rows"], t["count"], t["items"] if p.permutes_items else None,
@@ -261,7 +265,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             HAS_LOG_WEIGHT=p.correction == "weighted", REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None,
             BINARY=p.is_binary, HALVES=half_rounds(w.width),
             ITEMS=g.grad.rows // GRAD_ROWS,
-            EACH=GRAD_ROWS, LANES=max(1, min(lanes, GRAD_ROWS)), BLOCK_D=g.block_d, NUM_D=g.num_d,
+            EACH=GRAD_ROWS, LANES=_lanes(p, p.input_dtype, GRAD_ROWS), BLOCK_D=g.block_d, NUM_D=g.num_d,
             CHUNK=POSITIVE_CHUNK, PART=TARGET_PART, work=g.grad,
         )  # fmt: skip
     return Program([*launches, items])

@@ -80,13 +80,13 @@ FULL_TILES = {
     64: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
     128: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# block_d: work of the forward of half inputs, two of whose tiles are under way at a time; a row is served by one warp
+# block_d: work of the forward of half inputs; a row is served by one warp
 GATHERED_FORWARD = {
     16: Work(16, 1, 1),
     32: Work(16, 1, 1),
-    64: Work(16, 1, 1),
-    128: Work(8, 1, 1),
-    256: Work(4, 1, 1, 112),
+    64: Work(16, 1, 1, 64),
+    128: Work(8, 1, 1, 80),
+    256: Work(8, 1, 1, 104),
     512: Work(4, 1, 1),
 }
 # block_d: (half, fp32); one warp and no pipeline: other programs hide the latency of gathers

@@ -50,7 +50,7 @@ def gather_forward_kernel(
     num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, draw_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, LANES: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, TILES: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average."""
@@ -66,8 +66,8 @@ def gather_forward_kernel(
     peak = tl.full((1,), LOWEST_PEAK, tl.float32)
     l = tl.zeros((1,), tl.float32)
     average_dot = tl.zeros((1,), tl.float32)
-    # candidates of two tiles are looked up together: one tile's are fewer than a warp's lanes
-    LOOKUP: tl.constexpr = 2 * BLOCK_B
+    # candidates of some tiles are looked up together: one tile's are fewer than a warp's lanes
+    LOOKUP: tl.constexpr = TILES * BLOCK_B
     kept = tl.zeros((LOOKUP,), tl.int32)
     # rows that different lanes of the warp load are added up at the end
     average = tl.zeros((LANES, BLOCK_D), tl.float32)
@@ -82,56 +82,56 @@ def gather_forward_kernel(
     )  # fmt: skip
     own_hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
     dtype: tl.constexpr = own_hidden.dtype
-    for _ in range(lookups):
-        kept += keep.to(tl.int32)
-        l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
-        both = tl.split(tl.reshape(codes, (BLOCK_B, 2)))
-        for tile in tl.static_range(2):
-            keep_tile = both[tile] >= 0
-            ids = both[tile] & ~NO_NEGATIVE
-            if SOURCE == ROUNDS:
-                own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
-            else:
-                own_item = load_rows(p_item, ids, keep_tile, own_d, dim, BLOCK_D)
-            if tile == 1:  # the next candidates are looked up while this tile's rows come
-                start += LOOKUP
-                stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
-                start = tl.where(start >= block, 0, start)
-                codes, keep, malformed = row_candidates(
-                    p_ids, p_keys, p_history_items, history_first, history_end, slot, row, target, stratum, start,
-                    num_items, block, strata, width, rows_per_round, shift, b,
-                    SOURCE, PERMUTED, REMOVE_HITS, HAS_HISTORY, HALVES, LOOKUP,
-                )  # fmt: skip
-            item = own_item.to(dtype).to(tl.float32)
-            dot = tl.sum(own_hidden.to(tl.float32) * item, 1)
-            for chunk in range(NUM_D if NUM_D > 1 else 0):
-                if chunk * BLOCK_D != own_d:
-                    hidden = load_rows(p_hidden, rows, m_counted, chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
-                    other_item = load_rows(p_item, ids, keep_tile, chunk * BLOCK_D, dim, BLOCK_D)
-                    dot += tl.sum(hidden * other_item.to(dtype).to(tl.float32), 1)
-            x = dot * scale
-            if HAS_BIAS:
-                x += tl.load(p_bias + ids).to(tl.float32)
-            s, slope = cap(x, softcap, HAS_SOFTCAP)
-            if HAS_LOG_WEIGHT:
-                s += tl.load(p_log_weight + ids)
-            s = tl.where(keep_tile, s, float("-inf"))
-            if BINARY:
-                p, term = sigmoid_softplus(s)
-                fade = tl.full((1,), 1.0, tl.float32)
-                l += tl.sum(term, 0)
-            else:
-                new_peak = tl.maximum(peak, tl.max(s, 0) * LOG2E)
-                p = exp_from(s, new_peak)
-                fade = tl.exp2(peak - new_peak)
-                l = l * fade + tl.sum(p, 0)
-                peak = new_peak
-            if HAS_SOFTCAP:
-                p = tl.where(keep_tile, p * slope, 0.0)
-            if SCALE_GRAD:
-                average_dot = average_dot * fade + tl.sum(p * dot, 0)
-            weighted = tl.reshape(p[:, None] * item, (BLOCK_B // LANES, LANES, BLOCK_D))
-            average = average * fade[:, None] + tl.sum(weighted, 0)
+    for i in range(lookups * TILES):
+        tile = i % TILES
+        code = tl.gather(codes, tile * BLOCK_B + tl.arange(0, BLOCK_B), 0)
+        keep_tile = code >= 0
+        ids = code & ~NO_NEGATIVE
+        if SOURCE == ROUNDS:
+            own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
+        else:
+            own_item = load_rows(p_item, ids, keep_tile, own_d, dim, BLOCK_D)
+        if tile == TILES - 1:  # the next candidates are looked up while this tile's rows come
+            kept += keep.to(tl.int32)
+            l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
+            start += LOOKUP
+            stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
+            start = tl.where(start >= block, 0, start)
+            codes, keep, malformed = row_candidates(
+                p_ids, p_keys, p_history_items, history_first, history_end, slot, row, target, stratum, start,
+                num_items, block, strata, width, rows_per_round, shift, b,
+                SOURCE, PERMUTED, REMOVE_HITS, HAS_HISTORY, HALVES, LOOKUP,
+            )  # fmt: skip
+        item = own_item.to(dtype).to(tl.float32)
+        dot = tl.sum(own_hidden.to(tl.float32) * item, 1)
+        for chunk in range(NUM_D if NUM_D > 1 else 0):
+            if chunk * BLOCK_D != own_d:
+                hidden = load_rows(p_hidden, rows, m_counted, chunk * BLOCK_D, dim, BLOCK_D).to(tl.float32)
+                other_item = load_rows(p_item, ids, keep_tile, chunk * BLOCK_D, dim, BLOCK_D)
+                dot += tl.sum(hidden * other_item.to(dtype).to(tl.float32), 1)
+        x = dot * scale
+        if HAS_BIAS:
+            x += tl.load(p_bias + ids).to(tl.float32)
+        s, slope = cap(x, softcap, HAS_SOFTCAP)
+        if HAS_LOG_WEIGHT:
+            s += tl.load(p_log_weight + ids)
+        s = tl.where(keep_tile, s, float("-inf"))
+        if BINARY:
+            p, term = sigmoid_softplus(s)
+            fade = tl.full((1,), 1.0, tl.float32)
+            l += tl.sum(term, 0)
+        else:
+            new_peak = tl.maximum(peak, tl.max(s, 0) * LOG2E)
+            p = exp_from(s, new_peak)
+            fade = tl.exp2(peak - new_peak)
+            l = l * fade + tl.sum(p, 0)
+            peak = new_peak
+        if HAS_SOFTCAP:
+            p = tl.where(keep_tile, p * slope, 0.0)
+        if SCALE_GRAD:
+            average_dot = average_dot * fade + tl.sum(p * dot, 0)
+        weighted = tl.reshape(p[:, None] * item, (BLOCK_B // LANES, LANES, BLOCK_D))
+        average = average * fade[:, None] + tl.sum(weighted, 0)
 
     kept = tl.sum(kept.to(tl.float32), 0) + tl.zeros((1,), tl.float32)
     average = tl.sum(average, 0)[None, :]

@@ -66,6 +66,7 @@ POSITIVE_PART = 16  # sorted rows of a product, where their sum was not taken be
 WIDEST_WITH_PRODUCT = 256  # wider chunks fill the registers: one sorted row at a time
 TARGET_PART = 4  # sorted rows at a time where they are multiplied without products
 GRAD_ROWS = 8  # rows that an item of the gathered gradient looks up at a time
+WARP = 32  # lanes
 ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
 
 
@@ -151,7 +152,7 @@ def forward_program(p: Problem) -> Program:
             HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
             REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             HALVES=half_rounds(w.width),
-            BLOCK_B=g.forward.rows, LANES=_lanes(p, p.weight_dtype, g.forward.rows), BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
+            BLOCK_B=g.forward.rows, TILES=max(1, WARP // g.forward.rows), LANES=_lanes(p, p.weight_dtype, g.forward.rows), BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])
     c = p.tile

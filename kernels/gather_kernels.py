@@ -50,10 +50,13 @@ def gather_forward_kernel(
     num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight, draw_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, TILES: tl.constexpr, LANES: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, LOOKUP: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
-    """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average."""
+    """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their weighted average.
+
+    LOOKUP candidates are looked up together, one a lane, and go in tiles of BLOCK_B rows, of which the warp loads LANES at once.
+    """
     slot, own_d = tl.program_id(0), tl.program_id(1) * BLOCK_D
     one = tl.arange(0, 1)
     m_in = (slot + one) < num_rows
@@ -66,14 +69,13 @@ def gather_forward_kernel(
     peak = tl.full((1,), LOWEST_PEAK, tl.float32)
     l = tl.zeros((1,), tl.float32)
     average_dot = tl.zeros((1,), tl.float32)
-    # candidates of some tiles are looked up together: one tile's are fewer than a warp's lanes
-    LOOKUP: tl.constexpr = TILES * BLOCK_B
     kept = tl.zeros((LOOKUP,), tl.int32)
     # rows that different lanes of the warp load are added up at the end
     average = tl.zeros((LANES, BLOCK_D), tl.float32)
-    lookups = tl.where(slot < tl.load(p_count), tl.cdiv(block, LOOKUP) * strata, 0)
+    tiles = tl.where(slot < tl.load(p_count), tl.cdiv(block, BLOCK_B) * strata, 0)
     stratum = 0
     start = 0
+    column = 0
     row = tl.load(p_rows + slot)
     codes, keep, malformed = row_candidates(
         p_ids, p_keys, p_history_items, history_first, history_end, slot, row, target, stratum, start,
@@ -82,18 +84,19 @@ def gather_forward_kernel(
     )  # fmt: skip
     own_hidden = load_rows(p_hidden, rows, m_counted, own_d, dim, BLOCK_D)
     dtype: tl.constexpr = own_hidden.dtype
-    for i in range(lookups * TILES):
-        tile = i % TILES
-        code = tl.gather(codes, tile * BLOCK_B + tl.arange(0, BLOCK_B), 0)
+    for _ in range(tiles):
+        code = tl.gather(codes, column + tl.arange(0, BLOCK_B), 0)
         keep_tile = code >= 0
         ids = code & ~NO_NEGATIVE
         if SOURCE == ROUNDS:
             own_item = load_all_rows(p_item, ids, own_d, dim, BLOCK_D)
         else:
             own_item = load_rows(p_item, ids, keep_tile, own_d, dim, BLOCK_D)
-        if tile == TILES - 1:  # the next candidates are looked up while this tile's rows come
+        column += BLOCK_B
+        if (column == LOOKUP) | (start + column >= block):  # the next candidates are looked up while this tile's rows come
             kept += keep.to(tl.int32)
             l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
+            column = 0
             start += LOOKUP
             stratum = tl.minimum(stratum + (start >= block).to(tl.int32), strata - 1)
             start = tl.where(start >= block, 0, start)

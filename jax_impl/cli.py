@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..recsys import TrainConfig
 from ..recsys.cli import build_app
+from ..recsys.serving import ServedModel
 
 
 def _train(config: TrainConfig) -> object:
@@ -12,7 +15,13 @@ def _train(config: TrainConfig) -> object:
     return train(config)
 
 
-app = build_app("jax", _train)
+def _load(weights: Path, device: str) -> ServedModel:
+    from .serve import load_served
+
+    return load_served(weights, device)
+
+
+app = build_app("jax", _train, _load)
 
 
 def main() -> None:

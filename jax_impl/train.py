@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..kernels.objectives import Objective
 from ..recsys import (
-    ConfigError,
     MetricsLog,
     Split,
     TrainConfig,
@@ -23,10 +21,12 @@ from ..recsys import (
     prepare_data,
     train_batches,
 )
+from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.progress import METRIC_NAMES, Progress, TrainResult
 from ..recsys.run_directory import RunDirectory, open_run
 from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, TrainingState, open_checkpoints
+from .devices import on_device
 from .evaluate import evaluate
 from .objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
 from .sasrec import SASRec
@@ -40,7 +40,8 @@ _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
-    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and,
+    Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
+    learning_curve.png and,
     after every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives
     and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
     uninterrupted one (on CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
@@ -52,8 +53,8 @@ def train(config: TrainConfig) -> TrainResult:
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or
     folder, all before the first step.
     """
-    with _on_device(config.device):
-        _, split = prepare_data(config)
+    with on_device(config.device):
+        interactions, split = prepare_data(config)
         model = SASRec(
             SASRecConfig.from_train(config, split.num_items),
             rngs=nnx.Rngs(config.seed),
@@ -62,13 +63,14 @@ def train(config: TrainConfig) -> TrainResult:
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
         objective = objective_of(config, split)
-        run = open_run(config, "jax")
+        run = open_run(config, "jax", interactions)
         with open_checkpoints(run.checkpoints) as checkpoints, logging_redirect_tqdm():
             progress = _fit(model, split, config, objective, run, checkpoints)
         load_weights(model, run.best_weights)
         test = evaluate(model, split.test_history, split.test_target, batch_size=config.batch_size)
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
     result.write(run.result)
+    plot_learning_curve({"JAX": run.metrics_log}, run.learning_curve)
     logger.info("%s", result.summary())
     return result
 
@@ -118,16 +120,6 @@ def _train_epoch(state: TrainingState, split: Split, config: TrainConfig, object
             seed = step_seed(config, step)
             losses.append(train_step(*state, batch.inputs, batch.targets, seed, objective=objective))
     return float(np.mean(jax.device_get(losses)))
-
-
-def _on_device(name: str) -> AbstractContextManager[object]:
-    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one."""
-    if name == "auto":
-        return nullcontext()
-    try:
-        return jax.default_device(jax.devices(name)[0])
-    except RuntimeError as error:
-        raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error
 
 
 if __name__ == "__main__":

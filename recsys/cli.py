@@ -10,32 +10,41 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from .cli_serving import add_serving
 from .config import TrainConfig
 from .errors import ConfigError, DataError
+from .serving import Load
 
 
-def build_app(framework: str, train: Callable[[TrainConfig], object]) -> typer.Typer:
-    """Command line with the subcommand ``train``, which calls ``train`` with the resolved `TrainConfig`.
+def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load) -> typer.Typer:
+    """Command line with the subcommands ``train``, which calls ``train`` with the resolved `TrainConfig`, and ``evaluate``,
+    ``recommend`` and ``export``, which serve a run's weights with the model that ``load`` makes of them.
 
-    There is one option for each field of `TrainConfig`; only the default folder differs,
-    ``runs/<framework>``. `DataError` and `ConfigError` end the program with status 2 and a message of one
-    line.
+    ``train`` has one option for each field of `TrainConfig`; only the default folder differs, ``runs/<framework>``. `DataError` and
+    `ConfigError` end the program with status 2 and a message of one line.
     """
     app = typer.Typer(
         name=f"cce-minus-{framework}",
-        help=f"Train sequential recommenders on large catalogs with {framework}.",
+        help=f"Train and serve sequential recommenders on large catalogs with {framework}.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_show_locals=False,
     )
 
-    # With a callback typer keeps `train` a subcommand although it is the only one.
-    @app.callback()
-    def main() -> None:
-        pass
-
     app.command("train", help=_help(framework))(_command(framework, train))
+    add_serving(app, framework, load, _guarded)
     return app
+
+
+def _guarded(work: Callable[[], object]) -> None:
+    # force: an import may have configured the root logger already (Orbax's does), with another format.
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("cce_minus").setLevel(logging.INFO)
+    try:
+        work()
+    except (DataError, ConfigError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from error
 
 
 def _help(framework: str) -> str:
@@ -52,14 +61,7 @@ def _help(framework: str) -> str:
 
 def _command(framework: str, train: Callable[[TrainConfig], object]) -> Callable[..., None]:
     def command(**options: Any) -> None:
-        # force: an import may have configured the root logger already (Orbax's does), with another format.
-        logging.basicConfig(format="%(message)s", force=True)
-        logging.getLogger("cce_minus").setLevel(logging.INFO)
-        try:
-            train(TrainConfig(**options))
-        except (DataError, ConfigError) as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
+        _guarded(lambda: train(TrainConfig(**options)))
 
     defaults = TrainConfig(out=f"runs/{framework}")
     hints = get_type_hints(TrainConfig)

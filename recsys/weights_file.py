@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -38,6 +39,17 @@ def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: M
     temporary.replace(path)
 
 
+def read_config(path: str | os.PathLike[str]) -> SASRecConfig:
+    """The configuration of the model whose weights the file holds; raises ``WeightsError``."""
+    stored = _open(path)[0]
+    try:
+        return SASRecConfig(**stored)
+    except TypeError as error:
+        raise WeightsError(
+            f"{path}: expected a model's configuration in the metadata, got {', '.join(stored) or 'none'}"
+        ) from error
+
+
 def read_weights(
     path: str | os.PathLike[str], config: SASRecConfig, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
@@ -46,12 +58,7 @@ def read_weights(
     Raises ``WeightsError`` when the file cannot be read, was written for another configuration (dropout
     aside), or has a missing tensor, an unknown tensor, or a tensor of another shape or dtype than float32.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            stored = json.loads((file.metadata() or {}).get("config", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: expected a safetensors file of SASRec weights, got: {error}") from error
+    stored, tensors = _open(path)
     for name in _STRUCTURE:
         expected, got = getattr(config, name), stored.get(name)
         if got != expected:
@@ -62,6 +69,16 @@ def read_weights(
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")
     return tensors
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The configuration in a file's metadata, and its tensors."""
+    try:
+        with safe_open(path, framework="np") as file:
+            stored = json.loads((file.metadata() or {}).get("config", "{}"))
+            return stored, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: expected a safetensors file of a model's weights, got: {error}") from error
 
 
 def _describe(dtype: np.dtype, shape: tuple[int, ...]) -> str:

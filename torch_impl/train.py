@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import ConfigError, TrainConfig, prepare_data
+from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.progress import TrainResult
 from ..recsys.run_directory import open_run
 from ..recsys.sasrec_config import SASRecConfig
@@ -31,7 +32,8 @@ _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
-    Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and,
+    Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
+    learning_curve.png and,
     after every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches, negatives and
     dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
     uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless
@@ -41,7 +43,7 @@ def train(config: TrainConfig) -> TrainResult:
     folder, all before the first step.
     """
     accelerator = _accelerator(config.device)
-    _, split = prepare_data(config)
+    interactions, split = prepare_data(config)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -49,7 +51,7 @@ def train(config: TrainConfig) -> TrainResult:
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
         module = SASRecModule(model, config, split)
-        run = open_run(config, "torch")
+        run = open_run(config, "torch", interactions)
         recorder, callbacks = training_callbacks(run, config)
         on_terminal = sys.stdout.isatty()
         if on_terminal:
@@ -83,6 +85,7 @@ def train(config: TrainConfig) -> TrainResult:
         test = evaluate(model.to(device), split.test_history, split.test_target, batch_size=config.batch_size)
     result = TrainResult.from_progress(recorder.progress, test=test, weights=run.best_weights)
     result.write(run.result)
+    plot_learning_curve({"PyTorch": run.metrics_log}, run.learning_curve)
     logger.info("%s", result.summary())
     return result
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cce_minus.recsys import read_metrics_log
 from cce_minus.recsys.progress import TrainResult
 from rich.table import Table
 
@@ -66,27 +62,3 @@ def broken_promises(baseline: Entry, models: Sequence[Entry], difference: float)
     if not difference <= MAX_DIFFERENCE:
         broken.append(f"the losses of one step differ by {difference:.1e} relatively, more than {MAX_DIFFERENCE:.0e}")
     return broken
-
-
-def plot_curves(runs: dict[str, Path], popularity_ndcg: float, path: Path) -> bool:
-    """Draws training loss and validation NDCG@10 by epoch from each run's metrics log into ``path``.
-
-    Returns False, and draws nothing, where matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        return False
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    losses, metrics = figure.subplots(1, 2)
-    for name, log in runs.items():
-        rows = read_metrics_log(log)
-        losses.plot([row["epoch"] + 1 for row in rows], [row["train_loss"] for row in rows], label=name)
-        metrics.plot([row["epoch"] + 1 for row in rows], [row.get("ndcg@10", math.nan) for row in rows], marker=".", label=name)
-    metrics.axhline(popularity_ndcg, color="grey", linestyle="--", label="popularity")
-    losses.set(xlabel="epoch", ylabel="training loss")
-    metrics.set(xlabel="epoch", ylabel="validation NDCG@10")
-    losses.legend()
-    metrics.legend()
-    figure.savefig(path, dpi=120)
-    return True

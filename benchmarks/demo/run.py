@@ -14,6 +14,7 @@ from cce_minus.jax_impl import sasrec as jax_sasrec
 from cce_minus.jax_impl import train as jax_train
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.recsys import Interactions, PopularityBaseline, TrainConfig, prepare_data
+from cce_minus.recsys.learning_curve import plot_learning_curve
 from cce_minus.recsys.sasrec_config import SASRecConfig
 from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import sasrec as torch_sasrec
@@ -23,7 +24,7 @@ from flax import nnx
 from rich.console import Console
 
 from .agreement import largest_loss_difference
-from .report import MAX_DIFFERENCE, Entry, broken_promises, plot_curves, results_table
+from .report import MAX_DIFFERENCE, Entry, broken_promises, results_table
 
 TOP = 5
 LAST_SEEN = 3
@@ -78,8 +79,8 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
     )
     logs = {"PyTorch": out / "torch" / "metrics.csv", "JAX": out / "jax" / "metrics.csv"}
     curves = out / "curves.png"
-    if plot_curves(logs, baseline.metrics(split.valid_target)["ndcg@10"], curves):
-        console.print(f"Learning curves: {curves}")
+    plot_learning_curve(logs, curves, baselines={"popularity": baseline.metrics(split.valid_target)["ndcg@10"]})
+    console.print(f"Learning curves: {curves}")
     console.print(f"Took {time.perf_counter() - started:.0f} s")
     return broken_promises(popularity, models, difference)
 

@@ -1,0 +1,47 @@
+"""A trained model for the serving commands, without Orbax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from flax import nnx
+
+from ..recsys import Ragged, Split, TrainConfig
+from ..recsys.weights_file import read_config
+from .devices import on_device
+from .evaluate import evaluate
+from .recommend import recommend
+from .sasrec import SASRec
+from .weights import load_weights
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The `recsys.serving.ServedModel` of JAX."""
+
+    model: SASRec
+    device: str
+
+    def evaluate(
+        self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
+    ) -> dict[str, float]:
+        with on_device(self.device):
+            return evaluate(self.model, histories, targets, batch_size=config.batch_size)
+
+    def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
+        with on_device(self.device):
+            return recommend(self.model, histories, k, filter_seen=filter_seen)
+
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        return np.asarray(self.model.item_table[...])
+
+
+def load_served(weights: Path, device: str) -> ServedModel:
+    """The model of a weights file of either framework; raises ``ConfigError``."""
+    with on_device(device):
+        model = SASRec(read_config(weights), rngs=nnx.Rngs(0))
+        load_weights(model, weights)
+    return ServedModel(model, device)

@@ -1,0 +1,50 @@
+"""A trained model for the serving commands, without Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..recsys import ConfigError, Ragged, Split, TrainConfig
+from ..recsys.weights_file import read_config
+from .evaluate import evaluate
+from .recommend import recommend
+from .sasrec import SASRec
+from .weights import load_weights
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The `recsys.serving.ServedModel` of PyTorch."""
+
+    model: SASRec
+
+    def evaluate(
+        self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
+    ) -> dict[str, float]:
+        return evaluate(self.model, histories, targets, batch_size=config.batch_size)
+
+    def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
+        return recommend(self.model, histories, k, filter_seen=filter_seen)
+
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        return self.model.item_table.detach().cpu().numpy()
+
+
+def load_served(weights: Path, device: str) -> ServedModel:
+    """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
+    model = SASRec(read_config(weights))
+    load_weights(model, weights)
+    return ServedModel(model.to(_device(device)).eval())
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: expected auto, cpu or cuda, got {name}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

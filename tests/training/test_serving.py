@@ -1,0 +1,225 @@
+"""The commands that serve a run: the same answers whichever framework trained it and whichever serves it, and messages worth reading."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cce_minus.recsys import TrainConfig, load_dataset
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+FRAMEWORKS = ("torch", "jax")
+
+
+@pytest.fixture(scope="module")
+def data(interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The walks with items by name, ``i07`` for item 7, and titles for most of them."""
+    folder = tmp_path_factory.mktemp("named")
+    table = pq.read_table(interactions)
+    names = [f"i{item:02}" for item in table["item_id"].to_pylist()]
+    table = table.set_column(table.schema.get_field_index("item_id"), "item_id", pa.array(names))
+    pq.write_table(table, folder / "events.parquet")
+    labels = sorted(set(names))[1:]
+    pq.write_table(pa.table({"item_id": labels, "title": [f"Title of {label}" for label in labels]}), folder / "titles.parquet")
+    return folder
+
+
+def config_of(data: Path, out: Path) -> TrainConfig:
+    return TrainConfig(
+        data=str(data / "events.parquet"), titles=str(data / "titles.parquet"), max_length=12, dim=16, dropout=0.1, negatives="all",
+        batch_size=16, learning_rate=1e-2, warmup_steps=5, epochs=3, device="cpu", out=str(out),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A short run of each framework."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in FRAMEWORKS:
+        importlib.import_module(f"cce_minus.{name}_impl.train").train(config_of(data, folder / name))
+    return {name: folder / name for name in FRAMEWORKS}
+
+
+def call(framework: str, *arguments: Any):
+    app = importlib.import_module(f"cce_minus.{framework}_impl.cli").app
+    return CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu"])
+
+
+def recommend(framework: str, run: Path, output: Path, *arguments: Any) -> list[dict[str, Any]]:
+    result = call(framework, "recommend", "--run", run, "--output", output, *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(output.read_text()) if output.suffix == ".json" else pq.read_table(output).to_pylist()
+
+
+@pytest.mark.parametrize("trained_with", FRAMEWORKS)
+def test_both_frameworks_serve_a_run_alike(runs: dict[str, Path], data: Path, tmp_path: Path, trained_with: str):
+    users = [argument for user in (3, 50) for argument in ("--user", user)]
+    rows = [recommend(name, runs[trained_with], tmp_path / "top.json", *users) for name in FRAMEWORKS]
+    assert rows[0] == rows[1]
+    assert [row["user_id"] for row in rows[0]] == [3, 50]
+    events = load_dataset(data / "events.parquet")
+    for row in rows[0]:
+        seen = events.item_labels[events.item[events.user == row["user_id"]]].tolist()
+        assert len(set(row["items"])) == 10
+        assert not set(row["items"]) & set(seen)
+        assert row["names"] == ["i00" if item == "i00" else f"Title of {item}" for item in row["items"]]
+
+
+def test_sequences_get_what_their_users_get(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
+    users = [0, 7, 11]
+    expected = recommend(framework, runs["torch"], tmp_path / "expected.json", *(x for user in users for x in ("--user", user)))
+    events = load_dataset(data / "events.parquet")
+    histories = [events.item_labels[events.item[events.user == user]].tolist() for user in users]
+    contents = {
+        "list.json": histories,
+        "object.json": {str(user): history for user, history in zip(users, histories, strict=True)},
+        "objects.json": [{"user_id": user, "items": history} for user, history in zip(users, histories, strict=True)],
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    pq.write_table(pa.table({"user_id": users, "items": histories}), tmp_path / "table.parquet")
+    names = {"list.json": [0, 1, 2], "object.json": ["0", "7", "11"], "objects.json": users, "table.parquet": users}
+    for name, user_ids in names.items():
+        rows = recommend(framework, runs["torch"], tmp_path / "top.parquet", "--sequences", tmp_path / name)
+        assert [row["items"] for row in rows] == [row["items"] for row in expected], name
+        assert [row["user_id"] for row in rows] == user_ids
+
+
+def test_seen_items_come_back_if_asked_for(runs: dict[str, Path], tmp_path: Path, framework: str):
+    (tmp_path / "one.json").write_text('[["i05", "i06", "i07"]]')
+    arguments = ("--sequences", tmp_path / "one.json", "--k", 40, "--no-filter-seen")
+    (row,) = recommend(framework, runs["jax"], tmp_path / "top.json", *arguments)
+    assert set(row["items"]) == {f"i{item:02}" for item in range(40)}
+
+
+def test_table_names_items_and_history(runs: dict[str, Path], framework: str):
+    result = call(framework, "recommend", "--run", runs["torch"], "--user", 3, "--k", 2)
+    assert result.exit_code == 0, result.output
+    first, *places = result.output.splitlines()
+    assert first.startswith("user 3, who had last ")
+    assert first.count(" - ") == 2
+    assert [line.split()[0] for line in places] == ["1", "2"]
+    assert all("Title of i" in line or "i00" in line for line in places)
+
+
+def test_evaluate_repeats_the_result_of_training(runs: dict[str, Path], framework: str):
+    expected = json.loads((runs[framework] / "result.json").read_text())
+    for part in ("test", "valid"):
+        result = call(framework, "evaluate", "--run", runs[framework], "--part", part, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.output) == pytest.approx(expected[part])
+
+
+def test_export_finds_the_same_items_through_its_index(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
+    faiss = pytest.importorskip("faiss")
+    import torch
+    from cce_minus.torch_impl.serve import load_served
+
+    result = call(framework, "export", "--run", runs["torch"], "--to", tmp_path / "export")
+    assert result.exit_code == 0, result.output
+    vectors = load_file(tmp_path / "export" / "items.safetensors")["vectors"]
+    assert vectors.shape == (40, 16)
+    labels = pq.read_table(tmp_path / "export" / "catalog.parquet")["item"].to_pylist()
+    encoder = load_served(tmp_path / "export" / "encoder.safetensors", "cpu").model
+    history = load_dataset(data / "events.parquet").item[:12]
+    with torch.no_grad():
+        hidden = encoder(torch.from_numpy(history)[None])[:, -1].numpy()
+    index = faiss.read_index(str(tmp_path / "export" / "index.faiss"))
+    scores, found = index.search(hidden, 10)
+    np.testing.assert_allclose(scores[0], vectors[found[0]] @ hidden[0], rtol=1e-5)
+    (row,) = recommend("torch", runs["torch"], tmp_path / "top.json", "--user", 0, "--no-filter-seen")
+    assert [labels[item] for item in found[0]] == row["items"]
+
+
+def test_a_run_leaves_a_picture(runs: dict[str, Path]):
+    for run in runs.values():
+        assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--user", "999"], "users: expected users of"),
+        (["--user", "nobody"], "got 'nobody'"),
+        ([], "user: expected users or a file of sequences, got neither"),
+        (["--user", "1", "--sequences", "x.json"], "got both"),
+        (["--user", "1", "--k", "41"], "k: expected"),
+        (["--user", "1", "--output", "top.txt"], "output: expected a file name that ends in .json or .parquet, got 'top.txt'"),
+        (["--sequences", "nowhere.json"], "nowhere.json: no such file"),
+        (["--sequences", "events.csv"], "events.csv: "),
+        (["--sequences", "unknown.json"], "got 1 others, the first 'i77' of user 1; pass --skip-unknown"),
+        (["--sequences", "empty.json"], "expected at least one known item for each user, got none for 1"),
+        (["--sequences", "unknown.json", "--skip-unknown"], "got none for 1"),
+        (["--sequences", "shape.json"], "expected a list of item ids (text or integers) for user 0"),
+        (["--sequences", "broken.json"], "cannot be read as JSON"),
+        (["--sequences", "columns.parquet"], "no column 'items'"),
+        (["--sequences", "none.json"], "expected at least one sequence, got none"),
+    ],
+)
+def test_bad_requests_end_with_one_line(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    texts = {"unknown": '[["i01"], ["i77"]]', "empty": '[["i01"], []]', "shape": '["i01"]', "broken": "[[", "none": "[]"}
+    for name, text in texts.items():
+        Path(f"{name}.json").write_text(text)
+    Path("events.csv").write_text("a,b\n")
+    pq.write_table(pa.table({"a": [1]}), "columns.parquet")
+    result = call("torch", "recommend", "--run", runs["torch"], *arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
+def test_a_run_of_another_catalog_is_refused(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
+    run = tmp_path / "run"
+    shutil.copytree(runs[framework], run)
+    events = pq.read_table(data / "events.parquet")
+    kept = np.array([item != "i09" for item in events["item_id"].to_pylist()])
+    pq.write_table(events.filter(pa.array(kept)), tmp_path / "other.parquet")
+    options = json.loads((run / "config.json").read_text()) | {"data": str(tmp_path / "other.parquet")}
+    (run / "config.json").write_text(json.dumps(options))
+    message = "got 39 items in"
+    for command in (["recommend", "--user", "1"], ["evaluate"]):
+        result = call(framework, *command, "--run", run)
+        assert result.exit_code == 2, result.output
+        assert message in result.output
+        assert "1 missing ('i09'), 0 unknown" in result.output
+    train = importlib.import_module(f"cce_minus.{framework}_impl.train").train
+    with pytest.raises(ValueError, match="1 missing"):
+        train(TrainConfig(**(options | {"data": str(tmp_path / "other.parquet"), "out": str(run), "resume": True})))
+    catalog = pq.read_table(run / "catalog.parquet")
+    pq.write_table(catalog.slice(0, 39), run / "catalog.parquet")
+    (tmp_path / "one.json").write_text('[["i05"]]')
+    result = call(framework, "recommend", "--run", run, "--sequences", tmp_path / "one.json")
+    assert result.exit_code == 2
+    assert "expected weights of the 39 items" in result.output
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, framework: str):
+    for command in (["evaluate"], ["recommend", "--user", "1"], ["export", "--to", str(tmp_path / "export")]):
+        result = call(framework, *command, "--run", tmp_path)
+        assert result.exit_code == 2
+        assert "error: run: expected the folder of a training run" in result.output
+
+
+def test_serving_imports_neither_lightning_nor_the_other_framework(runs: dict[str, Path], tmp_path: Path, framework: str):
+    other = "jax" if framework == "torch" else "torch"
+    code = (
+        f"import sys; from cce_minus.{framework}_impl.cli import app;"
+        f"app(['recommend', '--run', {str(runs[other])!r}, '--user', '1', '--device', 'cpu'], standalone_mode=False);"
+        f"print([name for name in ('lightning', 'orbax', 'matplotlib', 'triton', {other!r}) if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=180)
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -17,8 +17,8 @@ from cce_minus.jax_impl import UniformNegatives, sampled_linear_cross_entropy
 from flax import nnx
 from jax import Array
 
-ITEMS, LENGTH, DIM = 2000, 20, 64
-BATCH, STEPS, NEGATIVES, K = 64, 60, 256, 10
+ITEMS, LENGTH, DIM = 2000, 16, 48
+BATCH, STEPS, NEGATIVES, K = 64, 40, 128, 10
 
 LossFunction = Callable[[Array, Array, Array, Array], Array]
 
@@ -71,7 +71,7 @@ def train(loss_function: LossFunction, successor: np.ndarray) -> Recommender:
     for step in range(STEPS):
         batch = jnp.asarray(make_sequences(rng, successor, BATCH))
         loss = update(model, optimizer, batch, jnp.asarray(step))
-        if step % 20 == 0 or step == STEPS - 1:
+        if step % 13 == 0 or step == STEPS - 1:
             print(f"{loss_function.__name__} step {step} loss {loss.item():.3f}")
     return model
 

@@ -14,8 +14,8 @@ import torch
 from cce_minus.torch_impl import UniformNegatives, sampled_linear_cross_entropy
 from torch import Tensor, nn
 
-ITEMS, LENGTH, DIM = 2000, 20, 64
-BATCH, STEPS, NEGATIVES, K = 64, 60, 256, 10
+ITEMS, LENGTH, DIM = 2000, 16, 48
+BATCH, STEPS, NEGATIVES, K = 64, 40, 128, 10
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 LossFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -64,7 +64,7 @@ def train(loss_function: LossFunction, successor: np.ndarray) -> Recommender:
         loss = loss_function(model(batch[:, :-1]), model.table, batch[:, 1:], step)
         loss.backward()
         optimizer.step()
-        if step % 20 == 0 or step == STEPS - 1:
+        if step % 13 == 0 or step == STEPS - 1:
             print(f"{loss_function.__name__} step {step} loss {loss.item():.3f}")
     return model
 

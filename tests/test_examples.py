@@ -35,7 +35,7 @@ def test_example_learns_with_either_loss(name: str):
         assert len(losses) >= 4
         assert losses[-1] < 0.7 * losses[0]
         (rate,) = re.findall(rf"^{loss} hit rate at 10: (\S+) ", run.stdout, re.MULTILINE)
-        assert float(rate) > 0.5  # 0.005 by chance, about 0.8 at best
+        assert float(rate) > 0.5  # 0.01 by chance, about 0.8 at best
 
 
 def executed(code: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def executed(code: str) -> dict[str, Any]:
 def test_block_of_the_guide_runs(code: str):
     loss = executed(code)["loss"]
     assert loss.shape == ()
-    assert 0 < float(loss) < float("inf")
+    assert 0 < loss.item() < float("inf")
 
 
 def test_every_section_has_both_calls():

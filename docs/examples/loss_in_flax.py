@@ -17,8 +17,8 @@ from cce_minus.jax_impl import UniformNegatives, sampled_linear_cross_entropy
 from flax import nnx
 from jax import Array
 
-ITEMS, LENGTH, DIM = 2000, 16, 48
-BATCH, STEPS, NEGATIVES, K = 64, 40, 128, 10
+ITEMS, LENGTH, DIM = 1000, 16, 48
+BATCH, STEPS, NEGATIVES, K = 32, 40, 128, 10
 
 LossFunction = Callable[[Array, Array, Array, Array], Array]
 

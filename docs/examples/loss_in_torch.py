@@ -14,8 +14,8 @@ import torch
 from cce_minus.torch_impl import UniformNegatives, sampled_linear_cross_entropy
 from torch import Tensor, nn
 
-ITEMS, LENGTH, DIM = 2000, 16, 48
-BATCH, STEPS, NEGATIVES, K = 64, 40, 128, 10
+ITEMS, LENGTH, DIM = 1000, 16, 48
+BATCH, STEPS, NEGATIVES, K = 32, 40, 128, 10
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 LossFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]

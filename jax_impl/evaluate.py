@@ -1,12 +1,10 @@
-"""Ranks of held-out items over the full catalog, computed on the model's device in chunks."""
+"""Metrics of held-out items over the full catalog, ranked on the model's device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +12,9 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..recsys import Ragged, eval_batches, ranking_metrics
+from ..recsys import MetricsTally, Ragged, eval_batches
+from .ranking import CHUNK, Seen, rank_and_top
 from .sasrec import SASRec
-
-Carry = TypeVar("Carry")
-
-CHUNK = 8192
-"""Catalog items scored at once: memory is rows x CHUNK scores, whatever the catalog's size."""
 
 
 def evaluate(
@@ -28,64 +22,32 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
+    cutoffs: Sequence[int] = (10,),
+    filter_seen: bool = False,
+    information: npt.NDArray[np.float64] | None = None,
     batch_size: int = 128,
     chunk: int = CHUNK,
 ) -> dict[str, float]:
-    """Returns NDCG@10, HR@10 and MRR@10 of ``targets`` (rows,) after ``histories``, dropout off.
+    """Returns NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``, dropout off.
 
-    Seen items compete too. The last ``max_length`` items of a history count. Compiled once for a batch size.
+    Ranks ``targets`` (rows,) after the last ``max_length`` items of each of ``histories``. Seen items compete too; ``filter_seen``
+    leaves all items of a history, however long, out of its ranking and top list, except for the target. ``information`` (V,) float64
+    is ``self_information`` of the training part; without it there is no Surprisal. Compiled once for a batch size (and number of
+    seen items, rounded up to a power of two). Raises ``ConfigError`` for cutoffs below 1 and information of another catalog.
     """
-    ranks = [
-        np.asarray(batch_ranks(model, batch.inputs, batch.target, chunk))[: batch.count]
-        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
-    ]
-    return ranking_metrics(np.concatenate(ranks))
+    num_items = model.config.num_items
+    tally = MetricsTally(num_items, cutoffs=cutoffs, information=information)
+    max_length = model.config.max_length
+    for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen):
+        seen = Seen.of(batch.seen, num_items, chunk)
+        ranks, top = batch_ranking(model, batch.inputs, batch.target, tally.width, chunk, seen)
+        tally.add(np.asarray(ranks)[: batch.count], np.asarray(top)[: batch.count])
+    return tally.metrics()
 
 
-@partial(nnx.jit, static_argnums=3)
-def batch_ranks(model: SASRec, inputs: ArrayLike, target: ArrayLike, chunk: int = CHUNK) -> Array:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L)."""
-    return target_ranks(model(jnp.asarray(inputs))[:, -1], model.item_table[...], jnp.asarray(target), chunk)
-
-
-@partial(jax.jit, static_argnums=3)
-def target_ranks(hidden: Array, table: Array, target: Array, chunk: int = CHUNK) -> Array:
-    """Rank of each target among the scores ``hidden @ table.T``: (B,) int32, 1 is best, in float32.
-
-    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V
-    + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
-    ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means nothing.
-    """
-    target = jnp.maximum(target, 0)[:, None]
-
-    # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
-    def find_target(target_score: Array, ids: Array, scores: Array) -> Array:
-        column = target - ids[0]
-        here = (column >= 0) & (column < len(ids))
-        found = jnp.take_along_axis(scores, jnp.clip(column, 0, len(ids) - 1), axis=1)
-        return jnp.where(here, found, target_score)
-
-    def count_ahead(rank: Array, ids: Array, scores: Array) -> Array:
-        ahead = (scores > target_score) | jnp.isnan(scores) | ((scores == target_score) & (ids < target))
-        return rank + ahead.sum(axis=1, dtype=jnp.int32)
-
-    target_score = fold_catalog(find_target, jnp.zeros(target.shape, jnp.float32), hidden, table, chunk)
-    rank = fold_catalog(count_ahead, jnp.ones(len(target), jnp.int32), hidden, table, chunk)
-    return jnp.where(jnp.isnan(target_score[:, 0]), len(table) + 1, rank)
-
-
-def fold_catalog(fold: Callable[[Carry, Array, Array], Carry], carry: Carry, hidden: Array, table: Array, chunk: int) -> Carry:
-    """Folds ``carry = fold(carry, ids (C,), scores (B, C))`` over the catalog in order, float32, C <= chunk.
-
-    Full chunks share one compiled loop body; the remainder, of another shape, follows it.
-    """
-
-    def step(carry: Carry, begin: Array | int, width: int) -> Carry:
-        rows = jax.lax.dynamic_slice_in_dim(table, begin, width).astype(jnp.float32)
-        scores = jnp.matmul(hidden.astype(jnp.float32), rows.T, precision="highest")
-        return fold(carry, begin + jnp.arange(width), scores)
-
-    full, remainder = divmod(len(table), chunk)
-    if full:
-        carry = jax.lax.fori_loop(0, full, lambda index, state: step(state, index * chunk, chunk), carry)
-    return step(carry, full * chunk, remainder) if remainder else carry
+@partial(nnx.jit, static_argnums=(3, 4))
+def batch_ranking(
+    model: SASRec, inputs: ArrayLike, target: ArrayLike, k: int, chunk: int = CHUNK, seen: Seen | None = None
+) -> tuple[Array, Array]:
+    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
+    return rank_and_top(model(jnp.asarray(inputs))[:, -1], model.item_table[...], jnp.asarray(target), k, chunk, seen)

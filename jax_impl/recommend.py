@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..recsys import ConfigError, Ragged, last_items
-from .evaluate import CHUNK, fold_catalog
+from ..recsys import ConfigError, Ragged, fewest_unseen, last_items, seen_items
+from .ranking import CHUNK, Seen, top_items
 from .sasrec import SASRec
 
 
@@ -23,13 +22,15 @@ def recommend(
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
+    filter_seen: bool = False,
     batch_size: int = 128,
     chunk: int = CHUNK,
 ) -> npt.NDArray[np.int64]:
     """Returns the ids (rows, k) of the k items with the highest scores after each history, best first.
 
     Equal scores go to the lower id first, as in the metrics; NaN scores come last. Items already in a history
-    may be recommended again. Raises ``ConfigError`` unless 1 <= k <= V and every id is in [0, V).
+    may be recommended again, unless ``filter_seen`` leaves out all of them, however long the history. Raises
+    ``ConfigError`` unless every id is in [0, V), 1 <= k <= V and, with ``filter_seen``, k items are left to every row.
     """
     num_items, max_length = model.config.num_items, model.config.max_length
     if not 1 <= k <= num_items:
@@ -37,34 +38,18 @@ def recommend(
     rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
         raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
+    if filter_seen and k > (unseen := fewest_unseen(rows, num_items)):
+        raise ConfigError(f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}")
     height = min(batch_size, max(len(rows), 1))
     top = np.empty((len(rows), k), dtype=np.int64)
     for begin in range(0, len(rows), batch_size):
         chosen = np.arange(begin, min(begin + batch_size, len(rows)))
         inputs = last_items(rows, chosen, width=max_length, height=height)
-        top[chosen] = np.asarray(_batch_top(model, inputs, k, chunk))[: len(chosen)]
+        seen = Seen.of(seen_items(rows, chosen), num_items, chunk) if filter_seen else None
+        top[chosen] = np.asarray(_batch_top(model, inputs, k, chunk, seen))[: len(chosen)]
     return top
 
 
 @partial(nnx.jit, static_argnums=(2, 3))
-def _batch_top(model: SASRec, inputs: ArrayLike, k: int, chunk: int) -> Array:
-    return top_items(model(jnp.asarray(inputs))[:, -1], model.item_table[...], k, chunk)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def top_items(hidden: Array, table: Array, k: int, chunk: int = CHUNK) -> Array:
-    """Ids (B, k) int32 of the highest scores ``hidden @ table.T``, ties by lower id."""
-
-    # Slots not filled yet lose to every item, because an item's score is kept above -inf.
-    lowest = jnp.finfo(jnp.float32).min
-    empty = (jnp.full((len(hidden), k), -jnp.inf, jnp.float32), jnp.zeros((len(hidden), k), jnp.int32))
-
-    def merge(best: tuple[Array, Array], ids: Array, scores: Array) -> tuple[Array, Array]:
-        scores = jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest)
-        # top_k puts the earlier of equal scores first, and the earlier one has the lower id.
-        all_scores = jnp.concatenate([best[0], scores], axis=1)
-        all_ids = jnp.concatenate([best[1], jnp.broadcast_to(ids, scores.shape)], axis=1)
-        top_scores, places = jax.lax.top_k(all_scores, k)
-        return top_scores, jnp.take_along_axis(all_ids, places, axis=1)
-
-    return fold_catalog(merge, empty, hidden, table, chunk)[1]
+def _batch_top(model: SASRec, inputs: ArrayLike, k: int, chunk: int, seen: Seen | None) -> Array:
+    return top_items(model(jnp.asarray(inputs))[:, -1], model.item_table[...], k, chunk, seen)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from ..recsys import Ragged, Split, TrainConfig
+from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.weights_file import read_config
 from .devices import on_device
 from .evaluate import evaluate
@@ -29,7 +29,7 @@ class ServedModel:
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]:
         with on_device(self.device):
-            return evaluate(self.model, histories, targets, batch_size=config.batch_size)
+            return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
     def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
         with on_device(self.device):

@@ -17,12 +17,13 @@ from ..recsys import (
     MetricsLog,
     Split,
     TrainConfig,
+    evaluation_options,
     num_batches,
     prepare_data,
     train_batches,
 )
 from ..recsys.learning_curve import plot_learning_curve
-from ..recsys.progress import METRIC_NAMES, Progress, TrainResult
+from ..recsys.progress import Progress, TrainResult, metric_names
 from ..recsys.run_directory import RunDirectory, open_run
 from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, TrainingState, open_checkpoints
@@ -39,6 +40,8 @@ _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+
+    With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
     Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
     learning_curve.png and,
@@ -67,7 +70,7 @@ def train(config: TrainConfig) -> TrainResult:
         with open_checkpoints(run.checkpoints) as checkpoints, logging_redirect_tqdm():
             progress = _fit(model, split, config, objective, run, checkpoints)
         load_weights(model, run.best_weights)
-        test = evaluate(model, split.test_history, split.test_target, batch_size=config.batch_size)
+        test = evaluate(model, split.test_history, split.test_target, **evaluation_options(config, split))
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
     result.write(run.result)
     plot_learning_curve({"JAX": run.metrics_log}, run.learning_curve)
@@ -85,15 +88,17 @@ def _fit(
     """
     state = model, make_optimizer(model, config), start_frequencies(objective, split)
     progress = checkpoints.restore(state)
-    log = MetricsLog(run.metrics_log, metric_names=METRIC_NAMES, resume_after=progress.epochs - 1)
+    evaluation = evaluation_options(config, split)
+    names = metric_names(evaluation["cutoffs"])
+    log = MetricsLog(run.metrics_log, metric_names=names, resume_after=progress.epochs - 1)
     started = time.perf_counter() - progress.seconds
     while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
         epoch = progress.epochs
         loss = _train_epoch(state, split, config, objective, epoch)
         metrics: dict[str, float] = {}
-        if (epoch + 1) % config.eval_every == 0:
-            metrics = evaluate(model, split.valid_history, split.valid_target, batch_size=config.batch_size)
-        if progress.update(loss, metrics, time.perf_counter() - started):
+        if not config.train_on_valid and (epoch + 1) % config.eval_every == 0:
+            metrics = evaluate(model, split.valid_history, split.valid_target, **evaluation)
+        if progress.update(loss, metrics, time.perf_counter() - started, keep_last=config.train_on_valid):
             save_weights(model, run.best_weights)
         steps = (epoch + 1) * num_batches(split.train, batch_size=config.batch_size)
         log.append(epoch=epoch, step=steps, train_loss=loss, metrics=metrics, seconds=progress.seconds)

@@ -6,17 +6,30 @@ from .batches import IGNORE, PAD, Batch, EvalBatch, eval_batches, last_items, me
 from .config import TrainConfig
 from .datasets import DATASETS, load_dataset
 from .errors import ConfigError, DataError, DownloadError
-from .experiment import loss_options, prepare_data
+from .experiment import evaluation_options, loss_options, prepare_data
+from .filters import keep_frequent, keep_rated
 from .interactions import Interactions, read_interactions
-from .metrics import hr_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, target_ranks
+from .list_metrics import (
+    NO_ITEM,
+    MetricsTally,
+    coverage_at_k,
+    list_map_at_k,
+    list_recall_at_k,
+    self_information,
+    surprisal_at_k,
+)
+from .metrics import hr_at_k, map_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, recall_at_k, target_ranks
 from .metrics_log import MetricsLog, read_metrics_log
 from .popularity import PopularityBaseline, item_counts, smoothed_frequencies
+from .protocol import parse_cutoffs
 from .ragged import Ragged
+from .seen import SeenItems, fewest_unseen, seen_items
 from .splits import SPLITS, Split, global_temporal, leave_one_out, make_split
 
 __all__ = [
     "DATASETS",
     "IGNORE",
+    "NO_ITEM",
     "PAD",
     "SPLITS",
     "Batch",
@@ -26,28 +39,43 @@ __all__ = [
     "EvalBatch",
     "Interactions",
     "MetricsLog",
+    "MetricsTally",
     "PopularityBaseline",
     "Ragged",
+    "SeenItems",
     "Split",
     "TrainConfig",
+    "coverage_at_k",
     "eval_batches",
+    "evaluation_options",
+    "fewest_unseen",
     "global_temporal",
     "hr_at_k",
     "item_counts",
+    "keep_frequent",
+    "keep_rated",
     "last_items",
     "leave_one_out",
+    "list_map_at_k",
+    "list_recall_at_k",
     "load_dataset",
     "loss_options",
     "make_split",
+    "map_at_k",
     "mean_targets",
     "mrr_at_k",
     "ndcg_at_k",
     "num_batches",
+    "parse_cutoffs",
     "prepare_data",
     "ranking_metrics",
     "read_interactions",
     "read_metrics_log",
+    "recall_at_k",
+    "seen_items",
+    "self_information",
     "smoothed_frequencies",
+    "surprisal_at_k",
     "target_ranks",
     "train_batches",
 ]

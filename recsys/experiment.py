@@ -8,22 +8,46 @@ from typing import Any
 from .batches import mean_targets
 from .config import TrainConfig
 from .datasets import load_dataset
+from .filters import keep_frequent, keep_rated
 from .interactions import Interactions
+from .list_metrics import self_information
 from .popularity import item_counts
+from .protocol import parse_cutoffs
 from .splits import Split, make_split
 
 
 def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
-    """Load the data set that ``config`` names and split it; raises `DataError` before any training."""
+    """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
+
+    Ratings are filtered first, then items and users by their events (`keep_frequent`), and the rest is split.
+    """
     interactions = load_dataset(
         config.data,
         user_column=config.user_column,
         item_column=config.item_column,
         time_column=config.time_column,
+        rating_column=config.rating_column,
+        with_ratings=config.min_rating is not None,
         titles=config.titles,
         title_column=config.title_column,
     )
-    return interactions, make_split(config.split, interactions)
+    if config.min_rating is not None:
+        interactions = keep_rated(interactions, config.min_rating)
+    interactions = keep_frequent(interactions, min_item_events=config.min_item_events, min_user_events=config.min_user_events)
+    options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
+    if config.split == "global-temporal":
+        options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
+    return interactions, make_split(config.split, interactions, **options)
+
+
+def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """The options of both frameworks' ``evaluate`` that ``config`` and the training part decide, by name."""
+    return {
+        "cutoffs": parse_cutoffs(config.metrics_at),
+        "filter_seen": config.filter_seen,
+        "information": self_information(split.train, split.num_items),
+        "batch_size": config.batch_size,
+    }
 
 
 def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Interactions:
 
     ``user`` and ``item`` are (n,) int32 dense ids, ``time`` (n,) int64. ``user_labels`` (num_users,) and
     ``item_labels`` (num_items,) hold the original ids, sorted; ``item_titles`` holds one text an item, or is
-    None. ``source`` names the data in messages.
+    None. ``source`` names the data in messages. ``rating`` is (n,) float64, or None if ratings were not read.
     """
 
     user: npt.NDArray[np.int32]
@@ -35,6 +35,7 @@ class Interactions:
     item_labels: npt.NDArray[Any]
     item_titles: list[str] | None = None
     source: str = "interactions"
+    rating: npt.NDArray[np.float64] | None = None
 
     @property
     def num_users(self) -> int:
@@ -58,12 +59,14 @@ def read_interactions(
     user_column: str = "user_id",
     item_column: str = "item_id",
     time_column: str = "timestamp",
+    rating_column: str | None = None,
     titles: str | Path | None = None,
     title_column: str = "title",
 ) -> Interactions:
     """Read a Parquet, CSV or TSV file with one event a row, by the ending of its name.
 
-    Users and items are integers or text, times whole numbers, dates or timestamps. Repeated events are kept;
+    Users and items are integers or text, times whole numbers, dates or timestamps, ratings numbers (``rating_column``
+    None reads none). Repeated events are kept;
     rows out of order are sorted with a logged notice. ``titles`` is a file with ``item_column`` and
     ``title_column``; items that it lacks are titled by their id. Raises `DataError` naming the file and
     column for missing files and columns, empty files, empty values and unusable types.
@@ -73,12 +76,17 @@ def read_interactions(
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
         raise DataError(f"{path}: user, item and time must be three columns, got {repeated[0]!r} more than once")
+    if rating_column in columns:
+        raise DataError(f"{path}: ratings must be a column of their own, got {rating_column!r} twice")
+    if rating_column is not None:
+        columns.append(rating_column)
     interactions = from_table(
         read_columns(path, columns),
         source=str(path),
         user_column=user_column,
         item_column=item_column,
         time_column=time_column,
+        rating_column=rating_column,
         sort_notice=True,
     )
     if titles is None:
@@ -88,20 +96,30 @@ def read_interactions(
 
 
 def from_table(
-    table: pa.Table, *, source: str, user_column: str, item_column: str, time_column: str, sort_notice: bool
+    table: pa.Table,
+    *,
+    source: str,
+    user_column: str,
+    item_column: str,
+    time_column: str,
+    rating_column: str | None = None,
+    sort_notice: bool,
 ) -> Interactions:
     """Number and sort the events of a table; `sort_notice` logs when times within a user go backwards."""
-    require_no_nulls(table, (user_column, item_column, time_column), source)
+    columns = (user_column, item_column, time_column)
+    require_no_nulls(table, columns if rating_column is None else (*columns, rating_column), source)
     user, user_labels = _dense_ids(table[user_column], source, user_column)
     item, item_labels = _dense_ids(table[item_column], source, item_column)
     time = _times(table[time_column], source, time_column)
+    rating = None if rating_column is None else _ratings(table[rating_column], source, rating_column)
 
     by_user = np.argsort(user, kind="stable")
     backwards = (np.diff(time[by_user]) < 0) & (np.diff(user[by_user]) == 0)
     order = np.lexsort((time, user))
     if sort_notice and backwards.any():
         logger.warning("%s: rows are not in order of column %r for each user; sorted them", source, time_column)
-    return Interactions(user[order], item[order], time[order], user_labels, item_labels, source=source)
+    rating = None if rating is None else rating[order]
+    return Interactions(user[order], item[order], time[order], user_labels, item_labels, source=source, rating=rating)
 
 
 def with_titles(interactions: Interactions, item: pa.ChunkedArray, title: pa.ChunkedArray, *, source: str) -> Interactions:
@@ -135,6 +153,13 @@ def _dense_ids(column: pa.ChunkedArray, source: str, name: str) -> tuple[npt.NDA
     id_of_code = np.empty(len(labels), dtype=np.int32)
     id_of_code[order] = np.arange(len(labels), dtype=np.int32)
     return id_of_code[encoded.indices.to_numpy()], labels[order]
+
+
+def _ratings(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.float64]:
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise DataError(f"{source}: column {name!r} must hold numbers, got {kind}")
+    return column.cast(pa.float64(), safe=False).to_numpy()
 
 
 def _times(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ A NaN score counts as higher than every number, as in ``torch.sort``, and a NaN 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +69,15 @@ def _count_ahead(
 
 
 def hr_at_k(ranks: Ranks, k: int) -> float:
-    """Hit rate: the mean of ``[rank <= k]`` (recall@k, as each row has one relevant item)."""
+    """Hit rate: the mean of ``[rank <= k]``, the share of rows with a relevant item in the top k."""
     return float(np.mean(_checked(ranks, k) <= k))
 
 
 def ndcg_at_k(ranks: Ranks, k: int) -> float:
-    """Normalised discounted cumulative gain: the mean of ``[rank <= k] / log2(rank + 1)``."""
+    """Normalised discounted cumulative gain: the mean of ``[rank <= k] / log2(rank + 1)``.
+
+    DCG@k (Järvelin and Kekäläinen, 2002) over its best value, which is 1 for one relevant item.
+    """
     ranks = _checked(ranks, k)
     return float(np.mean(np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0)))
 
@@ -85,10 +88,35 @@ def mrr_at_k(ranks: Ranks, k: int) -> float:
     return float(np.mean(np.where(ranks <= k, 1.0 / ranks, 0.0)))
 
 
+def recall_at_k(ranks: Ranks, k: int) -> float:
+    """Recall: the mean of ``|relevant items in the top k| / |relevant items|``.
+
+    Each row has one relevant item, its target, so that this is `hr_at_k`; `list_recall_at_k` takes any number of them.
+    """
+    return hr_at_k(ranks, k)
+
+
+def map_at_k(ranks: Ranks, k: int) -> float:
+    """Mean average precision: the mean of ``sum over hits at place j <= k of precision@j / min(k, |relevant items|)``.
+
+    Each row has one relevant item, its target, so that this is `mrr_at_k`; `list_map_at_k` takes any number of them.
+    """
+    return mrr_at_k(ranks, k)
+
+
+RANK_METRICS: dict[str, Callable[[Ranks, int], float]] = {
+    "ndcg": ndcg_at_k,
+    "hr": hr_at_k,
+    "mrr": mrr_at_k,
+    "recall": recall_at_k,
+    "map": map_at_k,
+}
+"""The metrics that the target's rank decides, by the name before ``@k``."""
+
+
 def ranking_metrics(ranks: Ranks, ks: Sequence[int] = (10,)) -> dict[str, float]:
-    """``{"ndcg@k": .., "hr@k": .., "mrr@k": ..}`` for every k of ``ks``; ranks are (rows,), 1 is best."""
-    metrics = {"ndcg": ndcg_at_k, "hr": hr_at_k, "mrr": mrr_at_k}
-    return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in metrics.items()}
+    """``{"ndcg@k": .., "hr@k": .., "mrr@k": .., "recall@k": .., "map@k": ..}`` for every k of ``ks``; ranks are (rows,), 1 is best."""
+    return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in RANK_METRICS.items()}
 
 
 def _checked(ranks: Ranks, k: int) -> Ranks:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-METRIC_NAMES = ("ndcg@10", "hr@10", "mrr@10")
-SELECTION_METRIC = "ndcg@10"
+from .metrics import RANK_METRICS
+from .protocol import SELECTION_CUTOFF
+
+METRIC_NAMES = (*RANK_METRICS, "coverage", "surprisal")
+"""The metrics of a run, by the name before ``@k``."""
+
+SELECTION_METRIC = f"ndcg@{SELECTION_CUTOFF}"
+
+
+def metric_names(cutoffs: Sequence[int]) -> tuple[str, ...]:
+    """The columns of a run's metrics log: every metric at every k of ``cutoffs``."""
+    return tuple(f"{name}@{k}" for k in cutoffs for name in METRIC_NAMES)
 
 
 @dataclass
@@ -20,10 +31,17 @@ class Progress:
     validations_since_best: int = 0
     seconds: float = 0.0
 
-    def update(self, train_loss: float, metrics: dict[str, float], seconds: float) -> bool:
-        """Adds one epoch and says whether it is the best so far; ``metrics`` is empty without validation."""
+    def update(self, train_loss: float, metrics: dict[str, float], seconds: float, *, keep_last: bool = False) -> bool:
+        """Adds one epoch and says whether its weights are the ones to keep.
+
+        ``metrics`` is empty without validation. Kept are those of the best validation so far, or, with ``keep_last``, of a
+        run that never validates, those of the last epoch.
+        """
         self.losses.append(train_loss)
         self.seconds = seconds
+        if keep_last:
+            self.best_epoch = self.epochs - 1
+            return True
         if not metrics:
             return False
         best = self.best_metrics.get(SELECTION_METRIC)
@@ -48,6 +66,7 @@ class Progress:
 class TrainResult:
     """Outcome of a run: metrics of the best epoch's weights on test and validation, ``ndcg@10`` and so on.
 
+    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty.
     ``losses`` has each epoch's mean training loss, ``seconds`` the time of training and validation, summed
     over resumed parts; epochs count from 0. ``weights`` is the path of the best epoch's weights.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,29 +32,39 @@ class Split:
     num_items: int
 
 
-def leave_one_out(interactions: Interactions) -> Split:
+def leave_one_out(interactions: Interactions, *, train_on_valid: bool = False) -> Split:
     """Hold out each user's last item for test and the one before it for validation.
 
     Users with fewer than three items are trained on whole and never evaluated. The test history is everything
-    before the test item, the validation item included. Raises `DataError` if a part comes out empty.
+    before the test item, the validation item included. ``train_on_valid`` leaves the validation items in the
+    training rows and the validation part empty. Raises `DataError` if another part comes out empty.
     """
     starts, stops = interactions.offsets[:-1], interactions.offsets[1:]
     evaluated = stops - starts >= 3
-    train_stops = np.where(evaluated, stops - 2, stops)
+    train_stops = np.where(evaluated, stops - (1 if train_on_valid else 2), stops)
     first, last = starts[evaluated], stops[evaluated]
+    valid_first, valid_last = (first[:0], last[:0]) if train_on_valid else (first, last)
     item = interactions.item
     split = Split(
         train=take_ranges(item, starts, train_stops),
-        valid_history=take_ranges(item, first, last - 2),
-        valid_target=item[last - 2],
+        valid_history=take_ranges(item, valid_first, valid_last - 2),
+        valid_target=item[valid_last - 2],
         test_history=take_ranges(item, first, last - 1),
         test_target=item[last - 1],
         num_items=interactions.num_items,
     )
-    return _require_parts(split, interactions, "leave-one-out (it needs users with at least 3 interactions)")
+    name = "leave-one-out (it needs users with at least 3 interactions)"
+    return _require_parts(split, interactions, name, validated=not train_on_valid)
 
 
-def global_temporal(interactions: Interactions, *, quantile: float = 0.9, valid_fraction: float = 0.05, seed: int = 0) -> Split:
+def global_temporal(
+    interactions: Interactions,
+    *,
+    quantile: float = 0.9,
+    valid_fraction: float = 0.05,
+    seed: int = 0,
+    train_on_valid: bool = False,
+) -> Split:
     """Train on the past and test on the future of one moment that is the same for all users.
 
     1. The cutoff is the time of event number ``floor(quantile * n)`` (from 0) of all n events in order of
@@ -67,7 +78,10 @@ def global_temporal(interactions: Interactions, *, quantile: float = 0.9, valid_
     5. Test: for each user with a future event of a known item, the last such event, after all known events
        before it, past or future. Held-out users are tested too.
 
-    Users left without a history are not evaluated. Raises `DataError` if a part comes out empty.
+    ``train_on_valid`` holds out no user: ``train`` is the past of all users, known items are those of that past, and the
+    validation part is empty.
+
+    Users left without a history are not evaluated. Raises `DataError` if another part comes out empty.
     """
     if not 0 < quantile < 1:
         raise ConfigError(f"quantile: expected a number between 0 and 1, got {quantile}")
@@ -77,11 +91,12 @@ def global_temporal(interactions: Interactions, *, quantile: float = 0.9, valid_
     cutoff = np.sort(time)[int(quantile * len(time))]
     past = time < cutoff
 
-    past_events = np.bincount(user[past], minlength=interactions.num_users)
-    eligible = np.flatnonzero(past_events >= 2)
-    count = min(len(eligible), max(1, round(valid_fraction * len(eligible))))
     held_out = np.zeros(interactions.num_users, dtype=bool)
-    held_out[np.random.default_rng(seed).choice(eligible, size=count, replace=False)] = True
+    if not train_on_valid:
+        past_events = np.bincount(user[past], minlength=interactions.num_users)
+        eligible = np.flatnonzero(past_events >= 2)
+        count = min(len(eligible), max(1, round(valid_fraction * len(eligible))))
+        held_out[np.random.default_rng(seed).choice(eligible, size=count, replace=False)] = True
 
     in_train = past & ~held_out[user]
     known = np.zeros(interactions.num_items, dtype=bool)
@@ -102,20 +117,21 @@ def global_temporal(interactions: Interactions, *, quantile: float = 0.9, valid_
         test_target=test_target[keep],
         num_items=interactions.num_items,
     )
-    return _require_parts(split, interactions, f"global-temporal (quantile {quantile}, cutoff time {cutoff})")
+    name = f"global-temporal (quantile {quantile}, cutoff time {cutoff})"
+    return _require_parts(split, interactions, name, validated=not train_on_valid)
 
 
-SPLITS: dict[str, Callable[[Interactions], Split]] = {
+SPLITS: dict[str, Callable[..., Split]] = {
     "leave-one-out": leave_one_out,
     "global-temporal": global_temporal,
 }
 
 
-def make_split(name: str, interactions: Interactions) -> Split:
-    """Split by name: ``leave-one-out`` or ``global-temporal`` with its default settings."""
+def make_split(name: str, interactions: Interactions, **options: Any) -> Split:
+    """Split by name: ``leave-one-out`` or ``global-temporal`` with ``options`` of that function."""
     if name not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
-    return SPLITS[name](interactions)
+    return SPLITS[name](interactions, **options)
 
 
 def _last_of_each_user(
@@ -129,10 +145,12 @@ def _last_of_each_user(
     return take_ranges(item, starts, last), item[last], flag[last]
 
 
-def _require_parts(split: Split, interactions: Interactions, name: str) -> Split:
+def _require_parts(split: Split, interactions: Interactions, name: str, *, validated: bool) -> Split:
     """Refuse a split that would only fail once training has begun."""
     trainable = int((split.train.lengths >= 2).sum())
     parts = {"training": trainable, "validation": len(split.valid_target), "test": len(split.test_target)}
+    if not validated:
+        del parts["validation"]
     for part, users in parts.items():
         if users == 0:
             raise DataError(

@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ..recsys import MetricsLog, TrainConfig
-from ..recsys.progress import METRIC_NAMES, SELECTION_METRIC, Progress
+from ..recsys import MetricsLog, TrainConfig, parse_cutoffs
+from ..recsys.progress import SELECTION_METRIC, Progress, metric_names
 from ..recsys.run_directory import RunDirectory
 from .lightning_sasrec import SASRecModule
 from .weights import save_weights
@@ -28,21 +28,24 @@ class EpochRecorder(Callback):
     epoch and writes the same again.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, config: TrainConfig) -> None:
         self.run = run
+        self.config = config
         self.progress = Progress()
         self._log: MetricsLog | None = None
         self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter() - self.progress.seconds
-        self._log = MetricsLog(self.run.metrics_log, metric_names=METRIC_NAMES, resume_after=self.progress.epochs - 1)
+        names = metric_names(parse_cutoffs(self.config.metrics_at))
+        self._log = MetricsLog(self.run.metrics_log, metric_names=names, resume_after=self.progress.epochs - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SASRecModule)
         assert self._log is not None
         loss, metrics = pl_module.epoch_loss, pl_module.epoch_metrics
-        if self.progress.update(loss, metrics, time.perf_counter() - self._started):
+        seconds = time.perf_counter() - self._started
+        if self.progress.update(loss, metrics, seconds, keep_last=self.config.train_on_valid):
             save_weights(pl_module.model, self.run.best_weights)
         self._log.append(
             epoch=trainer.current_epoch,
@@ -80,13 +83,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def training_callbacks(run: RunDirectory, config: TrainConfig) -> tuple[EpochRecorder, list[Callback]]:
     """Returns the recorder and all callbacks, in the order in which they act at an epoch's end."""
-    recorder = EpochRecorder(run)
-    stopping = LastingEarlyStopping(SELECTION_METRIC, patience=config.patience, mode="max")
+    recorder = EpochRecorder(run, config)
+    stopping = [] if config.train_on_valid else [LastingEarlyStopping(SELECTION_METRIC, patience=config.patience, mode="max")]
     # With no monitor and one file name, every epoch replaces last.ckpt.
     checkpoint = ModelCheckpoint(
         run.checkpoints, "last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    return recorder, [stopping, recorder, checkpoint]
+    return recorder, [*stopping, recorder, checkpoint]
 
 
 def last_checkpoint(run: RunDirectory) -> Path:

@@ -1,19 +1,17 @@
-"""Ranks of held-out items over the full catalog, computed on the model's device in chunks."""
+"""Metrics of held-out items over the full catalog, ranked on the model's device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..recsys import Ragged, eval_batches, ranking_metrics
+from ..recsys import MetricsTally, Ragged, eval_batches
+from .ranking import CHUNK, Seen, rank_and_top
 from .sasrec import SASRec
-
-CHUNK = 8192
-"""Catalog items scored at once: memory is rows x CHUNK scores, whatever the catalog's size."""
 
 
 def evaluate(
@@ -21,57 +19,37 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
+    cutoffs: Sequence[int] = (10,),
+    filter_seen: bool = False,
+    information: npt.NDArray[np.float64] | None = None,
     batch_size: int = 128,
     chunk: int = CHUNK,
 ) -> dict[str, float]:
-    """Returns NDCG@10, HR@10 and MRR@10 of ``targets`` (rows,) after ``histories``, dropout off.
+    """Returns NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``, dropout off.
 
-    Seen items compete too. The last ``max_length`` items of a history count.
+    Ranks ``targets`` (rows,) after the last ``max_length`` items of each of ``histories``. Seen items compete too; ``filter_seen``
+    leaves all items of a history, however long, out of its ranking and top list, except for the target. ``information`` (V,) float64
+    is ``self_information`` of the training part; without it there is no Surprisal. Raises ``ConfigError`` for cutoffs below 1 and
+    information of another catalog.
     """
+    num_items = model.config.num_items
+    tally = MetricsTally(num_items, cutoffs=cutoffs, information=information)
     was_training = model.training
     model.eval()
     device = model.item_table.device
-    ranks = [
-        batch_ranks(model, torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.target).to(device), chunk)[
-            : batch.count
-        ]
-        for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=model.config.max_length)
-    ]
+    max_length = model.config.max_length
+    for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen):
+        inputs, target = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target))
+        seen = Seen.of(batch.seen, num_items, device, chunk)
+        ranks, top = batch_ranking(model, inputs, target, tally.width, chunk, seen)
+        tally.add(ranks[: batch.count].cpu().numpy(), top[: batch.count].cpu().numpy())
     model.train(was_training)
-    return ranking_metrics(torch.cat(ranks).cpu().numpy())
+    return tally.metrics()
 
 
 @torch.no_grad()
-def batch_ranks(model: SASRec, inputs: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L)."""
-    return target_ranks(model(inputs)[:, -1], model.item_table, target, chunk)
-
-
-@torch.no_grad()
-def target_ranks(hidden: Tensor, table: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Rank of each target among the scores ``hidden @ table.T``: (B,) int64, 1 is best, in float32.
-
-    ``rank = 1 + #(score > target's) + #(score == target's and id < target)``, NaN above every number, and V
-    + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden`` (B, D), ``table`` (V, D),
-    ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means nothing.
-    """
-    target = target.long().clamp_min(0)[:, None]
-    # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
-    target_score = torch.empty_like(target, dtype=torch.float32)
-    for begin, scores in score_chunks(hidden, table, chunk):
-        here = (begin <= target) & (target < begin + scores.shape[1])
-        column = (target - begin).clamp(0, scores.shape[1] - 1)
-        target_score = torch.where(here, scores.gather(1, column), target_score)
-    rank = torch.ones(len(target), dtype=torch.int64, device=target.device)
-    for begin, scores in score_chunks(hidden, table, chunk):
-        ids = torch.arange(begin, begin + scores.shape[1], device=target.device)
-        ahead = (scores > target_score) | scores.isnan() | ((scores == target_score) & (ids < target))
-        rank += ahead.sum(dim=1)
-    return torch.where(target_score[:, 0].isnan(), len(table) + 1, rank)
-
-
-def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
-    """Yields (first id, float32 scores (B, <= chunk)) over the catalog, autocast off."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        for begin in range(0, len(table), chunk):
-            yield begin, hidden.float() @ table[begin : begin + chunk].float().T
+def batch_ranking(
+    model: SASRec, inputs: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
+    return rank_and_top(model(inputs)[:, -1], model.item_table, target, k, chunk, seen)

@@ -10,14 +10,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ..kernels import fold_seed
-from ..recsys import Split, TrainConfig, eval_batches, num_batches, ranking_metrics, train_batches
-from .evaluate import batch_ranks
+from ..recsys import MetricsTally, Split, TrainConfig, eval_batches, evaluation_options, num_batches, train_batches
+from .evaluate import batch_ranking
 from .objective import follow, make_optimizer, objective_of, start_frequencies, step_seed, training_loss
+from .ranking import Seen
 from .sasrec import SASRec
 
 
 class SASRecModule(LightningModule):
-    """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count) batches.
+    """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count, seen) batches.
 
     Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
     one; the frequencies of targets, where the loss follows them, are a buffer and so part of a checkpoint.
@@ -35,7 +36,8 @@ class SASRecModule(LightningModule):
         self.register_buffer("frequencies", start_frequencies(self.objective, split))
         self.epoch_metrics: dict[str, float] = {}
         self._losses: list[Tensor] = []
-        self._ranks: list[Tensor] = []
+        self._evaluation = evaluation_options(config, split)
+        self._tally = self._new_tally()
 
     @property
     def epoch_loss(self) -> float:
@@ -59,14 +61,19 @@ class SASRecModule(LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, batch_size=self.config.batch_size)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> None:
-        inputs, target, count = batch
-        self._ranks.append(batch_ranks(self.model, inputs, target)[:count])
+    def validation_step(self, batch: tuple[Tensor, Tensor, int, Seen | None], batch_idx: int) -> None:
+        inputs, target, count, seen = batch
+        ranks, top = batch_ranking(self.model, inputs, target, self._tally.width, seen=seen)
+        self._tally.add(ranks[:count].cpu().numpy(), top[:count].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
-        self.epoch_metrics = ranking_metrics(torch.cat(self._ranks).cpu().numpy())
-        self._ranks = []
+        self.epoch_metrics = self._tally.metrics()
+        self._tally = self._new_tally()
         self.log_dict(self.epoch_metrics, prog_bar=True)
+
+    def _new_tally(self) -> MetricsTally:
+        options = self._evaluation
+        return MetricsTally(self.model.config.num_items, cutoffs=options["cutoffs"], information=options["information"])
 
 
 class SequenceData(LightningDataModule):
@@ -109,7 +116,7 @@ class EpochBatches:
 
 
 class ValidationBatches:
-    """Iterable of (inputs, target, count) over the validation part of ``split``."""
+    """Iterable of (inputs, target, count, seen) over the validation part of ``split``."""
 
     def __init__(self, split: Split, config: TrainConfig) -> None:
         self.split = split
@@ -118,11 +125,13 @@ class ValidationBatches:
     def __len__(self) -> int:
         return -(-len(self.split.valid_history) // self.config.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int, Seen | None]]:
         for batch in eval_batches(
             self.split.valid_history,
             self.split.valid_target,
             batch_size=self.config.batch_size,
             max_length=self.config.max_length,
+            filter_seen=self.config.filter_seen,
         ):
-            yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.target), batch.count
+            seen = Seen.of(batch.seen, self.split.num_items, torch.device("cpu"))
+            yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.target), batch.count, seen

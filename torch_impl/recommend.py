@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from ..recsys import ConfigError, Ragged, last_items
-from .evaluate import CHUNK, score_chunks
+from ..recsys import ConfigError, Ragged, fewest_unseen, last_items, seen_items
+from .ranking import CHUNK, Seen, top_items
 from .sasrec import SASRec
 
 
@@ -20,13 +19,15 @@ def recommend(
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
+    filter_seen: bool = False,
     batch_size: int = 128,
     chunk: int = CHUNK,
 ) -> npt.NDArray[np.int64]:
     """Returns the ids (rows, k) of the k items with the highest scores after each history, best first.
 
     Equal scores go to the lower id first, as in the metrics; NaN scores come last. Items already in a history
-    may be recommended again. Raises ``ConfigError`` unless 1 <= k <= V and every id is in [0, V).
+    may be recommended again, unless ``filter_seen`` leaves out all of them, however long the history. Raises
+    ``ConfigError`` unless every id is in [0, V), 1 <= k <= V and, with ``filter_seen``, k items are left to every row.
     """
     num_items, max_length = model.config.num_items, model.config.max_length
     if not 1 <= k <= num_items:
@@ -34,6 +35,8 @@ def recommend(
     rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
         raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
+    if filter_seen and k > (unseen := fewest_unseen(rows, num_items)):
+        raise ConfigError(f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}")
     was_training = model.training
     model.eval()
     device = model.item_table.device
@@ -41,27 +44,7 @@ def recommend(
     for begin in range(0, len(rows), batch_size):
         chosen = np.arange(begin, min(begin + batch_size, len(rows)))
         inputs = torch.from_numpy(last_items(rows, chosen, width=max_length, height=len(chosen))).to(device)
-        top[chosen] = top_items(model(inputs)[:, -1], model.item_table, k, chunk).cpu().numpy()
+        seen = Seen.of(seen_items(rows, chosen), num_items, device, chunk) if filter_seen else None
+        top[chosen] = top_items(model(inputs)[:, -1], model.item_table, k, chunk, seen).cpu().numpy()
     model.train(was_training)
     return top
-
-
-def top_items(hidden: Tensor, table: Tensor, k: int, chunk: int = CHUNK) -> Tensor:
-    """Ids (B, k) int64 of the highest scores ``hidden @ table.T``, ties by lower id."""
-    best = torch.empty(len(hidden), 0, dtype=torch.int64, device=hidden.device)
-    for begin, scores in score_chunks(hidden, table, chunk):
-        ids = torch.arange(begin, begin + scores.shape[1], device=hidden.device)
-        merged = torch.cat([best, _sort_keys(scores, ids)], dim=1)
-        best = merged.topk(min(k, merged.shape[1]), dim=1).values
-    return 0x7FFFFFFF - (best & 0x7FFFFFFF)
-
-
-def _sort_keys(scores: Tensor, ids: Tensor) -> Tensor:
-    """Distinct int64 keys that order by score and then by lower id (``torch.topk`` breaks ties as it likes).
-
-    The high word is the score's bits, made to order like the number; the low 31 bits are the id's complement.
-    """
-    finite = torch.where(scores.isnan(), -torch.inf, scores) + 0.0  # + 0.0 turns -0.0 into 0.0, its equal
-    bits = finite.view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return (ordered.long() << 31) | (0x7FFFFFFF - ids)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..recsys import ConfigError, Ragged, Split, TrainConfig
+from ..recsys import ConfigError, Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.weights_file import read_config
 from .evaluate import evaluate
 from .recommend import recommend
@@ -26,7 +26,7 @@ class ServedModel:
     def evaluate(
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]:
-        return evaluate(self.model, histories, targets, batch_size=config.batch_size)
+        return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
     def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
         return recommend(self.model, histories, k, filter_seen=filter_seen)

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import ConfigError, TrainConfig, prepare_data
+from ..recsys import ConfigError, TrainConfig, evaluation_options, prepare_data
 from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.progress import TrainResult
 from ..recsys.run_directory import open_run
@@ -31,6 +31,8 @@ _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 def train(config: TrainConfig) -> TrainResult:
     """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+
+    With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
     Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
     learning_curve.png and,
@@ -65,6 +67,7 @@ def train(config: TrainConfig) -> TrainResult:
                 precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
                 max_epochs=config.epochs,
                 check_val_every_n_epoch=config.eval_every,
+                limit_val_batches=0 if config.train_on_valid else None,
                 callbacks=callbacks,
                 plugins=[AtomicCheckpointIO()],
                 logger=False,
@@ -82,7 +85,7 @@ def train(config: TrainConfig) -> TrainResult:
     load_weights(model, run.best_weights)
     device = trainer.strategy.root_device
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        test = evaluate(model.to(device), split.test_history, split.test_target, batch_size=config.batch_size)
+        test = evaluate(model.to(device), split.test_history, split.test_target, **evaluation_options(config, split))
     result = TrainResult.from_progress(recorder.progress, test=test, weights=run.best_weights)
     result.write(run.result)
     plot_learning_curve({"PyTorch": run.metrics_log}, run.learning_curve)

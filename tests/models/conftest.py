@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.jax_impl import evaluate as jax_evaluate
+from cce_minus.jax_impl import ranking as jax_ranking
 from cce_minus.jax_impl import recommend as jax_recommend
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
 from cce_minus.recsys.sasrec_config import SASRecConfig
 from cce_minus.torch_impl import evaluate as torch_evaluate
+from cce_minus.torch_impl import ranking as torch_ranking
 from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import weights as torch_weights
 from cce_minus.torch_impl.sasrec import SASRec as TorchSASRec
@@ -64,19 +66,19 @@ def jax_hidden(model: JaxSASRec, inputs: np.ndarray) -> np.ndarray:
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
-    return torch_evaluate.target_ranks(torch.from_numpy(hidden), torch.from_numpy(table), torch.from_numpy(target), chunk).numpy()
+    return torch_ranking.target_ranks(torch.from_numpy(hidden), torch.from_numpy(table), torch.from_numpy(target), chunk).numpy()
 
 
 def torch_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
-    return torch_recommend.top_items(torch.from_numpy(hidden), torch.from_numpy(table), k, chunk).numpy()
+    return torch_ranking.top_items(torch.from_numpy(hidden), torch.from_numpy(table), k, chunk).numpy()
 
 
 def jax_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
-    return np.asarray(jax_evaluate.target_ranks(*map(jnp.asarray, (hidden, table, target)), chunk))
+    return np.asarray(jax_ranking.target_ranks(*map(jnp.asarray, (hidden, table, target)), chunk))
 
 
 def jax_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
-    return np.asarray(jax_recommend.top_items(*map(jnp.asarray, (hidden, table)), k, chunk))
+    return np.asarray(jax_ranking.top_items(*map(jnp.asarray, (hidden, table)), k, chunk))
 
 
 FRAMEWORKS = {

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ..recsys import Ragged, eval_batches, ranking_metrics
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 Carry = TypeVar("Carry")
 
@@ -24,7 +24,7 @@ CHUNK = 8192
 
 
 def evaluate(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
@@ -43,9 +43,9 @@ def evaluate(
 
 
 @partial(nnx.jit, static_argnums=3)
-def batch_ranks(model: SASRec, inputs: ArrayLike, target: ArrayLike, chunk: int = CHUNK) -> Array:
+def batch_ranks(model: SequenceModel, inputs: ArrayLike, target: ArrayLike, chunk: int = CHUNK) -> Array:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L)."""
-    return target_ranks(model(jnp.asarray(inputs))[:, -1], model.item_table[...], jnp.asarray(target), chunk)
+    return target_ranks(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], jnp.asarray(target), chunk)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -15,11 +15,11 @@ from jax.typing import ArrayLike
 
 from ..recsys import ConfigError, Ragged, last_items
 from .evaluate import CHUNK, fold_catalog
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 def recommend(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
@@ -47,8 +47,8 @@ def recommend(
 
 
 @partial(nnx.jit, static_argnums=(2, 3))
-def _batch_top(model: SASRec, inputs: ArrayLike, k: int, chunk: int) -> Array:
-    return top_items(model(jnp.asarray(inputs))[:, -1], model.item_table[...], k, chunk)
+def _batch_top(model: SequenceModel, inputs: ArrayLike, k: int, chunk: int) -> Array:
+    return top_items(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], k, chunk)
 
 
 @partial(jax.jit, static_argnums=(2, 3))

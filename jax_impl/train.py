@@ -1,4 +1,4 @@
-"""Training SASRec with Flax NNX, Optax and Orbax."""
+"""Training a sequence model with Flax NNX, Optax and Orbax."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from ..recsys import (
     MetricsLog,
     Split,
     TrainConfig,
+    epoch_batches,
     num_batches,
     prepare_data,
-    train_batches,
 )
+from ..recsys.model_config import ModelConfig
 from ..recsys.progress import METRIC_NAMES, Progress, TrainResult
 from ..recsys.run_directory import RunDirectory, open_run
-from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, TrainingState, open_checkpoints
 from .evaluate import evaluate
+from .models import build_model
 from .objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 from .weights import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+    """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
     Writes to ``config.out``: config.json, metrics.csv (a row an epoch), best.safetensors, result.json and,
     after every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives
@@ -54,8 +55,8 @@ def train(config: TrainConfig) -> TrainResult:
     """
     with _on_device(config.device):
         _, split = prepare_data(config)
-        model = SASRec(
-            SASRecConfig.from_train(config, split.num_items),
+        model = build_model(
+            ModelConfig.from_train(config, split.num_items),
             rngs=nnx.Rngs(config.seed),
             dtype=_DTYPES[config.precision],
         )
@@ -74,7 +75,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def _fit(
-    model: SASRec, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
+    model: SequenceModel, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
 ) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 
@@ -103,13 +104,7 @@ def _fit(
 def _train_epoch(state: TrainingState, split: Split, config: TrainConfig, objective: Objective, epoch: int) -> float:
     """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the
     device."""
-    batches = train_batches(
-        split.train,
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-        seed=config.seed,
-        epoch=epoch,
-    )
+    batches = epoch_batches(config, split, epoch)
     total = num_batches(split.train, batch_size=config.batch_size)
     losses = []
     # disable=None: no bar where the output is no terminal.

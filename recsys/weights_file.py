@@ -17,17 +17,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import ConfigError
-from .sasrec_config import SASRecConfig
+from .model_config import ModelConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
-_STRUCTURE = ("num_items", "max_length", "dim", "num_blocks", "num_heads")
+_STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads")
 
 
 class WeightsError(ConfigError):
     """A weights file that is unreadable or does not fit the model; the message names file and tensor."""
 
 
-def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]) -> None:
+def write_weights(path: str | os.PathLike[str], config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a
     rename)."""
     path = Path(path)
@@ -39,7 +39,7 @@ def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: M
 
 
 def read_weights(
-    path: str | os.PathLike[str], config: SASRecConfig, shapes: Mapping[str, tuple[int, ...]]
+    path: str | os.PathLike[str], config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
     """Reads the tensors named in ``shapes`` from ``path``.
 
@@ -51,7 +51,7 @@ def read_weights(
             stored = json.loads((file.metadata() or {}).get("config", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: expected a safetensors file of SASRec weights, got: {error}") from error
+        raise WeightsError(f"{path}: expected a safetensors file of a model's weights, got: {error}") from error
     for name in _STRUCTURE:
         expected, got = getattr(config, name), stored.get(name)
         if got != expected:

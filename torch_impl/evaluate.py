@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..recsys import Ragged, eval_batches, ranking_metrics
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 CHUNK = 8192
 """Catalog items scored at once: memory is rows x CHUNK scores, whatever the catalog's size."""
 
 
 def evaluate(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
@@ -42,9 +42,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def batch_ranks(model: SASRec, inputs: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
+def batch_ranks(model: SequenceModel, inputs: Tensor, target: Tensor, chunk: int = CHUNK) -> Tensor:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L)."""
-    return target_ranks(model(inputs)[:, -1], model.item_table, target, chunk)
+    return target_ranks(model.next_item_hidden(inputs), model.item_table, target, chunk)
 
 
 @torch.no_grad()

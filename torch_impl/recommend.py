@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..recsys import ConfigError, Ragged, last_items
 from .evaluate import CHUNK, score_chunks
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 @torch.no_grad()
 def recommend(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
@@ -41,7 +41,7 @@ def recommend(
     for begin in range(0, len(rows), batch_size):
         chosen = np.arange(begin, min(begin + batch_size, len(rows)))
         inputs = torch.from_numpy(last_items(rows, chosen, width=max_length, height=len(chosen))).to(device)
-        top[chosen] = top_items(model(inputs)[:, -1], model.item_table, k, chunk).cpu().numpy()
+        top[chosen] = top_items(model.next_item_hidden(inputs), model.item_table, k, chunk).cpu().numpy()
     model.train(was_training)
     return top
 

@@ -24,6 +24,9 @@ from cce_minus.torch_impl.models import build_model as build_torch_model
 from cce_minus.torch_impl.sequence_model import SequenceModel as TorchModel
 from flax import nnx
 
+MODELS = ("sasrec", "bert4rec", "ligr")
+CAUSAL = ("sasrec", "ligr")
+
 SIZES = {"num_items": 37, "max_length": 12, "dim": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0.3}
 
 
@@ -34,6 +37,7 @@ class Framework:
     name: str
     build: Callable[..., Any]
     hidden: Callable[[Any, np.ndarray], np.ndarray]
+    next_item_hidden: Callable[[Any, np.ndarray], np.ndarray]
     save: Callable[..., None]
     load: Callable[..., None]
     evaluate: Callable[..., dict[str, float]]
@@ -56,6 +60,11 @@ def torch_hidden(model: TorchModel, inputs: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(inputs)).numpy()
 
 
+def torch_next_item_hidden(model: TorchModel, inputs: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model.next_item_hidden(torch.from_numpy(inputs)).numpy()
+
+
 @nnx.jit
 def jax_forward(model: JaxModel, inputs: jax.Array) -> jax.Array:
     return model(inputs)
@@ -63,6 +72,15 @@ def jax_forward(model: JaxModel, inputs: jax.Array) -> jax.Array:
 
 def jax_hidden(model: JaxModel, inputs: np.ndarray) -> np.ndarray:
     return np.asarray(jax_forward(model, jnp.asarray(inputs)))
+
+
+@nnx.jit
+def jax_next_item_forward(model: JaxModel, inputs: jax.Array) -> jax.Array:
+    return model.next_item_hidden(inputs)
+
+
+def jax_next_item_hidden(model: JaxModel, inputs: np.ndarray) -> np.ndarray:
+    return np.asarray(jax_next_item_forward(model, jnp.asarray(inputs)))
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
@@ -83,11 +101,11 @@ def jax_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.nda
 
 FRAMEWORKS = {
     "torch": Framework(
-        "torch", build_torch, torch_hidden, torch_weights.save_weights, torch_weights.load_weights,
+        "torch", build_torch, torch_hidden, torch_next_item_hidden, torch_weights.save_weights, torch_weights.load_weights,
         torch_evaluate.evaluate, torch_recommend.recommend, torch_ranks, torch_top,
     ),
     "jax": Framework(
-        "jax", build_jax, jax_hidden, jax_weights.save_weights, jax_weights.load_weights,
+        "jax", build_jax, jax_hidden, jax_next_item_hidden, jax_weights.save_weights, jax_weights.load_weights,
         jax_evaluate.evaluate, jax_recommend.recommend, jax_ranks, jax_top,
     ),
 }  # fmt: skip
@@ -102,6 +120,11 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 def other(framework: Framework) -> Framework:
     """The framework that `framework` is not."""
     return FRAMEWORKS["jax" if framework.name == "torch" else "torch"]
+
+
+@pytest.fixture(params=MODELS)
+def model_name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture

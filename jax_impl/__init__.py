@@ -1,4 +1,4 @@
-"""The loss, SASRec and its training for JAX and Flax."""
+"""The loss, sequence models and their training for JAX and Flax."""
 
 from .. import interop as _interop  # noqa: F401  names the extra to install where JAX is missing
 from ..kernels import (

@@ -13,9 +13,9 @@ from flax import nnx
 
 from ..recsys.progress import Progress
 from .objective import Frequencies
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
-TrainingState = tuple[SASRec, nnx.Optimizer[SASRec], Frequencies | None]
+TrainingState = tuple[SequenceModel, nnx.Optimizer[SequenceModel], Frequencies | None]
 """All that a step updates, in the order of ``train_step``."""
 
 

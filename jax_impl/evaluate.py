@@ -14,11 +14,11 @@ from jax.typing import ArrayLike
 
 from ..recsys import MetricsTally, Ragged, eval_batches
 from .ranking import CHUNK, Seen, rank_and_top
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 def evaluate(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
@@ -47,7 +47,7 @@ def evaluate(
 
 @partial(nnx.jit, static_argnums=(3, 4))
 def batch_ranking(
-    model: SASRec, inputs: ArrayLike, target: ArrayLike, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    model: SequenceModel, inputs: ArrayLike, target: ArrayLike, k: int, chunk: int = CHUNK, seen: Seen | None = None
 ) -> tuple[Array, Array]:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
-    return rank_and_top(model(jnp.asarray(inputs))[:, -1], model.item_table[...], jnp.asarray(target), k, chunk, seen)
+    return rank_and_top(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], jnp.asarray(target), k, chunk, seen)

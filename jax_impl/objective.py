@@ -19,8 +19,8 @@ from ..recsys import Split, TrainConfig, item_counts, loss_options, smoothed_fre
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .frequencies import update_frequencies
 from .loss import sampled_linear_cross_entropy
-from .sasrec import SASRec
 from .scalable_loss import scalable_linear_cross_entropy
+from .sequence_model import SequenceModel
 
 
 def objective_of(config: TrainConfig, split: Split) -> Objective:
@@ -54,7 +54,7 @@ def follow(frequencies: Frequencies | None, targets: Array, objective: Objective
 
 
 def training_loss(
-    model: SASRec,
+    model: SequenceModel,
     inputs: ArrayLike,
     targets: ArrayLike,
     seed: ArrayLike,
@@ -88,7 +88,7 @@ def step_seed(config: TrainConfig, step: int) -> npt.NDArray[np.uint32]:
     return np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
 
 
-def make_optimizer(model: SASRec, config: TrainConfig) -> nnx.Optimizer[SASRec]:
+def make_optimizer(model: SequenceModel, config: TrainConfig) -> nnx.Optimizer[SequenceModel]:
     """Returns AdamW (betas 0.9, 0.999, eps 1e-8, decay on every parameter) with its warm-up.
 
     Step s (from 0) has learning rate ``learning_rate * min(1, (s + 1) / warmup_steps)``.
@@ -110,8 +110,8 @@ def _adamw(learning_rate: float, warmup_steps: int, weight_decay: float) -> opta
 # Donated: the old weights and moments make room for the new ones instead of standing beside them.
 @partial(nnx.jit, static_argnames="objective", donate_argnames=("model", "optimizer", "frequencies"))
 def train_step(
-    model: SASRec,
-    optimizer: nnx.Optimizer[SASRec],
+    model: SequenceModel,
+    optimizer: nnx.Optimizer[SequenceModel],
     frequencies: Frequencies | None,
     inputs: ArrayLike,
     targets: ArrayLike,

@@ -14,11 +14,11 @@ from jax.typing import ArrayLike
 
 from ..recsys import ConfigError, Ragged, fewest_unseen, last_items, seen_items
 from .ranking import CHUNK, Seen, top_items
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 def recommend(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
@@ -51,5 +51,5 @@ def recommend(
 
 
 @partial(nnx.jit, static_argnums=(2, 3))
-def _batch_top(model: SASRec, inputs: ArrayLike, k: int, chunk: int, seen: Seen | None) -> Array:
-    return top_items(model(jnp.asarray(inputs))[:, -1], model.item_table[...], k, chunk, seen)
+def _batch_top(model: SequenceModel, inputs: ArrayLike, k: int, chunk: int, seen: Seen | None) -> Array:
+    return top_items(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], k, chunk, seen)

@@ -13,8 +13,9 @@ from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.weights_file import read_config
 from .devices import on_device
 from .evaluate import evaluate
+from .models import build_model
 from .recommend import recommend
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 from .weights import load_weights
 
 
@@ -22,7 +23,7 @@ from .weights import load_weights
 class ServedModel:
     """The `recsys.serving.ServedModel` of JAX."""
 
-    model: SASRec
+    model: SequenceModel
     device: str
 
     def evaluate(
@@ -42,6 +43,6 @@ class ServedModel:
 def load_served(weights: Path, device: str) -> ServedModel:
     """The model of a weights file of either framework; raises ``ConfigError``."""
     with on_device(device):
-        model = SASRec(read_config(weights), rngs=nnx.Rngs(0))
+        model = build_model(read_config(weights), rngs=nnx.Rngs(0))
         load_weights(model, weights)
     return ServedModel(model, device)

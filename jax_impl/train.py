@@ -1,4 +1,4 @@
-"""Training SASRec with Flax NNX, Optax and Orbax."""
+"""Training a sequence model with Flax NNX, Optax and Orbax."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from ..recsys import (
     MetricsLog,
     Split,
     TrainConfig,
+    epoch_batches,
     evaluation_options,
     num_batches,
     prepare_data,
-    train_batches,
 )
 from ..recsys.learning_curve import plot_learning_curve
+from ..recsys.model_config import ModelConfig
 from ..recsys.progress import Progress, TrainResult, metric_names
 from ..recsys.run_directory import RunDirectory, open_run
-from ..recsys.sasrec_config import SASRecConfig
 from .checkpoints import Checkpoints, TrainingState, open_checkpoints
 from .devices import on_device
 from .evaluate import evaluate
+from .models import build_model
 from .objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 from .weights import load_weights, save_weights
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+    """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
@@ -58,8 +59,8 @@ def train(config: TrainConfig) -> TrainResult:
     """
     with on_device(config.device):
         interactions, split = prepare_data(config)
-        model = SASRec(
-            SASRecConfig.from_train(config, split.num_items),
+        model = build_model(
+            ModelConfig.from_train(config, split.num_items),
             rngs=nnx.Rngs(config.seed),
             dtype=_DTYPES[config.precision],
         )
@@ -79,7 +80,7 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def _fit(
-    model: SASRec, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
+    model: SequenceModel, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
 ) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 
@@ -110,13 +111,7 @@ def _fit(
 def _train_epoch(state: TrainingState, split: Split, config: TrainConfig, objective: Objective, epoch: int) -> float:
     """Trains one epoch and returns the mean of its steps' losses, the only number that waits for the
     device."""
-    batches = train_batches(
-        split.train,
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-        seed=config.seed,
-        epoch=epoch,
-    )
+    batches = epoch_batches(config, split, epoch)
     total = num_batches(split.train, batch_size=config.batch_size)
     losses = []
     # disable=None: no bar where the output is no terminal.

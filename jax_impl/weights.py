@@ -1,4 +1,4 @@
-"""Reads and writes a Flax SASRec's weights in the format shared with the PyTorch model."""
+"""Reads and writes a Flax model's weights in the format shared with its PyTorch twin."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from flax import nnx
 
 from ..recsys.weights_file import read_weights, write_weights
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 
-def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
     tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
     write_weights(path, model.config, tensors)
 
 
-def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
     differs."""
     parameters = _parameters(model)
@@ -31,7 +31,7 @@ def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
         param[...] = jnp.asarray(_transposed(tensors[name], kernel))
 
 
-def _parameters(model: SASRec) -> list[tuple[str, nnx.Param, bool]]:
+def _parameters(model: SequenceModel) -> list[tuple[str, nnx.Param, bool]]:
     """The model's parameters as (name in the file, variable, whether it is a dense layer's kernel)."""
     parameters = []
     for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):

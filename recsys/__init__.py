@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .batches import IGNORE, PAD, Batch, EvalBatch, eval_batches, last_items, mean_targets, num_batches, train_batches
+from .batches import IGNORE, MASK, PAD, Batch, EvalBatch, eval_batches, last_items, mean_targets, num_batches, train_batches
 from .config import TrainConfig
 from .datasets import DATASETS, load_dataset
 from .errors import ConfigError, DataError, DownloadError
-from .experiment import evaluation_options, loss_options, prepare_data
+from .experiment import epoch_batches, evaluation_options, loss_options, prepare_data
 from .filters import keep_frequent, keep_rated
 from .interactions import Interactions, read_interactions
 from .list_metrics import (
@@ -18,6 +18,7 @@ from .list_metrics import (
     self_information,
     surprisal_at_k,
 )
+from .masked_batches import masked_batches, mean_masked
 from .metrics import hr_at_k, map_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, recall_at_k, target_ranks
 from .metrics_log import MetricsLog, read_metrics_log
 from .popularity import PopularityBaseline, item_counts, smoothed_frequencies
@@ -29,6 +30,7 @@ from .splits import SPLITS, Split, global_temporal, leave_one_out, make_split
 __all__ = [
     "DATASETS",
     "IGNORE",
+    "MASK",
     "NO_ITEM",
     "PAD",
     "SPLITS",
@@ -46,6 +48,7 @@ __all__ = [
     "Split",
     "TrainConfig",
     "coverage_at_k",
+    "epoch_batches",
     "eval_batches",
     "evaluation_options",
     "fewest_unseen",
@@ -62,6 +65,8 @@ __all__ = [
     "loss_options",
     "make_split",
     "map_at_k",
+    "masked_batches",
+    "mean_masked",
     "mean_targets",
     "mrr_at_k",
     "ndcg_at_k",

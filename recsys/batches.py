@@ -15,16 +15,19 @@ from .seen import SeenItems, seen_items
 PAD = -1
 """Item id of an empty input position."""
 
+MASK = -2
+"""Item id of an input position whose item is hidden from the model (BERT4Rec's)."""
+
 IGNORE = -100
 """Target of a position that has no loss."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Training batch: position ``l`` of a row sees ``inputs[:, :l + 1]`` and predicts ``targets[:, l]``.
+    """Training batch: position ``l`` of a row predicts ``targets[:, l]``.
 
-    ``inputs`` is (B, L) int32 with `PAD`; ``targets`` is (B, L) int32 with `IGNORE` wherever the input is
-    `PAD`.
+    ``inputs`` is (B, L) int32 with `PAD` and, from `masked_batches`, `MASK`; ``targets`` is (B, L) int32 with
+    `IGNORE` wherever nothing is to be predicted, and at least where the input is `PAD`.
     """
 
     inputs: npt.NDArray[np.int32]
@@ -49,12 +52,12 @@ class EvalBatch:
 def num_batches(train: Ragged, *, batch_size: int) -> int:
     """Number of batches that one epoch of `train_batches` holds."""
     _require_positive(batch_size=batch_size)
-    return -(-len(_trainable_rows(train)) // batch_size)
+    return -(-len(trainable_rows(train)) // batch_size)
 
 
 def mean_targets(train: Ragged, *, batch_size: int, max_length: int) -> float:
     """Mean number of positions with a target in a batch of `train_batches`."""
-    targets = np.minimum(train.lengths[_trainable_rows(train)] - 1, max_length).sum()
+    targets = np.minimum(train.lengths[trainable_rows(train)] - 1, max_length).sum()
     return float(targets) / num_batches(train, batch_size=batch_size)
 
 
@@ -68,14 +71,12 @@ def train_batches(
     permutation of the users with at least two items, so an epoch is a function of (seed, epoch) and can be
     entered at any step. Every batch is (batch_size, max_length): the last one is filled with rows of padding.
     """
-    _require_positive(batch_size=batch_size, max_length=max_length)
-    if not 0 <= start_step <= num_batches(train, batch_size=batch_size):
-        raise ConfigError(f"start_step: expected 0 to {num_batches(train, batch_size=batch_size)}, got {start_step}")
+    check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
     return _train_batches(train, batch_size, max_length, seed, epoch, start_step)
 
 
 def _train_batches(train: Ragged, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int) -> Iterator[Batch]:
-    order = np.random.default_rng((seed, epoch)).permutation(_trainable_rows(train))
+    order = epoch_order(train, seed, epoch)
     for begin in range(start_step * batch_size, len(order), batch_size):
         rows = order[begin : begin + batch_size]
         window = last_items(train, rows, width=max_length + 1, height=batch_size)
@@ -122,8 +123,21 @@ def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, 
     return window
 
 
-def _trainable_rows(train: Ragged) -> npt.NDArray[np.intp]:
+def trainable_rows(train: Ragged) -> npt.NDArray[np.intp]:
+    """The users that an epoch visits: those with at least two items, of which one can predict another."""
     return np.flatnonzero(train.lengths >= 2)
+
+
+def epoch_order(train: Ragged, seed: int, epoch: int) -> npt.NDArray[np.intp]:
+    """`trainable_rows` in the order of an epoch: ``numpy.random.default_rng((seed, epoch))``'s permutation."""
+    return np.random.default_rng((seed, epoch)).permutation(trainable_rows(train))
+
+
+def check_epoch(train: Ragged, *, batch_size: int, max_length: int, start_step: int) -> None:
+    """Raises ``ConfigError`` for sizes below 1 and a ``start_step`` that an epoch does not reach."""
+    _require_positive(batch_size=batch_size, max_length=max_length)
+    if not 0 <= start_step <= num_batches(train, batch_size=batch_size):
+        raise ConfigError(f"start_step: expected 0 to {num_batches(train, batch_size=batch_size)}, got {start_step}")
 
 
 def _require_positive(**values: int) -> None:

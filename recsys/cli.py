@@ -49,7 +49,7 @@ def _guarded(work: Callable[[], object]) -> None:
 
 def _help(framework: str) -> str:
     return (
-        f"Train SASRec with {framework} to predict each user's next item.\n\n"
+        f"Train SASRec, or another --model, with {framework} to predict each user's next item.\n\n"
         "The loss is cross-entropy with sampled negatives (CCE-), over all items with --negatives all, or another --loss. "
         "Validation ranks the full catalog; the weights with the best validation NDCG@10 are kept and tested "
         "at the end.\n\n"

@@ -11,11 +11,13 @@ from typing import Any, get_args, get_type_hints
 from .datasets import DATASETS
 from .errors import ConfigError
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
+from .model_choices import MODELS, check_model
 from .protocol import check_protocol
 from .splits import SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
+    "model": MODELS,
     "loss": LOSSES,
     "negatives": NEGATIVES,
     "precision": ("fp32", "bf16"),
@@ -31,6 +33,7 @@ _LEAST: dict[str, int] = {
     "num_blocks": 1,
     "num_heads": 1,
     "dropout": 0,
+    "mask_probability": 0,
     "num_negatives": 1,
     "pool_size": 1,
     "popularity_power": 0,
@@ -93,11 +96,22 @@ class TrainConfig:
         "Train a final model on the validation items too: no validation is done and the last epoch's weights are kept.",
     )
 
-    max_length: int = _option(200, "Model", "Items of a user's history the model sees, the latest ones.")
+    model: str = _option(
+        "sasrec",
+        "Model",
+        "sasrec: a transformer that predicts each item from those before it. ligr: the same with gated blocks. bert4rec: predicts masked "
+        "items from both sides.",
+    )
+    max_length: int = _option(
+        200, "Model", "Items of a user's history the model sees, the latest ones; bert4rec predicts from one fewer."
+    )
     dim: int = _option(64, "Model", "Width of the item embeddings and of the hidden states.")
     num_blocks: int = _option(1, "Model", "Transformer blocks.")
     num_heads: int = _option(1, "Model", "Attention heads; must divide dim.")
     dropout: float = _option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
+    mask_probability: float = _option(
+        0.2, "Model", "bert4rec: probability that an item of a training row is masked, above 0 and below 1."
+    )
 
     loss: str = _option(
         "softmax",
@@ -143,7 +157,7 @@ class TrainConfig:
     epochs: int = _option(10, "Training", "Most passes over the training users.")
     patience: int = _option(5, "Training", "Stop after this many validations in a row without a better validation NDCG@10.")
     eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
-    seed: int = _option(0, "Training", "Seed of weights, batch order, dropout and negatives.")
+    seed: int = _option(0, "Training", "Seed of weights, batch order, masks, dropout and negatives.")
 
     metrics_at: str = _option("10", "Evaluation", "The k of the metrics at k, such as 5,10,20; must name 10, as NDCG@10 chooses.")
     filter_seen: bool = _option(
@@ -165,8 +179,9 @@ class TrainConfig:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
-        _require(self.dropout < 1, "dropout", "a number below 1", self.dropout)
-        for name in ("learning_rate", "frequency_rate"):
+        for name in ("dropout", "mask_probability"):
+            _require(getattr(self, name) < 1, name, "a number below 1", getattr(self, name))
+        for name in ("learning_rate", "frequency_rate", "mask_probability"):
             _require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
         _require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
         _require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
@@ -176,6 +191,7 @@ class TrainConfig:
         for name in ("data", "user_column", "item_column", "time_column", "rating_column", "title_column", "out"):
             _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        check_model(vars(self), defaults)
         check_loss(vars(self), defaults)
         check_protocol(vars(self), defaults)
 

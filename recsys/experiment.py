@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
-from .batches import mean_targets
+from .batches import Batch, mean_targets, train_batches
 from .config import TrainConfig
 from .datasets import load_dataset
 from .filters import keep_frequent, keep_rated
 from .interactions import Interactions
 from .list_metrics import self_information
+from .masked_batches import masked_batches, mean_masked
 from .popularity import item_counts
 from .protocol import parse_cutoffs
 from .splits import Split, make_split
@@ -50,14 +52,30 @@ def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     }
 
 
+def epoch_batches(config: TrainConfig, split: Split, epoch: int) -> Iterator[Batch]:
+    """The training batches of one epoch: `masked_batches` for BERT4Rec, `train_batches` for the causal models; `num_batches` of
+    either, and the same in both frameworks."""
+    sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "seed": config.seed, "epoch": epoch}
+    if config.model == "bert4rec":
+        return masked_batches(split.train, **sizes, mask_probability=config.mask_probability)
+    return train_batches(split.train, **sizes)
+
+
+def _mean_positions(config: TrainConfig, split: Split) -> float:
+    """Mean number of positions with a target in a batch of `epoch_batches`."""
+    sizes = {"batch_size": config.batch_size, "max_length": config.max_length}
+    if config.model == "bert4rec":
+        return mean_masked(split.train, **sizes, mask_probability=config.mask_probability)
+    return mean_targets(split.train, **sizes)
+
+
 def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     """What the training loss is made of: ``config``'s options of the loss by name, and what they leave to the data.
 
     ``item_counts`` (V,) int64 come from the training part alone. Sizes of 0 become 2 sqrt(N), the choice of SCE's authors (arXiv
     2409.18721), for the N positions with a target of a mean batch: a number of the run, so that shapes never change.
     """
-    positions = mean_targets(split.train, batch_size=config.batch_size, max_length=config.max_length)
-    balanced = max(1, round(2 * math.sqrt(positions)))
+    balanced = max(1, round(2 * math.sqrt(_mean_positions(config, split))))
     return {
         "loss": config.loss,
         "negatives": config.negatives,

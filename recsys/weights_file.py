@@ -18,17 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .errors import ConfigError
-from .sasrec_config import SASRecConfig
+from .model_config import ModelConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
-_STRUCTURE = ("num_items", "max_length", "dim", "num_blocks", "num_heads")
+_STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads")
 
 
 class WeightsError(ConfigError):
     """A weights file that is unreadable or does not fit the model; the message names file and tensor."""
 
 
-def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: Mapping[str, np.ndarray]) -> None:
+def write_weights(path: str | os.PathLike[str], config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a
     rename)."""
     path = Path(path)
@@ -39,11 +39,11 @@ def write_weights(path: str | os.PathLike[str], config: SASRecConfig, tensors: M
     temporary.replace(path)
 
 
-def read_config(path: str | os.PathLike[str]) -> SASRecConfig:
+def read_config(path: str | os.PathLike[str]) -> ModelConfig:
     """The configuration of the model whose weights the file holds; raises ``WeightsError``."""
     stored = _open(path)[0]
     try:
-        return SASRecConfig(**stored)
+        return ModelConfig(**stored)
     except TypeError as error:
         raise WeightsError(
             f"{path}: expected a model's configuration in the metadata, got {', '.join(stored) or 'none'}"
@@ -51,7 +51,7 @@ def read_config(path: str | os.PathLike[str]) -> SASRecConfig:
 
 
 def read_weights(
-    path: str | os.PathLike[str], config: SASRecConfig, shapes: Mapping[str, tuple[int, ...]]
+    path: str | os.PathLike[str], config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
     """Reads the tensors named in ``shapes`` from ``path``.
 

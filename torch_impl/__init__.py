@@ -1,4 +1,4 @@
-"""The loss, SASRec and its training for PyTorch."""
+"""The loss, sequence models and their training for PyTorch."""
 
 from ..kernels import (
     AllItems,

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ..recsys import MetricsLog, TrainConfig, parse_cutoffs
 from ..recsys.progress import SELECTION_METRIC, Progress, metric_names
 from ..recsys.run_directory import RunDirectory
-from .lightning_sasrec import SASRecModule
+from .lightning_module import SequenceModule
 from .weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class EpochRecorder(Callback):
         self._log = MetricsLog(self.run.metrics_log, metric_names=names, resume_after=self.progress.epochs - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, SASRecModule)
+        assert isinstance(pl_module, SequenceModule)
         assert self._log is not None
         loss, metrics = pl_module.epoch_loss, pl_module.epoch_metrics
         seconds = time.perf_counter() - self._started

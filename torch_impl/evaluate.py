@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..recsys import MetricsTally, Ragged, eval_batches
 from .ranking import CHUNK, Seen, rank_and_top
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 def evaluate(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
@@ -49,7 +49,7 @@ def evaluate(
 
 @torch.no_grad()
 def batch_ranking(
-    model: SASRec, inputs: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    model: SequenceModel, inputs: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
 ) -> tuple[Tensor, Tensor]:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
-    return rank_and_top(model(inputs)[:, -1], model.item_table, target, k, chunk, seen)
+    return rank_and_top(model.next_item_hidden(inputs), model.item_table, target, k, chunk, seen)

@@ -12,8 +12,8 @@ from ..recsys import Split, TrainConfig, item_counts, loss_options, smoothed_fre
 from .binary_loss import sampled_linear_binary_cross_entropy
 from .frequencies import update_frequencies
 from .loss import sampled_linear_cross_entropy
-from .sasrec import SASRec
 from .scalable_loss import scalable_linear_cross_entropy
+from .sequence_model import SequenceModel
 
 
 def objective_of(config: TrainConfig, split: Split) -> Objective:
@@ -38,7 +38,7 @@ def follow(frequencies: Tensor | None, targets: Tensor, objective: Objective) ->
 
 
 def training_loss(
-    model: SASRec,
+    model: SequenceModel,
     inputs: Tensor,
     targets: Tensor,
     seed: int,
@@ -68,7 +68,7 @@ def step_seed(config: TrainConfig, step: int) -> int:
     return fold_seed(config.seed, step)
 
 
-def make_optimizer(model: SASRec, config: TrainConfig) -> tuple[torch.optim.AdamW, LinearLR]:
+def make_optimizer(model: SequenceModel, config: TrainConfig) -> tuple[torch.optim.AdamW, LinearLR]:
     """Returns AdamW (betas 0.9, 0.999, eps 1e-8, decay on every parameter) and its warm-up, to step together.
 
     Step s (from 0) has learning rate ``learning_rate * min(1, (s + 1) / warmup_steps)``.

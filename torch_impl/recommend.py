@@ -10,12 +10,12 @@ import torch
 
 from ..recsys import ConfigError, Ragged, fewest_unseen, last_items, seen_items
 from .ranking import CHUNK, Seen, top_items
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
 @torch.no_grad()
 def recommend(
-    model: SASRec,
+    model: SequenceModel,
     histories: Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]],
     k: int,
     *,
@@ -45,6 +45,6 @@ def recommend(
         chosen = np.arange(begin, min(begin + batch_size, len(rows)))
         inputs = torch.from_numpy(last_items(rows, chosen, width=max_length, height=len(chosen))).to(device)
         seen = Seen.of(seen_items(rows, chosen), num_items, device, chunk) if filter_seen else None
-        top[chosen] = top_items(model(inputs)[:, -1], model.item_table, k, chunk, seen).cpu().numpy()
+        top[chosen] = top_items(model.next_item_hidden(inputs), model.item_table, k, chunk, seen).cpu().numpy()
     model.train(was_training)
     return top

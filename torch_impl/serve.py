@@ -12,8 +12,9 @@ import torch
 from ..recsys import ConfigError, Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.weights_file import read_config
 from .evaluate import evaluate
+from .models import build_model
 from .recommend import recommend
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 from .weights import load_weights
 
 
@@ -21,7 +22,7 @@ from .weights import load_weights
 class ServedModel:
     """The `recsys.serving.ServedModel` of PyTorch."""
 
-    model: SASRec
+    model: SequenceModel
 
     def evaluate(
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
@@ -37,7 +38,7 @@ class ServedModel:
 
 def load_served(weights: Path, device: str) -> ServedModel:
     """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
-    model = SASRec(read_config(weights))
+    model = build_model(read_config(weights))
     load_weights(model, weights)
     return ServedModel(model.to(_device(device)).eval())
 

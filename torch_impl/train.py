@@ -1,4 +1,4 @@
-"""Training SASRec with PyTorch and Lightning."""
+"""Training a sequence model with PyTorch and Lightning."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import ConfigError, TrainConfig, evaluation_options, prepare_data
 from ..recsys.learning_curve import plot_learning_curve
+from ..recsys.model_config import ModelConfig
 from ..recsys.progress import TrainResult
 from ..recsys.run_directory import open_run
-from ..recsys.sasrec_config import SASRecConfig
 from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
 from .evaluate import evaluate
-from .lightning_sasrec import SASRecModule, SequenceData
-from .sasrec import SASRec
+from .lightning_module import SequenceData, SequenceModule
+from .models import build_model
 from .weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Trains SASRec as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
+    """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
@@ -49,10 +49,10 @@ def train(config: TrainConfig) -> TrainResult:
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = SASRec(SASRecConfig.from_train(config, split.num_items))
+        model = build_model(ModelConfig.from_train(config, split.num_items))
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
-        module = SASRecModule(model, config, split)
+        module = SequenceModule(model, config, split)
         run = open_run(config, "torch", interactions)
         recorder, callbacks = training_callbacks(run, config)
         on_terminal = sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""Reads and writes a PyTorch SASRec's weights in the format shared with the Flax model."""
+"""Reads and writes a PyTorch model's weights in the format shared with its Flax twin."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import torch
 
 from ..recsys.weights_file import read_weights, write_weights
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
-def save_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     write_weights(path, model.config, tensors)
 
 
-def load_weights(model: SASRec, path: str | os.PathLike[str]) -> None:
+def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
     differs."""
     state = model.state_dict()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import torch
+from cce_minus.jax_impl import models as jax_models
 from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import sasrec as jax_sasrec
 from cce_minus.jax_impl import weights as jax_weights
-from cce_minus.recsys import Batch, Split, TrainConfig, train_batches
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.recsys import Batch, Split, TrainConfig, epoch_batches
+from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.torch_impl import models as torch_models
 from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import sasrec as torch_sasrec
 from cce_minus.torch_impl import weights as torch_weights
 from flax import nnx
 from tqdm import tqdm
@@ -29,13 +29,13 @@ def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, fo
     batch and with the same seed for the negatives. NaN if a loss is NaN.
     """
     config = replace(config, dropout=0.0)
-    shape = SASRecConfig.from_train(config, split.num_items)
+    shape = ModelConfig.from_train(config, split.num_items)
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-    torch_model = torch_sasrec.SASRec(shape)
+    torch_model = torch_models.build_model(shape)
     torch_weights.load_weights(torch_model, initial)
     torch_model.to(device)
     optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
-    jax_model = jax_sasrec.SASRec(shape, rngs=nnx.Rngs(0))
+    jax_model = jax_models.build_model(shape, rngs=nnx.Rngs(0))
     jax_loss = nnx.jit(jax_objective.training_loss, static_argnames="objective")
     objective = torch_objective.objective_of(config, split)
     frequencies = torch_objective.start_frequencies(objective, split)
@@ -64,6 +64,4 @@ def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, fo
 
 def _batches(config: TrainConfig, split: Split) -> Iterator[Batch]:
     for epoch in count():
-        yield from train_batches(
-            split.train, batch_size=config.batch_size, max_length=config.max_length, seed=config.seed, epoch=epoch
-        )
+        yield from epoch_batches(config, split, epoch)

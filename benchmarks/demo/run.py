@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy.typing as npt
 import torch
+from cce_minus.jax_impl import models as jax_models
 from cce_minus.jax_impl import recommend as jax_recommend
-from cce_minus.jax_impl import sasrec as jax_sasrec
 from cce_minus.jax_impl import train as jax_train
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.recsys import Interactions, PopularityBaseline, TrainConfig, prepare_data
 from cce_minus.recsys.learning_curve import plot_learning_curve
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.torch_impl import models as torch_models
 from cce_minus.torch_impl import recommend as torch_recommend
-from cce_minus.torch_impl import sasrec as torch_sasrec
 from cce_minus.torch_impl import train as torch_train
 from cce_minus.torch_impl import weights as torch_weights
 from flax import nnx
@@ -39,7 +39,7 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
     started = time.perf_counter()
     out = Path(config.out)
     interactions, split = prepare_data(config)
-    shape = SASRecConfig.from_train(config, split.num_items)
+    shape = ModelConfig.from_train(config, split.num_items)
     console.print(
         f"{config.data}: {len(interactions.item)} interactions, {len(split.train)} users, {split.num_items} items. "
         f"SASRec of width {config.dim}, {_loss_name(config)}."
@@ -50,7 +50,7 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
 
     initial = out / "initial.safetensors"
     torch.manual_seed(config.seed)
-    torch_model = torch_sasrec.SASRec(shape)
+    torch_model = torch_models.build_model(shape)
     torch_weights.save_weights(torch_model, initial)
     console.rule(f"1 of 3: {STEPS} steps of both from identical weights")
     difference = largest_loss_difference(config, split, initial, out, steps=STEPS)
@@ -62,7 +62,7 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
 
     console.rule("3 of 3: training with JAX")
     jax_result = jax_train.train(replace(config, out=str(out / "jax"), init_weights=str(initial)))
-    jax_model = jax_sasrec.SASRec(shape, rngs=nnx.Rngs(0))
+    jax_model = jax_models.build_model(shape, rngs=nnx.Rngs(0))
     jax_weights.load_weights(jax_model, jax_result.weights)
     jax_top = jax_recommend.recommend(jax_model, [history], TOP)[0]
 

@@ -1,4 +1,4 @@
-"""Both frameworks' SASRec behind one face, so that a test is written once."""
+"""Both frameworks' models behind one face, so that a test is written once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from cce_minus.jax_impl import evaluate as jax_evaluate
 from cce_minus.jax_impl import ranking as jax_ranking
 from cce_minus.jax_impl import recommend as jax_recommend
 from cce_minus.jax_impl import weights as jax_weights
-from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.jax_impl.models import build_model as build_jax_model
+from cce_minus.jax_impl.sequence_model import SequenceModel as JaxModel
+from cce_minus.recsys.model_config import ModelConfig
 from cce_minus.torch_impl import evaluate as torch_evaluate
 from cce_minus.torch_impl import ranking as torch_ranking
 from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import weights as torch_weights
-from cce_minus.torch_impl.sasrec import SASRec as TorchSASRec
+from cce_minus.torch_impl.models import build_model as build_torch_model
+from cce_minus.torch_impl.sequence_model import SequenceModel as TorchModel
 from flax import nnx
+
+MODELS = ("sasrec", "bert4rec", "ligr")
+CAUSAL = ("sasrec", "ligr")
 
 SIZES = {"num_items": 37, "max_length": 12, "dim": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0.3}
 
@@ -34,6 +39,7 @@ class Framework:
     name: str
     build: Callable[..., Any]
     hidden: Callable[[Any, np.ndarray], np.ndarray]
+    next_item_hidden: Callable[[Any, np.ndarray], np.ndarray]
     save: Callable[..., None]
     load: Callable[..., None]
     evaluate: Callable[..., dict[str, float]]
@@ -42,27 +48,41 @@ class Framework:
     top_items: Callable[..., np.ndarray]
 
 
-def build_torch(seed: int = 0, **changes: Any) -> TorchSASRec:
+def build_torch(seed: int = 0, **changes: Any) -> TorchModel:
     torch.manual_seed(seed)
-    return TorchSASRec(SASRecConfig(**(SIZES | changes))).eval()
+    return build_torch_model(ModelConfig(**(SIZES | changes))).eval()
 
 
-def build_jax(seed: int = 0, **changes: Any) -> JaxSASRec:
-    return JaxSASRec(SASRecConfig(**(SIZES | changes)), rngs=nnx.Rngs(seed))
+def build_jax(seed: int = 0, **changes: Any) -> JaxModel:
+    return build_jax_model(ModelConfig(**(SIZES | changes)), rngs=nnx.Rngs(seed))
 
 
-def torch_hidden(model: TorchSASRec, inputs: np.ndarray) -> np.ndarray:
+def torch_hidden(model: TorchModel, inputs: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return model(torch.from_numpy(inputs)).numpy()
 
 
+def torch_next_item_hidden(model: TorchModel, inputs: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model.next_item_hidden(torch.from_numpy(inputs)).numpy()
+
+
 @nnx.jit
-def jax_forward(model: JaxSASRec, inputs: jax.Array) -> jax.Array:
+def jax_forward(model: JaxModel, inputs: jax.Array) -> jax.Array:
     return model(inputs)
 
 
-def jax_hidden(model: JaxSASRec, inputs: np.ndarray) -> np.ndarray:
+def jax_hidden(model: JaxModel, inputs: np.ndarray) -> np.ndarray:
     return np.asarray(jax_forward(model, jnp.asarray(inputs)))
+
+
+@nnx.jit
+def jax_next_item_forward(model: JaxModel, inputs: jax.Array) -> jax.Array:
+    return model.next_item_hidden(inputs)
+
+
+def jax_next_item_hidden(model: JaxModel, inputs: np.ndarray) -> np.ndarray:
+    return np.asarray(jax_next_item_forward(model, jnp.asarray(inputs)))
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
@@ -83,11 +103,11 @@ def jax_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.nda
 
 FRAMEWORKS = {
     "torch": Framework(
-        "torch", build_torch, torch_hidden, torch_weights.save_weights, torch_weights.load_weights,
+        "torch", build_torch, torch_hidden, torch_next_item_hidden, torch_weights.save_weights, torch_weights.load_weights,
         torch_evaluate.evaluate, torch_recommend.recommend, torch_ranks, torch_top,
     ),
     "jax": Framework(
-        "jax", build_jax, jax_hidden, jax_weights.save_weights, jax_weights.load_weights,
+        "jax", build_jax, jax_hidden, jax_next_item_hidden, jax_weights.save_weights, jax_weights.load_weights,
         jax_evaluate.evaluate, jax_recommend.recommend, jax_ranks, jax_top,
     ),
 }  # fmt: skip
@@ -102,6 +122,11 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 def other(framework: Framework) -> Framework:
     """The framework that `framework` is not."""
     return FRAMEWORKS["jax" if framework.name == "torch" else "torch"]
+
+
+@pytest.fixture(params=MODELS)
+def model_name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture

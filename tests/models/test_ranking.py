@@ -53,21 +53,21 @@ def histories() -> Ragged:
     return Ragged.from_rows([rng.integers(0, 37, length) for length in (1, 3, 12, 30, 7, 2, 5)])
 
 
-def test_evaluate_is_the_definition(framework: Any):
-    model, rows = framework.build(), histories()
+def test_evaluate_is_the_definition(framework: Any, model_name: str):
+    model, rows = framework.build(model=model_name), histories()
     targets = np.arange(len(rows), dtype=np.int32)
     inputs = np.full((len(rows), 12), -1, np.int32)
     for row, items in enumerate(rows):
         inputs[row, -len(items[-12:]) :] = items[-12:]
     table = np.asarray(model.item_table[...] if framework.name == "jax" else model.item_table.detach())
-    ranks = target_ranks(framework.hidden(model, inputs)[:, -1], table, targets)
+    ranks = target_ranks(framework.next_item_hidden(model, inputs), table, targets)
     got = framework.evaluate(model, rows, targets, batch_size=3, chunk=10)
     assert got == pytest.approx(ranking_metrics(ranks))
     assert set(got) == {"ndcg@10", "hr@10", "mrr@10"}
 
 
-def test_recommendations_agree_between_frameworks(framework: Any, other: Any, tmp_path):
-    model, twin = framework.build(seed=5), other.build(seed=6)
+def test_recommendations_agree_between_frameworks(framework: Any, other: Any, model_name: str, tmp_path):
+    model, twin = framework.build(seed=5, model=model_name), other.build(seed=6, model=model_name)
     framework.save(model, tmp_path / "weights.safetensors")
     other.load(twin, tmp_path / "weights.safetensors")
     mine = framework.recommend(model, histories(), 8, batch_size=3, chunk=10)

@@ -22,11 +22,11 @@ def rewrite(path: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file(tensors, path, metadata=metadata)
 
 
-def test_round_trip_through_both_frameworks_is_bitwise(framework: Any, other: Any, file: Path):
-    framework.save(framework.build(seed=3), file)
+def test_round_trip_through_both_frameworks_is_bitwise(framework: Any, other: Any, model_name: str, file: Path):
+    framework.save(framework.build(seed=3, model=model_name), file)
     written = file.read_bytes()
     for reader in (framework, other):
-        model = reader.build(seed=4)
+        model = reader.build(seed=4, model=model_name)
         reader.load(model, file)
         reader.save(model, file)
         assert file.read_bytes() == written
@@ -45,6 +45,19 @@ def test_names_and_layout_are_torch_like(framework: Any, file: Path):
     assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}
 
 
+def test_models_of_other_parts_name_them_alike(framework: Any, file: Path):
+    framework.save(framework.build(model="bert4rec"), file)
+    tensors = load_file(file)
+    assert tensors["mask_vector"].shape == (16,)
+    assert len(tensors) == 2 + 2 * 12 + 2 + 1
+    framework.save(framework.build(model="ligr"), file)
+    tensors = load_file(file)
+    assert tensors["blocks.0.attention_gate.weight"].shape == (16, 16)
+    assert tensors["blocks.1.feed_forward_gate.bias"].shape == (16,)
+    assert tensors["blocks.1.feed_forward.gate.weight"].shape == (64, 16)
+    assert len(tensors) == 2 + 2 * (12 + 6) + 2
+
+
 def test_another_dropout_rate_may_load_the_file(framework: Any, file: Path):
     framework.save(framework.build(dropout=0.5), file)
     framework.load(framework.build(dropout=0.0), file)
@@ -53,6 +66,8 @@ def test_another_dropout_rate_may_load_the_file(framework: Any, file: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"model": "bert4rec"}, "config model: expected bert4rec, got sasrec"),
+        ({"model": "ligr"}, "config model: expected ligr, got sasrec"),
         ({"num_items": 38}, "config num_items: expected 38, got 37"),
         ({"num_heads": 4}, "config num_heads: expected 4, got 2"),
         ({"num_blocks": 1}, "config num_blocks: expected 1, got 2"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from cce_minus.jax_impl import models as jax_models
 from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import sasrec as jax_sasrec
 from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.recsys import Batch, Split, TrainConfig
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.torch_impl import models as torch_models
 from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import sasrec as torch_sasrec
 from cce_minus.torch_impl import weights as torch_weights
 from flax import nnx
 
@@ -19,13 +19,13 @@ STATIC_LOSS = nnx.jit(jax_objective.training_loss, static_argnames="objective")
 
 
 class TorchRun:
-    """SASRec, its optimiser and its loss in PyTorch."""
+    """The configured model, its optimiser and its loss in PyTorch."""
 
     def __init__(self, config: TrainConfig, split: Split, device: str = "cpu") -> None:
         self.config, self.device = config, device
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = torch_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items)).to(device)
+            self.model = torch_models.build_model(ModelConfig.from_train(config, split.num_items)).to(device)
         self.optimizer, self.schedule = torch_objective.make_optimizer(self.model, config)
         self.objective = torch_objective.objective_of(config, split)
         start = torch_objective.start_frequencies(self.objective, split)
@@ -55,11 +55,11 @@ class TorchRun:
 
 
 class JaxRun:
-    """SASRec, its optimiser and its loss in JAX."""
+    """The configured model, its optimiser and its loss in JAX."""
 
     def __init__(self, config: TrainConfig, split: Split) -> None:
         self.config = config
-        self.model = jax_sasrec.SASRec(SASRecConfig.from_train(config, split.num_items), rngs=nnx.Rngs(1))
+        self.model = jax_models.build_model(ModelConfig.from_train(config, split.num_items), rngs=nnx.Rngs(1))
         self.optimizer = jax_objective.make_optimizer(self.model, config)
         self.objective = jax_objective.objective_of(config, split)
         self.frequencies = jax_objective.start_frequencies(self.objective, split)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from cce_minus.jax_impl import models as jax_models
 from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import sasrec as jax_sasrec
-from cce_minus.recsys import TrainConfig, prepare_data, train_batches
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.recsys import TrainConfig, epoch_batches, prepare_data
+from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.torch_impl import models as torch_models
 from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import sasrec as torch_sasrec
 from flax import nnx
 from safetensors.numpy import load_file
 
@@ -30,17 +30,7 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
     runs = TorchRun(config, split), JaxRun(config, split)
     runs[0].save(folder / "start.safetensors")
     runs[1].load(folder / "start.safetensors")
-    batches = [
-        batch
-        for epoch in range(STEPS // 4)
-        for batch in train_batches(
-            split.train,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-            seed=config.seed,
-            epoch=epoch,
-        )
-    ]
+    batches = [batch for epoch in range(STEPS // 4) for batch in epoch_batches(config, split, epoch)]
     assert len(batches) == STEPS
     torch_losses, jax_losses = ([run.step(batch, step) for step, batch in enumerate(batches)] for run in runs)
     runs[0].save(folder / "torch.safetensors")
@@ -78,7 +68,7 @@ def test_the_step_draws_its_own_negatives(make_config: Callable[..., TrainConfig
     config = make_config(dropout=0.0)
     _, split = prepare_data(config)
     run = JaxRun(config, split)
-    batch = next(iter(train_batches(split.train, batch_size=16, max_length=12, seed=0, epoch=0)))
+    batch = next(epoch_batches(config, split, 0))
     first, again, second = (run.loss(batch, step) for step in (0, 0, 1))
     assert first == again
     assert first != second
@@ -87,8 +77,8 @@ def test_the_step_draws_its_own_negatives(make_config: Callable[..., TrainConfig
 @pytest.mark.parametrize("warmup", [0, 1, 4])
 def test_learning_rates_rise_alike(make_config: Callable[..., TrainConfig], warmup: int):
     config = make_config(warmup_steps=warmup, learning_rate=0.5)
-    torch_model = torch_sasrec.SASRec(SASRecConfig(num_items=5, max_length=4, dim=2, num_blocks=1))
-    jax_model = jax_sasrec.SASRec(SASRecConfig(num_items=5, max_length=4, dim=2, num_blocks=1), rngs=nnx.Rngs(0))
+    torch_model = torch_models.build_model(ModelConfig(num_items=5, max_length=4, dim=2, num_blocks=1))
+    jax_model = jax_models.build_model(ModelConfig(num_items=5, max_length=4, dim=2, num_blocks=1), rngs=nnx.Rngs(0))
     torch_optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
     jax_optimizer = jax_objective.make_optimizer(jax_model, config)
     for parameter in torch_model.parameters():

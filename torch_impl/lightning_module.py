@@ -1,4 +1,4 @@
-"""SASRec's training loop as a LightningModule, and its batches as a LightningDataModule."""
+"""The training loop of a sequence model as a LightningModule, and its batches as a LightningDataModule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ..kernels import fold_seed
-from ..recsys import MetricsTally, Split, TrainConfig, eval_batches, evaluation_options, num_batches, train_batches
+from ..recsys import MetricsTally, Split, TrainConfig, epoch_batches, eval_batches, evaluation_options, num_batches
 from .evaluate import batch_ranking
 from .objective import follow, make_optimizer, objective_of, start_frequencies, step_seed, training_loss
 from .ranking import Seen
-from .sasrec import SASRec
+from .sequence_model import SequenceModel
 
 
-class SASRecModule(LightningModule):
+class SequenceModule(LightningModule):
     """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count, seen) batches.
 
     Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
@@ -28,7 +28,7 @@ class SASRecModule(LightningModule):
 
     frequencies: Tensor | None
 
-    def __init__(self, model: SASRec, config: TrainConfig, split: Split) -> None:
+    def __init__(self, model: SequenceModel, config: TrainConfig, split: Split) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -104,14 +104,7 @@ class EpochBatches:
         return num_batches(self.split.train, batch_size=self.config.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        config = self.config
-        for batch in train_batches(
-            self.split.train,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-            seed=config.seed,
-            epoch=self.epoch(),
-        ):
+        for batch in epoch_batches(self.config, self.split, self.epoch()):
             yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 

@@ -133,7 +133,7 @@ def test_export_finds_the_same_items_through_its_index(runs: dict[str, Path], da
     encoder = load_served(tmp_path / "export" / "encoder.safetensors", "cpu").model
     history = load_dataset(data / "events.parquet").item[:12]
     with torch.no_grad():
-        hidden = encoder(torch.from_numpy(history)[None])[:, -1].numpy()
+        hidden = encoder.next_item_hidden(torch.from_numpy(history)[None]).numpy()
     index = faiss.read_index(str(tmp_path / "export" / "index.faiss"))
     scores, found = index.search(hidden, 10)
     np.testing.assert_allclose(scores[0], vectors[found[0]] @ hidden[0], rtol=1e-5)

@@ -88,7 +88,7 @@ def test_seen_items_are_never_recommended(framework: Any, chunk: int):
 
 
 def test_recommending_more_than_is_unseen_is_named(framework: Any):
-    with pytest.raises(ConfigError, match="k: expected at most 4 with filter_seen, .*, got 5"):
+    with pytest.raises(ConfigError, match=r"k: expected at most 4 with filter_seen, .*, got 5"):
         framework.recommend(framework.build(), histories(), 5, filter_seen=True)
     assert framework.recommend(framework.build(), histories(), 5).shape == (7, 5)
     assert framework.recommend(framework.build(), [], 5, filter_seen=True).shape == (0, 5)

@@ -35,6 +35,11 @@ RUNS = [
         batch_size=9, learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
     ),
+    TrainConfig(
+        out="runs/torch", min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3, split="global-temporal",
+        split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True,
+    ),
+    TrainConfig(out="runs/torch", train_on_valid=True),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
     TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys import ConfigError, TrainConfig, parse_cutoffs
 from cce_minus.recsys.loss_choices import LOSSES, NEGATIVES
 
 
@@ -34,6 +34,24 @@ def test_text_that_is_no_object(text: str):
         ("user_column", ""),
         ("out", ""),
         ("split", "random"),
+        ("rating_column", ""),
+        ("rating_column", "stars"),
+        ("min_rating", float("nan")),
+        ("min_rating", "4"),
+        ("min_rating", True),
+        ("min_item_events", 0),
+        ("min_user_events", 0),
+        ("split_quantile", 1.0),
+        ("split_quantile", 0.8),
+        ("valid_fraction", 0.0),
+        ("valid_fraction", 0.1),
+        ("train_on_valid", 1),
+        ("metrics_at", ""),
+        ("metrics_at", "5"),
+        ("metrics_at", "0,10"),
+        ("metrics_at", "10,10"),
+        ("metrics_at", "10;20"),
+        ("filter_seen", 1),
         ("max_length", 0),
         ("dim", 0),
         ("dim", 64.0),
@@ -96,6 +114,29 @@ def test_bad_values_name_the_option(name: str, value: Any):
 )
 def test_values_at_the_bounds(name: str, value: Any):
     assert getattr(TrainConfig(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"patience": 2}, "patience"),
+        ({"eval_every": 2}, "eval_every"),
+        ({"split": "global-temporal", "valid_fraction": 0.1}, "valid_fraction"),
+    ],
+)
+def test_options_of_validation_without_one_are_refused(options: dict[str, Any], name: str):
+    assert TrainConfig(**options).train_on_valid is False
+    with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with train_on_valid, which does not use it"):
+        TrainConfig(**options, train_on_valid=True)
+
+
+def test_ratings_may_be_whole_numbers():
+    config = TrainConfig(min_rating=4, rating_column="stars")
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_cutoffs_keep_their_order():
+    assert parse_cutoffs("20, 5,10") == (20, 5, 10)
 
 
 DEFINED = {

@@ -184,10 +184,24 @@ def test_a_wheel_without_a_column_names_it(serve: Callable[..., Index]):
         load_dataset("ml-100k")
 
 
-@pytest.mark.parametrize("option", ["user_column", "item_column", "time_column", "titles", "title_column"])
+@pytest.mark.parametrize("option", ["user_column", "item_column", "time_column", "rating_column", "titles", "title_column"])
 def test_column_options_with_a_named_set_are_refused(option: str):
     with pytest.raises(ConfigError, match=f"{option}: only for files, got 'x' with data = ml-100k"):
         load_dataset("ml-100k", **{option: "x"})
+
+
+def test_ratings_of_a_named_set(serve: Callable[..., Index]):
+    serve("ml-100k", MEMBERS["ml-100k"])
+    assert load_dataset("ml-100k").rating is None
+    rating = load_dataset("ml-100k", with_ratings=True).rating
+    assert rating is not None
+    assert rating.tolist() == [5, 5, 4, 3]
+
+
+def test_a_named_set_without_ratings_is_refused(index: Index):
+    with pytest.raises(ConfigError, match=r"min_rating: expected .* ratings \(ml-100k, or a file\), got data = complete-journey"):
+        load_dataset("complete-journey", with_ratings=True)
+    assert index.downloads == 0
 
 
 @pytest.mark.parametrize("name", ["ml-100m", "missing.csv"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +11,14 @@ from cce_minus.recsys import (
     ConfigError,
     DataError,
     hr_at_k,
+    map_at_k,
     mrr_at_k,
     ndcg_at_k,
     ranking_metrics,
+    recall_at_k,
     target_ranks,
 )
-from torchmetrics.functional.retrieval import (
-    retrieval_hit_rate,
-    retrieval_normalized_dcg,
-    retrieval_reciprocal_rank,
-)
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalMRR, RetrievalNormalizedDCG, RetrievalRecall
 
 
 def sorted_rank(scores: npt.NDArray[np.floating], target: int) -> int:
@@ -119,27 +118,30 @@ def test_metrics_by_hand():
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (ndcg_at_k, retrieval_normalized_dcg),
-        (hr_at_k, retrieval_hit_rate),
-        (mrr_at_k, retrieval_reciprocal_rank),
+        (ndcg_at_k, RetrievalNormalizedDCG),
+        (hr_at_k, RetrievalHitRate),
+        (mrr_at_k, RetrievalMRR),
+        (recall_at_k, RetrievalRecall),
+        (map_at_k, RetrievalMAP),
     ],
-    ids=["ndcg", "hr", "mrr"],
+    ids=["ndcg", "hr", "mrr", "recall", "map"],
 )
-def test_agrees_with_torchmetrics(ours: Callable[..., float], theirs: Callable[..., torch.Tensor], k: int):
+def test_agrees_with_torchmetrics(ours: Callable[..., float], theirs: Callable[..., Any], k: int):
     hidden, table = problem(rows=30, items=24, width=6, seed=7)
     targets = np.random.default_rng(8).integers(0, 24, 30)
     scores = torch.from_numpy(hidden @ table.T)
     relevant = torch.nn.functional.one_hot(torch.from_numpy(targets), 24).bool()
-    expected = [theirs(row, hit, top_k=k).item() for row, hit in zip(scores, relevant, strict=True)]
-    assert ours(target_ranks(hidden, table, targets), k) == pytest.approx(np.mean(expected), rel=1e-6)
+    users = torch.arange(30)[:, None].expand(30, 24)
+    expected = theirs(top_k=k)(scores.flatten(), relevant.flatten(), indexes=users.flatten()).item()
+    assert ours(target_ranks(hidden, table, targets), k) == pytest.approx(expected, rel=1e-6)
 
 
 def test_ranking_metrics_names():
     metrics = ranking_metrics(np.array([1, 7]), ks=(5, 10))
-    assert list(metrics) == ["ndcg@5", "hr@5", "mrr@5", "ndcg@10", "hr@10", "mrr@10"]
+    assert list(metrics) == [f"{name}@{k}" for k in (5, 10) for name in ("ndcg", "hr", "mrr", "recall", "map")]
     assert metrics["hr@5"] == 0.5
     assert metrics["hr@10"] == 1.0
-    assert list(ranking_metrics(np.array([1]))) == ["ndcg@10", "hr@10", "mrr@10"]
+    assert list(ranking_metrics(np.array([1]))) == ["ndcg@10", "hr@10", "mrr@10", "recall@10", "map@10"]
 
 
 def test_metrics_of_nothing_or_of_no_ranks_raise():

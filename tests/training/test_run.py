@@ -39,7 +39,8 @@ def test_training_learns_and_leaves_its_files(train: Train, framework: str, make
     result = train(config)
     assert result.losses[-1] < result.losses[0] - 1
     assert result.test["ndcg@10"] > 0.5  # chance is about 0.11
-    assert set(result.test) == set(result.valid) == {"ndcg@10", "hr@10", "mrr@10"}
+    names = {f"{name}@10" for name in ("ndcg", "hr", "mrr", "recall", "map", "coverage", "surprisal")}
+    assert set(result.test) == set(result.valid) == names
     out = Path(config.out)
     assert TrainConfig.from_json((out / "config.json").read_text()) == config
     log = read_metrics_log(out / "metrics.csv")

@@ -1,0 +1,70 @@
+"""Runs under other evaluation protocols: final models, filters, more metrics, seen items left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cce_minus.recsys import TrainConfig, prepare_data, read_metrics_log
+from safetensors.numpy import load_file
+
+Train = Callable[[TrainConfig], Any]
+Make = Callable[..., TrainConfig]
+
+
+def test_a_final_model_keeps_its_last_epoch(train: Train, make_config: Make):
+    result = train(make_config(epochs=3, train_on_valid=True))
+    assert (result.best_epoch, result.valid, len(result.losses)) == (2, {}, 3)
+    assert result.test["ndcg@10"] > 0
+    log = read_metrics_log(Path(result.weights).parent / "metrics.csv")
+    assert [set(row) for row in log] == [{"epoch", "step", "train_loss", "seconds"}] * 3
+
+
+def test_a_final_model_resumes_to_the_same_result(train: Train, make_config: Make):
+    whole = train(make_config(out="whole", epochs=3, train_on_valid=True))
+    train(make_config(out="parts", epochs=1, train_on_valid=True))
+    parts = train(make_config(out="parts", epochs=3, train_on_valid=True, resume=True))
+    again = train(make_config(out="parts", epochs=3, train_on_valid=True, resume=True))
+    for result in (parts, again):
+        assert (result.losses, result.test, result.best_epoch) == (whole.losses, whole.test, 2)
+    weights = load_file(whole.weights)
+    for name, tensor in load_file(parts.weights).items():
+        np.testing.assert_array_equal(tensor, weights[name])
+
+
+def test_metrics_and_seen_items_reach_log_and_result(train: Train, make_config: Make):
+    options = {"split": "global-temporal", "split_quantile": 0.7, "valid_fraction": 0.2, "min_item_events": 2}
+    result = train(make_config(epochs=2, metrics_at="5,10", filter_seen=True, **options))
+    kinds = ("ndcg", "hr", "mrr", "recall", "map", "coverage", "surprisal")
+    names = {f"{kind}@{k}" for k in (5, 10) for kind in kinds}
+    assert set(result.test) == set(result.valid) == names
+    log = read_metrics_log(Path(result.weights).parent / "metrics.csv")
+    assert [set(row) for row in log] == [names | {"epoch", "step", "train_loss", "seconds"}] * 2
+    assert {name: log[result.best_epoch][name] for name in names} == result.valid
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_validation_is_evaluate(train: Train, framework: str, make_config: Make, filter_seen: bool):
+    """The metrics of a run are those of ``evaluate`` on the weights that it kept."""
+    import importlib
+
+    from cce_minus.recsys import evaluation_options
+    from cce_minus.recsys.sasrec_config import SASRecConfig
+
+    config = make_config(epochs=1, filter_seen=filter_seen)
+    result = train(config)
+    _, split = prepare_data(config)
+    modules = {name: importlib.import_module(f"cce_minus.{framework}_impl.{name}") for name in ("sasrec", "weights", "evaluate")}
+    shape = SASRecConfig.from_train(config, split.num_items)
+    if framework == "jax":
+        from flax import nnx
+
+        model = modules["sasrec"].SASRec(shape, rngs=nnx.Rngs(1))
+    else:
+        model = modules["sasrec"].SASRec(shape)
+    modules["weights"].load_weights(model, result.weights)
+    got = modules["evaluate"].evaluate(model, split.valid_history, split.valid_target, **evaluation_options(config, split))
+    assert got == pytest.approx(result.valid)

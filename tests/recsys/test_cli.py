@@ -35,6 +35,7 @@ RUNS = [
         batch_size=9, learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
     ),
+    TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
     TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),

@@ -39,7 +39,9 @@ def write_logs(folder: Path) -> tuple[Path, Path]:
         writer = csv.writer(file)
         writer.writerow(["sku", "title"])
         for series in range(SERIES):
-            writer.writerows([f"s{series:02}-{chapter}", f"Series {series}, chapter {chapter + 1}"] for chapter in range(CHAPTERS))
+            writer.writerows(
+                [f"s{series:02}-{chapter}", f"Series {series}, chapter {chapter + 1}"] for chapter in range(CHAPTERS)
+            )
     return logs, titles
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ from cce_minus.torch_impl import weights as torch_weights
 from cce_minus.torch_impl.models import build_model as build_torch_model
 from cce_minus.torch_impl.sequence_model import SequenceModel as TorchModel
 from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 MODELS = ("sasrec", "bert4rec", "ligr")
 CAUSAL = ("sasrec", "ligr")
@@ -111,6 +114,13 @@ FRAMEWORKS = {
         jax_evaluate.evaluate, jax_recommend.recommend, jax_ranks, jax_top,
     ),
 }  # fmt: skip
+
+
+def rewrite(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Puts other tensors into a weights file, under its old configuration."""
+    with safe_open(path, framework="np") as stored:
+        metadata = stored.metadata()
+    save_file(tensors, path, metadata=metadata)
 
 
 @pytest.fixture(params=["torch", "jax"])

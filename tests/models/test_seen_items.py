@@ -110,10 +110,10 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from cce_minus.recsys import Ragged
-from cce_minus.recsys.sasrec_config import SASRecConfig
+from cce_minus.recsys.model_config import ModelConfig
 
 rng = np.random.default_rng(0)
-shape = SASRecConfig(num_items=1_000_000, max_length=8, dim=16, num_blocks=1, num_heads=1)
+shape = ModelConfig(num_items=1_000_000, max_length=8, dim=16, num_blocks=1, num_heads=1)
 if sys.argv[1] == "torch":
     from cce_minus.torch_impl.evaluate import evaluate
     from cce_minus.torch_impl.sasrec import SASRec

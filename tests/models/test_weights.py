@@ -7,19 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+
+from tests.models.conftest import rewrite
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
-
-
-def rewrite(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    with safe_open(path, framework="np") as stored:
-        metadata = stored.metadata()
-    save_file(tensors, path, metadata=metadata)
 
 
 def test_round_trip_through_both_frameworks_is_bitwise(framework: Any, other: Any, model_name: str, file: Path):

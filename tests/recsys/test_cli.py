@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cce_minus.recsys import DataError, TrainConfig, prepare_data
@@ -17,8 +18,12 @@ def trained() -> list[TrainConfig]:
     return []
 
 
+def unserved(weights: Path, device: str) -> Any:
+    raise AssertionError("no command of these tests serves a model")
+
+
 def invoke(trained: list[TrainConfig], *arguments: str):
-    return CliRunner().invoke(build_app("torch", trained.append), ["train", *arguments])
+    return CliRunner().invoke(build_app("torch", trained.append, unserved), ["train", *arguments])
 
 
 def test_defaults_are_those_of_the_config(trained: list[TrainConfig]):
@@ -40,6 +45,7 @@ RUNS = [
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True,
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
+    TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
     TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),
@@ -68,7 +74,7 @@ def test_every_option_reaches_the_config(trained: list[TrainConfig]):
 
 
 def test_help_lists_every_option_with_its_meaning(trained: list[TrainConfig]):
-    result = CliRunner().invoke(build_app("jax", trained.append), ["train", "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(build_app("jax", trained.append, unserved), ["train", "--help"], env={"COLUMNS": "200"})
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
     for field in dataclasses.fields(TrainConfig):
         assert f"--{field.name.replace('_', '-')}" in text
@@ -87,7 +93,7 @@ def test_a_bad_value_is_one_line_and_status_2(trained: list[TrainConfig]):
 def test_bad_data_is_one_line_and_status_2(tmp_path: Path):
     path = tmp_path / "events.csv"
     path.write_text("user_id,item_id\n1,2\n")
-    result = CliRunner().invoke(build_app("torch", prepare_data), ["train", "--data", str(path)])
+    result = CliRunner().invoke(build_app("torch", prepare_data, unserved), ["train", "--data", str(path)])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "no column 'timestamp'" in result.stderr
@@ -98,7 +104,7 @@ def test_an_error_of_several_lines_is_joined():
     def train(config: TrainConfig) -> None:
         raise DataError("first\n  second")
 
-    result = CliRunner().invoke(build_app("torch", train), ["train"])
+    result = CliRunner().invoke(build_app("torch", train, unserved), ["train"])
     assert result.stderr == "error: first second\n"
 
 
@@ -106,7 +112,7 @@ def test_other_errors_are_not_hidden():
     def train(config: TrainConfig) -> None:
         raise ZeroDivisionError
 
-    result = CliRunner().invoke(build_app("torch", train), ["train"])
+    result = CliRunner().invoke(build_app("torch", train, unserved), ["train"])
     assert isinstance(result.exception, ZeroDivisionError)
 
 

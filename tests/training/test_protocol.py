@@ -52,13 +52,13 @@ def test_validation_is_evaluate(train: Train, framework: str, make_config: Make,
     import importlib
 
     from cce_minus.recsys import evaluation_options
-    from cce_minus.recsys.sasrec_config import SASRecConfig
+    from cce_minus.recsys.model_config import ModelConfig
 
     config = make_config(epochs=1, filter_seen=filter_seen)
     result = train(config)
     _, split = prepare_data(config)
     modules = {name: importlib.import_module(f"cce_minus.{framework}_impl.{name}") for name in ("sasrec", "weights", "evaluate")}
-    shape = SASRecConfig.from_train(config, split.num_items)
+    shape = ModelConfig.from_train(config, split.num_items)
     if framework == "jax":
         from flax import nnx
 

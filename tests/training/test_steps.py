@@ -44,8 +44,10 @@ def losses_of_both(config: TrainConfig, folder: Path) -> tuple[list[float], list
         {"negatives": "all", "weight_decay": 0.1, "warmup_steps": 0},
         {"num_negatives": 20, "group_size": 16},
         {"num_negatives": 7, "group_size": 1},
+        {"negatives": "all", "model": "ligr"},
+        {"negatives": "all", "model": "bert4rec", "mask_probability": 0.4},
     ],
-    ids=["all-items-decayed-cold", "grouped", "independent"],
+    ids=["all-items-decayed-cold", "grouped", "independent", "ligr", "bert4rec"],
 )
 def test_losses_and_updates_agree(make_config: Callable[..., TrainConfig], tmp_path: Path, options: dict):
     config = make_config(dropout=0.0, learning_rate=1e-3, **options)

@@ -186,8 +186,9 @@ def test_a_wheel_without_a_column_names_it(serve: Callable[..., Index]):
 
 @pytest.mark.parametrize("option", ["user_column", "item_column", "time_column", "rating_column", "titles", "title_column"])
 def test_column_options_with_a_named_set_are_refused(option: str):
+    columns: dict[str, Any] = {option: "x"}
     with pytest.raises(ConfigError, match=f"{option}: only for files, got 'x' with data = ml-100k"):
-        load_dataset("ml-100k", **{option: "x"})
+        load_dataset("ml-100k", **columns)
 
 
 def test_ratings_of_a_named_set(serve: Callable[..., Index]):

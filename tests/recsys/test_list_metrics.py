@@ -92,7 +92,7 @@ def test_one_relevant_item_gives_the_metrics_of_ranks():
     lists = random_lists()
     targets = lists[np.arange(12), np.arange(12) % 8]
     metrics = ranking_metrics(1 + np.arange(12) % 8, (5,))
-    relevant = Ragged.from_rows(targets[:, None])
+    relevant = Ragged.from_rows([[target] for target in targets])
     assert list_recall_at_k(lists, relevant, 5) == metrics["recall@5"] == metrics["hr@5"]
     assert list_map_at_k(lists, relevant, 5) == pytest.approx(metrics["map@5"])
     assert metrics["map@5"] == metrics["mrr@5"]

@@ -131,7 +131,7 @@ def test_an_epoch_can_be_entered_at_any_step(start_step: int):
         ("mask_probability", 1.0),
     ],
 )
-def test_bad_options_raise_before_the_first_batch(option: str, value: float):
+def test_bad_options_raise_before_the_first_batch(option: str, value: Any):
     with pytest.raises(ConfigError, match=option):
         masked_batches(users(8), **(SETTINGS | {option: value}))
 

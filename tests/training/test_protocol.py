@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,22 +50,9 @@ def test_metrics_and_seen_items_reach_log_and_result(train: Train, make_config: 
 @pytest.mark.parametrize("filter_seen", [False, True])
 def test_validation_is_evaluate(train: Train, framework: str, make_config: Make, filter_seen: bool):
     """The metrics of a run are those of ``evaluate`` on the weights that it kept."""
-    import importlib
-
-    from cce_minus.recsys import evaluation_options
-    from cce_minus.recsys.model_config import ModelConfig
-
     config = make_config(epochs=1, filter_seen=filter_seen)
     result = train(config)
     _, split = prepare_data(config)
-    modules = {name: importlib.import_module(f"cce_minus.{framework}_impl.{name}") for name in ("sasrec", "weights", "evaluate")}
-    shape = ModelConfig.from_train(config, split.num_items)
-    if framework == "jax":
-        from flax import nnx
-
-        model = modules["sasrec"].SASRec(shape, rngs=nnx.Rngs(1))
-    else:
-        model = modules["sasrec"].SASRec(shape)
-    modules["weights"].load_weights(model, result.weights)
-    got = modules["evaluate"].evaluate(model, split.valid_history, split.valid_target, **evaluation_options(config, split))
+    served = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(Path(result.weights), "cpu")
+    got = served.evaluate(split.valid_history, split.valid_target, split, config=config)
     assert got == pytest.approx(result.valid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -33,7 +34,7 @@ class SequenceModel(nnx.Module):
     name: ClassVar[str]
     """The model's name in a configuration."""
 
-    block_type: ClassVar[type[nnx.Module]] = Block
+    block_type: ClassVar[Callable[..., nnx.Module]] = Block
     """Made from (dim, num_heads, dropout, dtype=, rngs=), called with hidden (B, L, D), mask (B, L, L) and rngs."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -32,7 +33,7 @@ class SequenceModel(nn.Module):
     name: ClassVar[str]
     """The model's name in a configuration."""
 
-    block_type: ClassVar[type[nn.Module]] = Block
+    block_type: ClassVar[Callable[..., nn.Module]] = Block
     """Made from (dim, num_heads, dropout), called with hidden (B, L, D) and mask (B, L, L)."""
 
     def __init__(self, config: ModelConfig) -> None:

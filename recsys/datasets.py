@@ -130,7 +130,9 @@ def load_dataset(
     if named is None:
         if not Path(name_or_path).exists():
             raise DataError(f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file")
-        return read_interactions(name_or_path, **columns | {"rating_column": rating_column if with_ratings else None})
+        if not with_ratings:
+            columns["rating_column"] = None
+        return read_interactions(name_or_path, **columns)
     for option, default in _DEFAULT_COLUMNS.items():
         if columns[option] != default:
             raise ConfigError(f"{option}: only for files, got {columns[option]!r} with data = {name_or_path}")

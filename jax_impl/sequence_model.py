@@ -57,7 +57,7 @@ class SequenceModel(nnx.Module):
         self.blocks = nnx.List([self.block_type(*sizes, dtype=self.dtype, rngs=rngs) for _ in range(config.num_blocks)])
         self.final_norm = layer_norm(config.dim, rngs)
         p = config.num_features
-        self.item_features = ItemFeatures(jnp.zeros((config.num_items, p))) if p else None  # pyright: ignore[reportCallIssue]
+        self.item_features = ItemFeatures(jnp.zeros((config.num_items, p))) if p else None
         self.feature_projection = nnx.Param(init(rngs.params(), (p, config.dim), jnp.float32)) if p else None
 
     def start_items(self, side: SideInformation) -> None:

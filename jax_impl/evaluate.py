@@ -38,16 +38,19 @@ def evaluate(
     num_items = model.config.num_items
     tally = MetricsTally(num_items, cutoffs=cutoffs, information=information)
     max_length = model.config.max_length
+    rows = model.item_rows()
     for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen):
         seen = Seen.of(batch.seen, num_items, chunk)
-        ranks, top = batch_ranking(model, batch.inputs, batch.target, tally.width, chunk, seen)
+        ranks, top = batch_ranking(model, rows, batch.inputs, batch.target, tally.width, chunk, seen)
         tally.add(np.asarray(ranks)[: batch.count], np.asarray(top)[: batch.count])
     return tally.metrics()
 
 
-@partial(nnx.jit, static_argnums=(3, 4))
+@partial(nnx.jit, static_argnums=(4, 5))
 def batch_ranking(
-    model: SequenceModel, inputs: ArrayLike, target: ArrayLike, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    model: SequenceModel, rows: Array, inputs: ArrayLike, target: ArrayLike, k: int, chunk: int = CHUNK, seen: Seen | None = None
 ) -> tuple[Array, Array]:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
-    return rank_and_top(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], jnp.asarray(target), k, chunk, seen)
+    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).
+
+    ``rows`` (V, D) are ``model.item_rows()``, computed once for all batches."""
+    return rank_and_top(model.next_item_hidden(jnp.asarray(inputs), rows), rows, jnp.asarray(target), k, chunk, seen)

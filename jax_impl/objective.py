@@ -69,8 +69,9 @@ def training_loss(
     Dropout acts when a key is given. ``objective`` is ``objective_of(config, split)``; ``frequencies`` (V,),
     if it follows any, are those with this batch's targets in them.
     """
-    hidden = model(jnp.asarray(inputs), rngs=None if dropout_key is None else nnx.Rngs(dropout=dropout_key))
-    operands = hidden.astype(model.dtype), model.item_table[...], jnp.asarray(targets)
+    rows = model.item_rows()
+    hidden = model(jnp.asarray(inputs), rows, rngs=None if dropout_key is None else nnx.Rngs(dropout=dropout_key))
+    operands = hidden.astype(model.dtype), rows, jnp.asarray(targets)
     o = objective
     if o.buckets is not None:
         return scalable_linear_cross_entropy(*operands, **vars(o.buckets), seed=seed, impl=o.impl)

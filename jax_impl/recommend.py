@@ -35,21 +35,22 @@ def recommend(
     num_items, max_length = model.config.num_items, model.config.max_length
     if not 1 <= k <= num_items:
         raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
-    rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
-    if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
-        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
-    if filter_seen and k > (unseen := fewest_unseen(rows, num_items)):
+    sequences = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
+    if len(sequences.values) and (sequences.values.min() < 0 or sequences.values.max() >= num_items):
+        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {sequences.values.min()}..{sequences.values.max()}")
+    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items)):
         raise ConfigError(f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}")
-    height = min(batch_size, max(len(rows), 1))
-    top = np.empty((len(rows), k), dtype=np.int64)
-    for begin in range(0, len(rows), batch_size):
-        chosen = np.arange(begin, min(begin + batch_size, len(rows)))
-        inputs = last_items(rows, chosen, width=max_length, height=height)
-        seen = Seen.of(seen_items(rows, chosen), num_items, chunk) if filter_seen else None
-        top[chosen] = np.asarray(_batch_top(model, inputs, k, chunk, seen))[: len(chosen)]
+    height = min(batch_size, max(len(sequences), 1))
+    rows = model.item_rows()
+    top = np.empty((len(sequences), k), dtype=np.int64)
+    for begin in range(0, len(sequences), batch_size):
+        chosen = np.arange(begin, min(begin + batch_size, len(sequences)))
+        inputs = last_items(sequences, chosen, width=max_length, height=height)
+        seen = Seen.of(seen_items(sequences, chosen), num_items, chunk) if filter_seen else None
+        top[chosen] = np.asarray(_batch_top(model, rows, inputs, k, chunk, seen))[: len(chosen)]
     return top
 
 
-@partial(nnx.jit, static_argnums=(2, 3))
-def _batch_top(model: SequenceModel, inputs: ArrayLike, k: int, chunk: int, seen: Seen | None) -> Array:
-    return top_items(model.next_item_hidden(jnp.asarray(inputs)), model.item_table[...], k, chunk, seen)
+@partial(nnx.jit, static_argnums=(3, 4))
+def _batch_top(model: SequenceModel, rows: Array, inputs: ArrayLike, k: int, chunk: int, seen: Seen | None) -> Array:
+    return top_items(model.next_item_hidden(jnp.asarray(inputs), rows), rows, k, chunk, seen)

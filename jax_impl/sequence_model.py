@@ -13,15 +13,24 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..recsys.model_config import ModelConfig
+from ..recsys.side_information import SideInformation
 from .transformer import INIT_STD, Block, causal_mask, layer_norm
 
 
-class SequenceModel(nnx.Module):
-    """Transformer over item ids whose item table serves both as input and as output embedding.
+class ItemFeatures(nnx.Variable):
+    """Constant features of items: state that checkpoints and weights files hold, but no parameter."""
 
-    ``hidden = LayerNorm(blocks(dropout(embed(inputs) + positions)))``, ``embed(inputs) = sqrt(D)
-    item_table[inputs]``; the score of item j at position l is ``hidden[b, l] . item_table[j]``. It is causal
-    unless a subclass overrides ``attention_mask`` and ``next_item_hidden``.
+
+class SequenceModel(nnx.Module):
+    """Transformer over item ids whose item rows serve both as input and as output embedding.
+
+    ``hidden = LayerNorm(blocks(dropout(embed(inputs, rows) + positions)))``, ``embed(inputs, rows) = sqrt(D)
+    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a
+    subclass overrides ``attention_mask`` and ``next_item_hidden``.
+
+    ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
+    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the
+    projection (P, D) is learned. A caller who needs the rows too computes them once and passes them on.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
     float32. ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual
@@ -48,28 +57,48 @@ class SequenceModel(nnx.Module):
         sizes = config.dim, config.num_heads, config.dropout
         self.blocks = nnx.List([self.block_type(*sizes, dtype=self.dtype, rngs=rngs) for _ in range(config.num_blocks)])
         self.final_norm = layer_norm(config.dim, rngs)
+        p = config.num_features
+        self.item_features = ItemFeatures(jnp.zeros((config.num_items, p))) if p else None
+        self.feature_projection = nnx.Param(init(rngs.params(), (p, config.dim), jnp.float32)) if p else None
 
-    def __call__(self, inputs: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+    def start_items(self, side: SideInformation) -> None:
+        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at
+        the standard deviation of its own."""
+        if self.item_features is not None:
+            self.item_features[...] = jnp.asarray(side.features)
+        if side.initial is not None:
+            self.item_table[...] = jnp.asarray(side.initial) * INIT_STD
+
+    def item_rows(self) -> Array:
+        """Returns the embeddings (V, D) float32 of all items; without features the table itself."""
+        if self.item_features is None:
+            return self.item_table[...]
+        assert self.feature_projection is not None
+        # float32 in any dtype of the model: the rows are part of the residual stream, and equal in all callers.
+        return self.item_table[...] + jnp.matmul(self.item_features[...], self.feature_projection[...], precision="highest")
+
+    def __call__(self, inputs: Array, rows: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
         self.check_inputs(inputs)
+        rows = self.item_rows() if rows is None else rows
         positions = self.position_table[self.config.max_length - inputs.shape[1] :]
-        hidden = self.dropout(self.embed(inputs) + positions, deterministic=rngs is None, rngs=rngs)
+        hidden = self.dropout(self.embed(inputs, rows) + positions, deterministic=rngs is None, rngs=rngs)
         mask = self.attention_mask(inputs)
         with jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else "default"):
             for block in self.blocks:
                 hidden = block(hidden, mask, rngs)
         return self.final_norm(hidden)
 
-    def next_item_hidden(self, inputs: Array) -> Array:
+    def next_item_hidden(self, inputs: Array, rows: Array | None = None) -> Array:
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
         the left: the last place's."""
-        return self(inputs)[:, -1]
+        return self(inputs, rows)[:, -1]
 
-    def embed(self, inputs: Array) -> Array:
-        """Returns the item rows (B, L, D) of ``inputs`` (B, L), zeros for negative ids."""
+    def embed(self, inputs: Array, rows: Array) -> Array:
+        """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative ids."""
         # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real
         # row.
         ids = jnp.where(inputs >= 0, inputs, self.config.num_items)
-        items = self.item_table[...].at[ids].get(mode="fill", fill_value=0)
+        items = rows.at[ids].get(mode="fill", fill_value=0)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
         return items * math.sqrt(self.config.dim)
 

@@ -37,7 +37,7 @@ class ServedModel:
             return recommend(self.model, histories, k, filter_seen=filter_seen)
 
     def item_vectors(self) -> npt.NDArray[np.float32]:
-        return np.asarray(self.model.item_table[...])
+        return np.asarray(self.model.item_rows())
 
 
 def load_served(weights: Path, device: str) -> ServedModel:

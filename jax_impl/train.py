@@ -26,6 +26,7 @@ from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.model_config import ModelConfig
 from ..recsys.progress import Progress, TrainResult, metric_names
 from ..recsys.run_directory import RunDirectory, open_run
+from ..recsys.side_information import side_information
 from .checkpoints import Checkpoints, TrainingState, open_checkpoints
 from .devices import on_device
 from .evaluate import evaluate
@@ -59,15 +60,20 @@ def train(config: TrainConfig) -> TrainResult:
     """
     with on_device(config.device):
         interactions, split = prepare_data(config)
+        side = side_information(config, interactions)
         model = build_model(
-            ModelConfig.from_train(config, split.num_items),
+            ModelConfig.from_train(config, split.num_items, side.num_features),
             rngs=nnx.Rngs(config.seed),
             dtype=_DTYPES[config.precision],
         )
+        model.start_items(side)
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
+            side.require_same(config.init_weights, "init_weights")
         objective = objective_of(config, split)
         run = open_run(config, "jax", interactions)
+        if config.resume and run.best_weights.exists():
+            side.require_same(run.best_weights, "resume")
         with open_checkpoints(run.checkpoints) as checkpoints, logging_redirect_tqdm():
             progress = _fit(model, split, config, objective, run, checkpoints)
         load_weights(model, run.best_weights)

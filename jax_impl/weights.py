@@ -9,14 +9,14 @@ import numpy as np
 from flax import nnx
 
 from ..recsys.weights_file import read_weights, write_weights
-from .sequence_model import SequenceModel
+from .sequence_model import ItemFeatures, SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
+    """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the metadata."""
     tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
     write_weights(path, model.config, tensors)
 
@@ -31,10 +31,10 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
         param[...] = jnp.asarray(_transposed(tensors[name], kernel))
 
 
-def _parameters(model: SequenceModel) -> list[tuple[str, nnx.Param, bool]]:
-    """The model's parameters as (name in the file, variable, whether it is a dense layer's kernel)."""
+def _parameters(model: SequenceModel) -> list[tuple[str, nnx.Variable, bool]]:
+    """The model's parameters and item features as (name in the file, variable, whether it is a dense layer's kernel)."""
     parameters = []
-    for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+    for path, param in nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, ItemFeatures))):
         *parents, leaf = map(str, path)
         parameters.append((".".join([*parents, _LEAF_NAMES.get(leaf, leaf)]), param, leaf == "kernel"))
     return parameters

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from .datasets import DATASETS
 from .errors import ConfigError
+from .feature_choices import VECTOR_USES, check_features
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
 from .protocol import check_protocol
@@ -17,6 +18,7 @@ from .splits import SPLITS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
+    "item_vectors_as": VECTOR_USES,
     "model": MODELS,
     "loss": LOSSES,
     "negatives": NEGATIVES,
@@ -28,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 _LEAST: dict[str, int] = {
     "min_item_events": 1,
     "min_user_events": 1,
+    "item_vectors_dim": 0,
     "max_length": 1,
     "dim": 1,
     "num_blocks": 1,
@@ -77,6 +80,29 @@ class TrainConfig:
         "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
     )
     title_column: str = _option("title", "Data", "Column of the titles file that holds the title.")
+    item_features: str | None = _option(
+        None,
+        "Data",
+        "Parquet, CSV or TSV file with the item column and categories of items, such as genres, that the model is to know.",
+    )
+    feature_columns: str | None = _option(
+        None,
+        "Data",
+        "Columns of the item features, such as genre,brand: a list of values or text with | between them. The 1024 most frequent "
+        "values of each are used.",
+    )
+    item_vectors: str | None = _option(
+        None, "Data", "Parquet file with the item column and a pretrained vector of each item, a list in the column vector."
+    )
+    item_vectors_as: str = _option(
+        "features",
+        "Data",
+        "features: the item vectors, standardised, are projected and added to the item's own embedding. initial: the item embeddings "
+        "start from their principal components.",
+    )
+    item_vectors_dim: int = _option(
+        0, "Data", "Principal components of the item vectors used as features; 0 takes them as they are."
+    )
     min_rating: float | None = _option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
     min_item_events: int = _option(
         1, "Data", "Keep items with at least so many events, items and users in turn until all have enough of what is left."
@@ -194,6 +220,7 @@ class TrainConfig:
         check_model(vars(self), defaults)
         check_loss(vars(self), defaults)
         check_protocol(vars(self), defaults)
+        check_features(vars(self), defaults)
 
     def to_json(self) -> str:
         """Every option and its value as an indented JSON object."""

@@ -21,7 +21,13 @@ from .errors import ConfigError
 from .model_config import ModelConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
-_STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads")
+_STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads", "num_features")
+
+_UNSAID = {"num_features": 0}
+"""What a file means that does not name a part of the configuration: it was written before there was a choice."""
+
+ITEM_FEATURES = "item_features"
+"""The tensor of the items' side features: stored with the weights, so that a served model needs no other file, but never trained."""
 
 
 class WeightsError(ConfigError):
@@ -60,7 +66,7 @@ def read_weights(
     """
     stored, tensors = _open(path)
     for name in _STRUCTURE:
-        expected, got = getattr(config, name), stored.get(name)
+        expected, got = getattr(config, name), stored.get(name, _UNSAID.get(name))
         if got != expected:
             raise WeightsError(f"{path}: config {name}: expected {expected}, got {got}")
     for name in sorted(shapes.keys() | tensors.keys()):
@@ -69,6 +75,11 @@ def read_weights(
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")
     return tensors
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a file, of whatever model; raises ``WeightsError`` when it cannot be read."""
+    return _open(path)[1]
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,7 +18,7 @@ class BERT4Rec(SequenceModel):
 
     Inputs are those of ``SequenceModel`` and -2 for a masked place, which holds ``sqrt(D) mask_vector``
     instead of an item's row; every place sees every other that is no padding. The state at a masked place
-    scores the items by the item table, without the paper's output projection and bias, so that the losses
+    scores the items by the item rows, without the paper's output projection and bias, so that the losses
     are those of the other models.
     """
 
@@ -28,16 +28,16 @@ class BERT4Rec(SequenceModel):
         super().__init__(config)
         self.mask_vector = nn.Parameter(torch.empty(config.dim).normal_(std=INIT_STD))
 
-    def next_item_hidden(self, inputs: Tensor) -> Tensor:
+    def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
         the left: that of a masked place put behind their last max_length - 1 items."""
         self.check_inputs(inputs)
         kept = inputs[:, max(inputs.shape[1] + 1 - self.config.max_length, 0) :]
-        return self(torch.cat([kept, torch.full_like(inputs[:, :1], MASK)], dim=1))[:, -1]
+        return self(torch.cat([kept, torch.full_like(inputs[:, :1], MASK)], dim=1), rows)[:, -1]
 
-    def embed(self, inputs: Tensor) -> Tensor:
+    def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
         masked = (inputs == MASK)[..., None]
-        return torch.where(masked, self.mask_vector * math.sqrt(self.config.dim), super().embed(inputs))
+        return torch.where(masked, self.mask_vector * math.sqrt(self.config.dim), super().embed(inputs, rows))
 
     def attention_mask(self, inputs: Tensor) -> Tensor:
         return bidirectional_mask((inputs >= 0) | (inputs == MASK))

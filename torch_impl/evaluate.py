@@ -38,10 +38,11 @@ def evaluate(
     model.eval()
     device = model.item_table.device
     max_length = model.config.max_length
+    rows = model.item_rows().detach()
     for batch in eval_batches(histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen):
         inputs, target = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target))
         seen = Seen.of(batch.seen, num_items, device, chunk)
-        ranks, top = batch_ranking(model, inputs, target, tally.width, chunk, seen)
+        ranks, top = batch_ranking(model, rows, inputs, target, tally.width, chunk, seen)
         tally.add(ranks[: batch.count].cpu().numpy(), top[: batch.count].cpu().numpy())
     model.train(was_training)
     return tally.metrics()
@@ -49,7 +50,9 @@ def evaluate(
 
 @torch.no_grad()
 def batch_ranking(
-    model: SequenceModel, inputs: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    model: SequenceModel, rows: Tensor, inputs: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k)."""
-    return rank_and_top(model.next_item_hidden(inputs), model.item_table, target, k, chunk, seen)
+    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).
+
+    ``rows`` (V, D) are ``model.item_rows()``, computed once for all batches."""
+    return rank_and_top(model.next_item_hidden(inputs, rows), rows, target, k, chunk, seen)

@@ -61,12 +61,17 @@ class SequenceModule(LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, batch_size=self.config.batch_size)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        # Detached, or the table itself would become a second parameter of this module.
+        self._item_rows = self.model.item_rows().detach()
+
     def validation_step(self, batch: tuple[Tensor, Tensor, int, Seen | None], batch_idx: int) -> None:
         inputs, target, count, seen = batch
-        ranks, top = batch_ranking(self.model, inputs, target, self._tally.width, seen=seen)
+        ranks, top = batch_ranking(self.model, self._item_rows, inputs, target, self._tally.width, seen=seen)
         self._tally.add(ranks[:count].cpu().numpy(), top[:count].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
+        del self._item_rows
         self.epoch_metrics = self._tally.metrics()
         self._tally = self._new_tally()
         self.log_dict(self.epoch_metrics, prog_bar=True)

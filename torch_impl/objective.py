@@ -52,7 +52,8 @@ def training_loss(
     Dropout follows ``model.training`` and torch's own generator. ``objective`` is ``objective_of(config,
     split)``; ``frequencies`` (V,), if it follows any, are those with this batch's targets in them.
     """
-    operands = model(inputs), model.item_table, targets
+    rows = model.item_rows()
+    operands = model(inputs, rows), rows, targets
     o = objective
     if o.buckets is not None:
         return scalable_linear_cross_entropy(*operands, **vars(o.buckets), seed=seed, impl=o.impl)

@@ -32,19 +32,20 @@ def recommend(
     num_items, max_length = model.config.num_items, model.config.max_length
     if not 1 <= k <= num_items:
         raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
-    rows = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
-    if len(rows.values) and (rows.values.min() < 0 or rows.values.max() >= num_items):
-        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {rows.values.min()}..{rows.values.max()}")
-    if filter_seen and k > (unseen := fewest_unseen(rows, num_items)):
+    sequences = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
+    if len(sequences.values) and (sequences.values.min() < 0 or sequences.values.max() >= num_items):
+        raise ConfigError(f"histories: expected ids in [0, {num_items}), got {sequences.values.min()}..{sequences.values.max()}")
+    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items)):
         raise ConfigError(f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}")
     was_training = model.training
     model.eval()
     device = model.item_table.device
-    top = np.empty((len(rows), k), dtype=np.int64)
-    for begin in range(0, len(rows), batch_size):
-        chosen = np.arange(begin, min(begin + batch_size, len(rows)))
-        inputs = torch.from_numpy(last_items(rows, chosen, width=max_length, height=len(chosen))).to(device)
-        seen = Seen.of(seen_items(rows, chosen), num_items, device, chunk) if filter_seen else None
-        top[chosen] = top_items(model.next_item_hidden(inputs), model.item_table, k, chunk, seen).cpu().numpy()
+    rows = model.item_rows()
+    top = np.empty((len(sequences), k), dtype=np.int64)
+    for begin in range(0, len(sequences), batch_size):
+        chosen = np.arange(begin, min(begin + batch_size, len(sequences)))
+        inputs = torch.from_numpy(last_items(sequences, chosen, width=max_length, height=len(chosen))).to(device)
+        seen = Seen.of(seen_items(sequences, chosen), num_items, device, chunk) if filter_seen else None
+        top[chosen] = top_items(model.next_item_hidden(inputs, rows), rows, k, chunk, seen).cpu().numpy()
     model.train(was_training)
     return top

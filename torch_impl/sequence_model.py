@@ -11,17 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recsys.model_config import ModelConfig
+from ..recsys.side_information import SideInformation
 from .transformer import LAYER_NORM_EPS, Block, causal_mask
 
 INIT_STD = 0.02
 
 
 class SequenceModel(nn.Module):
-    """Transformer over item ids whose item table serves both as input and as output embedding.
+    """Transformer over item ids whose item rows serve both as input and as output embedding.
 
-    ``hidden = LayerNorm(blocks(dropout(embed(inputs) + positions)))``, ``embed(inputs) = sqrt(D)
-    item_table[inputs]``; the score of item j at position l is ``hidden[b, l] . item_table[j]``. It is causal
-    unless a subclass overrides ``attention_mask`` and ``next_item_hidden``.
+    ``hidden = LayerNorm(blocks(dropout(embed(inputs, rows) + positions)))``, ``embed(inputs, rows) = sqrt(D)
+    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a
+    subclass overrides ``attention_mask`` and ``next_item_hidden``.
+
+    ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
+    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the
+    projection (P, D) is learned. A caller who needs the rows too computes them once and passes them on.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
     in the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are
@@ -36,6 +41,9 @@ class SequenceModel(nn.Module):
     block_type: ClassVar[Callable[..., nn.Module]] = Block
     """Made from (dim, num_heads, dropout), called with hidden (B, L, D) and mask (B, L, L)."""
 
+    item_features: Tensor | None
+    feature_projection: nn.Parameter | None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         config.require(self.name)
@@ -47,6 +55,9 @@ class SequenceModel(nn.Module):
             self.block_type(config.dim, config.num_heads, config.dropout) for _ in range(config.num_blocks)
         )
         self.final_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        p = config.num_features
+        self.register_buffer("item_features", torch.zeros(config.num_items, p) if p else None)
+        self.register_parameter("feature_projection", nn.Parameter(torch.empty(p, config.dim)) if p else None)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -57,26 +68,47 @@ class SequenceModel(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
+        if self.feature_projection is not None:
+            nn.init.normal_(self.feature_projection, std=INIT_STD)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    @torch.no_grad()
+    def start_items(self, side: SideInformation) -> None:
+        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at
+        the standard deviation of its own."""
+        if self.item_features is not None:
+            self.item_features.copy_(torch.from_numpy(side.features))
+        if side.initial is not None:
+            self.item_table.copy_(torch.from_numpy(side.initial) * INIT_STD)
+
+    def item_rows(self) -> Tensor:
+        """Returns the embeddings (V, D) float32 of all items; without features the table itself."""
+        if self.item_features is None:
+            return self.item_table
+        assert self.feature_projection is not None
+        # float32 under autocast too: the rows are part of the residual stream, and equal in all callers.
+        with torch.autocast(self.item_table.device.type, enabled=False):
+            return self.item_table + self.item_features @ self.feature_projection
+
+    def forward(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         self.check_inputs(inputs)
+        rows = self.item_rows() if rows is None else rows
         positions = self.position_table[self.config.max_length - inputs.shape[1] :]
-        hidden = self.dropout(self.embed(inputs) + positions)
+        hidden = self.dropout(self.embed(inputs, rows) + positions)
         mask = self.attention_mask(inputs)
         for block in self.blocks:
             hidden = block(hidden, mask)
         return self.final_norm(hidden)
 
-    def next_item_hidden(self, inputs: Tensor) -> Tensor:
+    def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
         the left: the last place's."""
-        return self(inputs)[:, -1]
+        return self(inputs, rows)[:, -1]
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        """Returns the item rows (B, L, D) of ``inputs`` (B, L), zeros for negative ids."""
+    def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative ids."""
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
         scale = (inputs >= 0)[..., None] * math.sqrt(self.config.dim)
-        return F.embedding(inputs.clamp_min(0), self.item_table) * scale
+        return F.embedding(inputs.clamp_min(0), rows) * scale
 
     def attention_mask(self, inputs: Tensor) -> Tensor:
         """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""

@@ -33,7 +33,7 @@ class ServedModel:
         return recommend(self.model, histories, k, filter_seen=filter_seen)
 
     def item_vectors(self) -> npt.NDArray[np.float32]:
-        return self.model.item_table.detach().cpu().numpy()
+        return self.model.item_rows().detach().cpu().numpy()
 
 
 def load_served(weights: Path, device: str) -> ServedModel:

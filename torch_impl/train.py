@@ -18,6 +18,7 @@ from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.model_config import ModelConfig
 from ..recsys.progress import TrainResult
 from ..recsys.run_directory import open_run
+from ..recsys.side_information import side_information
 from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
 from .evaluate import evaluate
 from .lightning_module import SequenceData, SequenceModule
@@ -46,14 +47,19 @@ def train(config: TrainConfig) -> TrainResult:
     """
     accelerator = _accelerator(config.device)
     interactions, split = prepare_data(config)
+    side = side_information(config, interactions)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = build_model(ModelConfig.from_train(config, split.num_items))
+        model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
+        model.start_items(side)
         if config.init_weights is not None:
             load_weights(model, config.init_weights)
+            side.require_same(config.init_weights, "init_weights")
         module = SequenceModule(model, config, split)
         run = open_run(config, "torch", interactions)
+        if config.resume and run.best_weights.exists():
+            side.require_same(run.best_weights, "resume")
         recorder, callbacks = training_callbacks(run, config)
         on_terminal = sys.stdout.isatty()
         if on_terminal:

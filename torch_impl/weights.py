@@ -11,7 +11,7 @@ from .sequence_model import SequenceModel
 
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes the parameters of ``model`` as float32 safetensors, with its configuration in the metadata."""
+    """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the metadata."""
     tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     write_weights(path, model.config, tensors)
 

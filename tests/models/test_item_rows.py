@@ -39,6 +39,7 @@ def test_rows_are_the_table_and_the_projected_features(framework: Any, side: Sid
     assert tensors["feature_projection"].shape == (P, D)
     assert 0.01 < tensors["feature_projection"].std() < 0.03
     np.testing.assert_array_equal(tensors["item_features"], side.features)
+    assert side.initial is not None
     np.testing.assert_allclose(tensors["item_table"], 0.02 * side.initial, rtol=1e-6)
     expected = tensors["item_table"] + side.features.astype(np.float64) @ tensors["feature_projection"]
     np.testing.assert_allclose(item_rows(framework, model), expected, rtol=1e-5, atol=1e-6)

@@ -105,7 +105,11 @@ def test_a_run_puts_categories_before_vectors(tmp_path: Path):
     pq.write_table(pa.table({"sku": [9, 7], "vector": [[1.0, 5.0], [3.0, 5.0]]}), tmp_path / "vectors.parquet")
     ids = np.zeros(2, np.int32)
     events = Interactions(ids, np.arange(2, dtype=np.int32), np.arange(2), np.array([1]), np.array([7, 9]))
-    files = {"item_features": str(tmp_path / "items.parquet"), "feature_columns": "size, kind", "item_column": "sku"}
+    files: dict[str, Any] = {
+        "item_features": str(tmp_path / "items.parquet"),
+        "feature_columns": "size, kind",
+        "item_column": "sku",
+    }
     side = side_information(TrainConfig(**files, item_vectors=str(tmp_path / "vectors.parquet")), events)
     np.testing.assert_allclose(side.features, [[1, 1, 0, HALF, 0], [1, 0, 1, -HALF, 0]], rtol=1e-6)
     assert (side.num_features, side.initial) == (5, None)

@@ -43,6 +43,7 @@ class ServedModel:
 def load_served(weights: Path, device: str) -> ServedModel:
     """The model of a weights file of either framework; raises ``ConfigError``."""
     with on_device(device):
-        model = build_model(read_config(weights), rngs=nnx.Rngs(0))
+        # Shapes alone: drawing and compiling initial weights would take seconds of a cold start.
+        model = nnx.eval_shape(lambda: build_model(read_config(weights), rngs=nnx.Rngs(0)))
         load_weights(model, weights)
     return ServedModel(model, device)

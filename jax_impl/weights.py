@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the metadata."""
-    tensors = {name: _transposed(np.asarray(param[...]), kernel) for name, param, kernel in _parameters(model)}
+    tensors = {name: _transposed(np.asarray(param[...]), kernel) for _, name, param, kernel in _parameters(model)}
     write_weights(path, model.config, tensors)
 
 
@@ -25,18 +26,19 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
     differs."""
     parameters = _parameters(model)
-    shapes = {name: param.shape[::-1] if kernel else param.shape for name, param, kernel in parameters}
+    shapes = {name: param.shape[::-1] if kernel else param.shape for _, name, param, kernel in parameters}
     tensors = read_weights(path, model.config, shapes)
-    for name, param, kernel in parameters:
-        param[...] = jnp.asarray(_transposed(tensors[name], kernel))
+    # Not by an index: a model of shapes alone (``nnx.eval_shape``) has no arrays to write into.
+    loaded = [(path, param.replace(jnp.asarray(_transposed(tensors[name], kernel)))) for path, name, param, kernel in parameters]
+    nnx.update(model, nnx.from_flat_state(loaded))
 
 
-def _parameters(model: SequenceModel) -> list[tuple[str, nnx.Variable, bool]]:
-    """The model's parameters and item features as (name in the file, variable, whether it is a dense layer's kernel)."""
+def _parameters(model: SequenceModel) -> list[tuple[tuple[Any, ...], str, nnx.Variable, bool]]:
+    """The model's parameters and item features as (path, name in the file, variable, whether it is a dense layer's kernel)."""
     parameters = []
     for path, param in nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, ItemFeatures))):
         *parents, leaf = map(str, path)
-        parameters.append((".".join([*parents, _LEAF_NAMES.get(leaf, leaf)]), param, leaf == "kernel"))
+        parameters.append((path, ".".join([*parents, _LEAF_NAMES.get(leaf, leaf)]), param, leaf == "kernel"))
     return parameters
 
 

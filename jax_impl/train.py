@@ -46,10 +46,9 @@ def train(config: TrainConfig) -> TrainResult:
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
     Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
-    learning_curve.png and,
-    after every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues. Batches, negatives
-    and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
-    uninterrupted one (on CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
+    learning_curve.png and, after every epoch, a checkpoint in jax-checkpoints, from which ``resume`` continues.
+    Batches, negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of
+    an uninterrupted one (on CUDA up to XLA's own rounding, unless XLA_FLAGS=--xla_gpu_deterministic_ops=true).
 
     XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of
     other work on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as

@@ -36,9 +36,8 @@ def train(config: TrainConfig) -> TrainResult:
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
     Writes to ``config.out``: config.json, catalog.parquet, metrics.csv (a row an epoch), best.safetensors, result.json,
-    learning_curve.png and,
-    after every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches, negatives and
-    dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
+    learning_curve.png and, after every epoch, torch-checkpoints/last.ckpt, from which ``resume`` continues. Batches,
+    negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the result of an
     uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless
     ``torch.use_deterministic_algorithms`` is on).
 

@@ -152,7 +152,7 @@ def forward_program(p: Problem) -> Program:
             HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
             REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
             HALVES=half_rounds(w.width),
-            BLOCK_B=g.forward.rows, LOOKUP=max(WARP, g.forward.rows), LANES=_lanes(p, p.weight_dtype, g.forward.rows),
+            BLOCK_B=g.forward.rows, LOOKUP=WARP, LANES=_lanes(p, p.weight_dtype, g.forward.rows),
             BLOCK_D=g.block_d, NUM_D=g.num_d, work=g.forward,
         )  # fmt: skip
         return Program([*launches, forward])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .option_checks import require_defaults
 
 VECTOR_USES = ("features", "initial")
 
@@ -22,24 +23,16 @@ def check_features(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
     """Raises ``ConfigError`` for options that the choice of files would ignore and for those that a file needs; each option alone has
     been checked before."""
     if options["item_features"] is None:
-        _require_defaults(("feature_columns",), "no item_features", options, defaults)
+        require_defaults(("feature_columns",), "no item_features", options, defaults)
     elif options["feature_columns"] is None:
         raise ConfigError("feature_columns: expected the columns of item_features to use, got none")
     elif options["item_column"] in parse_columns(options["feature_columns"]):
         raise ConfigError(f"feature_columns: expected columns beside item_column, got {options['feature_columns']!r}")
     if options["item_vectors"] is None:
-        _require_defaults(("item_vectors_as", "item_vectors_dim"), "no item_vectors", options, defaults)
+        require_defaults(("item_vectors_as", "item_vectors_dim"), "no item_vectors", options, defaults)
     if options["item_vectors_as"] == "initial":
-        _require_defaults(("item_vectors_dim",), "item_vectors_as = initial", options, defaults)
+        require_defaults(("item_vectors_dim",), "item_vectors_as = initial", options, defaults)
         if options["init_weights"] is not None:
             raise ConfigError(
                 "item_vectors_as: expected features with init_weights, which replace the initial item table, got initial"
-            )
-
-
-def _require_defaults(names: tuple[str, ...], choice: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    for name in names:
-        if options[name] != defaults[name]:
-            raise ConfigError(
-                f"{name}: expected its default {defaults[name]} with {choice}, which does not use it, got {options[name]}"
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .option_checks import require_defaults
 
 LOSSES = ("softmax", "bce", "gbce", "sce")
 NEGATIVES = ("uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard")
@@ -53,12 +54,9 @@ def check_loss(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     if negatives not in defined:
         raise ConfigError(f"negatives: expected {' or '.join(defined)} with loss = {loss} ({reason}), got {negatives}")
     for name, (losses, samplers) in _USED_BY.items():
-        used = loss in losses and negatives in samplers
-        if not used and options[name] != defaults[name]:
+        if loss not in losses or negatives not in samplers:
             choice = f"loss = {loss}" if loss not in losses else f"negatives = {negatives}"
-            raise ConfigError(
-                f"{name}: expected its default {defaults[name]} with {choice}, which does not use it, got {options[name]}"
-            )
+            require_defaults((name,), choice, options, defaults)
     if loss not in _SAMPLED:
         return
     if negatives in _GROUPED and negatives != "uniform" and options["group_size"] == 1:

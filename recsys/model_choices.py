@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .option_checks import require_defaults
 
 MODELS = ("sasrec", "bert4rec", "ligr")
 
@@ -22,10 +23,7 @@ def check_length(model: str, max_length: int) -> None:
 def check_model(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raises ``ConfigError`` for options that the model would ignore and sizes that do not go with it; each option alone has been
     checked before."""
-    model, masked = options["model"], options["mask_probability"]
-    if model != "bert4rec" and masked != defaults["mask_probability"]:
-        raise ConfigError(
-            f"mask_probability: expected its default {defaults['mask_probability']} with model = {model}, "
-            f"which does not use it, got {masked}"
-        )
+    model = options["model"]
+    if model != "bert4rec":
+        require_defaults(("mask_probability",), f"model = {model}", options, defaults)
     check_length(model, options["max_length"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .option_checks import require_defaults
 
 SELECTION_CUTOFF = 10
 """The k of the NDCG@k by which validation chooses the best epoch."""
@@ -40,16 +41,8 @@ def check_protocol(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
         raise ConfigError(f"min_rating: expected a finite number, got {options['min_rating']}")
     parse_cutoffs(options["metrics_at"])
     if options["split"] != "global-temporal":
-        _require_defaults(_FRACTIONS, f"split = {options['split']}", options, defaults)
+        require_defaults(_FRACTIONS, f"split = {options['split']}", options, defaults)
     if options["min_rating"] is None:
-        _require_defaults(("rating_column",), "no min_rating", options, defaults)
+        require_defaults(("rating_column",), "no min_rating", options, defaults)
     if options["train_on_valid"]:
-        _require_defaults(("valid_fraction", "patience", "eval_every"), "train_on_valid", options, defaults)
-
-
-def _require_defaults(names: tuple[str, ...], choice: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    for name in names:
-        if options[name] != defaults[name]:
-            raise ConfigError(
-                f"{name}: expected its default {defaults[name]} with {choice}, which does not use it, got {options[name]}"
-            )
+        require_defaults(("valid_fraction", "patience", "eval_every"), "train_on_valid", options, defaults)

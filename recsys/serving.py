@@ -23,6 +23,7 @@ from .ragged import Ragged
 from .requests import Requests, read_requests, user_requests
 from .run_directory import RunDirectory
 from .splits import Split
+from .weights_file import read_config
 
 
 class ServedModel(Protocol):
@@ -36,6 +37,9 @@ class ServedModel(Protocol):
 
     def item_vectors(self) -> npt.NDArray[np.float32]: ...
 
+
+LAST_SEEN = 3
+"""Items of a history that a recommendation is shown with."""
 
 Load = Callable[[Path, str], ServedModel]
 """``load(weights file, device)``: a model of the configuration in the file's metadata."""
@@ -51,19 +55,17 @@ class ServedRun:
 
     @classmethod
     def open(cls, path: str | Path) -> ServedRun:
-        """Raises `ConfigError` where the folder holds no run with weights."""
+        """Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog."""
         files = RunDirectory(Path(path).absolute(), "any")
         for file in (files.config, files.catalog, files.best_weights):
             if not file.is_file():
                 raise ConfigError(f"run: expected the folder of a training run with its weights, got {path} without {file.name}")
-        return cls(files, TrainConfig.from_json(files.config.read_text()), Catalog.read(files.catalog))
-
-    def require_fitting(self, vectors: npt.NDArray[np.float32]) -> None:
-        """Raises `ConfigError` where the weights are of another catalog."""
-        if len(vectors) != len(self.catalog):
+        catalog, num_items = Catalog.read(files.catalog), read_config(files.best_weights).num_items
+        if num_items != len(catalog):
             raise ConfigError(
-                f"run: expected weights of the {len(self.catalog)} items of {self.files.catalog}, got weights of {len(vectors)} items"
+                f"run: expected weights of the {len(catalog)} items of {files.catalog}, got weights of {num_items} items"
             )
+        return cls(files, TrainConfig.from_json(files.config.read_text()), catalog)
 
 
 def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
@@ -99,11 +101,10 @@ def recommend_run(
     """The top k items for users of the run's data, or for the sequences of a file."""
     requests = _requests(run, users, sequences, skip_unknown)
     model = load(run.files.best_weights, device)
-    run.require_fitting(model.item_vectors())
     top = model.recommend(requests.histories, k, filter_seen=filter_seen)
     catalog = run.catalog
     return [
-        Recommendation(user, catalog.labels[items].tolist(), catalog.names(items), catalog.names(history[-3:]))
+        Recommendation(user, catalog.labels[items].tolist(), catalog.names(items), catalog.names(history[-LAST_SEEN:]))
         for user, items, history in zip(requests.users, top, requests.histories, strict=True)
     ]
 
@@ -148,7 +149,6 @@ def export_run(run: ServedRun, load: Load, to: Path, *, device: str) -> list[Pat
     except ImportError as error:
         raise ConfigError("export: needs the package faiss-cpu, which cce-minus[export] installs") from error
     vectors = load(run.files.best_weights, device).item_vectors()
-    run.require_fitting(vectors)
     to.mkdir(parents=True, exist_ok=True)
     files = [to / name for name in ("items.safetensors", "encoder.safetensors", "catalog.parquet", "index.faiss")]
     save_file({"vectors": vectors}, files[0])

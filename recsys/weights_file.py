@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,6 @@ from .model_config import ModelConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
 _STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads", "num_features")
-
-_UNSAID = {"num_features": 0}
-"""What a file means that does not name a part of the configuration: it was written before there was a choice."""
 
 ITEM_FEATURES = "item_features"
 """The tensor of the items' side features: stored with the weights, so that a served model needs no other file, but never trained."""
@@ -46,8 +43,8 @@ def write_weights(path: str | os.PathLike[str], config: ModelConfig, tensors: Ma
 
 
 def read_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """The configuration of the model whose weights the file holds; raises ``WeightsError``."""
-    stored = _open(path)[0]
+    """The configuration of the model whose weights the file holds, without reading these; raises ``WeightsError``."""
+    stored, _ = _open(path, names=())
     try:
         return ModelConfig(**stored)
     except TypeError as error:
@@ -66,7 +63,7 @@ def read_weights(
     """
     stored, tensors = _open(path)
     for name in _STRUCTURE:
-        expected, got = getattr(config, name), stored.get(name, _UNSAID.get(name))
+        expected, got = getattr(config, name), stored.get(name)
         if got != expected:
             raise WeightsError(f"{path}: config {name}: expected {expected}, got {got}")
     for name in sorted(shapes.keys() | tensors.keys()):
@@ -82,12 +79,12 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return _open(path)[1]
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The configuration in a file's metadata, and its tensors."""
+def _open(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The configuration in a file's metadata, and its tensors: all, or those of ``names``."""
     try:
         with safe_open(path, framework="np") as file:
             stored = json.loads((file.metadata() or {}).get("config", "{}"))
-            return stored, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return stored, {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path}: expected a safetensors file of a model's weights, got: {error}") from error
 

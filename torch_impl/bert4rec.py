@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..recsys import MASK
 from ..recsys.model_config import ModelConfig
-from .sequence_model import INIT_STD, SequenceModel
-from .transformer import bidirectional_mask
+from .sequence_model import SequenceModel
+from .transformer import INIT_STD, bidirectional_mask
 
 
 class BERT4Rec(SequenceModel):

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from ..recsys.model_config import ModelConfig
 from ..recsys.side_information import SideInformation
-from .transformer import LAYER_NORM_EPS, Block, causal_mask
-
-INIT_STD = 0.02
+from .transformer import INIT_STD, LAYER_NORM_EPS, Block, causal_mask
 
 
 class SequenceModel(nn.Module):

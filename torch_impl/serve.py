@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ..recsys import ConfigError, Ragged, Split, TrainConfig, evaluation_options
+from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.weights_file import read_config
+from .devices import device_of
 from .evaluate import evaluate
 from .models import build_model
 from .recommend import recommend
@@ -40,12 +40,4 @@ def load_served(weights: Path, device: str) -> ServedModel:
     """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
     model = build_model(read_config(weights))
     load_weights(model, weights)
-    return ServedModel(model.to(_device(device)).eval())
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device: expected auto, cpu or cuda, got {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return ServedModel(model.to(device_of(device)).eval())

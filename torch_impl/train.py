@@ -13,13 +13,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import ConfigError, TrainConfig, evaluation_options, prepare_data
+from ..recsys import TrainConfig, evaluation_options, prepare_data
 from ..recsys.learning_curve import plot_learning_curve
 from ..recsys.model_config import ModelConfig
 from ..recsys.progress import TrainResult
 from ..recsys.run_directory import open_run
 from ..recsys.side_information import side_information
 from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
+from .devices import device_of
 from .evaluate import evaluate
 from .lightning_module import SequenceData, SequenceModule
 from .models import build_model
@@ -44,7 +45,7 @@ def train(config: TrainConfig) -> TrainResult:
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or
     folder, all before the first step.
     """
-    accelerator = _accelerator(config.device)
+    device = device_of(config.device)
     interactions, split = prepare_data(config)
     side = side_information(config, interactions)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
@@ -67,7 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
         checkpoint = last_checkpoint(run)
         with _quiet_lightning(), logging_redirect_tqdm():
             trainer = Trainer(
-                accelerator=accelerator,
+                accelerator="gpu" if device.type == "cuda" else "cpu",
                 devices=1,
                 precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
                 max_epochs=config.epochs,
@@ -88,7 +89,6 @@ def train(config: TrainConfig) -> TrainResult:
                 weights_only=True,
             )
     load_weights(model, run.best_weights)
-    device = trainer.strategy.root_device
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         test = evaluate(model.to(device), split.test_history, split.test_target, **evaluation_options(config, split))
     result = TrainResult.from_progress(recorder.progress, test=test, weights=run.best_weights)
@@ -96,12 +96,6 @@ def train(config: TrainConfig) -> TrainResult:
     plot_learning_curve({"PyTorch": run.metrics_log}, run.learning_curve)
     logger.info("%s", result.summary())
     return result
-
-
-def _accelerator(device: str) -> str:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
-    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "gpu"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6
+INIT_STD = 0.02
 
 
 class Block(nn.Module):

@@ -106,19 +106,3 @@ def test_another_number_of_features_is_named(framework: Any, file: Path):
         framework.load(framework.build(), file)
     with pytest.raises(ConfigError, match=r"num_features: expected an integer from 0 up, got -1"):
         ModelConfig(num_items=3, num_features=-1)
-
-
-def test_a_file_from_before_there_were_features_loads(framework: Any, file: Path):
-    import json
-
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
-
-    framework.save(framework.build(), file)
-    with safe_open(file, framework="np") as stored:
-        config = json.loads(stored.metadata()["config"])
-    del config["num_features"]
-    save_file(load_file(file), file, metadata={"config": json.dumps(config)})
-    framework.load(framework.build(), file)
-    with pytest.raises(ConfigError, match=r"config num_features: expected 5, got 0"):
-        framework.load(framework.build(num_features=P), file)

@@ -41,14 +41,14 @@ def training_loss(
     model: SequenceModel,
     inputs: Tensor,
     targets: Tensor,
-    seed: int,
+    seed: int | Tensor,
     *,
     objective: Objective,
     frequencies: Tensor | None = None,
 ) -> Tensor:
     """Returns the mean loss (float32 scalar) of a batch: ``inputs`` and ``targets`` (B, L), -100 ignored.
 
-    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks.
+    ``seed`` is ``step_seed(config, step)``, as an int or a tensor: it draws the step's negatives, the same in both frameworks.
     Dropout follows ``model.training`` and torch's own generator. ``objective`` is ``objective_of(config,
     split)``; ``frequencies`` (V,), if it follows any, are those with this batch's targets in them.
     """

@@ -1,0 +1,161 @@
+"""What the study trains: data sets with their protocol and model, methods, and the parts of the grid that pair them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cce_minus.recsys import TrainConfig
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file ``<name>.parquet``, how it is split, and the model and optimiser that all methods share on it."""
+
+    name: str
+    epochs: int
+    options: Options
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss with its negatives. ``one_draw`` takes the negatives of a step once for the whole batch, with replacement."""
+
+    name: str
+    options: Options
+    one_draw: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a data set, with options that differ from the data set's own."""
+
+    dataset: Dataset
+    method: Method
+    changes: Options = field(default_factory=dict)
+
+    def config(self, data: Path, seed: int) -> TrainConfig:
+        options = {**self.dataset.options, **self.method.options, **self.changes}
+        return TrainConfig(
+            data=str(data / f"{self.dataset.name}.parquet"),
+            epochs=self.dataset.epochs,
+            patience=self.dataset.epochs,
+            precision="bf16",
+            seed=seed,
+            **options,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that follow from every option but the seed and the folder of the data."""
+        options = dataclasses.asdict(self.config(Path(), 0)) | {"one_draw": self.method.one_draw}
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a cell from one seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.cell.digest, str(self.seed)
+
+
+_SASREC: Options = {"num_blocks": 2, "num_heads": 2, "dim": 128, "learning_rate": 1e-3, "warmup_steps": 100}
+
+DATASETS = {
+    data.name: data
+    for data in (
+        # The split leaves the authors' later period to the test: 128077 of 142556 sessions and 126168 of 130903 come before it.
+        Dataset(
+            "nowplaying",
+            20,
+            _SASREC
+            | {"split": "sessions", "split_quantile": 128077 / 142556, "max_length": 20, "batch_size": 512, "dropout": 0.3},
+        ),
+        Dataset("amazon_beauty_full", 30, _SASREC | {"max_length": 50, "batch_size": 256, "dropout": 0.5}),
+        Dataset(
+            "retailrocket",
+            20,
+            _SASREC
+            | {"split": "sessions", "split_quantile": 126168 / 130903, "max_length": 20, "batch_size": 512, "dropout": 0.3},
+        ),
+        Dataset("git_commits", 30, _SASREC | {"max_length": 100, "batch_size": 128, "dropout": 0.3}),
+        Dataset("complete_journey", 40, _SASREC | {"max_length": 200, "batch_size": 32, "dropout": 0.3}),
+    )
+}
+
+K = 256
+
+FULL = Method("CE", {"negatives": "all"})
+INDEPENDENT = Method("CE-, independent", {"num_negatives": K, "group_size": 1})
+GROUPED = Method("CE-, groups of 128", {"num_negatives": K, "group_size": 128})
+
+METHODS = (
+    FULL,
+    GROUPED,
+    INDEPENDENT,
+    Method("CE-, groups of 32", {"num_negatives": K, "group_size": 32}),
+    Method("CE-, groups of 128, rows in order", {"num_negatives": K, "group_size": 128, "shuffle_rows": False}),
+    Method("CE-, groups of 32, rows in order", {"num_negatives": K, "group_size": 32, "shuffle_rows": False}),
+    Method("CE-, one draw a batch", {"num_negatives": K}, one_draw=True),
+    Method("BCE", {"loss": "bce", "num_negatives": 1, "group_size": 1}),
+    Method("BCE+", {"loss": "bce", "num_negatives": K}),
+    Method("gBCE", {"loss": "gbce", "num_negatives": K}),
+    Method("SCE", {"loss": "sce"}),
+    Method("popularity", {"negatives": "popularity", "num_negatives": K}),
+    Method("popularity, uncorrected", {"negatives": "popularity", "num_negatives": K, "logq_correction": False}),
+)
+
+NEGATIVES = (16, 64, 256, 1024, 4096)
+
+SEEDS = (1, 2, 3)
+PAIRED_SEEDS = tuple(range(1, 11))
+"""Seeds of the two methods whose difference is to be known within two per cent."""
+
+
+def grouped(num_negatives: int) -> Method:
+    """Grouped CE- with another number of negatives; with `K` it is `GROUPED`."""
+    if num_negatives == K:
+        return GROUPED
+    return Method(f"CE-, groups of 128, K={num_negatives}", {"num_negatives": num_negatives, "group_size": 128})
+
+
+def _losses() -> Iterable[Run]:
+    for seed in PAIRED_SEEDS:
+        for method in METHODS:
+            if seed in SEEDS or method in (GROUPED, INDEPENDENT):
+                for name in ("nowplaying", "amazon_beauty_full"):
+                    yield Run(Cell(DATASETS[name], method), seed)
+
+
+def _negatives() -> Iterable[Run]:
+    for name in ("nowplaying", "amazon_beauty_full", "retailrocket", "git_commits", "complete_journey"):
+        for seed in SEEDS:
+            for method in (FULL, *map(grouped, NEGATIVES)):
+                yield Run(Cell(DATASETS[name], method), seed)
+
+
+PARTS = {"losses": _losses, "negatives": _negatives}
+"""The parts of the grid by name, in the order in which they are worth their time; a run may belong to several."""
+
+
+def select(parts: Iterable[str], datasets: Iterable[str] = ()) -> list[Run]:
+    """The runs of ``parts`` on ``datasets`` (all if empty), each once. Raises ``KeyError`` with a message for unknown names."""
+    parts, datasets = list(parts), list(datasets)
+    for given, known, what in ((parts, PARTS, "part"), (datasets, DATASETS, "data set")):
+        for name in given:
+            if name not in known:
+                raise KeyError(f"{what}: expected one of {', '.join(known)}, got {name}")
+    runs = {run.key: run for part in parts for run in PARTS[part]()}
+    return [run for run in runs.values() if not datasets or run.cell.dataset.name in datasets]

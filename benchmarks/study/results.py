@@ -1,0 +1,89 @@
+"""The CSV of the study: one row for each run; a row is what a cell from a seed reached, and what its steps cost."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from cce_minus.recsys import TrainConfig
+
+Row = dict[str, str]
+
+COLUMNS: tuple[str, ...] = (
+    "dataset", "method", "framework", "seed", "digest",
+    "loss", "negatives", "num_negatives", "group_size", "shuffle_rows", "logq_correction", "one_draw",
+    "dim", "batch_size", "max_length", "learning_rate", "dropout", "precision", "train_on_valid",
+    "epochs", "best_epoch", "steps_per_epoch", "train_loss",
+    "valid_ndcg@10", "valid_hr@10", "test_ndcg@10", "test_hr@10", "test_coverage@10", "test_surprisal@10", "valid_curve",
+    "train_seconds", "rows", "loss_ms", "loss_mib", "step_ms", "step_mib",
+    "gpu", "torch", "triton", "commit",
+)  # fmt: skip
+
+TIMES = ("rows", "loss_ms", "loss_mib", "step_ms", "step_mib")
+
+
+class ResultsError(Exception):
+    """A file of results that cannot be read or added to."""
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of ``path``; none where it does not exist yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ResultsError(f"{path} has other columns: it was written by another version of the study")
+        return list(reader)
+
+
+def add(path: Path, new: Iterable[dict[str, object]]) -> None:
+    """Adds rows, in place of those of the same digest, framework and seed; at once, so that a killed process leaves a whole file."""
+    rows = {_key(row): row for row in read(path)}
+    for values in new:
+        row = {name: _text(values.get(name)) for name in COLUMNS}
+        rows[_key(row)] = row
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows.values(), key=lambda row: (row["dataset"], row["method"], row["framework"], int(row["seed"]))))
+    partial.replace(path)
+
+
+def add_times(path: Path, digest: str, times: dict[str, object]) -> None:
+    """Writes what a cell's steps cost into all its rows."""
+    cost = {name: _text(times[name]) for name in TIMES}
+    add(path, [{**row, **cost} for row in read(path) if row["digest"] == digest])
+
+
+def describe(config: TrainConfig) -> dict[str, object]:
+    """The columns that ``config`` tells; empty where its loss does not use an option."""
+    drawn = config.loss != "sce" and config.negatives != "all"
+    grouped = drawn and config.group_size != 1
+    return {
+        "dataset": Path(config.data).stem,
+        "seed": config.seed,
+        "loss": config.loss,
+        "negatives": "" if config.loss == "sce" else config.negatives,
+        "num_negatives": config.num_negatives if drawn else "",
+        "group_size": config.group_size if drawn else "",
+        "shuffle_rows": config.shuffle_rows if grouped else "",
+        "logq_correction": config.logq_correction if drawn and config.loss == "softmax" else "",
+        **{
+            name: getattr(config, name)
+            for name in ("dim", "batch_size", "max_length", "learning_rate", "dropout", "precision", "train_on_valid")
+        },
+    }
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["digest"], row["framework"], row["seed"]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

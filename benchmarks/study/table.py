@@ -1,0 +1,77 @@
+"""Markdown tables of the study's results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+
+from .cells import FULL
+from .intervals import Interval, interval, relative_difference
+from .results import Row
+
+_HEAD = (
+    "method", "seeds", "NDCG@10", "HR@10", "of CE's NDCG@10", "coverage@10", "best epoch",
+    "loss, ms a step", "whole step, ms", "loss, seconds to the best epoch", "all, seconds to the best epoch",
+    "loss, MiB", "GPU minutes a run",
+)  # fmt: skip
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """A table for each data set, a line for each method; means over seeds with half-widths of 95% intervals."""
+    groups = by_cell(rows)
+    parts: list[str] = []
+    for dataset in dict.fromkeys(name for name, _, _ in groups):
+        lines = [f"### {dataset}", "", f"| {' | '.join(_HEAD)} |", "|---|" + "---:|" * (len(_HEAD) - 1)]
+        full = groups.get((dataset, FULL.name, "torch"), [])
+        for (name, method, framework), cell in groups.items():
+            if name == dataset:
+                lines.append(_line(method if framework == "torch" else f"{method} (JAX)", cell, full))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def by_cell(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """The rows of each (data set, method, framework), in the order of the file."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["dataset"], row["method"], row["framework"]].append(row)
+    return dict(groups)
+
+
+def seconds_to_best(row: Row, column: str) -> float | None:
+    """Seconds of GPU time in ``column`` (milliseconds a step) up to the end of the best epoch; None where the cell is not timed."""
+    if not row[column]:
+        return None
+    return (int(row["best_epoch"]) + 1) * int(row["steps_per_epoch"]) * float(row[column]) / 1000
+
+
+def _line(method: str, cell: list[Row], full: list[Row]) -> str:
+    compared = relative_difference(cell, full) if full and cell is not full else None
+    fields = [
+        method,
+        str(len(cell)),
+        _with_half(interval([float(row["test_ndcg@10"]) for row in cell]), "{:.4f}"),
+        _with_half(interval([float(row["test_hr@10"]) for row in cell]), "{:.4f}"),
+        "" if compared is None else _with_half(compared, "{:.1f}%", shift=1, scale=100),
+        f"{statistics.fmean(float(row['test_coverage@10']) for row in cell):.3f}",
+        f"{statistics.fmean(int(row['best_epoch']) for row in cell):.0f}",
+        *(_mean([float(row[name]) for row in cell if row[name]], "{:.3f}") for name in ("loss_ms", "step_ms")),
+        *(
+            _mean([value for row in cell if (value := seconds_to_best(row, name)) is not None], "{:.2f}")
+            for name in ("loss_ms", "step_ms")
+        ),
+        _mean([float(row["loss_mib"]) for row in cell if row["loss_mib"]], "{:.0f}"),
+        f"{statistics.fmean(float(row['train_seconds']) for row in cell) / 60:.2f}",
+    ]
+    return f"| {' | '.join(fields)} |"
+
+
+def _with_half(found: Interval, form: str, *, shift: float = 0.0, scale: float = 1.0) -> str:
+    text = form.format((found.mean + shift) * scale)
+    return text if math.isinf(found.high) else f"{text} ± {form.format((found.high - found.mean) * scale)}"
+
+
+def _mean(values: list[float], form: str) -> str:
+    return form.format(statistics.fmean(values)) if values else ""

@@ -1,0 +1,102 @@
+"""One run of the study: train a cell from a seed, choose the epoch on validation, test it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from cce_minus.recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches, prepare_data
+from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.progress import Progress
+from cce_minus.torch_impl import sampled_linear_cross_entropy
+from cce_minus.torch_impl.evaluate import evaluate
+from cce_minus.torch_impl.models import build_model
+from cce_minus.torch_impl.objective import objective_of, training_loss
+from cce_minus.torch_impl.sequence_model import SequenceModel
+from torch import Tensor
+
+from .cells import Cell, Run
+from .step import Loss, TrainingStep
+
+EVALUATED_AT_ONCE = 1024  # users; their scores of a chunk of the catalog are all that evaluation holds
+
+
+def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
+    """Trains and tests ``run``; returns its metrics and curve by the names of the CSV's columns.
+
+    Equal to the training command with the same options, but that a GPU runs steps as a CUDA graph, evaluation takes more users at once, and the
+    best epoch's weights stay in memory.
+    """
+    config = run.cell.config(data, run.seed)
+    split = prepared(run.cell, data)
+    torch.manual_seed(config.seed)
+    model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
+    step = TrainingStep(model, config, loss_of(run.cell, config, split))
+    options = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
+    progress = Progress()
+    curve: list[float] = []
+    best: dict[str, Tensor] = {}
+    started = time.perf_counter()
+    total = num_batches(split.train, batch_size=config.batch_size)
+    for epoch in range(config.epochs):
+        for index, (inputs, targets) in enumerate(zip(*epoch_tensors(config, split, epoch, device), strict=True)):
+            step(inputs, targets, epoch * total + index)
+        loss = float(step.loss_sum) / total
+        step.loss_sum.zero_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            metrics = evaluate(model, split.valid_history, split.valid_target, **options)
+        curve.append(metrics["ndcg@10"])
+        if progress.update(loss, metrics, time.perf_counter() - started):
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(best)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        test = evaluate(model, split.test_history, split.test_target, **options)
+    return {
+        "epochs": config.epochs,
+        "best_epoch": progress.best_epoch,
+        "steps_per_epoch": total,
+        "train_loss": progress.losses[progress.best_epoch],
+        **{f"valid_{name}": progress.best_metrics[name] for name in ("ndcg@10", "hr@10")},
+        **{f"test_{name}": test[name] for name in ("ndcg@10", "hr@10", "coverage@10", "surprisal@10")},
+        "valid_curve": " ".join(f"{value:.5f}" for value in curve),
+        "train_seconds": progress.seconds,
+    }
+
+
+def prepared(cell: Cell, data: Path) -> Split:
+    """The parts of the cell's data set, kept for the next run of the same process."""
+    config = cell.config(data, 0)
+    return _prepared(config.data, config.split, config.split_quantile)
+
+
+@functools.lru_cache(maxsize=2)
+def _prepared(path: str, split: str, quantile: float) -> Split:
+    return prepare_data(TrainConfig(data=path, split=split, split_quantile=quantile))[1]
+
+
+def epoch_tensors(config: TrainConfig, split: Split, epoch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """An epoch's inputs and targets, both (steps, batch_size, max_length) int32, on ``device`` in one transfer each."""
+    batches = list(epoch_batches(config, split, epoch))
+    inputs, targets = (np.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "targets"))
+    return torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
+
+
+def loss_of(cell: Cell, config: TrainConfig, split: Split) -> Loss:
+    """The mean loss of a batch as the cell's method has it."""
+    if cell.method.one_draw:
+        return functools.partial(_one_draw_loss, num_negatives=config.num_negatives)
+    objective = objective_of(config, split)
+
+    def loss(model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor) -> Tensor:
+        return training_loss(model, inputs, targets, seed, objective=objective)
+
+    return loss
+
+
+def _one_draw_loss(model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor, *, num_negatives: int) -> Tensor:
+    rows = model.item_rows()
+    ids = torch.randint(len(rows), (num_negatives,), device=rows.device)
+    return sampled_linear_cross_entropy(model(inputs, rows), rows, targets, ids)

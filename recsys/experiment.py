@@ -37,7 +37,7 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
         interactions = keep_rated(interactions, config.min_rating)
     interactions = keep_frequent(interactions, min_item_events=config.min_item_events, min_user_events=config.min_user_events)
     options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
-    if config.split == "global-temporal":
+    if config.split != "leave-one-out":
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
     return interactions, make_split(config.split, interactions, **options)
 

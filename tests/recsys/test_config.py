@@ -122,12 +122,22 @@ def test_values_at_the_bounds(name: str, value: Any):
         ({"patience": 2}, "patience"),
         ({"eval_every": 2}, "eval_every"),
         ({"split": "global-temporal", "valid_fraction": 0.1}, "valid_fraction"),
+        ({"split": "sessions", "valid_fraction": 0.1}, "valid_fraction"),
     ],
 )
 def test_options_of_validation_without_one_are_refused(options: dict[str, Any], name: str):
     assert TrainConfig(**options).train_on_valid is False
     with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with train_on_valid, which does not use it"):
         TrainConfig(**options, train_on_valid=True)
+
+
+@pytest.mark.parametrize("name", ["split_quantile", "valid_fraction"])
+def test_fractions_belong_to_the_splits_that_use_them(name: str):
+    options: dict[str, Any] = {name: 0.5}
+    for split in ("global-temporal", "sessions"):
+        assert getattr(TrainConfig(split=split, **options), name) == 0.5
+    with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with split = leave-one-out, which does not use it"):
+        TrainConfig(split="leave-one-out", **options)
 
 
 def test_ratings_may_be_whole_numbers():

@@ -173,6 +173,11 @@ class TrainConfig:
         "Loss",
         "in-batch, mixed: weight of a batch in the running estimate of how often each item is a target, which corrects these negatives.",
     )
+    logq_correction: bool = _option(
+        True,
+        "Loss",
+        "Correct sampled negatives by the probability with which they are drawn; without it the loss is the plain sampled softmax.",
+    )
     group_size: int = _option(
         128,
         "Loss",

@@ -84,6 +84,7 @@ def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
         "pool_size": config.pool_size,
         "popularity_power": config.popularity_power,
         "frequency_rate": config.frequency_rate,
+        "logq_correction": config.logq_correction,
         "group_size": config.group_size,
         "shuffle_rows": config.shuffle_rows,
         "gbce_t": config.gbce_t,

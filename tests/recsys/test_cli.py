@@ -51,6 +51,7 @@ RUNS = [
     TrainConfig(out="runs/torch", item_vectors="v.parquet", item_vectors_as="initial"),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
+    TrainConfig(out="runs/torch", logq_correction=False),
     TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),
     TrainConfig(out="runs/torch", loss="sce", n_buckets=5, bucket_size_x=6, bucket_size_y=7, mix_x=True),
 ]  # fmt: skip

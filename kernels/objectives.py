@@ -28,8 +28,9 @@ class Objective:
     """A loss with all that stays the same from step to step: make one for a run.
 
     ``sampler`` draws its negatives, where it has no ``buckets`` instead. ``gbce_t`` is None but for gBCE. ``frequency_rate`` is None
-    but for negatives that are other rows' targets, whose frequencies are then followed through the training. JAX compiles a step
-    once for equal objectives; samplers with probabilities of their own equal only themselves.
+    but for corrected negatives that are other rows' targets, whose frequencies are then followed through the training.
+    ``logq_correction`` is the softmax loss's. JAX compiles a step once for equal objectives; samplers with probabilities of their own
+    equal only themselves.
     """
 
     loss: str
@@ -37,6 +38,7 @@ class Objective:
     buckets: Buckets | None
     gbce_t: float | None
     frequency_rate: float | None
+    logq_correction: bool
     impl: str
 
 
@@ -49,6 +51,7 @@ def make_objective(
     pool_size: int,
     popularity_power: float,
     frequency_rate: float,
+    logq_correction: bool,
     group_size: int,
     shuffle_rows: bool,
     gbce_t: float,
@@ -66,7 +69,7 @@ def make_objective(
     if loss not in LOSSES:
         raise ArgumentValueError("loss", " or ".join(LOSSES), repr(loss))
     if loss == "sce":
-        return Objective(loss, None, Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x), None, None, impl)
+        return Objective(loss, None, Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x), None, None, True, impl)
     groups = group_size, shuffle_rows
     sampler: Sampler
     match negatives:
@@ -87,8 +90,8 @@ def make_objective(
             sampler = HardNegatives(pool_size, num_negatives, *groups)
         case _:
             raise ArgumentValueError("negatives", "the name of a sampler", repr(negatives))
-    rate = frequency_rate if negatives in ("in-batch", "mixed") else None
-    return Objective(loss, sampler, None, gbce_t if loss == "gbce" else None, rate, impl)
+    rate = frequency_rate if logq_correction and negatives in ("in-batch", "mixed") else None
+    return Objective(loss, sampler, None, gbce_t if loss == "gbce" else None, rate, logq_correction, impl)
 
 
 def _log_uniform_weights(item_counts: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from .popularity import PopularityBaseline, item_counts, smoothed_frequencies
 from .protocol import parse_cutoffs
 from .ragged import Ragged
 from .seen import SeenItems, fewest_unseen, seen_items
-from .splits import SPLITS, Split, global_temporal, leave_one_out, make_split
+from .splits import SPLITS, Split, by_session, global_temporal, leave_one_out, make_split
 
 __all__ = [
     "DATASETS",
@@ -47,6 +47,7 @@ __all__ = [
     "SeenItems",
     "Split",
     "TrainConfig",
+    "by_session",
     "coverage_at_k",
     "epoch_batches",
     "eval_batches",

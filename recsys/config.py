@@ -112,10 +112,20 @@ class TrainConfig:
         "leave-one-out",
         "Data",
         "leave-one-out: a user's last item is the test, the one before it the validation. "
-        "global-temporal: train before one moment in time, test after it, with some users for validation.",
+        "global-temporal: train before one moment in time, test after it, with some users for validation. "
+        "sessions: every user is one session; train on the earlier ones, test on the later ones.",
     )
-    split_quantile: float = _option(0.9, "Data", "global-temporal: share of all events that happen before its moment.")
-    valid_fraction: float = _option(0.05, "Data", "global-temporal: share of the users held out for validation.")
+    split_quantile: float = _option(
+        0.9,
+        "Data",
+        "global-temporal: share of all events that happen before its moment. sessions: share of all sessions before the tested ones.",
+    )
+    valid_fraction: float = _option(
+        0.05,
+        "Data",
+        "global-temporal: share of the users held out for validation. sessions: share of the sessions before the tested ones, the "
+        "last of them.",
+    )
     train_on_valid: bool = _option(
         False,
         "Data",
@@ -162,6 +172,11 @@ class TrainConfig:
         0.01,
         "Loss",
         "in-batch, mixed: weight of a batch in the running estimate of how often each item is a target, which corrects these negatives.",
+    )
+    logq_correction: bool = _option(
+        True,
+        "Loss",
+        "Correct sampled negatives by the probability with which they are drawn; without it the loss is the plain sampled softmax.",
     )
     group_size: int = _option(
         128,

@@ -37,7 +37,7 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
         interactions = keep_rated(interactions, config.min_rating)
     interactions = keep_frequent(interactions, min_item_events=config.min_item_events, min_user_events=config.min_user_events)
     options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
-    if config.split == "global-temporal":
+    if config.split != "leave-one-out":
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
     return interactions, make_split(config.split, interactions, **options)
 
@@ -84,6 +84,7 @@ def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
         "pool_size": config.pool_size,
         "popularity_power": config.popularity_power,
         "frequency_rate": config.frequency_rate,
+        "logq_correction": config.logq_correction,
         "group_size": config.group_size,
         "shuffle_rows": config.shuffle_rows,
         "gbce_t": config.gbce_t,

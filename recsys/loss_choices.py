@@ -16,6 +16,7 @@ _SAMPLED = ("softmax", "bce", "gbce")
 _DRAWN = ("uniform", "popularity", "log-uniform", "mixed", "hard")
 _GROUPED = (*_DRAWN, "in-batch")
 _FOLLOW_TARGETS = ("in-batch", "mixed")
+_CORRECTED = ("uniform", "popularity", "log-uniform", "in-batch", "mixed")
 
 _DEFINED: dict[str, tuple[tuple[str, ...], str]] = {
     "softmax": (NEGATIVES, ""),
@@ -33,6 +34,7 @@ _USED_BY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pool_size": (_SAMPLED, ("hard",)),
     "popularity_power": (_SAMPLED, ("popularity",)),
     "frequency_rate": (_SAMPLED, _FOLLOW_TARGETS),
+    "logq_correction": (("softmax",), _CORRECTED),
     "group_size": (_SAMPLED, _GROUPED),
     "shuffle_rows": (_SAMPLED, _GROUPED),
     "gbce_t": (("gbce",), NEGATIVES),
@@ -59,6 +61,8 @@ def check_loss(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             require_defaults((name,), choice, options, defaults)
     if loss not in _SAMPLED:
         return
+    if not options["logq_correction"]:
+        require_defaults(("frequency_rate",), "no logq_correction", options, defaults)
     if negatives in _GROUPED and negatives != "uniform" and options["group_size"] == 1:
         raise ConfigError(f"group_size: expected at least {GROUP_SIZES[1]} with negatives = {negatives}, got 1")
     if negatives == "hard" and options["pool_size"] < options["num_negatives"]:

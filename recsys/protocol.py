@@ -40,8 +40,8 @@ def check_protocol(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
     if options["min_rating"] is not None and not math.isfinite(options["min_rating"]):
         raise ConfigError(f"min_rating: expected a finite number, got {options['min_rating']}")
     parse_cutoffs(options["metrics_at"])
-    if options["split"] != "global-temporal":
-        require_defaults(_FRACTIONS, f"split = {options['split']}", options, defaults)
+    if options["split"] == "leave-one-out":
+        require_defaults(_FRACTIONS, "split = leave-one-out", options, defaults)
     if options["min_rating"] is None:
         require_defaults(("rating_column",), "no min_rating", options, defaults)
     if options["train_on_valid"]:

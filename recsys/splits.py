@@ -83,10 +83,7 @@ def global_temporal(
 
     Users left without a history are not evaluated. Raises `DataError` if another part comes out empty.
     """
-    if not 0 < quantile < 1:
-        raise ConfigError(f"quantile: expected a number between 0 and 1, got {quantile}")
-    if not 0 < valid_fraction < 1:
-        raise ConfigError(f"valid_fraction: expected a number between 0 and 1, got {valid_fraction}")
+    _require_fractions(quantile=quantile, valid_fraction=valid_fraction)
     user, item, time = interactions.user, interactions.item, interactions.time
     cutoff = np.sort(time)[int(quantile * len(time))]
     past = time < cutoff
@@ -104,45 +101,103 @@ def global_temporal(
     in_valid = past & held_out[user] & known[item]
     in_test = known[item]
 
-    train_user, train_item = user[in_train], item[in_train]
-    _, train_lengths = np.unique(train_user, return_counts=True)
-    valid_history, valid_target, _ = _last_of_each_user(user[in_valid], item[in_valid], past[in_valid])
-    test_history, test_target, test_past = _last_of_each_user(user[in_test], item[in_test], past[in_test])
-    keep = np.flatnonzero(~test_past)
+    valid_history, valid_last = _last_of_each_user(interactions, in_valid)
+    test_history, test_last = _last_of_each_user(interactions, in_test)
+    keep = np.flatnonzero(~past[test_last])
     split = Split(
-        train=Ragged(train_item, offsets_of(train_lengths)),
+        train=_rows_of_users(interactions, in_train),
         valid_history=valid_history,
-        valid_target=valid_target,
+        valid_target=item[valid_last],
         test_history=take_ranges(test_history.values, test_history.offsets[keep], test_history.offsets[keep + 1]),
-        test_target=test_target[keep],
+        test_target=item[test_last[keep]],
         num_items=interactions.num_items,
     )
     name = f"global-temporal (quantile {quantile}, cutoff time {cutoff})"
     return _require_parts(split, interactions, name, validated=not train_on_valid)
 
 
+def by_session(
+    interactions: Interactions,
+    *,
+    quantile: float = 0.9,
+    valid_fraction: float = 0.05,
+    train_on_valid: bool = False,
+) -> Split:
+    """Train on earlier sessions and test on later ones, where every user is one session.
+
+    1. Sessions are in order of the time of their first event, those of one time in order of their ids: of times that number
+       a session's events by position, all sessions, unless a filter has taken first events away.
+    2. The first ``round(quantile * sessions)`` sessions are the past, the later ones are tested. A session is whole in one part, even
+       if it ends after later ones begin.
+    3. The last ``round(valid_fraction * past)`` sessions of the past (at least one) are held out for validation: nothing of theirs is
+       trained on.
+    4. ``train`` is the other past sessions. Items that occur in it are known; events of unknown items are removed from every history
+       and are never a target.
+    5. Validation and test: the last known item of each held-out or later session, after the known ones before it.
+
+    Rows are in order of ids. ``train_on_valid`` holds out no session: ``train`` is the whole past, known items are those of that
+    past, and the validation part is empty.
+
+    Sessions left without a history are not evaluated. Raises `ConfigError` for fractions outside (0, 1) and `DataError` if another
+    part comes out empty.
+    """
+    _require_fractions(quantile=quantile, valid_fraction=valid_fraction)
+    user, item = interactions.user, interactions.item
+    num_sessions = interactions.num_users
+    num_past = round(quantile * num_sessions)
+    num_held_out = 0 if train_on_valid else min(num_past, max(1, round(valid_fraction * num_past)))
+    place = np.empty(num_sessions, dtype=np.int64)  # of each session in time
+    place[np.argsort(interactions.time[interactions.offsets[:-1]], kind="stable")] = np.arange(num_sessions)
+
+    past, in_train = (place < num_past)[user], (place < num_past - num_held_out)[user]
+    known = np.zeros(interactions.num_items, dtype=bool)
+    known[item[in_train]] = True
+    valid_history, valid_last = _last_of_each_user(interactions, past & ~in_train & known[item])
+    test_history, test_last = _last_of_each_user(interactions, ~past & known[item])
+    split = Split(
+        train=_rows_of_users(interactions, in_train),
+        valid_history=valid_history,
+        valid_target=item[valid_last],
+        test_history=test_history,
+        test_target=item[test_last],
+        num_items=interactions.num_items,
+    )
+    return _require_parts(split, interactions, f"sessions (quantile {quantile})", validated=not train_on_valid)
+
+
 SPLITS: dict[str, Callable[..., Split]] = {
     "leave-one-out": leave_one_out,
     "global-temporal": global_temporal,
+    "sessions": by_session,
 }
 
 
 def make_split(name: str, interactions: Interactions, **options: Any) -> Split:
-    """Split by name: ``leave-one-out`` or ``global-temporal`` with ``options`` of that function."""
+    """Split by name: ``leave-one-out``, ``global-temporal`` or ``sessions`` with ``options`` of that function."""
     if name not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
     return SPLITS[name](interactions, **options)
 
 
-def _last_of_each_user(
-    user: npt.NDArray[np.int32], item: Items, flag: npt.NDArray[np.bool_]
-) -> tuple[Ragged, Items, npt.NDArray[np.bool_]]:
-    """History, last item and its flag of each user with two or more of these rows, in user order."""
-    _, lengths = np.unique(user, return_counts=True)
-    offsets = offsets_of(lengths)
-    enough = lengths >= 2
-    starts, last = offsets[:-1][enough], offsets[1:][enough] - 1
-    return take_ranges(item, starts, last), item[last], flag[last]
+def _require_fractions(**fractions: float) -> None:
+    for name, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise ConfigError(f"{name}: expected a number between 0 and 1, got {fraction}")
+
+
+def _rows_of_users(interactions: Interactions, chosen: npt.NDArray[np.bool_]) -> Ragged:
+    """The items of the ``chosen`` (n,) events, one row for each user who has any, in user order."""
+    _, lengths = np.unique(interactions.user[chosen], return_counts=True)
+    return Ragged(interactions.item[chosen], offsets_of(lengths))
+
+
+def _last_of_each_user(interactions: Interactions, chosen: npt.NDArray[np.bool_]) -> tuple[Ragged, npt.NDArray[np.int64]]:
+    """For each user with two or more of the ``chosen`` (n,) events, in user order: the items of all but the last, and the number
+    of the last among all events."""
+    rows = _rows_of_users(interactions, chosen)
+    enough = rows.lengths >= 2
+    starts, last = rows.offsets[:-1][enough], rows.offsets[1:][enough] - 1
+    return take_ranges(rows.values, starts, last), np.flatnonzero(chosen)[last]
 
 
 def _require_parts(split: Split, interactions: Interactions, name: str, *, validated: bool) -> Split:

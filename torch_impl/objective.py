@@ -61,7 +61,9 @@ def training_loss(
     if o.loss != "softmax":
         return sampled_linear_binary_cross_entropy(*operands, o.sampler, gbce_t=o.gbce_t, seed=seed, impl=o.impl)
     log_q = None if frequencies is None else frequencies.log()
-    return sampled_linear_cross_entropy(*operands, o.sampler, log_q=log_q, seed=seed, impl=o.impl)
+    return sampled_linear_cross_entropy(
+        *operands, o.sampler, log_q=log_q, logq_correction=o.logq_correction, seed=seed, impl=o.impl
+    )
 
 
 def step_seed(config: TrainConfig, step: int) -> int:

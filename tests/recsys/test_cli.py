@@ -45,11 +45,13 @@ RUNS = [
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True,
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
+    TrainConfig(out="runs/torch", split="sessions", split_quantile=0.8, valid_fraction=0.1),
     TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
     TrainConfig(out="runs/torch", item_features="i.csv", feature_columns="kind", item_vectors="v.parquet", item_vectors_dim=8),
     TrainConfig(out="runs/torch", item_vectors="v.parquet", item_vectors_as="initial"),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
+    TrainConfig(out="runs/torch", logq_correction=False),
     TrainConfig(out="runs/torch", loss="gbce", gbce_t=0.5),
     TrainConfig(out="runs/torch", loss="sce", n_buckets=5, bucket_size_x=6, bucket_size_y=7, mix_x=True),
 ]  # fmt: skip

@@ -74,6 +74,7 @@ def test_text_that_is_no_object(text: str):
         ("popularity_power", float("inf")),
         ("frequency_rate", 0.0),
         ("frequency_rate", 1.5),
+        ("logq_correction", 0),
         ("gbce_t", -0.1),
         ("gbce_t", 1.1),
         ("n_buckets", -1),
@@ -122,12 +123,22 @@ def test_values_at_the_bounds(name: str, value: Any):
         ({"patience": 2}, "patience"),
         ({"eval_every": 2}, "eval_every"),
         ({"split": "global-temporal", "valid_fraction": 0.1}, "valid_fraction"),
+        ({"split": "sessions", "valid_fraction": 0.1}, "valid_fraction"),
     ],
 )
 def test_options_of_validation_without_one_are_refused(options: dict[str, Any], name: str):
     assert TrainConfig(**options).train_on_valid is False
     with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with train_on_valid, which does not use it"):
         TrainConfig(**options, train_on_valid=True)
+
+
+@pytest.mark.parametrize("name", ["split_quantile", "valid_fraction"])
+def test_fractions_belong_to_the_splits_that_use_them(name: str):
+    options: dict[str, Any] = {name: 0.5}
+    for split in ("global-temporal", "sessions"):
+        assert getattr(TrainConfig(split=split, **options), name) == 0.5
+    with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with split = leave-one-out, which does not use it"):
+        TrainConfig(split="leave-one-out", **options)
 
 
 def test_ratings_may_be_whole_numbers():
@@ -160,8 +171,8 @@ def test_every_loss_has_its_negatives():
 
 
 OPTIONS = {
-    "num_negatives": 64, "pool_size": 2048, "popularity_power": 1.0, "frequency_rate": 0.1, "group_size": 64, "shuffle_rows": False,
-    "gbce_t": 0.5, "n_buckets": 10, "bucket_size_x": 10, "bucket_size_y": 10, "mix_x": True,
+    "num_negatives": 64, "pool_size": 2048, "popularity_power": 1.0, "frequency_rate": 0.1, "logq_correction": False, "group_size": 64,
+    "shuffle_rows": False, "gbce_t": 0.5, "n_buckets": 10, "bucket_size_x": 10, "bucket_size_y": 10, "mix_x": True,
 }  # fmt: skip
 DRAWN = {"num_negatives", "group_size", "shuffle_rows"}
 BUCKETS = {"n_buckets", "bucket_size_x", "bucket_size_y", "mix_x"}
@@ -170,12 +181,12 @@ BUCKETS = {"n_buckets", "bucket_size_x", "bucket_size_y", "mix_x"}
 @pytest.mark.parametrize(
     ("loss", "negatives", "used"),
     [
-        ("softmax", "uniform", DRAWN),
+        ("softmax", "uniform", DRAWN | {"logq_correction"}),
         ("softmax", "all", set()),
-        ("softmax", "popularity", DRAWN | {"popularity_power"}),
-        ("softmax", "log-uniform", DRAWN),
-        ("softmax", "in-batch", {"group_size", "shuffle_rows", "frequency_rate"}),
-        ("softmax", "mixed", DRAWN | {"frequency_rate"}),
+        ("softmax", "popularity", DRAWN | {"popularity_power", "logq_correction"}),
+        ("softmax", "log-uniform", DRAWN | {"logq_correction"}),
+        ("softmax", "in-batch", {"group_size", "shuffle_rows", "frequency_rate", "logq_correction"}),
+        ("softmax", "mixed", DRAWN | {"frequency_rate", "logq_correction"}),
         ("softmax", "hard", DRAWN | {"pool_size"}),
         ("bce", "uniform", DRAWN),
         ("bce", "popularity", DRAWN | {"popularity_power"}),
@@ -190,6 +201,14 @@ def test_options_that_a_choice_does_not_use_are_refused(loss: str, negatives: st
         else:
             with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* does not use it, got {value}$"):
                 TrainConfig(loss=loss, negatives=negatives, **{name: value})
+
+
+@pytest.mark.parametrize("negatives", ["in-batch", "mixed"])
+def test_uncorrected_negatives_follow_no_frequencies(negatives: str):
+    with pytest.raises(
+        ConfigError, match=r"^frequency_rate: expected its default 0.01 with no logq_correction, which does not use it, got 0.1$"
+    ):
+        TrainConfig(negatives=negatives, logq_correction=False, frequency_rate=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""No held-out event is trained on, whatever the data: properties of both splits."""
+"""No held-out event is trained on, whatever the data: properties of every split."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cce_minus.recsys import Interactions, Ragged, global_temporal, leave_one_out
+from cce_minus.recsys import Interactions, Ragged, by_session, global_temporal, leave_one_out
 
 
 def unique_events(seed: int) -> Interactions:
@@ -81,3 +81,25 @@ def test_global_temporal_trains_on_nothing_held_out(seed: int, train_on_valid: b
         if len(mine) >= 2 and events.time[mine[-1]] >= cutoff:
             targets.append(events.item[mine[-1]])
     assert split.test_target.tolist() == targets
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("train_on_valid", [False, True])
+def test_sessions_trains_on_nothing_held_out(seed: int, train_on_valid: bool):
+    events = unique_events(seed)
+    split = by_session(events, quantile=0.8, valid_fraction=0.2, train_on_valid=train_on_valid)
+    order = sorted(range(40), key=lambda user: (events.time[events.user == user].min(), user))
+    trained = sorted(order[: 32 if train_on_valid else 26])
+    rows = {user: events.item[events.user == user].tolist() for user in range(40)}
+    assert [row.tolist() for row in split.train] == [rows[user] for user in trained]
+    known = {item for user in trained for item in rows[user]}
+
+    def evaluated(users: list[int]) -> list[list[int]]:
+        kept = ([item for item in rows[user] if item in known] for user in sorted(users))
+        return [row for row in kept if len(row) >= 2]
+
+    parts = {"valid": order[len(trained) : 32], "test": order[32:]}
+    for part, users in parts.items():
+        histories, targets = getattr(split, f"{part}_history"), getattr(split, f"{part}_target")
+        got = [[*history.tolist(), target] for history, target in zip(histories, targets, strict=True)]
+        assert got == evaluated(users)

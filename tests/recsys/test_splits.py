@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,6 +9,8 @@ from cce_minus.recsys import (
     DataError,
     Interactions,
     Ragged,
+    Split,
+    by_session,
     global_temporal,
     leave_one_out,
     make_split,
@@ -141,15 +143,93 @@ def test_global_temporal_with_users_who_never_return_has_no_test():
 
 @pytest.mark.parametrize("option", ["quantile", "valid_fraction"])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
-def test_global_temporal_refuses_fractions_out_of_range(option: str, value: float):
-    options: dict[str, Any] = {option: value}
-    with pytest.raises(ConfigError, match=option):
-        global_temporal(interactions(*TEMPORAL), **options)
+@pytest.mark.parametrize("split", [global_temporal, by_session])
+def test_fractions_out_of_range_are_refused(split: Callable[..., Split], option: str, value: float):
+    with pytest.raises(ConfigError, match=f"^{option}: expected a number between 0 and 1, got {value}$"):
+        split(interactions(*TEMPORAL), **{option: value})
+
+
+# Ten sessions in order of time 7, 0, 2, 9, 5, 1, 8, 3, 4, 6: 7 and 0 begin at one time, as do 3 and 4. With quantile 0.7 and valid
+# fraction 0.3 the first seven are the past, the last two of which, 1 and 8, are held out. Items 6 and 7 are in no training session.
+SESSIONS = [
+    *sequence(0, [0, 1, 2], start=2),
+    *sequence(1, [3, 6, 1, 7], start=60),
+    *sequence(2, [3, 0], start=20),
+    *sequence(3, [6, 2, 4, 6], start=80),
+    *sequence(4, [6, 0], start=80),
+    *sequence(5, [4], start=40),
+    *sequence(6, [7, 3, 6, 3], start=90),
+    *sequence(7, [1, 5], start=1),
+    *sequence(8, [5, 0], start=70),
+    *sequence(9, [2, 2, 3, 1], start=30),
+]
+
+
+def test_sessions_by_hand():
+    split = by_session(interactions(*SESSIONS), quantile=0.7, valid_fraction=0.3)
+    assert lists(split.train) == [[0, 1, 2], [3, 0], [4], [1, 5], [2, 2, 3, 1]]
+    assert lists(split.valid_history) == [[3], [5]]
+    assert split.valid_target.tolist() == [1, 0]
+    # Session 4 has one known item and no history.
+    assert lists(split.test_history) == [[2], [3]]
+    assert split.test_target.tolist() == [4, 3]
+    assert split.num_items == 8
+    assert split.valid_target.dtype == split.test_target.dtype == np.int32
+
+
+def test_sessions_with_a_final_model():
+    split = by_session(interactions(*SESSIONS), quantile=0.7, train_on_valid=True)
+    assert lists(split.train) == [[0, 1, 2], [3, 6, 1, 7], [3, 0], [4], [1, 5], [5, 0], [2, 2, 3, 1]]
+    assert len(split.valid_history) == len(split.valid_target) == 0
+    # Items 6 and 7 are known now.
+    assert lists(split.test_history) == [[6, 2, 4], [6], [7, 3, 6]]
+    assert split.test_target.tolist() == [6, 0, 3]
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_sessions_of_one_time_are_in_order_of_their_ids(start: int):
+    events = [event for session in range(100) for event in sequence(session, [session % 3, 1, 0, 2][: 2 + session % 3], start)]
+    data = interactions(*events)
+    split = by_session(data)
+    rows = [data.item[data.user == session].tolist() for session in range(100)]
+    # 90 are the past; round(0.05 * 90) = round(4.5) = 4 of them are held out.
+    assert lists(split.train) == rows[:86]
+    assert lists(split.valid_history) == [row[:-1] for row in rows[86:90]]
+    assert split.valid_target.tolist() == [row[-1] for row in rows[86:90]]
+    assert lists(split.test_history) == [row[:-1] for row in rows[90:]]
+    assert split.test_target.tolist() == [row[-1] for row in rows[90:]]
+
+
+def test_sessions_are_in_order_of_their_first_event():
+    """Ids run against time; session 3 begins first and ends last."""
+    events = interactions(
+        *sequence(0, [0, 1], start=40), *sequence(1, [1, 0], start=30), *sequence(2, [0, 1], start=20), (3, 1, 10), (3, 0, 99)
+    )
+    split = by_session(events, quantile=0.75, valid_fraction=0.1)
+    assert lists(split.train) == [[0, 1], [1, 0]]
+    assert (lists(split.valid_history), split.valid_target.tolist()) == ([[1]], [0])
+    assert (lists(split.test_history), split.test_target.tolist()) == ([[0]], [1])
+
+
+@pytest.mark.parametrize(
+    ("quantile", "part"), [(0.01, "training"), (0.1, "training"), (0.96, "test")], ids=["no past", "past held out", "no future"]
+)
+def test_sessions_without_a_part_name_the_file(quantile: float, part: str):
+    with pytest.raises(DataError, match=rf"events\.csv: the split sessions \(quantile {quantile}\) has no {part} users"):
+        by_session(interactions(*SESSIONS), quantile=quantile)
+
+
+def test_sessions_of_unknown_items_alone_leave_no_validation():
+    events = interactions(*sequence(0, [0, 1]), *sequence(1, [2, 3]), *sequence(2, [1, 0]))
+    with pytest.raises(DataError, match="no validation users"):
+        by_session(events, quantile=0.67)
 
 
 def test_make_split_by_name():
     events = interactions(*TEMPORAL)
     assert lists(make_split("leave-one-out", events).train) == lists(leave_one_out(events).train)
     assert lists(make_split("global-temporal", events).train) == lists(global_temporal(events).train)
+    sessions = interactions(*SESSIONS)
+    assert lists(make_split("sessions", sessions, quantile=0.7).train) == lists(by_session(sessions, quantile=0.7).train)
     with pytest.raises(ConfigError, match=r"split: expected one of leave-one-out, .*got 'random'"):
         make_split("random", events)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from cce_minus.kernels.objectives import Objective, make_objective
 from cce_minus.kernels.samplers import LogUniformNegatives, PopularityNegatives, UniformNegatives
 from cce_minus.recsys import IGNORE, Split, TrainConfig, item_counts, loss_options, mean_targets, prepare_data, train_batches
@@ -22,6 +26,7 @@ PAIRS = {
     "softmax-in-batch": {"negatives": "in-batch", "frequency_rate": 0.1},
     "softmax-mixed": {"negatives": "mixed", "num_negatives": 8, "frequency_rate": 0.1},
     "softmax-hard": {"negatives": "hard", "pool_size": 24, "num_negatives": 8},
+    "softmax-uncorrected": {"logq_correction": False},
     "bce-uniform": {"loss": "bce", "num_negatives": 1, "group_size": 1},
     "bce-popularity": {"loss": "bce", "negatives": "popularity"},
     "bce-log-uniform": {"loss": "bce", "negatives": "log-uniform"},
@@ -78,6 +83,46 @@ def test_frequencies_follow_the_targets(make_config: Make, split: Split):
 
 def objective(config: TrainConfig, split: Split) -> Objective:
     return make_objective(**loss_options(config, split))
+
+
+class Embeddings(torch.nn.Module):
+    """A model of given hidden states and item rows, in either framework."""
+
+    def __init__(self, hidden: Any, rows: Any) -> None:
+        super().__init__()
+        self.hidden, self.rows, self.dtype = hidden, rows, hidden.dtype
+
+    def item_rows(self) -> Any:
+        return self.rows
+
+    def forward(self, inputs: Any, rows: Any, rngs: Any = None) -> Any:
+        return self.hidden
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "popularity", "log-uniform", "in-batch", "mixed"])
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_the_correction_is_that_of_the_loss(make_config: Make, split: Split, framework: str, negatives: str):
+    implementation = importlib.import_module(f"cce_minus.{framework}_impl.objective")
+    as_array = torch.from_numpy if framework == "torch" else jnp.asarray
+    rng = np.random.default_rng(0)
+    hidden = as_array(rng.standard_normal((4, 8, 16), dtype=np.float32))
+    rows = as_array(rng.standard_normal((split.num_items, 16), dtype=np.float32))
+    targets = as_array(rng.integers(0, split.num_items, (4, 8), dtype=np.int32))
+    losses = {}
+    for corrected in (True, False):
+        config = make_config(negatives=negatives, logq_correction=corrected)
+        goal, seed = implementation.objective_of(config, split), implementation.step_seed(config, 3)
+        followed = implementation.follow(implementation.start_frequencies(goal, split), targets, goal)
+        assert (followed is None) == (not corrected or negatives not in ("in-batch", "mixed"))
+        log_q = None if followed is None else as_array(np.log(np.asarray(followed)))
+        losses[corrected] = implementation.training_loss(
+            Embeddings(hidden, rows), targets, targets, seed, objective=goal, frequencies=followed
+        )
+        direct = implementation.sampled_linear_cross_entropy(
+            hidden, rows, targets, goal.sampler, log_q=log_q, logq_correction=corrected, seed=seed
+        )
+        assert float(losses[corrected]) == pytest.approx(float(direct), rel=1e-6)
+    assert abs(float(losses[True]) - float(losses[False])) > 1e-2
 
 
 def test_popularity_is_that_of_the_training_part(make_config: Make, split: Split):

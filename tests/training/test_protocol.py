@@ -36,8 +36,9 @@ def test_a_final_model_resumes_to_the_same_result(train: Train, make_config: Mak
         np.testing.assert_array_equal(tensor, weights[name])
 
 
-def test_metrics_and_seen_items_reach_log_and_result(train: Train, make_config: Make):
-    options = {"split": "global-temporal", "split_quantile": 0.7, "valid_fraction": 0.2, "min_item_events": 2}
+@pytest.mark.parametrize("split", ["global-temporal", "sessions"])
+def test_metrics_and_seen_items_reach_log_and_result(train: Train, make_config: Make, split: str):
+    options = {"split": split, "split_quantile": 0.7, "valid_fraction": 0.2, "min_item_events": 2}
     result = train(make_config(epochs=2, metrics_at="5,10", filter_seen=True, **options))
     kinds = ("ndcg", "hr", "mrr", "recall", "map", "coverage", "surprisal")
     names = {f"{kind}@{k}" for k in (5, 10) for kind in kinds}

@@ -42,15 +42,10 @@ class Cell:
     changes: Options = field(default_factory=dict)
 
     def config(self, data: Path, seed: int) -> TrainConfig:
-        options = {**self.dataset.options, **self.method.options, **self.changes}
-        return TrainConfig(
-            data=str(data / f"{self.dataset.name}.parquet"),
-            epochs=self.dataset.epochs,
-            patience=self.dataset.epochs,
-            precision="bf16",
-            seed=seed,
-            **options,
-        )
+        epochs = self.dataset.epochs
+        shared: Options = {"epochs": epochs, "patience": epochs, "precision": "bf16", "seed": seed}
+        options = {**shared, **self.dataset.options, **self.method.options, **self.changes}
+        return TrainConfig(data=str(data / f"{self.dataset.name}.parquet"), **options)
 
     @property
     def digest(self) -> str:

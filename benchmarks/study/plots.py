@@ -81,9 +81,7 @@ def _losses(groups: Groups, datasets: list[str]) -> Figure:
         for name, cell in _methods(groups, data):
             found = interval([float(row["test_ndcg@10"]) for row in cell])
             half = 0.0 if math.isinf(found.high) else found.high - found.mean
-            axis.errorbar(
-                [found.mean], [-names.index(name)], xerr=[half], fmt="o", color=COLOURS[name], capsize=3, markersize=5
-            )
+            axis.errorbar([found.mean], [-names.index(name)], xerr=[half], fmt="o", color=COLOURS[name], capsize=3, markersize=5)
             if name == FULL.name:
                 axis.axvline(found.mean, color="#000000", linestyle=":", linewidth=1)
         axis.set_title(data)

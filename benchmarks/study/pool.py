@@ -13,7 +13,9 @@ from pathlib import Path
 from .cells import Run
 
 
-def train_all(runs: list[Run], data: Path, *, gpus: int, jobs: int, seconds: float) -> Iterator[tuple[Run, dict[str, object] | Exception]]:
+def train_all(
+    runs: list[Run], data: Path, *, gpus: int, jobs: int, seconds: float
+) -> Iterator[tuple[Run, dict[str, object] | Exception]]:
     """Trains ``runs`` with ``jobs`` processes on each of ``gpus`` GPUs (0: on the CPU) and yields each as it ends.
 
     A run that fails comes with its exception. No run is begun once ``seconds`` have passed. Times of such runs say little: what a step costs is

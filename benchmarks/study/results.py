@@ -49,7 +49,9 @@ def add(path: Path, new: Iterable[dict[str, object]]) -> None:
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=lambda row: (row["dataset"], row["method"], row["framework"], int(row["seed"]))))
+        writer.writerows(
+            sorted(rows.values(), key=lambda row: (row["dataset"], row["method"], row["framework"], int(row["seed"])))
+        )
     partial.replace(path)
 
 

@@ -30,16 +30,10 @@ def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, obje
     torch.manual_seed(config.seed)
     model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
     loss = loss_of(cell, config, split)
-    step = TrainingStep(model, config, loss)
     inputs, targets = (epoch[0] for epoch in epoch_tensors(config, split, 0, device))
-    held = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    step(inputs, targets, 0)
-    step_mib = (torch.cuda.max_memory_allocated(device) - held) / 2**20
-    step_ms = _milliseconds(lambda: step(inputs, targets, 0))
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         fixed = _Fixed(model(inputs), model.item_rows())
-    del model, step
+    step_ms, step_mib = _whole_step(TrainingStep(model, config, loss), inputs, targets)
     loss_ms, loss_mib = _loss_alone(fixed, loss, targets, bf16=config.precision == "bf16")
     return {
         "rows": int((targets >= 0).sum()),
@@ -63,6 +57,14 @@ class _Fixed(nn.Module):
 
     def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:
         return self.hidden
+
+
+def _whole_step(step: TrainingStep, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    held = torch.cuda.memory_allocated(step.device)
+    torch.cuda.reset_peak_memory_stats(step.device)
+    step(inputs, targets, 0)
+    mib = (torch.cuda.max_memory_allocated(step.device) - held) / 2**20
+    return _milliseconds(lambda: step(inputs, targets, 0)), mib
 
 
 def _loss_alone(fixed: _Fixed, loss: Loss, targets: Tensor, *, bf16: bool) -> tuple[float, float]:

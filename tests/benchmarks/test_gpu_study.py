@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ SMALL = Dataset(
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     users, items, length = 300, 2000, 9
     drawn = np.random.default_rng(0).integers(0, items, (users, length))
-    table = {"user_id": np.repeat(np.arange(users), length), "item_id": drawn.ravel(), "timestamp": np.tile(np.arange(length), users)}
+    table = {
+        "user_id": np.repeat(np.arange(users), length),
+        "item_id": drawn.ravel(),
+        "timestamp": np.tile(np.arange(length), users),
+    }
     folder = tmp_path_factory.mktemp("study")
     pq.write_table(pa.table(table), folder / "random.parquet")
     return folder
@@ -70,7 +75,7 @@ def test_captured_steps_are_eager_steps(method: Method, data: Path):
     assert sums == pytest.approx(expected, rel=1e-4)
     moved = (eager.item_table - model.item_table).abs().max() / eager.item_table.abs().max()
     assert float(moved) < 1e-2
-    assert len({round(b - a, 3) for a, b in zip(sums, sums[1:], strict=False)}) > 1
+    assert len({round(b - a, 3) for a, b in itertools.pairwise(sums)}) > 1
 
 
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[1], METHODS[6], METHODS[10]], ids=lambda method: method.name)

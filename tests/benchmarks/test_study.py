@@ -52,7 +52,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def row(method: str = GROUPED.name, dataset: str = "nowplaying", seed: int = 1, ndcg: float = 0.05, **changes: object) -> dict[str, object]:
+def row(
+    method: str = GROUPED.name, dataset: str = "nowplaying", seed: int = 1, ndcg: float = 0.05, **changes: object
+) -> dict[str, object]:
     values = dict.fromkeys(COLUMNS, "") | {
         "dataset": dataset, "method": method, "framework": "torch", "seed": seed, "digest": f"{method} on {dataset}",
         "epochs": 3, "best_epoch": 1, "steps_per_epoch": 100, "valid_ndcg@10": ndcg, "valid_hr@10": 2 * ndcg, "test_ndcg@10": ndcg,
@@ -143,7 +145,9 @@ def test_rows_replace_those_of_the_same_run(tmp_path: Path):
     add(path, [row(seed=1, ndcg=0.1), row(seed=2, ndcg=0.2), row(INDEPENDENT.name, seed=1, ndcg=0.3)])
     add(path, [row(seed=1, ndcg=0.4)])
     assert [r["test_ndcg@10"] for r in read(path)] == ["0.4", "0.2", "0.3"]
-    add_times(path, f"{GROUPED.name} on nowplaying", {"rows": 10, "loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0})
+    add_times(
+        path, f"{GROUPED.name} on nowplaying", {"rows": 10, "loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0}
+    )
     assert [r["loss_ms"] for r in read(path)] == ["0.5", "0.5", ""]
     timed = read(path)[0]
     assert seconds_to_best(timed, "loss_ms") == pytest.approx(2 * 100 * 0.5 / 1000)

@@ -8,13 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cce_minus.recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches, prepare_data
+from cce_minus.recsys import (
+    Split,
+    TrainConfig,
+    epoch_batches,
+    eval_batches,
+    evaluation_options,
+    num_batches,
+    prepare_data,
+    ranking_metrics,
+)
 from cce_minus.recsys.model_config import ModelConfig
 from cce_minus.recsys.progress import Progress
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 from cce_minus.torch_impl.evaluate import evaluate
 from cce_minus.torch_impl.models import build_model
 from cce_minus.torch_impl.objective import objective_of, training_loss
+from cce_minus.torch_impl.ranking import target_ranks
 from cce_minus.torch_impl.sequence_model import SequenceModel
 from torch import Tensor
 
@@ -35,7 +45,7 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
     torch.manual_seed(config.seed)
     model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
     step = TrainingStep(model, config, loss_of(run.cell, config, split))
-    options = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
+    validation = Validation(config, split, device)
     progress = Progress()
     curve: list[float] = []
     best: dict[str, Tensor] = {}
@@ -46,13 +56,13 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
             step(inputs, targets, epoch * total + index)
         loss = float(step.loss_sum) / total
         step.loss_sum.zero_()
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            metrics = evaluate(model, split.valid_history, split.valid_target, **options)
+        metrics = validation.metrics(model)
         curve.append(metrics["ndcg@10"])
         if progress.update(loss, metrics, time.perf_counter() - started):
             best = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        options = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
         test = evaluate(model, split.test_history, split.test_target, **options)
     return {
         "epochs": config.epochs,
@@ -64,6 +74,26 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
         "valid_curve": " ".join(f"{value:.5f}" for value in curve),
         "train_seconds": progress.seconds,
     }
+
+
+class Validation:
+    """NDCG@10 and HR@10 of the validation part, which stays on the device; the host waits once."""
+
+    def __init__(self, config: TrainConfig, split: Split, device: torch.device) -> None:
+        batches = list(
+            eval_batches(split.valid_history, split.valid_target, batch_size=EVALUATED_AT_ONCE, max_length=config.max_length)
+        )
+        self._count = len(split.valid_target)
+        self._bf16 = config.precision == "bf16"
+        self._batches = [tuple(torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target)) for batch in batches]
+
+    def metrics(self, model: SequenceModel) -> dict[str, float]:
+        model.eval()
+        rows = model.item_rows().detach()
+        with torch.no_grad(), torch.autocast(rows.device.type, torch.bfloat16, enabled=self._bf16):
+            ranks = [target_ranks(model.next_item_hidden(inputs, rows), rows, target) for inputs, target in self._batches]
+        model.train()
+        return ranking_metrics(torch.cat(ranks)[: self._count].cpu().numpy())
 
 
 def prepared(cell: Cell, data: Path) -> Split:

@@ -100,7 +100,8 @@ def _time(groups: Groups, datasets: list[str]) -> Figure:
                 if not cell[0][column]:
                     continue
                 curve = _mean_curve(cell)
-                epoch = int(cell[0]["steps_per_epoch"]) * float(cell[0][column]) / 1000
+                between = int(cell[0]["epochs"]) / len(curve)  # epochs from one validation to the next
+                epoch = between * int(cell[0]["steps_per_epoch"]) * float(cell[0][column]) / 1000
                 axis.plot([epoch * (i + 1) for i in range(len(curve))], curve, color=COLOURS[name], label=name, linewidth=1.2)
             axis.set_xscale("log")
             axis.set_xlabel(label)

@@ -56,8 +56,9 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
             step(inputs, targets, epoch * total + index)
         loss = float(step.loss_sum) / total
         step.loss_sum.zero_()
-        metrics = validation.metrics(model)
-        curve.append(metrics["ndcg@10"])
+        metrics = validation.metrics(model) if (epoch + 1) % config.eval_every == 0 else {}
+        if metrics:
+            curve.append(metrics["ndcg@10"])
         if progress.update(loss, metrics, time.perf_counter() - started):
             best = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best)

@@ -129,6 +129,11 @@ def grouped(num_negatives: int) -> Method:
     return Method(f"CE-, groups of 128, K={num_negatives}", {"num_negatives": num_negatives, "group_size": 128})
 
 
+def longer(method: Method) -> Method:
+    """``method`` as it is called with `LONGER` times the epochs."""
+    return Method(f"{method.name}, {LONGER} times the epochs", method.options)
+
+
 def _losses() -> Iterable[Run]:
     for seed in range(1, max(PAIRED_SEEDS.values()) + 1):
         for name, paired in PAIRED_SEEDS.items():
@@ -142,8 +147,8 @@ def _longer() -> Iterable[Run]:
         epochs = LONGER * DATASETS[name].epochs
         for method in METHODS:
             if method.options.get("loss") in ("bce", "gbce"):
-                longer = Method(f"{method.name}, {LONGER} times the epochs", method.options)
-                yield Run(Cell(DATASETS[name], longer, {"epochs": epochs, "patience": epochs, "eval_every": LONGER}), SEEDS[0])
+                changes = {"epochs": epochs, "patience": epochs, "eval_every": LONGER}
+                yield Run(Cell(DATASETS[name], longer(method), changes), SEEDS[0])
 
 
 def _negatives() -> Iterable[Run]:

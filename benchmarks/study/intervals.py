@@ -16,27 +16,37 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of ``count`` values and the bounds of its interval; both are infinite for a single value."""
+    """An estimate and the bounds of its interval, infinite where there are too few values for one."""
 
     mean: float
     low: float
     high: float
-    count: int
+
+    @classmethod
+    def of(cls, mean: float, error: float, freedom: float) -> Interval:
+        """``mean -+ t error``, t of so many degrees of freedom."""
+        half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * error if freedom > 0 else math.inf
+        return cls(mean, mean - half, mean + half)
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean and its interval ``mean -+ t s / sqrt(n)``, t of n - 1 degrees of freedom."""
-    mean = statistics.fmean(values)
+    """The mean of n values, with the standard error s / sqrt(n) and n - 1 degrees of freedom."""
     n = len(values)
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, n)
-    half = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
+    error = statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
+    return Interval.of(statistics.fmean(values), error, n - 1)
 
 
-def relative_difference(rows: Sequence[Row], reference: Sequence[Row], metric: str = "test_ndcg@10") -> Interval | None:
-    """By how much ``rows`` differ from ``reference``, as a share of it: the mean of value / reference - 1 over the seeds that both
-    have, which share weights, batches and dropout. None where they share none."""
-    base = {row["seed"]: float(row[metric]) for row in reference}
-    shared = [float(row[metric]) / base[row["seed"]] - 1 for row in rows if row["seed"] in base]
-    return interval(shared) if shared else None
+def relative_difference(rows: Sequence[Row], reference: Sequence[Row], metric: str = "test_ndcg@10") -> Interval:
+    """By how much the mean of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
+
+    The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and Satterthwaite. Runs of
+    one seed share weights and batches, but their differences spread no less than those of different seeds.
+    """
+    a, b = ([float(row[metric]) for row in some] for some in (rows, reference))
+    ratio = statistics.fmean(a) / statistics.fmean(b)
+    if min(len(a), len(b)) < 2:
+        return Interval(ratio - 1, -math.inf, math.inf)
+    shares = [statistics.variance(a) / len(a), ratio**2 * statistics.variance(b) / len(b)]
+    error = math.sqrt(sum(shares)) / statistics.fmean(b)
+    spread = sum(share**2 / (len(some) - 1) for share, some in zip(shares, (a, b), strict=True))
+    return Interval.of(ratio - 1, error, sum(shares) ** 2 / spread if spread else math.inf)

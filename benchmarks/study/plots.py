@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cells import FULL, METHODS, NEGATIVES, grouped
+from .cells import FULL, METHODS, NEGATIVES, grouped, longer
 from .intervals import interval, relative_difference
 from .results import Row
 from .table import by_cell
@@ -91,18 +91,17 @@ def _losses(groups: Groups, datasets: list[str]) -> Figure:
 
 
 def _time(groups: Groups, datasets: list[str]) -> Figure:
-    """Validation NDCG@10 after each epoch against the GPU seconds spent so far, on the loss and on whole steps."""
+    """Validation NDCG@10 against the GPU seconds spent so far, on the loss and on whole steps; longer runs dashed."""
     figure, axes = _figure(len(datasets), width=4.6, height=3.4, rows=2)
     costs = (("loss_ms", "GPU seconds in the loss"), ("step_ms", "GPU seconds of training"))
     for line, (column, label) in zip(axes, costs, strict=True):
         for axis, data in zip(line, datasets, strict=True):
-            for name, cell in _methods(groups, data):
-                if not cell[0][column]:
-                    continue
-                curve = _mean_curve(cell)
-                between = int(cell[0]["epochs"]) / len(curve)  # epochs from one validation to the next
-                epoch = between * int(cell[0]["steps_per_epoch"]) * float(cell[0][column]) / 1000
-                axis.plot([epoch * (i + 1) for i in range(len(curve))], curve, color=COLOURS[name], label=name, linewidth=1.2)
+            for method in METHODS:
+                for name, style in ((method.name, "-"), (longer(method).name, "--")):
+                    cell = groups.get((data, name, "torch"))
+                    if cell and cell[0][column]:
+                        seconds, curve = _curve(cell, column)
+                        axis.plot(seconds, curve, style, color=COLOURS[method.name], label=name, linewidth=1.2)
             axis.set_xscale("log")
             axis.set_xlabel(label)
             axis.set_ylabel("validation NDCG@10")
@@ -119,7 +118,7 @@ def _negatives(groups: Groups, datasets: list[str]) -> Figure:
         full = groups[data, FULL.name, "torch"]
         sweep = _sweep(groups, data)
         found = [(k, relative_difference(cell, full)) for k, cell in sweep]
-        points = [(k, 100 * (1 + d.mean), 100 * (d.high - d.mean)) for k, d in found if d is not None]
+        points = [(k, 100 * (1 + d.mean), 100 * (d.high - d.mean)) for k, d in found]
         halves = [0.0 if math.isinf(half) else half for _, _, half in points]
         axis.errorbar(
             [k for k, _, _ in points], [mean for _, mean, _ in points], yerr=halves, fmt="o-", color="#0b4f9c", capsize=3
@@ -142,9 +141,13 @@ def _sweep(groups: Groups, data: str) -> list[tuple[int, list[Row]]]:
     return [(k, cell) for k, cell in found if cell]
 
 
-def _mean_curve(cell: list[Row]) -> list[float]:
+def _curve(cell: list[Row], column: str) -> tuple[list[float], list[float]]:
+    """Seconds up to each validation, of steps that take ``column`` milliseconds, and the mean over seeds of what it found."""
     curves = [[float(value) for value in row["valid_curve"].split()] for row in cell]
-    return [statistics.fmean(values) for values in zip(*curves, strict=True)]
+    means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
+    first = cell[0]
+    between = int(first["epochs"]) / len(means) * int(first["steps_per_epoch"]) * float(first[column]) / 1000
+    return [between * (i + 1) for i in range(len(means))], means
 
 
 def _save(figure: Figure, path: Path) -> Path:

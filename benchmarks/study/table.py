@@ -7,22 +7,22 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .cells import FULL
+from .cells import FULL, METHODS
 from .intervals import Interval, interval, relative_difference
 from .results import Row
 
 _HEAD = (
     "method", "seeds", "NDCG@10", "HR@10", "of CE's NDCG@10", "coverage@10", "best epoch",
     "loss, ms a step", "whole step, ms", "loss, seconds to the best epoch", "all, seconds to the best epoch",
-    "loss, MiB", "GPU minutes a run",
+    "loss, MiB", "minutes a run, side by side",
 )  # fmt: skip
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """A table for each data set, a line for each method; means over seeds with half-widths of 95% intervals."""
-    groups = by_cell(rows)
+    groups = by_cell(sorted(rows, key=_place))
     parts: list[str] = []
-    for dataset in dict.fromkeys(name for name, _, _ in groups):
+    for dataset in sorted({name for name, _, _ in groups}):
         lines = [f"### {dataset}", "", f"| {' | '.join(_HEAD)} |", "|---|" + "---:|" * (len(_HEAD) - 1)]
         full = groups.get((dataset, FULL.name, "torch"), [])
         for (name, method, framework), cell in groups.items():
@@ -45,6 +45,14 @@ def seconds_to_best(row: Row, column: str) -> float | None:
     if not row[column]:
         return None
     return (int(row["best_epoch"]) + 1) * int(row["steps_per_epoch"]) * float(row[column]) / 1000
+
+
+def _place(row: Row) -> tuple[int, int, str]:
+    """Methods in the grid's order, then more or fewer negatives by their number, then others by name."""
+    names = [method.name for method in METHODS]
+    if row["method"] in names:
+        return names.index(row["method"]), 0, ""
+    return len(names), int(row["num_negatives"] or 0) if "K=" in row["method"] else 2**31, row["method"]
 
 
 def _line(method: str, cell: list[Row], full: list[Row]) -> str:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cce_minus.torch_impl.train import train
+from scipy import stats
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as study
@@ -158,16 +159,23 @@ def test_rows_replace_those_of_the_same_run(tmp_path: Path):
 
 def test_intervals_are_those_of_students_t():
     found = interval([1.0, 2.0, 3.0])
-    assert (found.mean, found.count) == (2.0, 3)
+    assert found.mean == 2.0
     assert found.high - 2.0 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)  # t of 2 degrees of freedom, 97.5%
+    assert found.low == pytest.approx(4.0 - found.high)
     assert interval([1.0]).high == math.inf
-    base = [{"seed": "1", "test_ndcg@10": "0.10"}, {"seed": "2", "test_ndcg@10": "0.20"}]
-    other = [{"seed": "2", "test_ndcg@10": "0.22"}, {"seed": "3", "test_ndcg@10": "0.9"}, {"seed": "1", "test_ndcg@10": "0.09"}]
-    difference = relative_difference(other, base)
-    assert difference is not None
-    assert difference.mean == pytest.approx(0.0, abs=1e-12)
-    assert difference.count == 2
-    assert relative_difference(other[1:2], base) is None
+
+
+def test_relative_differences_are_welchs():
+    """As the test of a / b - 1 = 0 of scipy's unequal-variance t-test, where the means are equal and the ratio's error is the difference's."""
+    a, b = [0.9, 1.2, 0.9, 1.0], [0.95, 1.05, 1.0]
+    rows, reference = ([{"test_ndcg@10": str(value)} for value in values] for values in (a, b))
+    found = relative_difference(rows, reference)
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high), rel=1e-9)
+    doubled = relative_difference([{"test_ndcg@10": str(2 * value)} for value in a], reference)
+    assert doubled.mean == pytest.approx(1.0)
+    assert doubled.high - doubled.mean == pytest.approx(2 * (found.high - found.mean), rel=1e-9)
+    assert relative_difference(rows, reference[:1]).high == math.inf
 
 
 def test_table_and_images_come_from_the_rows(tmp_path: Path):
@@ -179,7 +187,7 @@ def test_table_and_images_come_from_the_rows(tmp_path: Path):
     assert shown.exit_code == 0, shown.output
     line = next(line for line in shown.output.splitlines() if line.startswith(f"| {GROUPED.name} |"))
     assert "| 3 | 0.0492 ± 0.0002 |" in line
-    assert "| 98.0% ± 0.0% |" in line
+    assert "| 98.0% ± 0.4% |" in line
     assert "| 0.500 | 2.000 | 0.10 | 0.40 | 8 | 0.50 |" in line
     drawn = CliRunner().invoke(study.app, ["plot", "--csv", str(path), "--out", str(tmp_path)])
     assert drawn.exit_code == 0, drawn.output
@@ -201,3 +209,9 @@ def test_rows_of_the_training_commands(data: Path, tmp_path: Path):
     assert row_of(tmp_path / "final")["digest"] != row_of(tmp_path / "run")["digest"]
     with pytest.raises(ResultsError, match="expected a finished run"):
         row_of(tmp_path)
+
+
+def test_the_readme_has_the_tables_of_the_rows():
+    folder = Path(study.__file__).parent
+    shown = CliRunner().invoke(study.app, ["table"])
+    assert shown.output.strip() in (folder / "README.md").read_text()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +160,32 @@ def _negatives() -> Iterable[Run]:
                 yield Run(Cell(DATASETS[name], method), seed)
 
 
-PARTS = {"losses": _losses, "longer": _longer, "negatives": _negatives}
+BATCHES, LENGTHS, BALANCED = (32, 128, 512), (50, 200), (256, 1024, 4096)
+"""Users in a batch, items of a history and negatives, each of which is tried with each of the others."""
+
+BALANCED_SETS = ("complete_journey", "git_commits")
+
+
+def balanced(batch_size: int, num_negatives: int, max_length: int) -> Method:
+    """Grouped CE- as it is called where the batch and the length of histories differ too."""
+    return Method(f"CE-, {batch_size} users of {max_length}, K={num_negatives}", grouped(num_negatives).options)
+
+
+def _balance() -> Iterable[Run]:
+    """To convergence, at a learning rate that grows with the square root of the batch."""
+    for name in BALANCED_SETS:
+        for batch_size, max_length, num_negatives in itertools.product(BATCHES, LENGTHS, BALANCED):
+            changes = {
+                "batch_size": batch_size,
+                "max_length": max_length,
+                "learning_rate": 1e-3 * math.sqrt(batch_size / 128),
+                "epochs": 200,
+                "patience": 10,
+            }
+            yield Run(Cell(DATASETS[name], balanced(batch_size, num_negatives, max_length), changes), SEEDS[0])
+
+
+PARTS = {"losses": _losses, "longer": _longer, "negatives": _negatives, "balance": _balance}
 """The parts of the grid by name, in the order in which they are worth their time; a run may belong to several."""
 
 

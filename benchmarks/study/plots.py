@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from pathlib import Path
@@ -12,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cells import FULL, METHODS, NEGATIVES, grouped, longer
+from .cells import BALANCED, BALANCED_SETS, BATCHES, FULL, LENGTHS, METHODS, NEGATIVES, balanced, grouped, longer
 from .intervals import interval, relative_difference
 from .results import Row
-from .table import by_cell
+from .table import EAGER_LIMIT, by_cell, eager_bytes
 
 Groups = dict[tuple[str, str, str], list[Row]]
 
@@ -34,6 +35,7 @@ COLOURS = {
     "popularity": "#616161",
     "popularity, uncorrected": "#bdbdbd",
 }
+_BALANCE_COLOURS = ("#90caf9", "#42a5f5", "#a5d6a7", "#43a047", "#ffcc80", "#ef6c00")
 LOOK: dict[Any, Any] = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "axes.axisbelow": True, "legend.frameon": False, "axes.titlelocation": "left",
@@ -55,6 +57,9 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
             made.append(_save(_time(groups, timed), out / "study_time.png"))
         if swept:
             made.append(_save(_negatives(groups, swept), out / "study_negatives.png"))
+        balanced_sets = [data for data in BALANCED_SETS if any(_balance_line(groups, data, *pair) for pair in _PAIRS)]
+        if balanced_sets:
+            made.append(_save(_balance(groups, balanced_sets), out / "study_balance.png"))
     return made
 
 
@@ -139,6 +144,35 @@ def _sweep(groups: Groups, data: str) -> list[tuple[int, list[Row]]]:
         return []
     found = ((k, groups.get((data, grouped(k).name, "torch"))) for k in NEGATIVES)
     return [(k, cell) for k, cell in found if cell]
+
+
+_PAIRS = tuple(itertools.product(BATCHES, LENGTHS))
+
+
+def _balance(groups: Groups, datasets: list[str]) -> Figure:
+    """NDCG@10 against the number of negatives for each batch size and length; hollow where gathered rows of eager CE- pass 40 GB."""
+    figure, axes = _figure(len(datasets), width=4.2, height=3.4)
+    for axis, data in zip(axes[0], datasets, strict=True):
+        for (batch_size, length), colour in zip(_PAIRS, _BALANCE_COLOURS, strict=True):
+            points = _balance_line(groups, data, batch_size, length)
+            style = "-" if length == LENGTHS[-1] else "--"
+            label = f"{batch_size} users of {length}"
+            axis.plot([k for k, _, _ in points], [value for _, value, _ in points], style, color=colour, label=label)
+            for k, value, eager in points:
+                axis.plot([k], [value], "o", color=colour, fillstyle="none" if eager > EAGER_LIMIT else "full")
+        axis.set_xscale("log", base=4)
+        axis.set_xticks(BALANCED, [str(k) for k in BALANCED])
+        axis.set_title(data)
+        axis.set_xlabel("negatives K")
+    axes[0][0].set_ylabel("test NDCG@10")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def _balance_line(groups: Groups, data: str, batch_size: int, length: int) -> list[tuple[int, float, float]]:
+    """Number of negatives, mean NDCG@10 and bytes of eager CE- of the cells of one batch size and length."""
+    found = ((k, groups.get((data, balanced(batch_size, k, length).name, "torch"))) for k in BALANCED)
+    return [(k, statistics.fmean(float(row["test_ndcg@10"]) for row in cell), eager_bytes(cell[0])) for k, cell in found if cell]
 
 
 def _curve(cell: list[Row], column: str) -> tuple[list[float], list[float]]:

@@ -51,7 +51,8 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
     best: dict[str, Tensor] = {}
     started = time.perf_counter()
     total = num_batches(split.train, batch_size=config.batch_size)
-    for epoch in range(config.epochs):
+    while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
+        epoch = progress.epochs
         for index, (inputs, targets) in enumerate(zip(*epoch_tensors(config, split, epoch, device), strict=True)):
             step(inputs, targets, epoch * total + index)
         loss = float(step.loss_sum) / total
@@ -66,7 +67,7 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
         options = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
         test = evaluate(model, split.test_history, split.test_target, **options)
     return {
-        "epochs": config.epochs,
+        "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
         "steps_per_epoch": total,
         "train_loss": progress.losses[progress.best_epoch],

@@ -22,7 +22,7 @@ from benchmarks.study.collect import row_of
 from benchmarks.study.intervals import interval, relative_difference
 from benchmarks.study.pool import train_all
 from benchmarks.study.results import COLUMNS, ResultsError, add, add_times, read
-from benchmarks.study.table import seconds_to_best
+from benchmarks.study.table import EAGER_LIMIT, eager_bytes, seconds_to_best
 from benchmarks.study.training import train_run
 
 CPU = torch.device("cpu")
@@ -74,6 +74,13 @@ def test_a_run_is_that_of_the_training_command(method: cells.Method, data: Path,
     assert reached["train_loss"] == pytest.approx(result.losses[result.best_epoch], rel=1e-5)
     expected = {f"test_{name}": result.test[name] for name in ("ndcg@10", "hr@10")} | {"valid_ndcg@10": result.valid["ndcg@10"]}
     assert {name: reached[name] for name in METRICS} == pytest.approx({name: expected[name] for name in METRICS}, rel=1e-3)
+
+
+def test_a_run_without_patience_stops(data: Path):
+    cell = Cell(replace(SMALL, epochs=40), GROUPED, {"patience": 1, "learning_rate": 0.3})
+    reached = train_run(Run(cell, 1), data, CPU)
+    assert int(str(reached["epochs"])) == int(str(reached["best_epoch"])) + 2 < 40
+    assert len(str(reached["valid_curve"]).split()) == reached["epochs"]
 
 
 def test_one_draw_for_a_batch_trains(data: Path):
@@ -183,6 +190,9 @@ def test_table_and_images_come_from_the_rows(tmp_path: Path):
     times = {"rows": 10, "loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0}
     levels = {FULL.name: 0.05, GROUPED.name: 0.049, INDEPENDENT.name: 0.051, grouped(1024).name: 0.05}
     add(path, [row(name, seed=seed, ndcg=ndcg + seed / 1e4, **times) for name, ndcg in levels.items() for seed in (1, 2, 3)])
+    for k in (256, 4096):
+        add(path, [row(cells.balanced(128, k, 200).name, "git_commits", num_negatives=k, dim=128, **times | {"rows": 20_000})])
+    assert [eager_bytes(r) > EAGER_LIMIT for r in read(path) if r["dataset"] == "git_commits"] == [False, True]
     shown = CliRunner().invoke(study.app, ["table", "--csv", str(path)])
     assert shown.exit_code == 0, shown.output
     line = next(line for line in shown.output.splitlines() if line.startswith(f"| {GROUPED.name} |"))
@@ -191,7 +201,7 @@ def test_table_and_images_come_from_the_rows(tmp_path: Path):
     assert "| 0.500 | 2.000 | 0.10 | 0.40 | 8 | 0.50 |" in line
     drawn = CliRunner().invoke(study.app, ["plot", "--csv", str(path), "--out", str(tmp_path)])
     assert drawn.exit_code == 0, drawn.output
-    for name in ("study_losses.png", "study_time.png", "study_negatives.png"):
+    for name in ("study_losses.png", "study_time.png", "study_negatives.png", "study_balance.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 

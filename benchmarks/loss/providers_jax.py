@@ -15,15 +15,19 @@ from .shapes import GROUP, Shape
 
 
 def xla_loss(hidden: Array, table: Array, target: Array, negatives: int, seed: int | Array) -> Array:
-    """CE- as one writes it in JAX: uniform ids, gathered rows, hits masked, logsumexp over K + 1 logits."""
-    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    """The mean of ``xla_rows``."""
+    return xla_rows(hidden, table, target, negatives, jax.random.key(seed) if isinstance(seed, int) else seed).mean()
+
+
+def xla_rows(hidden: Array, table: Array, target: Array, negatives: int, key: Array) -> Array:
+    """CE- as one writes it in JAX: uniform ids, gathered rows, hits masked, logsumexp over K + 1 logits; (N,) float32."""
     ids = jax.random.randint(key, (len(hidden), negatives), 0, len(table))
     logits = jnp.einsum("nd,nkd->nk", hidden, table[ids], preferred_element_type=jnp.float32)
     hits = ids == target[:, None]
     kept = (~hits).sum(1, keepdims=True)
     logits = jnp.where(hits, -jnp.inf, logits + jnp.log((len(table) - 1) / kept))
     positive = jnp.einsum("nd,nd->n", hidden, table[target], preferred_element_type=jnp.float32)[:, None]
-    return (jax.nn.logsumexp(jnp.concatenate([positive, logits], 1), axis=1) - positive[:, 0]).mean()
+    return jax.nn.logsumexp(jnp.concatenate([positive, logits], 1), axis=1) - positive[:, 0]
 
 
 def _xla_ids(shape: Shape, seed: int, device: str) -> np.ndarray:

@@ -88,6 +88,33 @@ def time_steps(
 
 
 @app.command()
+def epochs(
+    data: DataOption,
+    dataset: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = "git_commits",
+    csv: Annotated[Path, typer.Option("--csv", help="The file of results.")] = RESULTS / "study_epochs.csv",
+    frameworks: Annotated[str, typer.Option(help="torch, jax or both by a comma.")] = "torch,jax",
+    commit: CommitOption = "",
+) -> None:
+    """Time epochs of the training commands with our loss, eager CE- and full CE, one after the other on an idle GPU."""
+    from .epoch_time import FRAMEWORKS, LOSSES, add, measure
+    from .pool import alone
+
+    if dataset not in DATASETS:
+        raise _fail(f"data set: expected one of {', '.join(DATASETS)}, got {dataset}")
+    chosen = [name.strip() for name in frameworks.split(",")]
+    if not set(chosen) <= set(FRAMEWORKS):
+        raise _fail(f"frameworks: expected some of {', '.join(FRAMEWORKS)}, got {frameworks}")
+    versions = _versions(commit)
+    for framework in chosen:
+        for method in LOSSES:
+            row = alone(measure, framework, method, data, dataset, {})
+            add(csv, [{**row, **versions}])
+            typer.echo(
+                f"{framework}, {method.name}: {row['epoch_seconds']:.2f} s an epoch, {row['training_seconds']:.2f} s without validation"
+            )
+
+
+@app.command()
 def collect(
     folders: Annotated[list[Path], typer.Argument(help="Folders of runs of the training commands.")],
     csv: CsvOption = CSV,
@@ -116,11 +143,15 @@ def table(csv: CsvOption = CSV) -> None:
 
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
-    """Draw study_losses.png, study_time.png and study_negatives.png."""
-    from .plots import draw_all
+    """Draw study_losses.png, study_time.png, study_negatives.png, study_balance.png and study_epochs.png, as far as rows go."""
+    from .epoch_time import COLUMNS as EPOCHS
+    from .plots import draw_all, draw_epochs
 
     for path in draw_all(_read(csv), out):
         typer.echo(path)
+    timed = read(csv.with_name("study_epochs.csv"), EPOCHS)
+    if timed:
+        typer.echo(draw_epochs(timed, out))
 
 
 def _selected(parts: str, datasets: str) -> list[Run]:

@@ -63,6 +63,34 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
     return made
 
 
+def draw_epochs(rows: list[Row], out: Path) -> Path:
+    """Seconds of an epoch of the training commands in bars: the loss and the rest of the GPU's steps, where they were measured,
+    what else training takes, and validation."""
+    out.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(LOOK):
+        figure, axes = _figure(1, width=8.0, height=0.5 * len(rows) + 1.2)
+        axis = axes[0][0]
+        for place, row in enumerate(rows):
+            steps = int(row["steps"]) / 1000
+            loss, step = (steps * float(row[name]) if row[name] else 0.0 for name in ("loss_ms", "step_ms"))
+            training, validation = (float(row[name]) for name in ("training_seconds", "validation_seconds"))
+            parts = {
+                "loss, GPU": loss,
+                "rest of the steps, GPU": step - loss,
+                "rest of training": max(training - step, 0.0),
+                "validation": max(validation, 0.0),
+            }
+            start = 0.0
+            for (name, width), colour in zip(parts.items(), ("#0b4f9c", "#4f9be0", "#bdbdbd", "#ef6c00"), strict=True):
+                axis.barh([-place], [width], left=[start], color=colour, label=name if place == 0 else None)
+                start += width
+        labels = [f"{row['method']} ({'PyTorch' if row['framework'] == 'torch' else 'JAX'})" for row in rows]
+        axis.set_yticks([-place for place in range(len(rows))], labels)
+        axis.set_xlabel(f"seconds of an epoch on {rows[0]['dataset']}")
+        figure.legend(loc="outside right upper")
+        return _save(figure, out / "study_epochs.png")
+
+
 def _datasets(groups: Groups) -> list[str]:
     return list(dict.fromkeys(data for data, _, _ in groups))
 

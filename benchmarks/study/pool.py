@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import TypeVar
 
 from .cells import Run
+
+Result = TypeVar("Result")
 
 
 def train_all(
@@ -46,6 +49,13 @@ def train_all(
                     raise error
                 yield run, error if error is not None else future.result()
                 submit()
+
+
+def alone(call: Callable[..., Result], *arguments: object) -> Result:
+    """What ``call`` returns in a process of its own, whose GPU memory is free again afterwards."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both frameworks may run in it
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
 
 
 def _take_device(devices: Queue[str]) -> None:

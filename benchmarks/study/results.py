@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cce_minus.recsys import TrainConfig
@@ -27,32 +27,39 @@ class ResultsError(Exception):
     """A file of results that cannot be read or added to."""
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
     """The rows of ``path``; none where it does not exist yet."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) != columns:
             raise ResultsError(f"{path} has other columns: it was written by another version of the study")
         return list(reader)
 
 
-def add(path: Path, new: Iterable[dict[str, object]]) -> None:
-    """Adds rows, in place of those of the same digest, framework and seed; at once, so that a killed process leaves a whole file."""
-    rows = {_key(row): row for row in read(path)}
+def replace_rows(path: Path, new: Iterable[dict[str, object]], columns: tuple[str, ...], key: Sequence[str]) -> None:
+    """Adds rows, in place of those that are equal in ``key``; at once, so that a killed process leaves a whole file."""
+
+    def what(row: Row) -> tuple[str, ...]:
+        return tuple(row[name] for name in key)
+
+    rows = {what(row): row for row in read(path, columns)}
     for values in new:
-        row = {name: _text(values.get(name)) for name in COLUMNS}
-        rows[_key(row)] = row
+        row = {name: _text(values.get(name)) for name in columns}
+        rows[what(row)] = row
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(
-            sorted(rows.values(), key=lambda row: (row["dataset"], row["method"], row["framework"], int(row["seed"])))
-        )
+        writer.writerows(sorted(rows.values(), key=_place))
     partial.replace(path)
+
+
+def add(path: Path, new: Iterable[dict[str, object]]) -> None:
+    """Adds rows, in place of those of the same cell, framework and seed."""
+    replace_rows(path, new, COLUMNS, key=("digest", "framework", "seed"))
 
 
 def add_times(path: Path, digest: str, times: dict[str, object]) -> None:
@@ -81,8 +88,8 @@ def describe(config: TrainConfig) -> dict[str, object]:
     }
 
 
-def _key(row: Row) -> tuple[str, str, str]:
-    return row["digest"], row["framework"], row["seed"]
+def _place(row: Row) -> tuple[str, str, str, int]:
+    return row["dataset"], row["method"], row["framework"], int(row.get("seed", 0))
 
 
 def _text(value: object) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from cce_minus.recsys.run_directory import RunDirectory
 from cce_minus.torch_impl.train import train
 from scipy import stats
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as study
 from benchmarks.study import cells
-from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, METHODS, Cell, Dataset, Run, grouped, select
+from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, METHODS, Cell, Dataset, Method, Run, grouped, select
 from benchmarks.study.collect import row_of
+from benchmarks.study.epoch_time import COLUMNS as EPOCH_COLUMNS
+from benchmarks.study.epoch_time import EAGER, eager_training, measure, train_with
+from benchmarks.study.epoch_time import add as add_epochs
 from benchmarks.study.intervals import interval, relative_difference
-from benchmarks.study.pool import train_all
+from benchmarks.study.plots import draw_epochs
+from benchmarks.study.pool import alone, train_all
 from benchmarks.study.results import COLUMNS, ResultsError, add, add_times, read
 from benchmarks.study.table import EAGER_LIMIT, eager_bytes, seconds_to_best
 from benchmarks.study.training import train_run
@@ -99,6 +108,10 @@ def test_processes_train_every_run_and_name_those_that_fail(data: Path):
     in_pool = ended[runs[2].key]
     assert isinstance(in_pool, dict)
     assert {name: in_pool[name] for name in METRICS} == pytest.approx({name: alone[name] for name in METRICS}, rel=1e-3)
+
+
+def test_a_process_of_its_own_returns_what_its_call_does():
+    assert alone(os.getpid) != os.getpid()
 
 
 def test_no_run_begins_after_its_time(data: Path):
@@ -219,6 +232,40 @@ def test_rows_of_the_training_commands(data: Path, tmp_path: Path):
     assert row_of(tmp_path / "final")["digest"] != row_of(tmp_path / "run")["digest"]
     with pytest.raises(ResultsError, match="expected a finished run"):
         row_of(tmp_path)
+
+
+@pytest.mark.parametrize(("framework", "method"), [("torch", EAGER), ("torch", grouped(64)), ("jax", EAGER)], ids=str)
+def test_epochs_of_the_training_commands_are_timed(
+    framework: str, method: cells.Method, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(cells.DATASETS, "walks", SMALL)
+    began = time.perf_counter()
+    row = measure(framework, method, data, "walks", {"precision": "fp32"})
+    took = time.perf_counter() - began
+    assert row["steps"] == 4  # 60 users, 16 in a batch
+    seconds = {name: float(str(row[name])) for name in ("epoch_seconds", "training_seconds", "batches_seconds")}
+    assert all(0 < value < took for value in seconds.values())
+    assert seconds["batches_seconds"] < seconds["training_seconds"]
+    path = tmp_path / "study_epochs.csv"
+    add_epochs(path, [row])
+    add_epochs(path, [row])
+    assert len(read(path, EPOCH_COLUMNS)) == 1
+    assert draw_epochs(read(path, EPOCH_COLUMNS), tmp_path).stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_eager_training_learns_what_ours_does(framework: str, data: Path, tmp_path: Path):
+    """The same data, weights and batches, other draws: both come down to about the same loss, which an uncorrected one would not."""
+    config = Cell(SMALL, Method("", {"num_negatives": 64, "group_size": 1}), {"precision": "fp32"}).config(data, 1)
+    final: list[float] = []
+    for eager in (False, True):
+        own = replace(config, out=str(tmp_path / str(eager)), device="cpu")
+        with eager_training(framework) if eager else contextlib.nullcontext():
+            train_with(framework, own)
+        final.append(RunDirectory(tmp_path / str(eager), framework).result.read_text())
+    ours, theirs = (json.loads(text)["losses"] for text in final)
+    assert ours != theirs
+    assert theirs == pytest.approx(ours, rel=0.03)
 
 
 def test_the_readme_has_the_tables_of_the_rows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
             best = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        options = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
+        options: dict[str, Any] = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
         test = evaluate(model, split.test_history, split.test_target, **options)
     return {
         "epochs": progress.epochs,

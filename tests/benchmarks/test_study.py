@@ -257,7 +257,7 @@ def test_epochs_of_the_training_commands_are_timed(
 def test_eager_training_learns_what_ours_does(framework: str, data: Path, tmp_path: Path):
     """The same data, weights and batches, other draws: both come down to about the same loss, which an uncorrected one would not."""
     config = Cell(SMALL, Method("", {"num_negatives": 64, "group_size": 1}), {"precision": "fp32"}).config(data, 1)
-    final: list[float] = []
+    final: list[str] = []
     for eager in (False, True):
         own = replace(config, out=str(tmp_path / str(eager)), device="cpu")
         with eager_training(framework) if eager else contextlib.nullcontext():

@@ -37,7 +37,7 @@ def run(
     minutes: Annotated[float, typer.Option(help="Begin no training after so many minutes.")] = 1e9,
     commit: CommitOption = "",
 ) -> None:
-    """Train what has no row yet, several runs at once on each GPU; a run that stopped is resumed by the same command."""
+    """Train what has no row yet, several runs at once on each GPU; stopped, the same command goes on with the next run."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -78,8 +78,7 @@ def time_steps(
     if not torch.cuda.is_available():
         raise _fail("no NVIDIA GPU to measure on")
     rows = _read(csv)
-    timed = {row["digest"] for row in rows if row["step_ms"] and not again}
-    trained = {row["digest"] for row in rows} - timed
+    trained = {row["digest"] for row in rows if again or not row["step_ms"]}
     cells = {run.cell.digest: run.cell for run in _selected(parts, datasets) if run.cell.digest in trained}
     for digest, cell in tqdm(cells.items(), unit="cell"):
         times = measure_cell(cell, data, torch.device("cuda"))
@@ -138,7 +137,10 @@ def table(csv: CsvOption = CSV) -> None:
     """Print Markdown tables: what each method reached on each data set, and what it cost."""
     from .table import markdown
 
-    typer.echo(markdown(_read(csv)))
+    try:
+        typer.echo(markdown(_read(csv)))
+    except ResultsError as error:
+        raise _fail(error) from error
 
 
 @app.command()
@@ -147,11 +149,13 @@ def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of
     from .epoch_time import COLUMNS as EPOCHS
     from .plots import draw_all, draw_epochs
 
-    for path in draw_all(_read(csv), out):
-        typer.echo(path)
-    timed = read(csv.with_name("study_epochs.csv"), EPOCHS)
-    if timed:
-        typer.echo(draw_epochs(timed, out))
+    try:
+        made = draw_all(_read(csv), out)
+        timed = read(csv.with_name("study_epochs.csv"), EPOCHS)
+        for path in [*made, *([draw_epochs(timed, out)] if timed else [])]:
+            typer.echo(path)
+    except ResultsError as error:
+        raise _fail(error) from error
 
 
 def _selected(parts: str, datasets: str) -> list[Run]:

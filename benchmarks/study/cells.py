@@ -51,9 +51,20 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that follow from every option but the seed and the folder of the data."""
-        options = dataclasses.asdict(self.config(Path(), 0)) | {"one_draw": self.method.one_draw}
-        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+        """`digest_of` the cell's options, another one for ``one_draw``."""
+        return digest_of(self.config(Path(), 0), one_draw=self.method.one_draw)
+
+
+def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
+    """Eight hexadecimal digits that follow from the data set's name and from every option that shapes a result and is not at its
+    default: an option added later leaves them as they are."""
+    fields = [field for field in dataclasses.fields(config) if field.name not in _NO_RESULT]
+    options = {field.name: getattr(config, field.name) for field in fields if getattr(config, field.name) != field.default}
+    described = {**options, "data": Path(config.data).stem} | ({"one_draw": True} if one_draw else {})
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
+_NO_RESULT = ("data", "titles", "title_column", "metrics_at", "seed", "device", "out", "init_weights", "resume")
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ def _longer() -> Iterable[Run]:
 
 
 def _negatives() -> Iterable[Run]:
-    for name in ("nowplaying", "amazon_beauty_full", "retailrocket", "git_commits", "complete_journey"):
+    for name in DATASETS:
         for seed in SEEDS:
             for method in (FULL, *map(grouped, NEGATIVES)):
                 yield Run(Cell(DATASETS[name], method), seed)

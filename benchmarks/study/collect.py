@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from cce_minus.recsys import TrainConfig
 
+from .cells import digest_of
 from .results import ResultsError, describe
-
-_NOT_PART = ("data", "titles", "seed", "out", "device", "init_weights", "resume", "epochs")  # of what a digest follows from
 
 
 def row_of(folder: Path) -> dict[str, object]:
@@ -23,18 +22,19 @@ def row_of(folder: Path) -> dict[str, object]:
             epochs = list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise ResultsError(f"{folder}: expected a finished run, got none of its {Path(error.filename).name}") from error
-    digest = hashlib.sha256(json.dumps({k: v for k, v in json.loads(config.to_json()).items() if k not in _NOT_PART}).encode())
+    validated = [epoch for epoch in epochs if epoch["ndcg@10"]]
     return {
         **describe(config),
         "method": "training command" + (", also on validation" if config.train_on_valid else ""),
         "framework": "torch" if (folder / "torch-checkpoints").exists() else "jax",
-        "digest": digest.hexdigest()[:8],
+        # Of a final model the epochs are what validation chose for its seed: no option of the cell.
+        "digest": digest_of(replace(config, epochs=1) if config.train_on_valid else config),
         "epochs": len(epochs),
         "best_epoch": result["best_epoch"],
         "steps_per_epoch": int(epochs[0]["step"]),
         "train_loss": result["losses"][result["best_epoch"]],
         **{f"valid_{name}": result["valid"].get(name) for name in ("ndcg@10", "hr@10")},
         **{f"test_{name}": result["test"][name] for name in ("ndcg@10", "hr@10", "coverage@10", "surprisal@10")},
-        "valid_curve": "" if config.train_on_valid else " ".join(f"{float(epoch['ndcg@10']):.5f}" for epoch in epochs),
+        "valid_curve": " ".join(f"{float(epoch['ndcg@10']):.5f}" for epoch in validated),
         "train_seconds": result["seconds"],
     }

@@ -41,7 +41,7 @@ def measure(framework: str, method: Method, data: Path, dataset: str, changes: d
     """
     cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED, **changes})
     config = cell.config(data, 1)
-    with tempfile.TemporaryDirectory() as folder, eager_training(framework) if method is EAGER else contextlib.nullcontext():
+    with tempfile.TemporaryDirectory() as folder, eager_training(framework) if method == EAGER else contextlib.nullcontext():
         train_with(framework, replace(config, out=str(Path(folder) / "run")))
         with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -54,7 +54,7 @@ def measure(framework: str, method: Method, data: Path, dataset: str, changes: d
     steps = sum(1 for _ in epoch_batches(config, split, 1))
     batches = time.perf_counter() - begin
     costs: dict[str, object] = {}
-    if framework == "torch" and method is not EAGER:
+    if framework == "torch" and method != EAGER:
         costs = _gpu_costs(cell, data)
     return {
         "dataset": dataset,
@@ -104,9 +104,11 @@ def eager_training(framework: str) -> Iterator[None]:
     import jax
 
     jax.clear_caches()  # a step that was compiled before would have another loss
-    with mock.patch("cce_minus.jax_impl.objective.training_loss", _eager_jax):
-        yield
-    jax.clear_caches()
+    try:
+        with mock.patch("cce_minus.jax_impl.objective.training_loss", _eager_jax):
+            yield
+    finally:
+        jax.clear_caches()
 
 
 def _eager_torch(model: Any, inputs: Any, targets: Any, seed: int, *, objective: Any, frequencies: Any = None) -> Any:

@@ -40,7 +40,7 @@ def relative_difference(rows: Sequence[Row], reference: Sequence[Row], metric: s
     """By how much the mean of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
 
     The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and Satterthwaite. Runs of
-    one seed share weights and batches, but their differences spread no less than those of different seeds.
+    one seed share weights and batches, but their differences spread hardly less than those of different seeds.
     """
     a, b = ([float(row[metric]) for row in some] for some in (rows, reference))
     ratio = statistics.fmean(a) / statistics.fmean(b)

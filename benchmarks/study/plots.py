@@ -65,30 +65,37 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
 
 def draw_epochs(rows: list[Row], out: Path) -> Path:
     """Seconds of an epoch of the training commands in bars: the loss and the rest of the GPU's steps, where they were measured,
-    what else training takes, and validation."""
+    the batches on the host, what else training takes, and validation."""
     out.mkdir(parents=True, exist_ok=True)
+    datasets = sorted({row["dataset"] for row in rows})
     with mpl.rc_context(LOOK):
-        figure, axes = _figure(1, width=8.0, height=0.5 * len(rows) + 1.2)
-        axis = axes[0][0]
-        for place, row in enumerate(rows):
-            steps = int(row["steps"]) / 1000
-            loss, step = (steps * float(row[name]) if row[name] else 0.0 for name in ("loss_ms", "step_ms"))
-            training, validation = (float(row[name]) for name in ("training_seconds", "validation_seconds"))
-            parts = {
-                "loss, GPU": loss,
-                "rest of the steps, GPU": step - loss,
-                "rest of training": max(training - step, 0.0),
-                "validation": max(validation, 0.0),
-            }
-            start = 0.0
-            for (name, width), colour in zip(parts.items(), ("#0b4f9c", "#4f9be0", "#bdbdbd", "#ef6c00"), strict=True):
-                axis.barh([-place], [width], left=[start], color=colour, label=name if place == 0 else None)
-                start += width
-        labels = [f"{row['method']} ({'PyTorch' if row['framework'] == 'torch' else 'JAX'})" for row in rows]
-        axis.set_yticks([-place for place in range(len(rows))], labels)
-        axis.set_xlabel(f"seconds of an epoch on {rows[0]['dataset']}")
-        figure.legend(loc="outside right upper")
+        figure, axes = _figure(1, width=8.0, height=3.0, rows=len(datasets))
+        for (axis,), data in zip(axes, datasets, strict=True):
+            _epoch_bars(axis, [row for row in rows if row["dataset"] == data])
+            axis.set_title(data)
+            axis.set_xlabel("seconds of an epoch")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
         return _save(figure, out / "study_epochs.png")
+
+
+def _epoch_bars(axis: Axes, rows: list[Row]) -> None:
+    for place, row in enumerate(rows):
+        steps = int(row["steps"]) / 1000
+        loss, step = (steps * float(row[name]) if row[name] else 0.0 for name in ("loss_ms", "step_ms"))
+        training, validation, batches = (float(row[f"{name}_seconds"]) for name in ("training", "validation", "batches"))
+        parts = {
+            "loss, GPU": loss,
+            "rest of the steps, GPU": step - loss,
+            "batches, host": batches,
+            "rest of training": max(training - step - batches, 0.0),
+            "validation": max(validation, 0.0),
+        }
+        start = 0.0
+        for (name, width), colour in zip(parts.items(), ("#0b4f9c", "#4f9be0", "#616161", "#bdbdbd", "#ef6c00"), strict=True):
+            axis.barh([-place], [width], left=[start], color=colour, label=name if place == 0 else None)
+            start += width
+    labels = [f"{row['method']} ({'PyTorch' if row['framework'] == 'torch' else 'JAX'})" for row in rows]
+    axis.set_yticks([-place for place in range(len(rows))], labels)
 
 
 def _datasets(groups: Groups) -> list[str]:

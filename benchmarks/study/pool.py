@@ -28,8 +28,9 @@ def train_all(
     context = multiprocessing.get_context("spawn")
     devices: Queue[str] = context.Queue()
     workers = jobs * max(gpus, 1)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     for worker in range(workers):
-        devices.put(str(worker % gpus) if gpus else "")
+        devices.put(visible[worker % gpus] if gpus else "")
     waiting = iter(runs)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_take_device, initargs=(devices,)) as pool:
         pending: dict[Future[dict[str, object]], Run] = {}

@@ -20,7 +20,7 @@ COLUMNS: tuple[str, ...] = (
     "gpu", "torch", "triton", "commit",
 )  # fmt: skip
 
-TIMES = ("rows", "loss_ms", "loss_mib", "step_ms", "step_mib")
+TIMES = ("loss_ms", "loss_mib", "step_ms", "step_mib")
 
 
 class ResultsError(Exception):
@@ -58,8 +58,10 @@ def replace_rows(path: Path, new: Iterable[dict[str, object]], columns: tuple[st
 
 
 def add(path: Path, new: Iterable[dict[str, object]]) -> None:
-    """Adds rows, in place of those of the same cell, framework and seed."""
-    replace_rows(path, new, COLUMNS, key=("digest", "framework", "seed"))
+    """Adds rows, in place of those of the same cell, framework and seed; rows that come without times take those of their cell."""
+    known = {row["digest"]: {name: row[name] for name in TIMES} for row in read(path) if row["loss_ms"]}
+    filled = [row if row.get("loss_ms") else {**row, **known.get(str(row["digest"]), {})} for row in new]
+    replace_rows(path, filled, COLUMNS, key=("digest", "framework", "seed"))
 
 
 def add_times(path: Path, digest: str, times: dict[str, object]) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 from .cells import FULL, METHODS
 from .intervals import Interval, interval, relative_difference
-from .results import Row
+from .results import ResultsError, Row
 
 _HEAD = (
-    "method", "seeds", "NDCG@10", "HR@10", "of CE's NDCG@10", "coverage@10", "best epoch",
+    "method", "seeds", "NDCG@10", "HR@10", "of CE's NDCG@10", "coverage@10", "epochs to the best",
     "loss, ms a step", "whole step, ms", "loss, seconds to the best epoch", "all, seconds to the best epoch",
     "loss, MiB", "minutes a run, side by side",
 )  # fmt: skip
@@ -33,10 +33,14 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def by_cell(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """The rows of each (data set, method, framework), in the order of the file."""
+    """The rows of each (data set, method, framework), in the order of the file. Raises ``ResultsError`` where they are of different
+    cells, as after a change of the grid: their mean would mean nothing."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["dataset"], row["method"], row["framework"]].append(row)
+    for key, group in groups.items():
+        if len({row["digest"] for row in group}) > 1:
+            raise ResultsError(f"{', '.join(key)}: expected rows of one cell, got several digests; remove those of an older grid")
     return dict(groups)
 
 
@@ -52,9 +56,9 @@ EAGER_LIMIT = 40e9
 
 
 def eager_bytes(row: Row) -> float:
-    """What eager CE- in bf16 would hold for a batch of the cell: N K D gathered values and as many of their gradient, 2 bytes each; 0
-    where the cell is not timed. Measured in the benchmark of the loss: 4.3 bytes a value (A, "PyTorch eager")."""
-    return 4.0 * int(row["rows"]) * int(row["num_negatives"]) * int(row["dim"]) if row["rows"] else 0.0
+    """What eager CE- in bf16 would hold for a batch of the cell: N K D gathered values and as many of their gradient, 2 bytes each.
+    Measured in the benchmark of the loss: 4.3 bytes a value (A, "PyTorch eager")."""
+    return 4.0 * int(row["rows"]) * int(row["num_negatives"]) * int(row["dim"])
 
 
 def _place(row: Row) -> tuple[int, int, str]:
@@ -74,7 +78,7 @@ def _line(method: str, cell: list[Row], full: list[Row]) -> str:
         _with_half(interval([float(row["test_hr@10"]) for row in cell]), "{:.4f}"),
         "" if compared is None else _with_half(compared, "{:.1f}%", shift=1, scale=100),
         f"{statistics.fmean(float(row['test_coverage@10']) for row in cell):.3f}",
-        f"{statistics.fmean(int(row['best_epoch']) for row in cell):.0f}",
+        f"{statistics.fmean(int(row['best_epoch']) + 1 for row in cell):.0f}",
         *(_mean([float(row[name]) for row in cell if row[name]], "{:.3f}") for name in ("loss_ms", "step_ms")),
         *(
             _mean([value for row in cell if (value := seconds_to_best(row, name)) is not None], "{:.2f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,13 @@ _ROUNDS = 5
 
 
 def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, object]:
-    """Milliseconds of replayed CUDA graphs, medians over rounds on a batch of the data; MiB are peaks above what a step starts with.
+    """Milliseconds of replayed CUDA graphs, medians over rounds on a batch of the data; MiB are peaks.
 
     ``loss_ms`` and ``loss_mib`` are of the loss alone: drawing, forward and backward to the gradients of hidden states and of the item
-    table, as they come from the model, with the casts of mixed precision. ``step_ms`` and ``step_mib`` are of a whole training step.
+    table, as they come from the model, with the casts of mixed precision, above these. ``step_ms`` and ``step_mib`` are of a whole training
+    step, with gradients and the optimiser's moments, above the model and the batch.
     """
+    gc.collect()  # what is left of an earlier cell would be taken for memory in use
     config = cell.config(data, 1)
     split = prepared(cell, data)
     torch.manual_seed(config.seed)
@@ -36,7 +39,6 @@ def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, obje
     step_ms, step_mib = _whole_step(TrainingStep(model, config, loss), inputs, targets)
     loss_ms, loss_mib = _loss_alone(fixed, loss, targets, bf16=config.precision == "bf16")
     return {
-        "rows": int((targets >= 0).sum()),
         "loss_ms": loss_ms,
         "loss_mib": loss_mib,
         "step_ms": step_ms,

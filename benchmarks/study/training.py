@@ -15,6 +15,7 @@ from cce_minus.recsys import (
     epoch_batches,
     eval_batches,
     evaluation_options,
+    mean_targets,
     num_batches,
     prepare_data,
     ranking_metrics,
@@ -68,6 +69,7 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
         options: dict[str, Any] = evaluation_options(config, split) | {"batch_size": EVALUATED_AT_ONCE}
         test = evaluate(model, split.test_history, split.test_target, **options)
     return {
+        "rows": round(mean_targets(split.train, batch_size=config.batch_size, max_length=config.max_length)),
         "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
         "steps_per_epoch": total,

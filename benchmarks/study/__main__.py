@@ -106,7 +106,7 @@ def epochs(
     versions = _versions(commit)
     for framework in chosen:
         for method in LOSSES:
-            row = alone(measure, framework, method, data, dataset, {})
+            row = alone(measure, framework, method, data, dataset)
             add(csv, [{**row, **versions}])
             typer.echo(
                 f"{framework}, {method.name}: {row['epoch_seconds']:.2f} s an epoch, {row['training_seconds']:.2f} s without validation"

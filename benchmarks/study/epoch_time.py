@@ -32,14 +32,14 @@ COLUMNS = (
 _EPOCHS, _VALIDATED = 6, 3  # the first compiles, and so does the validation of the third: both are left out
 
 
-def measure(framework: str, method: Method, data: Path, dataset: str, changes: dict[str, Any]) -> dict[str, object]:
+def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[str, object]:
     """Trains six epochs with the framework's training command and returns what the later ones took, in seconds.
 
     ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without validation,
     ``validation_seconds`` the difference; ``batches_seconds`` what an epoch's batches take on the host alone. ``step_ms`` and ``loss_ms``,
     of PyTorch and but for eager CE-, are how long a step and the loss keep the GPU busy (`timing.measure_cell`).
     """
-    cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED, **changes})
+    cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED})
     config = cell.config(data, 1)
     with tempfile.TemporaryDirectory() as folder, eager_training(framework) if method == EAGER else contextlib.nullcontext():
         train_with(framework, replace(config, out=str(Path(folder) / "run")))

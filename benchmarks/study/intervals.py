@@ -36,13 +36,13 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval.of(statistics.fmean(values), error, n - 1)
 
 
-def relative_difference(rows: Sequence[Row], reference: Sequence[Row], metric: str = "test_ndcg@10") -> Interval:
-    """By how much the mean of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
+def relative_difference(rows: Sequence[Row], reference: Sequence[Row]) -> Interval:
+    """By how much the mean test NDCG@10 of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
 
     The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and Satterthwaite. Runs of
     one seed share weights and batches, but their differences spread hardly less than those of different seeds.
     """
-    a, b = ([float(row[metric]) for row in some] for some in (rows, reference))
+    a, b = ([float(row["test_ndcg@10"]) for row in some] for some in (rows, reference))
     ratio = statistics.fmean(a) / statistics.fmean(b)
     if min(len(a), len(b)) < 2:
         return Interval(ratio - 1, -math.inf, math.inf)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from cce_minus.kernels import fold_seed
 from cce_minus.recsys import TrainConfig
 from cce_minus.torch_impl.objective import make_optimizer, step_seed
 from cce_minus.torch_impl.sequence_model import SequenceModel
@@ -50,7 +49,7 @@ class TrainingStep:
         seed = step_seed(self.config, step)
         self.seed.fill_(seed - 2**64 if seed >= 2**63 else seed)
         self._set_rate(self.config.learning_rate * min(1.0, (step + 1) / max(self.config.warmup_steps, 1)))
-        torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
+        torch.manual_seed(seed)  # dropout's
         if self._graph is None:
             self._run()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from cce_minus.recsys import (
     ranking_metrics,
 )
 from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.option_checks import require_defaults
 from cce_minus.recsys.progress import Progress
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 from cce_minus.torch_impl.evaluate import evaluate
@@ -102,14 +104,21 @@ class Validation:
 
 
 def prepared(cell: Cell, data: Path) -> Split:
-    """The parts of the cell's data set, kept for the next run of the same process."""
+    """The parts of the cell's data set, kept for the next run of the same process. Raises ``ConfigError`` for options of the training
+    command that a run of the study would ignore."""
     config = cell.config(data, 0)
-    return _prepared(config.data, config.split, config.split_quantile)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    require_defaults(_NOT_HERE, "the study", vars(config), defaults)
+    return _prepared(tuple((field.name, getattr(config, field.name)) for field in _DATA_OPTIONS))
+
+
+_NOT_HERE = ("train_on_valid", "item_features", "item_vectors", "init_weights")
+_DATA_OPTIONS = tuple(field for field in dataclasses.fields(TrainConfig) if field.metadata["group"] == "Data")
 
 
 @functools.lru_cache(maxsize=2)
-def _prepared(path: str, split: str, quantile: float) -> Split:
-    return prepare_data(TrainConfig(data=path, split=split, split_quantile=quantile))[1]
+def _prepared(options: tuple[tuple[str, Any], ...]) -> Split:
+    return prepare_data(TrainConfig(**dict(options)))[1]
 
 
 def epoch_tensors(config: TrainConfig, split: Split, epoch: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -132,6 +141,7 @@ def loss_of(cell: Cell, config: TrainConfig, split: Split) -> Loss:
 
 
 def _one_draw_loss(model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor, *, num_negatives: int) -> Tensor:
+    """The draw is torch's, which is seeded for the step as ``seed`` is."""
     rows = model.item_rows()
     ids = torch.randint(len(rows), (num_negatives,), device=rows.device)
     return sampled_linear_cross_entropy(model(inputs, rows), rows, targets, ids)

@@ -9,9 +9,11 @@ import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
+from cce_minus.recsys import ConfigError
 from cce_minus.recsys.run_directory import RunDirectory
 from cce_minus.torch_impl.train import train
 from typer.testing import CliRunner
@@ -26,7 +28,7 @@ from benchmarks.study.epoch_time import add as add_epochs
 from benchmarks.study.plots import draw_epochs
 from benchmarks.study.pool import alone, train_all
 from benchmarks.study.results import ResultsError, read
-from benchmarks.study.training import train_run
+from benchmarks.study.training import prepared, train_run
 from tests.benchmarks.walks import CPU, SMALL, write_walks
 
 METRICS = ("test_ndcg@10", "test_hr@10", "valid_ndcg@10")
@@ -58,6 +60,19 @@ def test_a_run_without_patience_stops(data: Path):
     reached = train_run(Run(cell, 1), data, CPU)
     assert int(str(reached["epochs"])) == int(str(reached["best_epoch"])) + 2 < 40
     assert len(str(reached["valid_curve"]).split()) == reached["epochs"]
+
+
+@pytest.mark.parametrize(
+    "option", [{"train_on_valid": True, "patience": 5}, {"item_features": "x.parquet", "feature_columns": "genre"}]
+)
+def test_options_that_the_study_has_no_use_for_are_refused(option: dict[str, Any], data: Path):
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        train_run(Run(Cell(SMALL, GROUPED, option), 1), data, CPU)
+
+
+def test_a_cell_has_the_data_that_its_options_shape(data: Path):
+    whole, frequent = (prepared(Cell(SMALL, GROUPED, changes), data) for changes in ({}, {"min_item_events": 5}))
+    assert frequent.num_items < whole.num_items
 
 
 def test_one_draw_for_a_batch_trains(data: Path):
@@ -133,11 +148,11 @@ def test_rows_of_the_training_commands(data: Path, tmp_path: Path):
 def test_epochs_of_the_training_commands_are_timed(
     framework: str, method: Method, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(cells.DATASETS, "walks", SMALL)
+    monkeypatch.setitem(cells.DATASETS, "walks", replace(SMALL, options=SMALL.options | {"precision": "fp32"}))
     began = time.perf_counter()
     # The method comes as a copy, as in a process of its own.
     with mock.patch("benchmarks.study.epoch_time.eager_training", wraps=eager_training) as eager:
-        row = measure(framework, pickle.loads(pickle.dumps(method)), data, "walks", {"precision": "fp32"})
+        row = measure(framework, pickle.loads(pickle.dumps(method)), data, "walks")
     assert eager.called == (method == EAGER)
     took = time.perf_counter() - began
     assert row["steps"] == 4  # 60 users, 16 in a batch

@@ -118,9 +118,9 @@ def table_buffer(problem: Problem) -> Buffer:
 @lru_cache(maxsize=256)
 def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     """loss, lse, peak, shift and average dot product of each row, the number of rows not ignored (at least 1), the negatives'
-    average (N, D), and the partial sums of split rows."""
-    n, dim, splits = problem.num_rows, problem.dim, problem.forward_splits
-    split = splits if splits > 1 else 0
+    average (N, D), and the partial sums of rows whose walks are split."""
+    n, dim = problem.num_rows, problem.dim
+    part_rows = problem.forward_parts * problem.tile.forward.rows if problem.forward_parts else 0
     return (
         Buffer("loss", (n,), "float32"),
         Buffer("lse", (n,), "float32"),
@@ -129,8 +129,8 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
         Buffer("shift", (n,), "float32"),
         Buffer("average_dot", (n if problem.scale_grad else 0,), "float32"),
         Buffer("average", (n, dim), problem.input_dtype),
-        Buffer("part_rows", (split * n * 4,), "float32"),
-        Buffer("part_average", (split * n * dim,), "float32"),
+        Buffer("part_rows", (part_rows * 4,), "float32"),
+        Buffer("part_average", (part_rows * dim,), "float32"),
     )
 
 

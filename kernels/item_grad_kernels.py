@@ -64,7 +64,7 @@ def tile_item_grad_kernel(
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots, group_size, rounds,
-    row_tiles, tiles_per_split, softcap, item_shift, item_b, negatives, first_column, num_columns,
+    softcap, item_shift, item_b, negatives, first_column, num_columns,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, DRAWN_ONLY: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, HAS_LOG_WEIGHT: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr,
     SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
@@ -109,13 +109,16 @@ def tile_item_grad_kernel(
         if PART > 1:  # looked up before the loop over negatives, which hides the latency
             rows_p, keys_p, weight_p, m_p = load_positives(p_positive_grad, p_sorted_keys, p_sorted_rows, first, end, PART)
 
-    tiles = tl.where(number < drawn_blocks, row_tiles, 0)
+    tiles = tl.where(number < drawn_blocks, tl.cdiv(count, BLOCK_M), 0)
     if DRAWN_ONLY or SOURCE == LISTED:
         tiles = tl.where(program // slots * group_size < count, group_size // BLOCK_M, 0)
     elif HAS_BLOCKS:
         tiles = tl.load(p_visits + number, mask=number < drawn_blocks, other=0) * (group_size // BLOCK_M)
-    first_tile = split * tiles_per_split
-    tiles = tl.minimum(first_tile + tiles_per_split, tiles)
+    first_tile = 0
+    if SPLIT:  # every split gets its share of what there is, however few rows count
+        tiles_per_split = tl.cdiv(tiles, tl.num_programs(2))
+        first_tile = split * tiles_per_split
+        tiles = tl.minimum(first_tile + tiles_per_split, tiles)
     code = 0
     if HAS_BLOCKS and not DRAWN_ONLY:
         p_codes = p_block_groups + tl.minimum(number, drawn_blocks - 1) * rounds

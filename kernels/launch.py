@@ -35,7 +35,7 @@ from .configs import ONE_WARP, PRECISION
 from .draws import IndependentDraws
 from .list_launch import describe_lists_launch, list_grad_launches, pool_scores_launch
 from .permutation import factors
-from .problem import POSITIVE_CHUNK, Problem, ceil_div
+from .problem import MOST_SPLITS, POSITIVE_CHUNK, Problem, ceil_div
 from .programs import Launch, Pointer, Program, launch
 from .table_launch import table_launches, table_parts
 
@@ -159,32 +159,29 @@ def forward_program(p: Problem) -> Program:
     c = p.tile
     parts = (out["part_rows"], out["part_average"])
     forward = launch(
-        tile_kernels.tile_forward_kernel, (ceil_div(p.num_rows, c.forward.rows), c.num_d, p.forward_splits),
+        tile_kernels.tile_forward_kernel, (max(p.forward_tiles, p.forward_parts), c.num_d),
         *inputs, _log_weight(p), _list_weights(p), *_history(p), t["items"] if p.mode == "grouped" else _ids(p), _ids(p), t["rows"],
-        t["count"], t["positive_key"],
-        t["group_blocks"],
-        t["round_keys"],
-        *rows, *parts,
+        t["count"], t["positive_key"], t["group_blocks"], t["round_keys"], *rows, *parts,
         p.num_rows, p.num_items, p.dim, p.num_items if p.has_blocks else p.negatives if p.mode == "grouped" else p.num_candidates,
-        p.slots, ceil_div(p.slots, p.forward_splits), p.block, p.group_size, p.last_block,
-        p.softcap or 0.0, item_shift, item_b, p.negatives, p.positive_weight or 0.0, p.draw_weight,
+        p.slots, p.block, p.group_size, p.last_block, p.parallel, p.softcap or 0.0, item_shift, item_b, p.negatives,
+        p.positive_weight or 0.0, p.draw_weight,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, FULL=p.full_slots, HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap,
         HAS_LOG_WEIGHT=p.correction == "weighted", CORRECTION=CORRECTIONS[p.correction],
         REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SCALE_GRAD=p.scale_grad,
-        SPLIT=p.forward_splits > 1,
+        SPLIT=p.forward_parts > 0, MOST_SPLITS=MOST_SPLITS,
         ITEM_HALVES=half_rounds(p.num_items),
         BLOCK_M=c.forward.rows, BLOCK_B=c.block_b, BLOCK_D=c.block_d, NUM_D=c.num_d, PRECISION=PRECISION,
         work=c.forward,
     )  # fmt: skip
     launches.append(forward)
-    if p.forward_splits > 1:
+    if p.forward_parts:
         combine = launch(
             row_kernels.combine_forward_kernel, (ceil_div(p.num_rows, ROW_BLOCK), c.num_d),
             *inputs, _log_weight(p), *_history(p), t["rows"], t["count"], *parts, *rows,
-            p.num_rows, p.num_items, p.dim, p.forward_splits, p.softcap or 0.0, p.positive_weight or 0.0, p.draw_weight,
+            p.num_rows, p.num_items, p.dim, p.slots, p.parallel, p.softcap or 0.0, p.positive_weight or 0.0, p.draw_weight,
             HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, CORRECTION=CORRECTIONS[p.correction], HAS_HISTORY=p.history is not None,
             BINARY=p.is_binary,
-            SCALE_GRAD=p.scale_grad, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
+            SCALE_GRAD=p.scale_grad, TILE_M=c.forward.rows, MOST_SPLITS=MOST_SPLITS, BLOCK_M=ROW_BLOCK, BLOCK_D=c.block_d, NUM_D=c.num_d,
         )  # fmt: skip
         launches.append(combine)
     return Program(launches)
@@ -274,10 +271,10 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
 
 
 def _tile_grad(
-    p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None], grid: tuple[int, int], tiles: int,
+    p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None], grid: tuple[int, int],
     columns: tuple[int, int] = (0, 0),
 ) -> Launch:  # fmt: skip
-    """The item gradient of ``grid`` (programs, splits) of blocks of candidates, each ``tiles`` tiles of rows a split."""
+    """The item gradient of ``grid`` (programs, splits) of blocks of candidates, and of the rows that each one walks."""
     t, c = table_parts(p), p.tile
     hidden, weight, bias, _, scale = inputs
     listed = p.mode == "group_ids"
@@ -289,7 +286,7 @@ def _tile_grad(
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["part_of_draw"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
         ceil_div(columns[1], p.block) if listed else p.slots, p.group_size, max(p.block_rounds, 1),
-        ceil_div(p.num_rows, p.grad_work.rows), tiles, p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
+        p.softcap or 0.0, *factors(p.num_items), p.negatives, *columns,
         SOURCE=TILE_SOURCES[p.mode], HAS_BLOCKS=p.has_blocks, DRAWN_ONLY=p.drawn_only, FULL=p.last_block == p.block,
         HAS_BIAS=bias is not None, HAS_SOFTCAP=p.softcap is not None, HAS_LOG_WEIGHT=p.correction == "weighted",
         REMOVE_HITS=p.remove_accidental_hits, HAS_HISTORY=p.history is not None, BINARY=p.is_binary, SPLIT=listed or p.grad_splits > 0,
@@ -325,10 +322,7 @@ def _tile_grad_launches(
     p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]
 ) -> list[Launch]:
     """The item gradient of drawn blocks and, where programs of its own serve them, of the items that nobody drew."""
-    splits = max(p.grad_splits, 1)
-    tiles_per_round = p.group_size // p.grad_work.rows if p.has_blocks else 1
-    tiles = ceil_div(p.block_rounds if p.has_blocks else ceil_div(p.num_rows, p.grad_work.rows), splits) * tiles_per_round
-    negatives = _tile_grad(p, inputs, slots, positives, out, (p.grad_blocks, splits), tiles)
+    negatives = _tile_grad(p, inputs, slots, positives, out, (p.grad_blocks, max(p.grad_splits, 1)))
     return [negatives, *_zeros_and_targets(p, inputs, positives, out)] if p.drawn_only else [negatives]
 
 
@@ -336,7 +330,7 @@ def _list_grad_launches(
     p: Problem, inputs: Pointers, slots: Pointers, positives: Pointers, out: Mapping[str, Pointer | None]
 ) -> list[Launch]:
     def tile_grad(programs: int, columns: tuple[int, int]) -> Launch:
-        return _tile_grad(p, inputs, slots, positives, out, (programs, 1), p.group_size // p.grad_work.rows, columns)
+        return _tile_grad(p, inputs, slots, positives, out, (programs, 1), columns)
 
     zeros, targets = _zeros_and_targets(p, inputs, positives, out)
     return [zeros, *list_grad_launches(p, inputs[2] is not None, inputs[4], out, tile_grad), targets]

@@ -21,6 +21,8 @@ Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what rows without a target, malformed ids and empty slots are sorted as: behind every item
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
+MOST_SPLITS = 64  # of a tile's work
+LONG_WALK = 128  # blocks of candidates from which a walk is worth splitting wherever few rows count
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
 LIST_PART = 64  # sorted draws whose partial gradients a program adds up
@@ -214,15 +216,25 @@ class Problem:
         """Programs of the item gradient for one chunk of the width and one split."""
         return self.num_groups * self.slots if self.drawn_only else self.candidate_blocks
 
-    def _splits(self, programs: int, parts: int) -> int:
-        """Ways to split ``parts`` pieces of work so that up to two programs a multiprocessor run."""
-        wanted = min(2 * self.gpu.multiprocessors // max(programs, 1), parts, 64)
-        return ceil_div(parts, ceil_div(parts, wanted)) if wanted > 1 else 1
+    @property
+    def parallel(self) -> int:
+        """Programs of one chunk of the width that work is split for: two a multiprocessor."""
+        return 2 * self.gpu.multiprocessors // self.tile.num_d
 
     @cached_property
-    def forward_splits(self) -> int:
-        tiles = ceil_div(self.num_rows, self.tile.forward.rows) * self.tile.num_d
-        return self._splits(tiles, self.slots) if self.uses_tiles else 1
+    def forward_tiles(self) -> int:
+        return ceil_div(self.num_rows, self.tile.forward.rows)
+
+    @cached_property
+    def forward_parts(self) -> int:
+        """Parts of tiles' walks that there is room for; 0 where every walk is whole.
+
+        How many rows count is known on the device only. Long walks are split as it says there; short ones, which pay less than joining
+        their parts costs, where there would be few tiles even if every row counted.
+        """
+        if not self.uses_tiles or self.slots == 1 or (self.slots < LONG_WALK and self.parallel < 2 * self.forward_tiles):
+            return 0
+        return min(self.parallel, self.forward_tiles * min(self.slots, MOST_SPLITS))
 
     @cached_property
     def grad_splits(self) -> int:
@@ -231,7 +243,8 @@ class Problem:
             return 0
         drawn = self.num_groups * self.slots if self.block_rounds == 1 else self.candidate_blocks
         visits = self.block_rounds if self.has_blocks else ceil_div(self.num_rows, self.grad_work.rows)
-        splits = self._splits(drawn * self.tile.num_d, visits)
+        splits = min(self.parallel // max(drawn, 1), visits, MOST_SPLITS)
+        splits = ceil_div(visits, ceil_div(visits, splits)) if splits > 1 else 1
         return 0 if splits == 1 and self.mode != "shared_ids" else splits
 
     @cached_property

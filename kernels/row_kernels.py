@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .row_results_kernels import load_histories, load_rows, load_targets, positive_score, store_row_results
+from .row_results_kernels import load_histories, load_rows, load_targets, positive_score, split_tiles, store_row_results
 from .score_kernels import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
 
 
@@ -12,40 +12,43 @@ def combine_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows, p_count,
     p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, splits, softcap, positive_weight, draw_weight,
+    num_rows, num_items, dim: tl.constexpr, slots, parallel, softcap, positive_weight, draw_weight,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr, BINARY: tl.constexpr,
-    SCALE_GRAD: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, TILE_M: tl.constexpr, MOST_SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
-    """Join the partial partition sums of split rows in the order of the splits."""
-    slot_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    own_d = tl.program_id(1) * BLOCK_D
-    m_in = slot_m < num_rows
-    m_counted = slot_m < tl.load(p_count)
-    rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
-    target, m_target = load_targets(p_target, rows, m_counted, num_items)
-    peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
-    l = tl.zeros((BLOCK_M,), tl.float32)
-    kept = tl.zeros((BLOCK_M,), tl.float32)
-    average_dot = tl.zeros((BLOCK_M,), tl.float32)
-    average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    for split in range(splits):
-        part = split * num_rows + slot_m
-        part_peak = tl.load(p_part_rows + part * 4, mask=m_in, other=LOWEST_PEAK)
-        new_peak = tl.maximum(peak, part_peak)
-        fade, part_fade = tl.exp2(peak - new_peak), tl.exp2(part_peak - new_peak)
-        l = l * fade + tl.load(p_part_rows + part * 4 + 1, mask=m_in, other=0.0) * part_fade
-        kept += tl.load(p_part_rows + part * 4 + 2, mask=m_in, other=0.0)
-        average_dot = average_dot * fade + tl.load(p_part_rows + part * 4 + 3, mask=m_in, other=0.0) * part_fade
-        part_average = load_rows(p_part_average, part, m_in, own_d, dim, BLOCK_D)
-        average = average * fade[:, None] + part_average * part_fade[:, None]
-        peak = new_peak
-    history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
-    store_row_results(
-        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-        rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-        tl.load(p_scale), softcap, num_items, positive_weight, draw_weight, own_d, dim,
-        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
-    )  # fmt: skip
+    """Join the parts of tiles of TILE_M rows in their order, and finish these rows; nothing where walks were whole."""
+    count = tl.load(p_count)
+    tiles, splits, _each = split_tiles(count, slots, parallel, TILE_M, MOST_SPLITS)
+    if splits > 1:
+        slot_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+        own_d = tl.program_id(1) * BLOCK_D
+        m_in = slot_m < num_rows
+        m_counted = slot_m < count
+        rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
+        target, m_target = load_targets(p_target, rows, m_counted, num_items)
+        peak = tl.full((BLOCK_M,), LOWEST_PEAK, tl.float32)
+        l = tl.zeros((BLOCK_M,), tl.float32)
+        kept = tl.zeros((BLOCK_M,), tl.float32)
+        average_dot = tl.zeros((BLOCK_M,), tl.float32)
+        average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        for split in range(splits):
+            part = split * tiles * TILE_M + slot_m
+            part_peak = tl.load(p_part_rows + part * 4, mask=m_counted, other=LOWEST_PEAK)
+            new_peak = tl.maximum(peak, part_peak)
+            fade, part_fade = tl.exp2(peak - new_peak), tl.exp2(part_peak - new_peak)
+            l = l * fade + tl.load(p_part_rows + part * 4 + 1, mask=m_counted, other=0.0) * part_fade
+            kept += tl.load(p_part_rows + part * 4 + 2, mask=m_counted, other=0.0)
+            average_dot = average_dot * fade + tl.load(p_part_rows + part * 4 + 3, mask=m_counted, other=0.0) * part_fade
+            part_average = load_rows(p_part_average, part, m_counted, own_d, dim, BLOCK_D)
+            average = average * fade[:, None] + part_average * part_fade[:, None]
+            peak = new_peak
+        history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
+        store_row_results(
+            p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+            rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+            tl.load(p_scale), softcap, num_items, positive_weight, draw_weight, own_d, dim,
+            HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
+        )  # fmt: skip
 
 
 @triton.jit

@@ -12,6 +12,14 @@ WEIGHTED = tl.constexpr(2)  # items weigh 1 / (V q): draws stand for V (1 - q_t)
 
 
 @triton.jit
+def split_tiles(count, slots, programs, BLOCK_M: tl.constexpr, MOST: tl.constexpr):
+    """(tiles with rows that count, parts of their walks, slots of a part), so that up to ``programs`` parts run at a time."""
+    tiles = tl.maximum(tl.cdiv(count, BLOCK_M), 1)
+    each = tl.cdiv(slots, tl.maximum(tl.minimum(tl.minimum(programs // tiles, slots), MOST), 1))
+    return tiles, tl.cdiv(slots, each), each
+
+
+@triton.jit
 def load_rows(p, rows, mask, first_d, dim: tl.constexpr, BLOCK_D: tl.constexpr):
     """A (rows, BLOCK_D) tile of a row-major matrix of width ``dim``; zeros outside. ``first_d`` is a multiple of BLOCK_D."""
     d = first_d + tl.arange(0, BLOCK_D)

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .history_kernels import in_history
 from .permutation_kernels import permute
-from .row_results_kernels import load_all_rows, load_histories, load_rows, load_targets, store_row_results
+from .row_results_kernels import load_all_rows, load_histories, load_rows, load_targets, split_tiles, store_row_results
 from .score_kernels import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
 
 GROUPED = tl.constexpr(0)
@@ -68,22 +68,29 @@ def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
     p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
-    num_rows, num_items, dim: tl.constexpr, num_candidates, slots, slots_per_split, block, group_size, last_block, softcap,
+    num_rows, num_items, dim: tl.constexpr, num_candidates, slots, block, group_size, last_block, parallel, softcap,
     item_shift, item_b, negatives, positive_weight, draw_weight,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, ITEM_HALVES: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, MOST_SPLITS: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average.
 
     BINARY: with sigmoids in place of the softmax, which need no peak. FULL: every slot has BLOCK_B candidates, so that none needs a mask.
+    SPLIT: where few rows count, several programs share a tile's walk, each a part of it that ``combine_forward_kernel`` joins.
     """
-    pid, own_chunk, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    program, own_chunk = tl.program_id(0), tl.program_id(1)
     own_d = own_chunk * BLOCK_D
-    slot_m = pid * BLOCK_M + tl.arange(0, BLOCK_M)
-    m_in = slot_m < num_rows
     count = tl.load(p_count)
+    tile, first_slot, end_slot = program, 0, slots
+    if SPLIT:
+        tiles, splits, each = split_tiles(count, slots, parallel, BLOCK_M, MOST_SPLITS)
+        tile = tl.where(splits > 1, program % tiles, program)
+        first_slot = tl.where(splits > 1, program // tiles * each, 0)
+        end_slot = tl.minimum(first_slot + each, slots)
+    slot_m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_in = slot_m < num_rows
     m_counted = slot_m < count
     rows = tl.load(p_rows + slot_m, mask=m_in, other=0)
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
@@ -94,7 +101,7 @@ def tile_forward_kernel(
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
     history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
     scale = tl.load(p_scale)
-    group = (pid * BLOCK_M) // group_size
+    group = (tile * BLOCK_M) // group_size
     first_of_group = group * slots
     if SOURCE == LISTED:
         p_ids += group.to(tl.int64) * num_candidates
@@ -109,9 +116,7 @@ def tile_forward_kernel(
     average_dot = tl.zeros((BLOCK_M,), tl.float32)
     average = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     offset = tl.arange(0, BLOCK_B)
-    first_slot = split * slots_per_split
-    end_slot = tl.minimum(first_slot + slots_per_split, slots)
-    end_slot = tl.where(pid * BLOCK_M < count, end_slot, first_slot)
+    end_slot = tl.where(tile * BLOCK_M < count, end_slot, first_slot)
     for slot in range(first_slot, end_slot):
         start = slot * block
         if HAS_BLOCKS:
@@ -183,18 +188,22 @@ def tile_forward_kernel(
         average = tl.dot(p.to(item.dtype), item, average * fade[:, None], input_precision=PRECISION)
 
     if SPLIT:
-        part = split * num_rows + slot_m
+        part = program * BLOCK_M + tl.arange(0, BLOCK_M)
         d = own_d + tl.arange(0, BLOCK_D)
-        m_store = m_in & (own_chunk + tl.zeros_like(slot_m) == 0)
+        m_part = (part >= 0) & (splits > 1) & (program < tiles * splits)
+        m_store = m_part & (own_chunk == 0)
         tl.store(p_part_rows + part * 4, peak, mask=m_store)
         tl.store(p_part_rows + part * 4 + 1, l, mask=m_store)
         tl.store(p_part_rows + part * 4 + 2, kept, mask=m_store)
         tl.store(p_part_rows + part * 4 + 3, average_dot, mask=m_store)
-        tl.store(p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_in[:, None] & (d < dim)[None, :])
-    else:
-        store_row_results(
-            p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-            rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-            scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
-            HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
-        )  # fmt: skip
+        tl.store(
+            p_part_average + part.to(tl.int64)[:, None] * dim + d[None, :], average, mask=m_part[:, None] & (d < dim)[None, :]
+        )
+        m_in = m_in & (splits == 1)
+        m_counted = m_counted & m_in
+    store_row_results(
+        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+        rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
+        scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
+        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
+    )  # fmt: skip

@@ -90,6 +90,8 @@ CASES: tuple[Case, ...] = (
           targets="popular", remove_accidental_hits=False),
     _case("all", "extreme", "logits of +-1e4; only lse has a gradient, non-contiguous", 40, 150,
           logits="extreme", upstream="lse", contiguous=False),
+    _case("all", "few_counted", "a long walk, which the one tile of rows that count is split along; every option", 300, 8200, dim=50,
+          ignored="most", **EVERYTHING),
     # explicit ids: one list for all rows (K,), or a list a row (N, K)
     _case("shared_ids", "ragged", "K no multiple of 64, N of no tile", 77, 301, 130),
     _case("shared_ids", "one_negative", "K = 1, which is most rows' target: m = 0 there", 40, 97, 1,
@@ -99,6 +101,8 @@ CASES: tuple[Case, ...] = (
           40, ids="repeated", ignored="some", weighted=True, reduction="mean"),
     _case("shared_ids", "empty_slots", "-1 among the ids; bias, softcap, scale", 50, 97, 40, dim=100,
           ids="empty_slots", **EVERYTHING),
+    _case("shared_ids", "few_counted", "work split over rows, of which one tile counts; repeated ids, bias", 300, 97, 40, ids="repeated",
+          ignored="most", has_bias=True),
     _case("shared_ids", "hits_kept", "repeated ids that are targets too, kept", 50, 10, 40, ids="repeated",
           remove_accidental_hits=False),
     _case("row_ids", "ragged", "K no multiple of 64, D = 50, non-contiguous", 77, 301, 33, dim=50,
@@ -114,6 +118,7 @@ CASES: tuple[Case, ...] = (
     _case("row_ids", "empty_slots", "-1 among the ids, one row only of them; every option, ignored rows",
           50, 97,
           20, ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
+    _case("grouped", "few_counted", "129 slots of 64: groups split where few of them have rows", 300, 8400, 8200, dim=32, ignored="most"),
     # draws with unequal probabilities: lists of slots, an item several times in a list or in many
     _case("grouped", "popularity", "counts of 0 to 50, two groups: items in both lists and several times in one; D = 50", 40, 301, 64,
           dim=50, sampler="popularity"),

@@ -37,7 +37,7 @@ class Case:
     softcap: float | None = None
     logit_scale: float = 1.0
     remove_accidental_hits: bool = True
-    ignored: Literal["none", "some", "all"] = "none"
+    ignored: Literal["none", "some", "most", "all"] = "none"
     ignore_index: int = -100
     targets: Literal["uniform", "popular"] = "uniform"
     ids: Literal["uniform", "repeated", "empty_slots", "target", "popular"] = "uniform"
@@ -99,8 +99,9 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         target[rng.random(n) < 0.9] = popular_item(v)
     if case.ignored == "all":
         target[:] = case.ignore_index
-    elif case.ignored == "some":
-        target[rng.permutation(n)[: max(1, n // 3)]] = case.ignore_index
+    elif case.ignored != "none":
+        share = {"some": n // 3, "most": n - n // 16}[case.ignored]
+        target[rng.permutation(n)[: max(1, share)]] = case.ignore_index
 
     if case.logits == "extreme":
         # Entries on a coarse grid: every logit is exact in float32 in any order of summation, so a comparison

@@ -11,7 +11,7 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 ROWS, ITEMS = (9000, 20000) if ON_GPU else (600, 8200)  # more tiles than run at a time, and walks long enough to be split
 
-pytestmark = () if ON_GPU else pytest.mark.interpreter
+pytestmark = [] if ON_GPU else pytest.mark.interpreter
 
 
 def results(hidden: torch.Tensor, table: torch.Tensor, target: torch.Tensor, sampler: AllItems | UniformNegatives):

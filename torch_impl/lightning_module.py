@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..kernels import fold_seed
 from ..recsys import MetricsTally, Split, TrainConfig, epoch_batches, eval_batches, evaluation_options, num_batches
+from .captured_loss import CapturedLoss, can_capture
 from .evaluate import batch_ranking
 from .objective import follow, make_optimizer, objective_of, start_frequencies, step_seed, training_loss
 from .ranking import Seen
@@ -22,8 +23,8 @@ class SequenceModule(LightningModule):
 
     Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
     one; the frequencies of targets, where the loss follows them, are a buffer and so part of a checkpoint.
-    ``epoch_loss`` and ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without
-    validation).
+    On a GPU the loss and its gradients are CUDA graphs, captured at the first step. ``epoch_loss`` and
+    ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without validation).
     """
 
     frequencies: Tensor | None
@@ -36,6 +37,7 @@ class SequenceModule(LightningModule):
         self.register_buffer("frequencies", start_frequencies(self.objective, split))
         self.epoch_metrics: dict[str, float] = {}
         self._losses: list[Tensor] = []
+        self._captured = CapturedLoss(model, self._loss)
         self._evaluation = evaluation_options(config, split)
         self._tally = self._new_tally()
 
@@ -52,14 +54,23 @@ class SequenceModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         step = self.trainer.global_step
-        torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
         inputs, targets = batch
         self.frequencies = follow(self.frequencies, targets, self.objective)
         seed = step_seed(self.config, step)
-        loss = training_loss(self.model, inputs, targets, seed, objective=self.objective, frequencies=self.frequencies)
-        self._losses.append(loss.detach())
-        self.log("loss", loss.detach(), prog_bar=True, batch_size=self.config.batch_size)
+        words = torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=inputs.device)
+        operands = inputs, targets, words, self.frequencies
+        captured = can_capture(self.objective, inputs.device)
+        if captured:
+            self._captured.capture(*operands)
+        torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
+        loss = self._captured(*operands) if captured else self._loss(self.model, *operands)
+        result = loss.detach().clone()  # the next replay overwrites the loss
+        self._losses.append(result)
+        self.log("loss", result, prog_bar=True, batch_size=self.config.batch_size)
         return loss
+
+    def _loss(self, model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor, frequencies: Tensor | None) -> Tensor:
+        return training_loss(model, inputs, targets, seed, objective=self.objective, frequencies=frequencies)
 
     def on_validation_epoch_start(self) -> None:
         # Detached, or the table itself would become a second parameter of this module.

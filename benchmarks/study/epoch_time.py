@@ -25,8 +25,8 @@ LOSSES = (grouped(NEGATIVES), EAGER, FULL)
 FRAMEWORKS = ("torch", "jax")
 
 COLUMNS = (
-    "dataset", "framework", "method", "steps", "epoch_seconds", "training_seconds", "validation_seconds", "batches_seconds",
-    "step_ms", "loss_ms", "gpu", "torch", "triton", "commit",
+    "dataset", "framework", "method", "steps", "epoch_seconds", "training_seconds", "saving_seconds", "validation_seconds",
+    "batches_seconds", "step_ms", "loss_ms", "gpu", "torch", "triton", "commit",
 )  # fmt: skip
 
 _EPOCHS, _VALIDATED = 6, 3  # the first compiles, and so does the validation of the third: both are left out
@@ -35,13 +35,15 @@ _EPOCHS, _VALIDATED = 6, 3  # the first compiles, and so does the validation of 
 def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[str, object]:
     """Trains six epochs with the framework's training command and returns what the later ones took, in seconds.
 
-    ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without validation,
-    ``validation_seconds`` the difference; ``batches_seconds`` what an epoch's batches take on the host alone. ``step_ms`` and ``loss_ms``,
-    of PyTorch and but for eager CE-, are how long a step and the loss keep the GPU busy (`timing.measure_cell`).
+    ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without validation, of which
+    ``saving_seconds`` are the checkpoint's, and ``validation_seconds`` the difference; ``batches_seconds`` what an epoch's batches take
+    on the host alone. ``step_ms`` and ``loss_ms``, of PyTorch and but for eager CE-, are how long a step and the loss keep the GPU busy
+    (`timing.measure_cell`).
     """
     cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED})
     config = cell.config(data, 1)
-    with tempfile.TemporaryDirectory() as folder, eager_training(framework) if method == EAGER else contextlib.nullcontext():
+    eager = eager_training(framework) if method == EAGER else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, eager, _timed_saving(framework) as saving:
         train_with(framework, replace(config, out=str(Path(folder) / "run")))
         with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -63,6 +65,7 @@ def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[st
         "steps": steps,
         "epoch_seconds": whole,
         "training_seconds": plain,
+        "saving_seconds": statistics.median(saving),
         "validation_seconds": whole - plain,
         "batches_seconds": batches,
         **costs,
@@ -95,10 +98,34 @@ def _gpu_costs(cell: Cell, data: Path) -> dict[str, object]:
 
 
 @contextlib.contextmanager
+def _timed_saving(framework: str) -> Iterator[list[float]]:
+    """Collects the seconds that training waits for each checkpoint."""
+    if framework == "torch":
+        from cce_minus.torch_impl.callbacks import AtomicCheckpointIO as Saver
+
+        name = "save_checkpoint"
+    else:
+        from cce_minus.jax_impl.checkpoints import Checkpoints as Saver
+
+        name = "save"
+    save, seconds = getattr(Saver, name), []
+
+    def timed(*arguments: Any, **named: Any) -> None:
+        begin = time.perf_counter()
+        save(*arguments, **named)
+        seconds.append(time.perf_counter() - begin)
+
+    with mock.patch.object(Saver, name, timed):
+        yield seconds
+
+
+@contextlib.contextmanager
 def eager_training(framework: str) -> Iterator[None]:
     """The training command with CE- as one writes it in its framework, from the benchmark of the loss."""
     if framework == "torch":
-        with mock.patch("cce_minus.torch_impl.lightning_module.training_loss", _eager_torch):
+        module = "cce_minus.torch_impl.lightning_module"
+        # It picks the rows that count, whose number the host waits for.
+        with mock.patch(f"{module}.training_loss", _eager_torch), mock.patch(f"{module}.can_capture", return_value=False):
             yield
         return
     import jax

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cells import BALANCED, BALANCED_SETS, BATCHES, FULL, LENGTHS, METHODS, NEGATIVES, balanced, grouped, longer
+from .cells import BALANCED, BALANCED_SETS, BATCHES, FULL, LENGTHS, METHODS, MOST_NEGATIVES, NEGATIVES, balanced, grouped, longer
 from .intervals import interval, relative_difference
 from .results import Row
 from .table import EAGER_LIMIT, by_cell, eager_bytes
@@ -65,7 +65,7 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
 
 def draw_epochs(rows: list[Row], out: Path) -> Path:
     """Seconds of an epoch of the training commands in bars: the loss and the rest of the GPU's steps, where they were measured,
-    the batches on the host, what else training takes, and validation."""
+    the batches on the host, what else training takes, the checkpoint, and validation."""
     out.mkdir(parents=True, exist_ok=True)
     datasets = sorted({row["dataset"] for row in rows})
     with mpl.rc_context(LOOK):
@@ -78,20 +78,26 @@ def draw_epochs(rows: list[Row], out: Path) -> Path:
         return _save(figure, out / "study_epochs.png")
 
 
+_EPOCH_COLOURS = ("#0b4f9c", "#4f9be0", "#616161", "#bdbdbd", "#8d6e63", "#ef6c00")
+
+
 def _epoch_bars(axis: Axes, rows: list[Row]) -> None:
     for place, row in enumerate(rows):
         steps = int(row["steps"]) / 1000
         loss, step = (steps * float(row[name]) if row[name] else 0.0 for name in ("loss_ms", "step_ms"))
-        training, validation, batches = (float(row[f"{name}_seconds"]) for name in ("training", "validation", "batches"))
+        training, saving, validation, batches = (
+            float(row[f"{name}_seconds"]) for name in ("training", "saving", "validation", "batches")
+        )
         parts = {
             "loss, GPU": loss,
             "rest of the steps, GPU": step - loss,
             "batches, host": batches,
-            "rest of training": max(training - step - batches, 0.0),
+            "rest of training": max(training - step - batches - saving, 0.0),
+            "checkpoint": saving,
             "validation": max(validation, 0.0),
         }
         start = 0.0
-        for (name, width), colour in zip(parts.items(), ("#0b4f9c", "#4f9be0", "#616161", "#bdbdbd", "#ef6c00"), strict=True):
+        for (name, width), colour in zip(parts.items(), _EPOCH_COLOURS, strict=True):
             axis.barh([-place], [width], left=[start], color=colour, label=name if place == 0 else None)
             start += width
     labels = [f"{row['method']} ({'PyTorch' if row['framework'] == 'torch' else 'JAX'})" for row in rows]
@@ -177,7 +183,7 @@ def _sweep(groups: Groups, data: str) -> list[tuple[int, list[Row]]]:
     """Number of negatives and rows of grouped CE-, where full CE is there to compare with."""
     if (data, FULL.name, "torch") not in groups:
         return []
-    found = ((k, groups.get((data, grouped(k).name, "torch"))) for k in NEGATIVES)
+    found = ((k, groups.get((data, grouped(k).name, "torch"))) for k in (*NEGATIVES, *sorted(set(MOST_NEGATIVES.values()))))
     return [(k, cell) for k, cell in found if cell]
 
 

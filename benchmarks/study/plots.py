@@ -172,7 +172,8 @@ def _negatives(groups: Groups, datasets: list[str]) -> Figure:
         axis.axhline(99, color="#c62828", linestyle=":", linewidth=1)
         axis.axhline(100, color="#000000", linestyle=":", linewidth=1)
         axis.set_xscale("log", base=4)
-        axis.set_xticks([k for k, _, _ in points], [str(k) for k, _, _ in points])
+        ticks = [k for k, _, _ in points if k in NEGATIVES]
+        axis.set_xticks(ticks, [str(k) for k in ticks])
         axis.set_title(data)
         axis.set_xlabel("negatives K")
     axes[0][0].set_ylabel("test NDCG@10, % of full CE")
@@ -206,6 +207,7 @@ def _balance(groups: Groups, datasets: list[str]) -> Figure:
         axis.set_title(data)
         axis.set_xlabel("negatives K")
     axes[0][0].set_ylabel("test NDCG@10")
+    axes[0][0].plot([], [], "o", color="#616161", fillstyle="none", label="eager CE- above 40 GB")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 

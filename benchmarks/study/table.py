@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .cells import FULL, METHODS
+from .cells import FULL, GROUPED, METHODS
 from .intervals import Interval, interval, relative_difference
 from .results import ResultsError, Row
 
@@ -66,7 +66,8 @@ def _place(row: Row) -> tuple[int, int, str]:
     names = [method.name for method in METHODS]
     if row["method"] in names:
         return names.index(row["method"]), 0, ""
-    return len(names), int(row["num_negatives"] or 0) if "K=" in row["method"] else 2**31, row["method"]
+    swept = row["method"].startswith(f"{GROUPED.name}, K=")
+    return len(names), int(row["num_negatives"] or 0) if swept else 2**31, row["method"]
 
 
 def _line(method: str, cell: list[Row], full: list[Row]) -> str:

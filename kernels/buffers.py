@@ -120,7 +120,7 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     """loss, lse, peak, shift and average dot product of each row, the number of rows not ignored (at least 1), the negatives'
     average (N, D), and the partial sums of rows whose walks are split."""
     n, dim = problem.num_rows, problem.dim
-    part_rows = problem.forward_parts * problem.tile.forward.rows if problem.forward_parts else 0
+    part_rows = problem.forward_parts * problem.tile.forward.rows
     return (
         Buffer("loss", (n,), "float32"),
         Buffer("lse", (n,), "float32"),

@@ -21,7 +21,7 @@ Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 
 NO_ID = 2**31 - 1  # what rows without a target, malformed ids and empty slots are sorted as: behind every item
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
-MOST_SPLITS = 64  # of a tile's work
+MOST_SPLITS = 64  # of the candidates that a tile of rows walks, or of the rows that a block of candidates does
 LONG_WALK = 128  # blocks of candidates from which a walk is worth splitting wherever few rows count
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
 LIST_BLOCK = 64  # ids of a group's list that are scored together
@@ -229,8 +229,8 @@ class Problem:
     def forward_parts(self) -> int:
         """Parts of tiles' walks that there is room for; 0 where every walk is whole.
 
-        How many rows count is known on the device only. Long walks are split as it says there; short ones, which pay less than joining
-        their parts costs, where there would be few tiles even if every row counted.
+        How many rows count is known on the device only. Long walks are split as it says there; short ones, whose parts may cost more to
+        join than they save, where there would be few tiles even if every row counted.
         """
         if not self.uses_tiles or self.slots == 1 or (self.slots < LONG_WALK and self.parallel < 2 * self.forward_tiles):
             return 0

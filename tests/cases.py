@@ -119,6 +119,7 @@ CASES: tuple[Case, ...] = (
           50, 97,
           20, ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
     _case("grouped", "few_counted", "129 slots of 64: groups split where few of them have rows", 300, 8400, 8200, dim=32, ignored="most"),
+    _case("grouped", "mid_visit", "a block's rows are split inside a group's", 600, 200, 100, dim=64, group_size=128),
     # draws with unequal probabilities: lists of slots, an item several times in a list or in many
     _case("grouped", "popularity", "counts of 0 to 50, two groups: items in both lists and several times in one; D = 50", 40, 301, 64,
           dim=50, sampler="popularity"),

@@ -21,30 +21,25 @@ def can_capture(objective: Objective, device: torch.device) -> bool:
 
 
 class CapturedLoss:
-    """``loss`` of ``model`` on batches of one shape, captured at the first call and replayed from then on.
+    """``loss`` of ``model`` on batches of the shapes of those given, captured at once and replayed at each call.
 
-    Results are those of ``loss``; the next call overwrites them. Parameters must stay in their memory, as optimisers and
-    ``load_state_dict`` leave them. Dropout follows ``torch.manual_seed`` as without a graph.
+    Results and gradients are those of ``loss``, and the next replay overwrites both: accumulating gradients over steps, or zeroing them in place,
+    is not for it. Parameters must stay in their memory, as optimisers and ``load_state_dict`` leave them. Dropout follows
+    ``torch.manual_seed`` as without a graph; capturing draws from torch's generator.
     """
 
-    def __init__(self, model: SequenceModel, loss: Loss) -> None:
+    def __init__(
+        self, model: SequenceModel, loss: Loss, inputs: Tensor, targets: Tensor, seed: Tensor, frequencies: Tensor | None
+    ) -> None:
         self._module = _LossModule(model, loss)
-        self._captured = False
-
-    def capture(self, inputs: Tensor, targets: Tensor, seed: Tensor, frequencies: Tensor | None) -> None:
-        """Captures the loss of arguments like these, unless that was done; draws from torch's generator."""
-        if self._captured:
-            return
-        arguments = [argument.clone() for argument in (inputs, targets, seed, frequencies) if argument is not None]
+        arguments = tuple(argument.clone() for argument in (inputs, targets, seed, frequencies) if argument is not None)
         device = inputs.device.type
         # Without the cache of casts, which would outlive the capture that made them.
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         with torch.autocast(device, dtype, enabled=enabled, cache_enabled=False):
-            torch.cuda.make_graphed_callables(self._module, tuple(arguments), allow_unused_input=True)
-        self._captured = True
+            torch.cuda.make_graphed_callables(self._module, arguments, allow_unused_input=True)  # replaces its forward
 
     def __call__(self, inputs: Tensor, targets: Tensor, seed: Tensor, frequencies: Tensor | None) -> Tensor:
-        """The loss of a batch, captured before."""
         return self._module(*(argument for argument in (inputs, targets, seed, frequencies) if argument is not None))
 
 

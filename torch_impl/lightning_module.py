@@ -9,12 +9,12 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from ..kernels import fold_seed
 from ..recsys import MetricsTally, Split, TrainConfig, epoch_batches, eval_batches, evaluation_options, num_batches
 from .captured_loss import CapturedLoss, can_capture
 from .evaluate import batch_ranking
 from .objective import follow, make_optimizer, objective_of, start_frequencies, step_seed, training_loss
 from .ranking import Seen
+from .row_losses import seed_words
 from .sequence_model import SequenceModel
 
 
@@ -37,7 +37,7 @@ class SequenceModule(LightningModule):
         self.register_buffer("frequencies", start_frequencies(self.objective, split))
         self.epoch_metrics: dict[str, float] = {}
         self._losses: list[Tensor] = []
-        self._captured = CapturedLoss(model, self._loss)
+        self._captured: CapturedLoss | None = None
         self._evaluation = evaluation_options(config, split)
         self._tally = self._new_tally()
 
@@ -49,6 +49,9 @@ class SequenceModule(LightningModule):
         optimizer, schedule = make_optimizer(self.model, self.config)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        self._captured = None  # an earlier fit's parameters have been elsewhere since
+
     def on_train_epoch_start(self) -> None:
         self._losses, self.epoch_metrics = [], {}
 
@@ -57,13 +60,11 @@ class SequenceModule(LightningModule):
         inputs, targets = batch
         self.frequencies = follow(self.frequencies, targets, self.objective)
         seed = step_seed(self.config, step)
-        words = torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=inputs.device)
-        operands = inputs, targets, words, self.frequencies
-        captured = can_capture(self.objective, inputs.device)
-        if captured:
-            self._captured.capture(*operands)
-        torch.manual_seed(fold_seed(self.config.seed, step))  # dropout's
-        loss = self._captured(*operands) if captured else self._loss(self.model, *operands)
+        operands = inputs, targets, seed_words(seed, inputs.device).view(torch.int64), self.frequencies
+        if self._captured is None and can_capture(self.objective, inputs.device):
+            self._captured = CapturedLoss(self.model, self._loss, *operands)
+        torch.manual_seed(seed)  # dropout's
+        loss = self._captured(*operands) if self._captured else self._loss(self.model, *operands)
         result = loss.detach().clone()  # the next replay overwrites the loss
         self._losses.append(result)
         self.log("loss", result, prog_bar=True, batch_size=self.config.batch_size)

@@ -138,7 +138,7 @@ def eager_training(framework: str) -> Iterator[None]:
         jax.clear_caches()
 
 
-def _eager_torch(model: Any, inputs: Any, targets: Any, seed: int, *, objective: Any, frequencies: Any = None) -> Any:
+def _eager_torch(model: Any, inputs: Any, targets: Any, seed: Any, *, objective: Any, frequencies: Any = None) -> Any:
     import torch
 
     from ..loss.providers_torch import eager_loss

@@ -69,4 +69,7 @@ def _train(run: Run, data: Path) -> dict[str, object]:
     from .training import train_run
 
     torch.set_num_threads(1)
-    return train_run(run, data, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+    if gpu and not torch.cuda.is_available():  # on the CPU it would take hours
+        raise RuntimeError(f"GPU {gpu}: not usable in a worker; an MPS daemon must see all GPUs, and so must this command")
+    return train_run(run, data, torch.device("cuda" if gpu else "cpu"))

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from cce_minus.recsys import ConfigError
 from cce_minus.recsys.run_directory import RunDirectory
 from cce_minus.torch_impl.train import train
@@ -179,3 +180,12 @@ def test_eager_training_learns_what_ours_does(framework: str, data: Path, tmp_pa
     ours, theirs = (json.loads(text)["losses"] for text in final)
     assert ours != theirs
     assert theirs == pytest.approx(ours, rel=0.03)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a worker finds a GPU")
+def test_a_worker_without_its_gpu_refuses(data: Path):
+    """On the CPU a run would take hours, and its row would be of another machine."""
+    run = Run(Cell(SMALL, GROUPED), 1)
+    ((_, outcome),) = train_all([run], data, gpus=1, jobs=1, seconds=60)
+    assert isinstance(outcome, RuntimeError)
+    assert "GPU 0: not usable" in str(outcome)

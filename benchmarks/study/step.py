@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from cce_minus.recsys import TrainConfig
 from cce_minus.torch_impl.objective import make_optimizer, step_seed
+from cce_minus.torch_impl.row_losses import seed_words
 from cce_minus.torch_impl.sequence_model import SequenceModel
 from torch import Tensor
 
@@ -47,7 +48,7 @@ class TrainingStep:
         if self.device.type == "cuda" and self._graph is None:
             self._graph = self._capture()
         seed = step_seed(self.config, step)
-        self.seed.fill_(seed - 2**64 if seed >= 2**63 else seed)
+        self.seed.copy_(seed_words(seed, self.device).view(torch.int64))
         self._set_rate(self.config.learning_rate * min(1.0, (step + 1) / max(self.config.warmup_steps, 1)))
         torch.manual_seed(seed)  # dropout's
         if self._graph is None:

@@ -63,15 +63,16 @@ HALF_TILES = {
     16: (Work(128, 4, 4), Work(128, 4, 4), Work(32, 4, 2)),
     32: (Work(128, 4, 4), Work(128, 4, 4), Work(32, 4, 2)),
     64: (Work(128, 4, 5), Work(128, 4, 4), Work(32, 4, 2)),
-    128: (Work(64, 4, 5), Work(128, 4, 3), Work(32, 4, 2, 128)),
-    256: (Work(64, 4, 4), Work(64, 4, 2), Work(32, 4, 2)),
+    128: (Work(64, 4, 5), Work(128, 4, 3), Work(32, 4, 3, 128)),
+    256: (Work(64, 4, 4), Work(64, 4, 2), Work(32, 4, 3)),
     512: (Work(64, 8, 2), Work(64, 8, 2), Work(64, 8, 2)),
 }
-# where the draw fixes no blocks: mostly every item in order, which needs no look-up before it is loaded
+# Where the draw fixes no blocks: mostly every item in order, which needs no look-up before it is loaded. The gradient's third stage looks
+# rows up a tile ahead: with two, the compiler may wait for one number after the other before the products begin.
 ORDERED_TILES = {
     **HALF_TILES,
-    128: (Work(64, 4, 4), Work(128, 4, 2), Work(128, 4, 2)),
-    256: (Work(64, 4, 2), Work(64, 4, 2), Work(64, 4, 2)),
+    128: (Work(64, 4, 4), Work(128, 4, 3), Work(128, 4, 3)),
+    256: (Work(64, 4, 2), Work(64, 4, 3), Work(64, 4, 3)),
 }
 # fp32 products are three tf32 products whose operands hold twice the registers and shared memory: wider rows go in chunks
 FULL_TILES = {

@@ -172,11 +172,11 @@ def _negatives(groups: Groups, datasets: list[str]) -> Figure:
         axis.axhline(99, color="#c62828", linestyle=":", linewidth=1)
         axis.axhline(100, color="#000000", linestyle=":", linewidth=1)
         axis.set_xscale("log", base=4)
-        ticks = [k for k, _, _ in points if k in NEGATIVES]
-        axis.set_xticks(ticks, [str(k) for k in ticks])
+        ticks = [k for k, _, _ in points]
+        axis.set_xticks(ticks, [f"{k // 1024}k" if k >= 1024 else str(k) for k in ticks], fontsize=8)
         axis.set_title(data)
         axis.set_xlabel("negatives K")
-    axes[0][0].set_ylabel("test NDCG@10, % of full CE")
+    axes[0][0].set_ylabel("test NDCG@10, % of full CE\n(dotted: 100 and 99)")
     return figure
 
 
@@ -205,7 +205,7 @@ def _balance(groups: Groups, datasets: list[str]) -> Figure:
         axis.set_xscale("log", base=4)
         axis.set_xticks(BALANCED, [str(k) for k in BALANCED])
         axis.set_title(data)
-        axis.set_xlabel("negatives K")
+        axis.set_xlabel("negatives K, one seed a point")
     axes[0][0].set_ylabel("test NDCG@10")
     axes[0][0].plot([], [], "o", color="#616161", fillstyle="none", label="eager CE- above 40 GB")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper")

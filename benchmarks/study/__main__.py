@@ -69,6 +69,7 @@ def time_steps(
     datasets: DatasetsOption = "",
     csv: CsvOption = CSV,
     again: Annotated[bool, typer.Option(help="Also cells that have been timed.")] = False,
+    commit: CommitOption = "",
 ) -> None:
     """Measure steps of the trained cells, one after the other on an idle GPU, and write them into the cells' rows."""
     import torch
@@ -78,11 +79,12 @@ def time_steps(
     if not torch.cuda.is_available():
         raise _fail("no NVIDIA GPU to measure on")
     rows = _read(csv)
+    at = _versions(commit)["commit"]
     trained = {row["digest"] for row in rows if again or not row["step_ms"]}
     cells = {run.cell.digest: run.cell for run in _selected(parts, datasets) if run.cell.digest in trained}
     for digest, cell in tqdm(cells.items(), unit="cell"):
         times = measure_cell(cell, data, torch.device("cuda"))
-        add_times(csv, digest, times)
+        add_times(csv, digest, {**times, "times_commit": at})
         tqdm.write(f"{cell.dataset.name}, {cell.method.name}: loss {times['loss_ms']:.3f} ms, step {times['step_ms']:.3f} ms")
 
 

@@ -16,11 +16,11 @@ COLUMNS: tuple[str, ...] = (
     "dim", "batch_size", "max_length", "learning_rate", "dropout", "precision", "train_on_valid",
     "epochs", "best_epoch", "steps_per_epoch", "train_loss",
     "valid_ndcg@10", "valid_hr@10", "test_ndcg@10", "test_hr@10", "test_coverage@10", "test_surprisal@10", "valid_curve",
-    "train_seconds", "rows", "loss_ms", "loss_mib", "step_ms", "step_mib",
+    "train_seconds", "rows", "loss_ms", "loss_mib", "step_ms", "step_mib", "times_commit",
     "gpu", "torch", "triton", "commit",
 )  # fmt: skip
 
-TIMES = ("loss_ms", "loss_mib", "step_ms", "step_mib")
+TIMES = ("loss_ms", "loss_mib", "step_ms", "step_mib", "times_commit")
 
 
 class ResultsError(Exception):

@@ -68,8 +68,12 @@ def test_rows_replace_those_of_the_same_run(tmp_path: Path):
     add(path, [row(seed=1, ndcg=0.1), row(seed=2, ndcg=0.2), row(INDEPENDENT.name, seed=1, ndcg=0.3)])
     add(path, [row(seed=1, ndcg=0.4)])
     assert [r["test_ndcg@10"] for r in read(path)] == ["0.4", "0.2", "0.3"]
-    add_times(path, f"{GROUPED.name} on nowplaying", {"loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0})
-    assert [r["loss_ms"] for r in read(path)] == ["0.5", "0.5", ""]
+    add_times(
+        path,
+        f"{GROUPED.name} on nowplaying",
+        {"loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0, "times_commit": "abc1234"},
+    )
+    assert [(r["loss_ms"], r["times_commit"]) for r in read(path)] == [("0.5", "abc1234"), ("0.5", "abc1234"), ("", "")]
     timed = read(path)[0]
     assert seconds_to_best(timed, "loss_ms") == pytest.approx(2 * 100 * 0.5 / 1000)
     add(path, [row(seed=9)])
@@ -102,7 +106,7 @@ def test_relative_differences_are_welchs():
 
 def test_table_and_images_come_from_the_rows(tmp_path: Path):
     path = tmp_path / "study.csv"
-    times: dict[str, Any] = {"loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0}
+    times: dict[str, Any] = {"loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0, "times_commit": "abc1234"}
     levels = {FULL.name: 0.05, GROUPED.name: 0.049, INDEPENDENT.name: 0.051, grouped(1024).name: 0.05}
     add(path, [row(name, seed=seed, ndcg=ndcg + seed / 1e4, **times) for name, ndcg in levels.items() for seed in (1, 2, 3)])
     for k in (256, 4096):

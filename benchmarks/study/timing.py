@@ -25,7 +25,7 @@ def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, obje
 
     ``loss_ms`` and ``loss_mib`` are of the loss alone: drawing, forward and backward to the gradients of hidden states and of the item
     table, as they come from the model, with the casts of mixed precision, above these. ``step_ms`` and ``step_mib`` are of a whole training
-    step, with gradients and the optimiser's moments, above the model and the batch.
+    step, with gradients, the optimiser's moments and cuBLAS's workspaces, above the model and the batch.
     """
     gc.collect()  # what is left of an earlier cell would be taken for memory in use
     config = cell.config(data, 1)
@@ -62,6 +62,8 @@ class _Fixed(nn.Module):
 
 
 def _whole_step(step: TrainingStep, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    # A stream's first matrix product takes cuBLAS's workspace for good: without those of earlier cells, every cell counts its own.
+    torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
     held = torch.cuda.memory_allocated(step.device)
     torch.cuda.reset_peak_memory_stats(step.device)
     step(inputs, targets, 0)

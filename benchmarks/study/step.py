@@ -56,6 +56,12 @@ class TrainingStep:
         else:
             self._graph.replay()
 
+    def replay(self) -> None:
+        """On a GPU, the graph of the last step once more: its batch, draws and rate, with nothing that the host prepares."""
+        if self._graph is None:
+            raise RuntimeError("no step has been captured: call it with a batch first, on a GPU")
+        self._graph.replay()
+
     def _set_rate(self, rate: float) -> None:
         for group in self._optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
@@ -86,7 +92,7 @@ class TrainingStep:
             self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):  # whose first matrix product took cuBLAS's workspace
             self._run()
         self.loss_sum.zero_()
         return graph

@@ -68,7 +68,7 @@ def _whole_step(step: TrainingStep, inputs: Tensor, targets: Tensor) -> tuple[fl
     torch.cuda.reset_peak_memory_stats(step.device)
     step(inputs, targets, 0)
     mib = (torch.cuda.max_memory_allocated(step.device) - held) / 2**20
-    return _milliseconds(lambda: step(inputs, targets, 0)), mib
+    return _milliseconds(step.replay), mib
 
 
 def _loss_alone(fixed: _Fixed, loss: Loss, targets: Tensor, *, bf16: bool) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""``jax.experimental.buffer_callback`` around a launcher: XLA's buffers go in and out as torch tensors that view them."""
+"""``jax.experimental.buffer_callback`` around a launcher: XLA's buffers go in and out as torch tensors that view
+them."""
 
 from __future__ import annotations
 
@@ -66,8 +67,8 @@ def call(
 
 
 def gpu_numbers(otherwise: tuple[int, int]) -> tuple[int, int]:
-    """Multiprocessors of this process's GPUs and 10 major + minor of their compute capability, or ``otherwise`` where JAX has none; for
-    sizes fixed at trace time."""
+    """Multiprocessors of this process's GPUs and 10 major + minor of their compute capability, or ``otherwise`` where
+    JAX has none; for sizes fixed at trace time."""
     if jax.default_backend() != "gpu":
         return otherwise
     from .views import first_gpu

@@ -34,7 +34,8 @@ def launch_on_views(
     static: Hashable,
     context: Any,
 ) -> None:
-    """Run ``launcher`` on views of the buffers (``buffer_callback.Buffer``), under the stream of its ``ExecutionContext``."""
+    """Run ``launcher`` on views of the buffers (``buffer_callback.Buffer``), under the stream of its
+    ``ExecutionContext``."""
     kind, index = next(iter((outs or ins).values())).__dlpack_device__()
     with contextlib.ExitStack() as state:
         state.enter_context(torch.no_grad())  # XLA's threads have torch's defaults

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from flax import nnx
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
-from ..recsys.weights_file import read_config
+from ..recsys.run.weights_file import read_config
 from .devices import on_device
-from .evaluate import evaluate
 from .models import build_model
-from .recommend import recommend
-from .sequence_model import SequenceModel
-from .weights import load_weights
+from .models.sequence_model import SequenceModel
+from .models.weights import load_weights
+from .serving.evaluate import evaluate
+from .serving.recommend import recommend
 
 
 @dataclass(frozen=True)

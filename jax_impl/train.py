@@ -12,28 +12,20 @@ from flax import nnx
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..kernels.objectives import Objective
-from ..recsys import (
-    MetricsLog,
-    Split,
-    TrainConfig,
-    epoch_batches,
-    evaluation_options,
-    num_batches,
-    prepare_data,
-)
-from ..recsys.learning_curve import plot_learning_curve
-from ..recsys.model_config import ModelConfig
-from ..recsys.progress import Progress, TrainResult, metric_names
-from ..recsys.run_directory import RunDirectory, open_run
-from ..recsys.side_information import side_information
-from .checkpoints import Checkpoints, TrainingState, open_checkpoints
+from ..kernels.negatives.objectives import Objective
+from ..recsys import MetricsLog, Split, TrainConfig, epoch_batches, evaluation_options, num_batches, prepare_data
+from ..recsys.run.learning_curve import plot_learning_curve
+from ..recsys.run.model_config import ModelConfig
+from ..recsys.run.progress import Progress, TrainResult, metric_names
+from ..recsys.run.run_directory import RunDirectory, open_run
+from ..recsys.run.side_information import side_information
 from .devices import on_device
-from .evaluate import evaluate
 from .models import build_model
-from .objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
-from .sequence_model import SequenceModel
-from .weights import load_weights, save_weights
+from .models.sequence_model import SequenceModel
+from .models.weights import load_weights, save_weights
+from .serving.evaluate import evaluate
+from .training.checkpoints import Checkpoints, TrainingState, open_checkpoints
+from .training.objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +77,12 @@ def train(config: TrainConfig) -> TrainResult:
 
 
 def _fit(
-    model: SequenceModel, split: Split, config: TrainConfig, objective: Objective, run: RunDirectory, checkpoints: Checkpoints
+    model: SequenceModel,
+    split: Split,
+    config: TrainConfig,
+    objective: Objective,
+    run: RunDirectory,
+    checkpoints: Checkpoints,
 ) -> Progress:
     """Trains until the epochs or the patience are used up, from the last checkpoint if there is one.
 

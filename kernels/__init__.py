@@ -1,10 +1,10 @@
 """Triton device code, its launchers on torch tensors, and the samplers."""
 
-from .drawn_ids import negative_ids
+from .draws.permutation import fold_seed
 from .errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from .history import History, user_items
-from .permutation import fold_seed
-from .samplers import (
+from .negatives.drawn_ids import negative_ids
+from .negatives.history import History, user_items
+from .negatives.samplers import (
     AllItems,
     HardNegatives,
     InBatchNegatives,

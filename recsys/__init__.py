@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from .batches import IGNORE, MASK, PAD, Batch, EvalBatch, eval_batches, last_items, mean_targets, num_batches, train_batches
-from .config import TrainConfig
-from .datasets import DATASETS, load_dataset
+from .data.datasets import DATASETS, load_dataset
+from .data.filters import keep_frequent, keep_rated
+from .data.interactions import Interactions, read_interactions
+from .data.ragged import Ragged
 from .errors import ConfigError, DataError, DownloadError
-from .experiment import epoch_batches, evaluation_options, loss_options, prepare_data
-from .filters import keep_frequent, keep_rated
-from .interactions import Interactions, read_interactions
-from .list_metrics import (
+from .protocol.batches import (
+    IGNORE,
+    MASK,
+    PAD,
+    Batch,
+    EvalBatch,
+    eval_batches,
+    last_items,
+    mean_targets,
+    num_batches,
+    train_batches,
+)
+from .protocol.cutoffs import parse_cutoffs
+from .protocol.list_metrics import (
     NO_ITEM,
     MetricsTally,
     coverage_at_k,
@@ -18,14 +29,14 @@ from .list_metrics import (
     self_information,
     surprisal_at_k,
 )
-from .masked_batches import masked_batches, mean_masked
-from .metrics import hr_at_k, map_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, recall_at_k, target_ranks
-from .metrics_log import MetricsLog, read_metrics_log
-from .popularity import PopularityBaseline, item_counts, smoothed_frequencies
-from .protocol import parse_cutoffs
-from .ragged import Ragged
-from .seen import SeenItems, fewest_unseen, seen_items
-from .splits import SPLITS, Split, by_session, global_temporal, leave_one_out, make_split
+from .protocol.masked_batches import masked_batches, mean_masked
+from .protocol.metrics import hr_at_k, map_at_k, mrr_at_k, ndcg_at_k, ranking_metrics, recall_at_k, target_ranks
+from .protocol.popularity import PopularityBaseline, item_counts, smoothed_frequencies
+from .protocol.seen import SeenItems, fewest_unseen, seen_items
+from .protocol.splits import SPLITS, Split, by_session, global_temporal, leave_one_out, make_split
+from .run.config import TrainConfig
+from .run.experiment import epoch_batches, evaluation_options, loss_options, prepare_data
+from .run.metrics_log import MetricsLog, read_metrics_log
 
 __all__ = [
     "DATASETS",

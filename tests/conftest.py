@@ -13,7 +13,8 @@ if not torch.cuda.is_available():
 # JAX takes most of a GPU's memory at start otherwise, and torch shares the device in these tests.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-# Tests run side by side, and Triton's interpreter is not thread-safe. Processes that tests start must sum in the same order as theirs.
+# Tests run side by side, and Triton's interpreter is not thread-safe. Processes that tests start must sum in the same
+# order as theirs.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 

@@ -72,12 +72,12 @@ def oracle(
     With ``log_q`` (V,), the log of the probability q_j with which each draw is item j, the correction is
     ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j + log(draw_weight).
 
-    ``excluded`` (N, V) says which items are no negatives of a row: their draws are dropped, and V - 1 and 1 - q_target count or weigh
-    the others alone.
+    ``excluded`` (N, V) says which items are no negatives of a row: their draws are dropped, and V - 1 and 1 - q_target
+    count or weigh the others alone.
 
     With a ``positive_weight`` beta it is binary cross-entropy instead (BCE, BCE+; gBCE, arXiv 2308.07192):
-    ``loss = (beta log(1 + exp(-s_target)) + sum_j log(1 + exp(s_j))) / (1 + m)``, lse 0 and grad_lse unused; m = 0 leaves
-    the positive's term.
+    ``loss = (beta log(1 + exp(-s_target)) + sum_j log(1 + exp(s_j))) / (1 + m)``, lse 0 and grad_lse unused; m = 0
+    leaves the positive's term.
 
     Edge cases, which implementations must share:
 
@@ -153,7 +153,9 @@ def oracle(
         kept[rows] = m
         if positive_weight is not None:
             share = u[rows] / (1 + m)
-            loss[rows] = positive_weight * np.logaddexp(0, -positive.capped) + (draws * np.logaddexp(0, negative.capped)).sum(1)
+            loss[rows] = positive_weight * np.logaddexp(0, -positive.capped) + (
+                draws * np.logaddexp(0, negative.capped)
+            ).sum(1)
             loss[rows] /= 1 + m
             a = share[:, None] * draws * expit(negative.capped) * negative.slope
             a_target = -share * positive_weight * expit(-positive.capped) * positive.slope

@@ -38,7 +38,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
-        data=str(data), max_length=LENGTH, dim=16, num_blocks=1, dropout=0.1, num_negatives=20, group_size=16, batch_size=16,
+        data=str(data), max_length=LENGTH, dim=16, num_blocks=1, dropout=0.1, num_negatives=20, group_size=16,
+        batch_size=16,
         learning_rate=1e-2, warmup_steps=5, epochs=10, patience=10, device="cpu", out=str(tmp_path / "demo"),
     )  # fmt: skip
 

@@ -44,7 +44,9 @@ def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: f
     if truth.ndim == 2:
         rows = np.linalg.norm(size, axis=1)
         smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
-        found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(initial=0)
+        found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(
+            initial=0
+        )
     return {kind: float(error) for kind, error in found.items()}
 
 
@@ -75,7 +77,8 @@ def assert_close(
     assert yardstick.shape == truth.shape, f"{name}: the plain shape is {yardstick.shape}, not {truth.shape}"
     wrong = np.isnan(got) != np.isnan(truth)
     assert not wrong.any(), (
-        f"{name}: NaN in {np.isnan(got).sum()} entries, expected in {np.isnan(truth).sum()}; first difference at {_first(wrong)}"
+        f"{name}: NaN in {np.isnan(got).sum()} entries, expected in {np.isnan(truth).sum()}; first difference at "
+        f"{_first(wrong)}"
     )
     wrong = ~np.isfinite(got) & np.isfinite(truth)
     assert not wrong.any(), f"{name}: infinite at {_first(wrong)}"

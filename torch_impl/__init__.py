@@ -16,16 +16,16 @@ from ..kernels import (
     negative_ids,
     user_items,
 )
-from .binary_loss import sampled_linear_binary_cross_entropy
-from .frequencies import update_frequencies
-from .loss import linear_cross_entropy, sampled_linear_cross_entropy
-from .module import (
+from .loss.binary import sampled_linear_binary_cross_entropy
+from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
+from .loss.frequencies import update_frequencies
+from .loss.modules import (
     LinearCrossEntropyLoss,
     SampledLinearBinaryCrossEntropyLoss,
     SampledLinearCrossEntropyLoss,
     ScalableLinearCrossEntropyLoss,
 )
-from .scalable_loss import scalable_linear_cross_entropy
+from .loss.scalable import scalable_linear_cross_entropy
 
 __all__ = [
     "AllItems",

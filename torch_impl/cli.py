@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..recsys import TrainConfig
-from ..recsys.cli import build_app
-from ..recsys.serving import ServedModel
+from ..recsys.cli.commands import build_app
+from ..recsys.serving.served_run import ServedModel
 
 
 def _train(config: TrainConfig) -> object:

@@ -8,7 +8,8 @@ from ..recsys import ConfigError
 
 
 def device_of(name: str) -> torch.device:
-    """``cpu``, ``cuda``, or with ``auto`` a GPU where there is one; raises ``ConfigError`` for others and for a GPU that is not there."""
+    """``cpu``, ``cuda``, or with ``auto`` a GPU where there is one; raises ``ConfigError`` for others and for a GPU
+    that is not there."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device: expected auto, cpu or cuda, got {name}")
     if name == "cuda" and not torch.cuda.is_available():

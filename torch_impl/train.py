@@ -14,17 +14,17 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, evaluation_options, prepare_data
-from ..recsys.learning_curve import plot_learning_curve
-from ..recsys.model_config import ModelConfig
-from ..recsys.progress import TrainResult
-from ..recsys.run_directory import open_run
-from ..recsys.side_information import side_information
-from .callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
+from ..recsys.run.learning_curve import plot_learning_curve
+from ..recsys.run.model_config import ModelConfig
+from ..recsys.run.progress import TrainResult
+from ..recsys.run.run_directory import open_run
+from ..recsys.run.side_information import side_information
 from .devices import device_of
-from .evaluate import evaluate
-from .lightning_module import SequenceData, SequenceModule
 from .models import build_model
-from .weights import load_weights
+from .models.weights import load_weights
+from .serving.evaluate import evaluate
+from .training.callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
+from .training.lightning_module import SequenceData, SequenceModule
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 @app.command()
 def main(
-    data: Annotated[str, typer.Option(help="Data set by name, or the path of a file with the default columns.")] = "ml-100k",
+    data: Annotated[
+        str, typer.Option(help="Data set by name, or the path of a file with the default columns.")
+    ] = "ml-100k",
     seed: Annotated[int, typer.Option(help="Seed of weights, batches, dropout and negatives.")] = 0,
 ) -> None:
     """Trains SASRec in both frameworks from the same start and compares them with each other and with popularity.
 
-    Writes to runs/demo, replacing an earlier demonstration's files. Ends with status 1 when a promise is broken, saying which: each
-    model reaches twice popularity's NDCG@10, and the frameworks' losses of one step agree.
+    Writes to runs/demo, replacing an earlier demonstration's files. Ends with status 1 when a promise is broken, saying
+    which: each model reaches twice popularity's NDCG@10, and the frameworks' losses of one step agree.
     """
     # JAX would take three quarters of a GPU at its first use, and PyTorch shares that GPU here.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

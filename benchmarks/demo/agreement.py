@@ -10,18 +10,20 @@ from pathlib import Path
 import jax.numpy as jnp
 import torch
 from cce_minus.jax_impl import models as jax_models
-from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import weights as jax_weights
+from cce_minus.jax_impl.models import weights as jax_weights
+from cce_minus.jax_impl.training import objective as jax_objective
 from cce_minus.recsys import Batch, Split, TrainConfig, epoch_batches
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl import models as torch_models
-from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import weights as torch_weights
+from cce_minus.torch_impl.models import weights as torch_weights
+from cce_minus.torch_impl.training import objective as torch_objective
 from flax import nnx
 from tqdm import tqdm
 
 
-def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, folder: Path, *, steps: int = 20) -> float:
+def largest_loss_difference(
+    config: TrainConfig, split: Split, initial: Path, folder: Path, *, steps: int = 20
+) -> float:
     """Returns the largest ``|loss_jax - loss_torch| / loss_torch`` over ``steps`` training steps, dropout 0.
 
     PyTorch trains from the weights in ``initial``. Before each step the Flax model takes over PyTorch's
@@ -46,9 +48,13 @@ def largest_loss_difference(config: TrainConfig, split: Split, initial: Path, fo
         torch_weights.save_weights(torch_model, shared)
         jax_weights.load_weights(jax_model, shared)
         inputs, targets = (torch.from_numpy(array).to(device) for array in (batch.inputs, batch.targets))
-        frequencies = torch_objective.follow(None if frequencies is None else frequencies.to(device), targets, objective)
+        frequencies = torch_objective.follow(
+            None if frequencies is None else frequencies.to(device), targets, objective
+        )
         seed = torch_objective.step_seed(config, step)
-        loss = torch_objective.training_loss(torch_model, inputs, targets, seed, objective=objective, frequencies=frequencies)
+        loss = torch_objective.training_loss(
+            torch_model, inputs, targets, seed, objective=objective, frequencies=frequencies
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

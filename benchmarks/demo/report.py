@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cce_minus.recsys.progress import TrainResult
+from cce_minus.recsys.run.progress import TrainResult
 from rich.table import Table
 
 POPULARITY_FACTOR = 2.0
@@ -32,9 +32,9 @@ def results_table(entries: Sequence[Entry], *, history: Sequence[str], held_out:
     """Returns the table of ``entries``; ``history`` (latest last) and ``held_out`` are the chosen user's titles."""
     table = Table(
         title="SASRec in both frameworks, same initial weights, batches and seeds",
-        caption="NDCG@10 and HR@10: each user's last item ranked among all items, seen ones included; weights of the epoch "
-        f"with the best validation NDCG@10. One user, who saw last {' - '.join(history)}, and next: {held_out}. "
-        "Recommendations may repeat what the user has seen.",
+        caption="NDCG@10 and HR@10: each user's last item ranked among all items, seen ones included; weights of the "
+        f"epoch with the best validation NDCG@10. One user, who saw last {' - '.join(history)}, and next: "
+        f"{held_out}. Recommendations may repeat what the user has seen.",
         caption_justify="left",
     )
     table.add_column("")
@@ -55,7 +55,8 @@ def broken_promises(baseline: Entry, models: Sequence[Entry], difference: float)
     """Returns a sentence for each promise that is not met; a NaN meets none."""
     goal = POPULARITY_FACTOR * baseline.metrics["ndcg@10"]
     broken = [
-        f"{model.name}: NDCG@10 is {model.metrics['ndcg@10']:.4f}, below {POPULARITY_FACTOR:g} times popularity's ({goal:.4f})"
+        f"{model.name}: NDCG@10 is {model.metrics['ndcg@10']:.4f}, below {POPULARITY_FACTOR:g} times popularity's "
+        f"({goal:.4f})"
         for model in models
         if not model.metrics["ndcg@10"] >= goal
     ]

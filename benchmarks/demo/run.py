@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy.typing as npt
 import torch
 from cce_minus.jax_impl import models as jax_models
-from cce_minus.jax_impl import recommend as jax_recommend
 from cce_minus.jax_impl import train as jax_train
-from cce_minus.jax_impl import weights as jax_weights
+from cce_minus.jax_impl.models import weights as jax_weights
+from cce_minus.jax_impl.serving import recommend as jax_recommend
 from cce_minus.recsys import Interactions, PopularityBaseline, TrainConfig, prepare_data
-from cce_minus.recsys.learning_curve import plot_learning_curve
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.learning_curve import plot_learning_curve
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl import models as torch_models
-from cce_minus.torch_impl import recommend as torch_recommend
 from cce_minus.torch_impl import train as torch_train
-from cce_minus.torch_impl import weights as torch_weights
+from cce_minus.torch_impl.models import weights as torch_weights
+from cce_minus.torch_impl.serving import recommend as torch_recommend
 from flax import nnx
 from rich.console import Console
 
@@ -74,8 +74,8 @@ def run_demo(config: TrainConfig, console: Console) -> list[str]:
     last_seen = _titles(interactions, history[-LAST_SEEN:])
     console.print(results_table([popularity, *models], history=last_seen, held_out=held_out))
     console.print(
-        f"Largest relative difference of the frameworks' losses over {STEPS} separate steps, dropout 0: {difference:.1e} "
-        f"(at most {MAX_DIFFERENCE:.0e})"
+        f"Largest relative difference of the frameworks' losses over {STEPS} separate steps, dropout 0: "
+        f"{difference:.1e} (at most {MAX_DIFFERENCE:.0e})"
     )
     logs = {"PyTorch": out / "torch" / "metrics.csv", "JAX": out / "jax" / "metrics.csv"}
     curves = out / "curves.png"

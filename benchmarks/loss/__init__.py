@@ -1,4 +1,5 @@
-"""The loss side by side with other implementations on one GPU: ``python -m benchmarks.loss run``, ``plot``, ``table``."""
+"""The loss side by side with other implementations on one GPU: ``python -m benchmarks.loss run``, ``plot``,
+``table``."""
 
 import os
 

@@ -42,13 +42,24 @@ def run(
     rounds: Annotated[int, typer.Option(help="Rounds at most; medians and quantiles are over them.")] = 15,
     commit: Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")] = "",
 ) -> None:
-    """Measure shapes, each provider's loss and gradients checked beforehand; rows replace those of the same shapes and providers."""
+    """Measure shapes, each provider's loss and gradients checked beforehand; rows replace those of the same shapes and
+    providers."""
     from .run import RunError, run_shapes  # torch and JAX load here, so that the other commands start at once
 
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     try:
         run_shapes(
-            select(shapes), _names(targets), _names(providers), _names(without), peers, csv, time_limit, rounds, commit or head
+            select(shapes),
+            _names(targets),
+            _names(providers),
+            _names(without),
+            peers,
+            csv,
+            time_limit,
+            rounds,
+            commit or head,
         )
     except (KeyError, ResultsError, RunError) as error:
         raise _fail(error.args[0]) from error

@@ -15,9 +15,13 @@ from .shapes import Shape
 
 ROWS, NEGATIVES, ITEMS, SEED = 512, 256, 4096, 11
 
-# Relative L2 errors. Ours: the loss is a float32 number; a plain implementation's bfloat16 gradients miss by less than 2^-9, of which the
-# tests allow twice, plus 2^-8. Others round logits or sums to half precision, or drop small gradients.
-LIMITS = {True: {"loss": 1e-4, "dhidden": 2.0**-7, "dtable": 2.0**-7}, False: {"loss": 1e-2, "dhidden": 0.1, "dtable": 0.1}}
+# Relative L2 errors. Ours: the loss is a float32 number; a plain implementation's bfloat16 gradients miss by less than
+# 2^-9, of which the tests allow twice, plus 2^-8. Others round logits or sums to half precision, or drop small
+# gradients.
+LIMITS = {
+    True: {"loss": 1e-4, "dhidden": 2.0**-7, "dtable": 2.0**-7},
+    False: {"loss": 1e-2, "dhidden": 0.1, "dtable": 0.1},
+}
 
 
 class GateError(Exception):
@@ -78,7 +82,9 @@ def _run_jax(provider: Provider, inputs: Inputs) -> tuple[Tensor, ...]:
 
     arrays = jax_arrays(provider, inputs.shape)
     value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(*to_jax(inputs), arrays)
-    return tuple(torch.tensor(jax.device_get(x.astype("float32")), device=inputs.hidden.device) for x in (value, *gradients))
+    return tuple(
+        torch.tensor(jax.device_get(x.astype("float32")), device=inputs.hidden.device) for x in (value, *gradients)
+    )
 
 
 def _truth(inputs: Inputs, ids: Tensor | None) -> tuple[Tensor, ...]:

@@ -92,7 +92,8 @@ class Bench:
         extra: dict[str, int | None] = {}
         items: list[Timed] = []
         runners: list[TorchRunner | JaxRunner] = []  # hold what graphs read
-        # PyTorch's cache of memory grows, and JAX cannot reclaim it: JAX's providers are prepared first, beside an empty one
+        # PyTorch's cache of memory grows, and JAX cannot reclaim it: JAX's providers are prepared first, beside an
+        # empty one
         for provider in sorted(self.providers, key=lambda p: p.framework == "torch"):
             if not provider.belongs_to(shape):
                 continue
@@ -137,16 +138,16 @@ class Bench:
             interleave(items, self.rounds, self.seconds, lambda: progress.advance(task), failed)
         for item in items:
             if item.ms:
-                line = (
-                    f"  {item.provider:32} {item.timing:14} {np.median(item.ms):10.3f} ms  ({item.rounds} x {item.steps} steps)"
-                )
+                times = f"({item.rounds} x {item.steps} steps)"
+                line = f"  {item.provider:32} {item.timing:14} {np.median(item.ms):10.3f} ms  {times}"
                 self.console.print(line, markup=False, highlight=False)
 
     def _row(self, shape: Shape, targets: str, item: Timed, extra: int | None) -> dict[str, object]:
         low, middle, high = (float(x) for x in np.percentile(item.ms, (10, 50, 90)))
         shape = replace(shape, negatives=self.by_name[item.provider].candidates(shape))
         return {
-            "shape": shape.name, "rows": shape.rows, "negatives": shape.negatives, "items": shape.items, "dim": shape.dim,
+            "shape": shape.name, "rows": shape.rows, "negatives": shape.negatives, "items": shape.items,
+            "dim": shape.dim,
             "targets": targets, "provider": item.provider, "timing": item.timing,
             "ms": middle, "ms_p10": low, "ms_p90": high, "rounds": len(item.ms), "steps": item.steps,
             "extra_bytes": extra, "bytes_per_pair": None if extra is None else extra / shape.pairs,
@@ -155,7 +156,8 @@ class Bench:
         }  # fmt: skip
 
     def _work(self, shape: Shape, timing: str, ms: float) -> dict[str, float | None]:
-        """Operations in the time of a step, and the step's floors; None of losses, which do other work than ``Shape`` counts."""
+        """Operations in the time of a step, and the step's floors; None of losses, which do other work than ``Shape``
+        counts."""
         names = ("tflops", "matmul_fraction", "floor_operations_ms", "floor_bytes_ms")
         if shape.losses:
             return dict.fromkeys(names)

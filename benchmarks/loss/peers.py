@@ -4,8 +4,8 @@
     ml-cross-entropy/     Cut Cross-Entropy (github.com/apple/ml-cross-entropy)
     Liger-Kernel/         Liger's fused linear cross-entropy (github.com/linkedin/Liger-Kernel)
 
-The first two both hold a package named ``cut_cross_entropy`` that imports itself by that name, so each is loaded with the name to itself and
-forgotten by ``sys.modules`` afterwards.
+The first two both hold a package named ``cut_cross_entropy`` that imports itself by that name, so each is loaded with
+the name to itself and forgotten by ``sys.modules`` afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ GRID_LIMIT = 65535  # of a CUDA grid's second dimension
 
 @contextlib.contextmanager
 def _alone(package: str, directory: Path | None, hidden: tuple[str, ...] = ()) -> Iterator[None]:
-    """``package`` is importable from ``directory`` alone and nothing of it stays; modules named ``hidden`` seem not installed."""
+    """``package`` is importable from ``directory`` alone and nothing of it stays; modules named ``hidden`` seem not
+    installed."""
 
     def loaded() -> list[str]:
         return [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
@@ -73,7 +74,8 @@ def _paper(peers: Path | None) -> list[Provider]:
         ids = draw_uniform(len(hidden), negatives, len(table), seed, hidden.device)
         ids[target[:, None] == ids] = len(table)
         params = cce.CCEParams(
-            targets=target, valids=None, softcap=None, reduction="mean", filter_eps=None, shift=0, batch_shape=target.shape,
+            targets=target, valids=None, softcap=None, reduction="mean", filter_eps=None, shift=0,
+            batch_shape=target.shape,
             use_kahan=False, item_inds=torch.hstack([target[:, None], ids]),
         )  # fmt: skip
         return cce.LinearCrossEntropyFunction.apply(hidden, table, None, params)
@@ -88,7 +90,8 @@ def _paper(peers: Path | None) -> list[Provider]:
     # float16, to which its training code casts; the ids exist twice, beside a mask
     return [
         Provider(
-            PAPER, "torch", False, loss, uniform_ids, dtype="float16", least_extra=lambda s: 17 * s.pairs, refuses=refuses
+            PAPER, "torch", False, loss, uniform_ids,
+            dtype="float16", least_extra=lambda s: 17 * s.pairs, refuses=refuses,
         )
     ]  # fmt: skip
 

@@ -55,7 +55,8 @@ def _least_extra(shape: Shape) -> int:
 
 
 def plain_providers() -> list[Provider]:
-    """The gate has nothing to compare: the centres are drawn by torch. Tests compare the same function with the project's."""
+    """The gate has nothing to compare: the centres are drawn by torch. Tests compare the same function with the
+    project's."""
     losses = {
         "plain PyTorch SCE": _loss(False),
         "plain PyTorch SCE, mixed centres": _loss(True),

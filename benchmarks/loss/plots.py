@@ -53,7 +53,10 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
             held = [row for row in sweep if row["extra_bytes"] and float(row["extra_bytes"]) > 0]
             if held:
                 made.append(
-                    _save(_against_k(held, "extra_bytes", "bytes above inputs and the table's gradient"), out / "loss_memory.png")
+                    _save(
+                        _against_k(held, "extra_bytes", "bytes above inputs and the table's gradient"),
+                        out / "loss_memory.png",
+                    )
                 )
         if named:
             made.append(_save(_matmul(named), out / "loss_matmul.png"))
@@ -88,12 +91,16 @@ def _against_k(rows: list[Row], column: str, label: str) -> Figure:
         points = [(int(row["negatives"]), float(row[column])) for row in rows if row["provider"] == provider]
         x, y = zip(*points, strict=True)
         face = "white" if line == "--" else colour
-        axes.plot(x, y, line, color=colour, marker=marker, markersize=5, markerfacecolor=face, linewidth=1.6, label=provider)
+        axes.plot(
+            x, y, line, color=colour, marker=marker, markersize=5, markerfacecolor=face, linewidth=1.6, label=provider
+        )
     if column == "ms":
         for name, floor, dots in (("operations", "floor_operations_ms", (1, 2)), ("bytes", "floor_bytes_ms", (4, 2))):
             at = {int(row["negatives"]): float(row[floor]) for row in rows if row[floor]}
             if at:
-                axes.plot(list(at), list(at.values()), color="#444444", linewidth=1, dashes=dots, label=f"floor: {name}")
+                axes.plot(
+                    list(at), list(at.values()), color="#444444", linewidth=1, dashes=dots, label=f"floor: {name}"
+                )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     ticks = sorted({int(row["negatives"]) for row in rows})
@@ -102,7 +109,9 @@ def _against_k(rows: list[Row], column: str, label: str) -> Figure:
     axes.set_xlabel("negatives a row, K")
     axes.set_ylabel(label)
     first = rows[0]
-    axes.set_title(f"N={int(first['rows']):,} V={int(first['items']):,} D={first['dim']}, bf16, {first['gpu']}", fontsize=9)
+    axes.set_title(
+        f"N={int(first['rows']):,} V={int(first['items']):,} D={first['dim']}, bf16, {first['gpu']}", fontsize=9
+    )
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return figure
 
@@ -117,11 +126,15 @@ def _matmul(rows: list[Row]) -> Figure:
         x = [100 * float(row["matmul_fraction"]) for row in own]
         y = [shapes.index(row["shape"]) for row in own]
         face = "none" if line == "--" else colour
-        axes.plot(x, y, marker, markersize=7, markerfacecolor=face, markeredgecolor=colour, linestyle="none", label=provider)
+        axes.plot(
+            x, y, marker, markersize=7, markerfacecolor=face, markeredgecolor=colour, linestyle="none", label=provider
+        )
     labels: dict[str, str] = {}
     for row in rows:
         negatives = "" if int(row["negatives"]) >= int(row["items"]) else f" K={int(row['negatives']):,}"
-        labels[row["shape"]] = f"{row['shape']}: N={int(row['rows']):,}{negatives} V={int(row['items']):,} D={row['dim']}"
+        labels[row["shape"]] = (
+            f"{row['shape']}: N={int(row['rows']):,}{negatives} V={int(row['items']):,} D={row['dim']}"
+        )
     axes.set_yticks(range(len(shapes)), [labels[shape] for shape in shapes])
     axes.set_ylim(len(shapes) - 0.5, -0.5)
     axes.set_xscale("log")

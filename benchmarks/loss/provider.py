@@ -31,11 +31,12 @@ def gathered_bytes(shape: Shape) -> int:
 class Provider:
     """``loss(hidden, table, target, negatives, seed)`` is the mean loss on arrays of the framework, drawing included.
 
-    ``seed`` is None in PyTorch and a PRNG key in JAX where steps are timed, and an int for the gate. ``ids(shape, seed, device)`` are then the
-    (N, K) ids drawn, or None for every item; ``reference`` is the same loss in plain code instead. Without both the gate leaves the
-    provider out. ``least_extra`` estimates the bytes that a step takes above inputs and gradients; ``refuses`` says why it cannot run at
-    a shape. ``losses``: it belongs to the shapes of that kind. ``arrays``: NumPy arrays that both functions are given beside these, by
-    argument. ``candidates``: how many negatives a row has at a shape.
+    ``seed`` is None in PyTorch and a PRNG key in JAX where steps are timed, and an int for the gate. ``ids(shape, seed,
+    device)`` are then the (N, K) ids drawn, or None for every item; ``reference`` is the same loss in plain code
+    instead. Without both the gate leaves the provider out. ``least_extra`` estimates the bytes that a step takes above
+    inputs and gradients; ``refuses`` says why it cannot run at a shape. ``losses``: it belongs to the shapes of that
+    kind. ``arrays``: NumPy arrays that both functions are given beside these, by argument. ``candidates``: how many
+    negatives a row has at a shape.
     """
 
     name: str

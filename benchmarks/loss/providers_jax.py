@@ -20,7 +20,8 @@ def xla_loss(hidden: Array, table: Array, target: Array, negatives: int, seed: i
 
 
 def xla_rows(hidden: Array, table: Array, target: Array, negatives: int, key: Array) -> Array:
-    """CE- as one writes it in JAX: uniform ids, gathered rows, hits masked, logsumexp over K + 1 logits; (N,) float32."""
+    """CE- as one writes it in JAX: uniform ids, gathered rows, hits masked, logsumexp over K + 1 logits; (N,)
+    float32."""
     ids = jax.random.randint(key, (len(hidden), negatives), 0, len(table))
     logits = jnp.einsum("nd,nkd->nk", hidden, table[ids], preferred_element_type=jnp.float32)
     hits = ids == target[:, None]
@@ -36,7 +37,9 @@ def _xla_ids(shape: Shape, seed: int, device: str) -> np.ndarray:
 
 def _sampled(group_size: int) -> Loss:
     def loss(hidden: Array, table: Array, target: Array, negatives: int, seed: int | Array) -> Array:
-        return jax_impl.sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(negatives, group_size), seed=seed)
+        return jax_impl.sampled_linear_cross_entropy(
+            hidden, table, target, UniformNegatives(negatives, group_size), seed=seed
+        )
 
     return loss
 

@@ -1,4 +1,5 @@
-"""The project's losses and samplers beside uniform grouped CCE-, in both frameworks; the two APIs take the same arguments."""
+"""The project's losses and samplers beside uniform grouped CCE-, in both frameworks; the two APIs take the same
+arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from cce_minus.kernels import (
     UniformNegatives,
     user_items,
 )
-from cce_minus.kernels.samplers import Sampler
+from cce_minus.kernels.negatives.samplers import Sampler
 
 from .provider import JAX, UNIFORM, Loss, Provider
 from .shapes import GROUP, Shape
@@ -95,13 +96,16 @@ def _binary(make: Make, gbce_t: float | None = None) -> Call:
 
 def _scalable(mix_x: bool) -> Call:
     def call(api: Any, hidden: Any, table: Any, target: Any, negatives: int, **options: Any) -> Any:
-        return api.scalable_linear_cross_entropy(hidden, table, target, **bucket_sizes(len(hidden)), mix_x=mix_x, **options)
+        return api.scalable_linear_cross_entropy(
+            hidden, table, target, **bucket_sizes(len(hidden)), mix_x=mix_x, **options
+        )
 
     return call
 
 
 def _provider(
-    name: str, call: Call, arrays: Arrays = lambda _: {}, candidates: Callable[[Shape], int] = lambda shape: shape.negatives,
+    name: str, call: Call, arrays: Arrays = lambda _: {}, candidates: Callable[[Shape],
+    int] = lambda shape: shape.negatives,
     framework: Literal["torch", "jax"] = "torch",
 ) -> Provider:  # fmt: skip
     api = torch_impl if framework == "torch" else jax_impl

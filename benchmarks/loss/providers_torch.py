@@ -27,7 +27,9 @@ def uniform_ids(shape: Shape, seed: int, device: str) -> np.ndarray:
 
 def sampler_ids(group_size: int) -> Ids:
     def ids(shape: Shape, seed: int, device: str) -> np.ndarray:
-        return negative_ids(UniformNegatives(shape.negatives, group_size), num_rows=shape.rows, num_items=shape.items, seed=seed)
+        return negative_ids(
+            UniformNegatives(shape.negatives, group_size), num_rows=shape.rows, num_items=shape.items, seed=seed
+        )
 
     return ids
 
@@ -50,7 +52,9 @@ def eager_loss(hidden: Tensor, table: Tensor, target: Tensor, negatives: int, se
 
 def _sampled(group_size: int) -> Loss:
     def loss(hidden: Tensor, table: Tensor, target: Tensor, negatives: int, seed: int | None) -> Tensor:
-        return torch_impl.sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(negatives, group_size), seed=seed)
+        return torch_impl.sampled_linear_cross_entropy(
+            hidden, table, target, UniformNegatives(negatives, group_size), seed=seed
+        )
 
     return loss
 
@@ -67,5 +71,7 @@ def torch_providers() -> list[Provider]:
         Provider("cce-minus all items", "torch", True, _all_items, every_item, ours=True),
         Provider("PyTorch eager", "torch", False, eager_loss, uniform_ids, least_extra=gathered_bytes),
         # the compiler draws its own numbers, so the gate sees the same function uncompiled
-        Provider("torch.compile", "torch", False, torch.compile(eager_loss, fullgraph=True), least_extra=gathered_bytes),
+        Provider(
+            "torch.compile", "torch", False, torch.compile(eager_loss, fullgraph=True), least_extra=gathered_bytes
+        ),
     ]

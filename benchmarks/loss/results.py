@@ -40,11 +40,14 @@ def check_machine(path: Path, gpu: str) -> None:
     """Raises ResultsError where ``path`` holds results of another GPU: ratios between machines would mislead."""
     others = {row["gpu"] for row in read(path)} - {gpu} if path.exists() else set()
     if others:
-        raise ResultsError(f"{path} holds results of {', '.join(sorted(others))}, not of {gpu}; name another file with --csv")
+        raise ResultsError(
+            f"{path} holds results of {', '.join(sorted(others))}, not of {gpu}; name another file with --csv"
+        )
 
 
 def replace(path: Path, rows: Iterable[dict[str, object]]) -> None:
-    """Add rows to ``path``, in place of all rows of the same shapes, targets and providers; in the order of shapes, as measured within one."""
+    """Add rows to ``path``, in place of all rows of the same shapes, targets and providers; in the order of shapes, as
+    measured within one."""
     new = [{name: _text(row[name]) for name in COLUMNS} for row in rows]
 
     def what(row: Row) -> tuple[str, str, str]:

@@ -32,7 +32,8 @@ def run_shapes(
     shapes: list[Shape], targets: list[str], only: list[str], without: list[str], peers: Path | None, csv: Path,
     seconds: float, rounds: int, commit: str,
 ) -> None:  # fmt: skip
-    """Measure every shape with every kind of targets; raises RunError without a GPU, or where a provider of this project is wrong."""
+    """Measure every shape with every kind of targets; raises RunError without a GPU, or where a provider of this
+    project is wrong."""
     if unknown := set(targets) - set(TARGETS):
         raise RunError(f"no targets {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     if not torch.cuda.is_available() or jax.default_backend() != "gpu":
@@ -43,10 +44,18 @@ def run_shapes(
     foreign, missing = peer_providers(peers)
     known = (*torch_providers(), *jax_providers(), *foreign, *loss_providers(), *plain_providers())
     providers = [provider for provider in known if _wanted(provider, only, without)]
-    versions = {"gpu": gpu, "torch": torch.__version__, "triton": triton.__version__, "jax": jax.__version__, "commit": commit}
+    versions = {
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "jax": jax.__version__,
+        "commit": commit,
+    }
     rates = machine_rates()
     console.print(
-        f"{versions}, {rates['matmul_tflops']:.0f} TFLOP/s, {rates['copy_gb_s']:.0f} GB/s", markup=False, highlight=False
+        f"{versions}, {rates['matmul_tflops']:.0f} TFLOP/s, {rates['copy_gb_s']:.0f} GB/s",
+        markup=False,
+        highlight=False,
     )
     bench = Bench(providers, "cuda", rounds, seconds, dict(versions), rates, console)
     for name, reason in missing.items():

@@ -111,7 +111,8 @@ class TorchRunner:
         self.note(f"{self.provider.name}: not captured as a graph: {' '.join(reason.split())[:200]}")
 
     def _can_be_captured(self) -> bool:
-        """A step that waits for the device cannot; trying would leave the allocator and random numbers in the middle of a capture."""
+        """A step that waits for the device cannot; trying would leave the allocator and random numbers in the middle of
+        a capture."""
         if (self.extra or 0) > torch.cuda.mem_get_info()[1] / LARGEST_CAPTURED:
             self._not_captured("its memory would be held twice")
             return False
@@ -143,9 +144,11 @@ class TorchRunner:
         return graph
 
     def _halves(self) -> dict[str, torch.cuda.CUDAGraph]:
-        """Forward and backward as graphs of their own, in a pool where what the forward saved stays for every replay of the backward.
+        """Forward and backward as graphs of their own, in a pool where what the forward saved stays for every replay of
+        the backward.
 
-        The leaves are their own too: the loss that is kept would tie the eager steps' leaves to the stream of the capture.
+        The leaves are their own too: the loss that is kept would tie the eager steps' leaves to the stream of the
+        capture.
         """
         pool = torch.cuda.graph_pool_handle()
         leaves = [x.detach().requires_grad_() for x in (self.hidden, self.table)]
@@ -165,10 +168,11 @@ class TorchRunner:
 
 
 class JaxRunner:
-    """A jitted step that returns the loss and both gradients, in the memory of the last step's: as a training step donates what it replaces.
+    """A jitted step that returns the loss and both gradients, in the memory of the last step's: as a training step
+    donates what it replaces.
 
-    XLA records launches as a CUDA graph where enough of them follow each other, which a whole training step has and the loss alone
-    lacks when a sort by CUB stands in its middle: OPTIONS record however few there are.
+    XLA records launches as a CUDA graph where enough of them follow each other, which a whole training step has and the
+    loss alone lacks when a sort by CUB stands in its middle: OPTIONS record however few there are.
     """
 
     OPTIONS: ClassVar[dict[str, int]] = {"xla_gpu_graph_min_graph_size": 1}

@@ -1,8 +1,10 @@
-"""Every kernel mode once, tiny, for NVIDIA's checkers: ``compute-sanitizer --tool memcheck python -m benchmarks.loss.sanitize``.
+"""Every kernel mode once, tiny, for NVIDIA's checkers: ``compute-sanitizer --tool memcheck python -m
+benchmarks.loss.sanitize``.
 
-Also with ``--tool racecheck``. Words after the module's name select the cases that hold one of them. A run without the checker compiles
-all kernels into Triton's cache. Without a GPU, ``TRITON_INTERPRET=1`` walks the float32 cases in Triton's interpreter (its bfloat16
-products are wrong). Sizes are ragged on purpose: hardly a number of rows or items or a width is a multiple of a block.
+Also with ``--tool racecheck``. Words after the module's name select the cases that hold one of them. A run without the
+checker compiles all kernels into Triton's cache. Without a GPU, ``TRITON_INTERPRET=1`` walks the float32 cases in
+Triton's interpreter (its bfloat16 products are wrong). Sizes are ragged on purpose: hardly a number of rows or items or
+a width is a multiple of a block.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from cce_minus.kernels import (
     PopularityNegatives,
     UniformNegatives,
 )
-from cce_minus.kernels.lists import has_in_batch
-from cce_minus.kernels.samplers import Sampler
+from cce_minus.kernels.draws.lists import has_in_batch
+from cce_minus.kernels.negatives.samplers import Sampler
 from cce_minus.torch_impl import (
     sampled_linear_binary_cross_entropy,
     sampled_linear_cross_entropy,
@@ -78,7 +80,8 @@ CASES = {
 }
 # the same where rows have items that are no negatives
 OF_HISTORY = (
-    "grouped", "grouped, split", "independent", "independent, strata", "member", "all", "shared ids", "row ids", "lists", "binary",
+    "grouped", "grouped, split", "independent", "independent, strata", "member", "all", "shared ids", "row ids",
+    "lists", "binary",
     "binary, independent", "in-batch", "mixed", "hard", "row ids of known probabilities",
 )  # fmt: skip
 HISTORY = "history, "
@@ -119,7 +122,9 @@ def negatives_of(name: str, rows: int, items: int, generator: torch.Generator) -
         "in-batch, one popular target": InBatchNegatives(64),
         "mixed": MixedNegatives(UniformNegatives(130, 16), InBatchNegatives(16)),
         "mixed, split, wide": MixedNegatives(LogUniformNegatives(400, 16), InBatchNegatives(16)),
-        "mixed, both of slots": MixedNegatives(PopularityNegatives(range(items), 70, group_size=16), LogUniformNegatives(66, 16)),
+        "mixed, both of slots": MixedNegatives(
+            PopularityNegatives(range(items), 70, group_size=16), LogUniformNegatives(66, 16)
+        ),
         "hard": HardNegatives(150, 70, 16),
         "hard, wide": HardNegatives(100, 33, 16),
         "hard of every item": HardNegatives(131, 20, 32),
@@ -142,7 +147,8 @@ def history_of(rows: int, items: int, device: torch.device) -> History:
 
 
 def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
-    """One forward and backward with ignored rows, bias, lse and a learned scale; raises where a gradient is not finite."""
+    """One forward and backward with ignored rows, bias, lse and a learned scale; raises where a gradient is not
+    finite."""
     rows, items, dim = CASES[name]
     generator = torch.Generator(device).manual_seed(0)
 

@@ -31,12 +31,14 @@ class Shape:
 
     @property
     def operations(self) -> int:
-        """4 N K D each for the forward (scores, their average) and the backward (scores again, the table's gradient)."""
+        """4 N K D each for the forward (scores, their average) and the backward (scores again, the table's
+        gradient)."""
         return 8 * self.pairs * self.dim
 
     @property
     def least_bytes(self) -> int:
-        """2-byte hidden states and table rows that are drawn, read by the forward and by the backward, and both gradients written once."""
+        """2-byte hidden states and table rows that are drawn, read by the forward and by the backward, and both
+        gradients written once."""
         drawn = min(self.items, -(-self.rows // GROUP) * self.negatives + self.rows)
         return 2 * self.dim * (2 * self.rows + 2 * drawn + self.rows + self.items)
 

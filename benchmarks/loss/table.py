@@ -7,17 +7,20 @@ from .results import Row, best_rows
 from .shapes import SHAPES
 
 HEADER = (
-    "| shape | targets | provider | graph ms | eager ms | chained ms | times the paper's speed | extra MiB | bytes a pair | of matmul |",
+    "| shape | targets | provider | graph ms | eager ms | chained ms | times the paper's speed | extra MiB | bytes a "
+    "pair | of matmul |",
     "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
 )
 LOSSES_HEADER = (
-    "| shape | targets | provider | graph ms | eager ms | chained ms | times uniform's time | extra MiB | bytes a pair |",
+    "| shape | targets | provider | graph ms | eager ms | chained ms | times uniform's time | extra MiB | bytes a "
+    "pair |",
     "|---|---|---|---:|---:|---:|---:|---:|---:|",
 )
 
 
 def markdown(rows: list[Row]) -> str:
-    """One line for each shape, targets and provider, in the file's order, losses in a table of their own; the machines under them."""
+    """One line for each shape, targets and provider, in the file's order, losses in a table of their own; the machines
+    under them."""
     times: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
         times.setdefault((row["shape"], row["targets"], row["provider"]), {})[row["timing"]] = row
@@ -31,7 +34,9 @@ def markdown(rows: list[Row]) -> str:
         if not of_losses:
             cells.append(_percent(best[key]["matmul_fraction"]))
         (losses if of_losses else lines).append("| " + " | ".join(cells) + " |")
-    tables = [line for header, found in ((HEADER, lines), (LOSSES_HEADER, losses)) if found for line in (*header, *found, "")]
+    tables = [
+        line for header, found in ((HEADER, lines), (LOSSES_HEADER, losses)) if found for line in (*header, *found, "")
+    ]
     machines = dict.fromkeys(
         f"{r['gpu']}, torch {r['torch']}, triton {r['triton']}, jax {r['jax']}, commit {r['commit']}" for r in rows
     )

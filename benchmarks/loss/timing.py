@@ -1,4 +1,5 @@
-"""Timing in turns: bursts of chained steps of every provider, round after round, so that a drifting clock rate meets all alike."""
+"""Timing in turns: bursts of chained steps of every provider, round after round, so that a drifting clock rate meets
+all alike."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ import torch
 BURST_STEPS, BURST_SECONDS = 10, 0.02  # enough for the host to run ahead, so that a burst shows throughput
 CHAIN_STEPS, CHAIN_ROUNDS = 200, 5
 CHAIN_SECONDS = 16.0  # chains of up to so long are whole, whatever time a provider was given
-LEAD_STEPS, LEAD_SECONDS = 2, 0.05  # steps before the clock starts, so that the device is never idle; none where a step is long
+LEAD_STEPS, LEAD_SECONDS = (
+    2,
+    0.05,
+)  # steps before the clock starts, so that the device is never idle; none where a step is long
 
 Call = Callable[[], Any]
 
@@ -22,7 +26,8 @@ Call = Callable[[], Any]
 class Timed:
     """One way of running one provider; ``call`` starts a step, ``finish`` waits for what a call returned.
 
-    ``chained`` takes the wall time of many steps, as it can be taken of any framework; otherwise CUDA events take the device's.
+    ``chained`` takes the wall time of many steps, as it can be taken of any framework; otherwise CUDA events take the
+    device's.
     """
 
     provider: str
@@ -56,8 +61,8 @@ class Timed:
         return start.elapsed_time(end) / 1000 / steps
 
     def plan(self, rounds: int, seconds: float) -> None:
-        """Set steps and rounds so that all bursts together take about ``seconds``, two bursts at least; chains of up to CHAIN_SECONDS have
-        CHAIN_STEPS steps."""
+        """Set steps and rounds so that all bursts together take about ``seconds``, two bursts at least; chains of up to
+        CHAIN_SECONDS have CHAIN_STEPS steps."""
         estimate = min(self.burst(1) for _ in range(2))
         if estimate < LEAD_SECONDS:  # alone, a short step is mostly the wait for its end
             estimate = self.burst(BURST_STEPS)
@@ -68,7 +73,9 @@ class Timed:
             self.steps = CHAIN_STEPS if whole else min(max(affordable // 2 - self.lead, 1), CHAIN_STEPS)
             most = CHAIN_ROUNDS
         else:
-            self.steps = min(max(affordable // rounds - self.lead, 1), max(BURST_STEPS, math.ceil(BURST_SECONDS / estimate)))
+            self.steps = min(
+                max(affordable // rounds - self.lead, 1), max(BURST_STEPS, math.ceil(BURST_SECONDS / estimate))
+            )
             most = rounds
         self.rounds = min(max(affordable // (self.steps + self.lead), 2), most)
 
@@ -76,7 +83,8 @@ class Timed:
 def interleave(
     items: list[Timed], rounds: int, seconds: float, advance: Call, failed: Callable[[Timed, Exception], None]
 ) -> None:
-    """Fill ``ms`` of every item in turns within about ``seconds``; an item that raises is handed to ``failed`` and left out."""
+    """Fill ``ms`` of every item in turns within about ``seconds``; an item that raises is handed to ``failed`` and left
+    out."""
     alive: list[Timed] = []
 
     def attempt(item: Timed, work: Call) -> bool:
@@ -92,7 +100,9 @@ def interleave(
             alive.append(item)
     for index in range(rounds):
         for item in list(alive):
-            if index < item.rounds and not attempt(item, lambda item=item: item.ms.append(item.burst(item.steps) * 1000)):
+            if index < item.rounds and not attempt(
+                item, lambda item=item: item.ms.append(item.burst(item.steps) * 1000)
+            ):
                 alive.remove(item)
         advance()
 
@@ -114,4 +124,7 @@ def machine_rates() -> dict[str, float]:
     tflops = 2 * size**3 / median_seconds(lambda: torch.mm(a, b, out=product)) / 1e12
     source = torch.empty(2**30, device="cuda", dtype=torch.uint8)
     target = torch.empty_like(source)
-    return {"matmul_tflops": tflops, "copy_gb_s": 2 * source.numel() / median_seconds(lambda: target.copy_(source)) / 1e9}
+    return {
+        "matmul_tflops": tflops,
+        "copy_gb_s": 2 * source.numel() / median_seconds(lambda: target.copy_(source)) / 1e9,
+    }

@@ -19,7 +19,9 @@ RESULTS = Path(__file__).parent.parent / "results"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 CsvOption = Annotated[Path, typer.Option("--csv", help="The file of results.")]
-DataOption = Annotated[Path, typer.Option(help="Folder of <data set>.parquet files with user_id, item_id and timestamp.")]
+DataOption = Annotated[
+    Path, typer.Option(help="Folder of <data set>.parquet files with user_id, item_id and timestamp.")
+]
 PartsOption = Annotated[str, typer.Option(help=f"By commas: {', '.join(PARTS)}.")]
 DatasetsOption = Annotated[str, typer.Option(help=f"Only these, by commas: {', '.join(DATASETS)}.")]
 CommitOption = Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")]
@@ -37,7 +39,8 @@ def run(
     minutes: Annotated[float, typer.Option(help="Begin no training after so many minutes.")] = 1e9,
     commit: CommitOption = "",
 ) -> None:
-    """Train what has no row yet, several runs at once on each GPU; stopped, the same command goes on with the next run."""
+    """Train what has no row yet, several runs at once on each GPU; stopped, the same command goes on with the next
+    run."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -85,7 +88,9 @@ def time_steps(
     for digest, cell in tqdm(cells.items(), unit="cell"):
         times = measure_cell(cell, data, torch.device("cuda"))
         add_times(csv, digest, {**times, "times_commit": at})
-        tqdm.write(f"{cell.dataset.name}, {cell.method.name}: loss {times['loss_ms']:.3f} ms, step {times['step_ms']:.3f} ms")
+        tqdm.write(
+            f"{cell.dataset.name}, {cell.method.name}: loss {times['loss_ms']:.3f} ms, step {times['step_ms']:.3f} ms"
+        )
 
 
 @app.command()
@@ -111,7 +116,8 @@ def epochs(
             row = alone(measure, framework, method, data, dataset)
             add(csv, [{**row, **versions}])
             typer.echo(
-                f"{framework}, {method.name}: {row['epoch_seconds']:.2f} s an epoch, {row['training_seconds']:.2f} s without validation"
+                f"{framework}, {method.name}: {row['epoch_seconds']:.2f} s an epoch, {row['training_seconds']:.2f} s "
+                f"without validation"
             )
 
 
@@ -147,7 +153,8 @@ def table(csv: CsvOption = CSV) -> None:
 
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
-    """Draw study_losses.png, study_time.png, study_negatives.png, study_balance.png and study_epochs.png, as far as rows go."""
+    """Draw study_losses.png, study_time.png, study_negatives.png, study_balance.png and study_epochs.png, as far as
+    rows go."""
     from .epoch_time import COLUMNS as EPOCHS
     from .plots import draw_all, draw_epochs
 
@@ -175,15 +182,23 @@ def _missing(runs: list[Run], csv: Path) -> list[Run]:
 
 def _labels(run: Run, data: Path) -> dict[str, object]:
     method = run.cell.method
-    labels = describe(run.cell.config(data, run.seed)) | {"framework": "torch", "method": method.name, "digest": run.cell.digest}
+    labels = describe(run.cell.config(data, run.seed)) | {
+        "framework": "torch",
+        "method": method.name,
+        "digest": run.cell.digest,
+    }
     # Of one draw for the whole batch there are no groups, and no rows to put into them.
-    return labels | ({"one_draw": True, "group_size": "", "shuffle_rows": ""} if method.one_draw else {"one_draw": False})
+    return labels | (
+        {"one_draw": True, "group_size": "", "shuffle_rows": ""} if method.one_draw else {"one_draw": False}
+    )
 
 
 def _versions(commit: str) -> dict[str, object]:
     import torch
 
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     return {
         "gpu": gpu,

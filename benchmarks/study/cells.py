@@ -28,7 +28,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Method:
-    """A loss with its negatives. ``one_draw`` takes the negatives of a step once for the whole batch, with replacement."""
+    """A loss with its negatives. ``one_draw`` takes the negatives of a step once for the whole batch, with
+    replacement."""
 
     name: str
     options: Options
@@ -56,10 +57,13 @@ class Cell:
 
 
 def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
-    """Eight hexadecimal digits that follow from the data set's name and from every option that shapes a result and is not at its
+    """Eight hexadecimal digits that follow from the data set's name and from every option that shapes a result and is
+    not at its
     default: an option added later leaves them as they are."""
     fields = [field for field in dataclasses.fields(config) if field.name not in _NO_RESULT]
-    options = {field.name: getattr(config, field.name) for field in fields if getattr(config, field.name) != field.default}
+    options = {
+        field.name: getattr(config, field.name) for field in fields if getattr(config, field.name) != field.default
+    }
     described = {**options, "data": Path(config.data).stem} | ({"one_draw": True} if one_draw else {})
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -84,19 +88,32 @@ _SASREC: Options = {"num_blocks": 2, "num_heads": 2, "dim": 128, "learning_rate"
 DATASETS = {
     data.name: data
     for data in (
-        # The split leaves the authors' later period to the test: 128077 of 142556 sessions and 126168 of 130903 come before it.
+        # The split leaves the authors' later period to the test: 128077 of 142556 sessions and 126168 of 130903 come
+        # before it.
         Dataset(
             "nowplaying",
             15,
             _SASREC
-            | {"split": "sessions", "split_quantile": 128077 / 142556, "max_length": 20, "batch_size": 512, "dropout": 0.3},
+            | {
+                "split": "sessions",
+                "split_quantile": 128077 / 142556,
+                "max_length": 20,
+                "batch_size": 512,
+                "dropout": 0.3,
+            },
         ),
         Dataset("amazon_beauty_full", 24, _SASREC | {"max_length": 50, "batch_size": 256, "dropout": 0.5}),
         Dataset(
             "retailrocket",
             20,
             _SASREC
-            | {"split": "sessions", "split_quantile": 126168 / 130903, "max_length": 20, "batch_size": 512, "dropout": 0.3},
+            | {
+                "split": "sessions",
+                "split_quantile": 126168 / 130903,
+                "max_length": 20,
+                "batch_size": 512,
+                "dropout": 0.3,
+            },
         ),
         Dataset("git_commits", 30, _SASREC | {"max_length": 100, "batch_size": 128, "dropout": 0.3}),
         Dataset("complete_journey", 40, _SASREC | {"max_length": 200, "batch_size": 32, "dropout": 0.3}),
@@ -133,7 +150,8 @@ MOST_SEEDS = 12
 
 SEEDS = (1, 2, 3)
 PAIRED_SEEDS = {"nowplaying": 16, "amazon_beauty_full": 48}
-"""Seeds of the two methods whose difference is to be known within about one per cent, by how far runs of a data set differ."""
+"""Seeds of the two methods whose difference is to be known within about one per cent, by how far runs of a data set
+differ."""
 
 LONGER = 5
 """Times the epochs of binary losses, which learn slowly with many negatives."""
@@ -209,7 +227,8 @@ PARTS = {"losses": _losses, "longer": _longer, "negatives": _negatives, "balance
 
 
 def select(parts: Iterable[str], datasets: Iterable[str] = ()) -> list[Run]:
-    """The runs of ``parts`` on ``datasets`` (all if empty), each once. Raises ``KeyError`` with a message for unknown names."""
+    """The runs of ``parts`` on ``datasets`` (all if empty), each once. Raises ``KeyError`` with a message for unknown
+    names."""
     parts, datasets = list(parts), list(datasets)
     for given, known, what in ((parts, PARTS, "part"), (datasets, DATASETS, "data set")):
         for name in given:

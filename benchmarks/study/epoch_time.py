@@ -25,7 +25,8 @@ LOSSES = (grouped(NEGATIVES), EAGER, FULL)
 FRAMEWORKS = ("torch", "jax")
 
 COLUMNS = (
-    "dataset", "framework", "method", "steps", "epoch_seconds", "training_seconds", "saving_seconds", "validation_seconds",
+    "dataset", "framework", "method", "steps", "epoch_seconds", "training_seconds", "saving_seconds",
+    "validation_seconds",
     "batches_seconds", "step_ms", "loss_ms", "gpu", "torch", "triton", "commit",
 )  # fmt: skip
 
@@ -35,10 +36,10 @@ _EPOCHS, _VALIDATED = 6, 3  # the first compiles, and so does the validation of 
 def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[str, object]:
     """Trains six epochs with the framework's training command and returns what the later ones took, in seconds.
 
-    ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without validation, of which
-    ``saving_seconds`` are the checkpoint's, and ``validation_seconds`` the difference; ``batches_seconds`` what an epoch's batches take
-    on the host alone. ``step_ms`` and ``loss_ms``, of PyTorch and but for eager CE-, are how long a step and the loss keep the GPU busy
-    (`timing.measure_cell`).
+    ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without
+    validation, of which ``saving_seconds`` are the checkpoint's, and ``validation_seconds`` the difference;
+    ``batches_seconds`` what an epoch's batches take on the host alone. ``step_ms`` and ``loss_ms``, of PyTorch and but
+    for eager CE-, are how long a step and the loss keep the GPU busy (`timing.measure_cell`).
     """
     cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED})
     config = cell.config(data, 1)
@@ -101,11 +102,11 @@ def _gpu_costs(cell: Cell, data: Path) -> dict[str, object]:
 def _timed_saving(framework: str) -> Iterator[list[float]]:
     """Collects the seconds that training waits for each checkpoint."""
     if framework == "torch":
-        from cce_minus.torch_impl.callbacks import AtomicCheckpointIO as Saver
+        from cce_minus.torch_impl.training.callbacks import AtomicCheckpointIO as Saver
 
         name = "save_checkpoint"
     else:
-        from cce_minus.jax_impl.checkpoints import Checkpoints as Saver
+        from cce_minus.jax_impl.training.checkpoints import Checkpoints as Saver
 
         name = "save"
     save, seconds = getattr(Saver, name), []
@@ -123,16 +124,19 @@ def _timed_saving(framework: str) -> Iterator[list[float]]:
 def eager_training(framework: str) -> Iterator[None]:
     """The training command with CE- as one writes it in its framework, from the benchmark of the loss."""
     if framework == "torch":
-        module = "cce_minus.torch_impl.lightning_module"
+        module = "cce_minus.torch_impl.training.lightning_module"
         # It picks the rows that count, whose number the host waits for.
-        with mock.patch(f"{module}.training_loss", _eager_torch), mock.patch(f"{module}.can_capture", return_value=False):
+        with (
+            mock.patch(f"{module}.training_loss", _eager_torch),
+            mock.patch(f"{module}.can_capture", return_value=False),
+        ):
             yield
         return
     import jax
 
     jax.clear_caches()  # a step that was compiled before would have another loss
     try:
-        with mock.patch("cce_minus.jax_impl.objective.training_loss", _eager_jax):
+        with mock.patch("cce_minus.jax_impl.training.objective.training_loss", _eager_jax):
             yield
     finally:
         jax.clear_caches()
@@ -148,11 +152,20 @@ def _eager_torch(model: Any, inputs: Any, targets: Any, seed: Any, *, objective:
     # Autocast would leave the gathered rows in fp32, twice the memory that they need.
     dtype = torch.get_autocast_dtype(rows.device.type) if torch.is_autocast_enabled(rows.device.type) else rows.dtype
     counted = targets >= 0
-    return eager_loss(hidden[counted].to(dtype), rows.to(dtype), targets[counted].long(), objective.sampler.num_negatives)
+    return eager_loss(
+        hidden[counted].to(dtype), rows.to(dtype), targets[counted].long(), objective.sampler.num_negatives
+    )
 
 
 def _eager_jax(
-    model: Any, inputs: Any, targets: Any, seed: Any, dropout_key: Any = None, *, objective: Any, frequencies: Any = None
+    model: Any,
+    inputs: Any,
+    targets: Any,
+    seed: Any,
+    dropout_key: Any = None,
+    *,
+    objective: Any,
+    frequencies: Any = None,
 ) -> Any:
     """Of every position, as shapes are fixed under jit; those without a target are masked."""
     import jax

@@ -39,8 +39,9 @@ def interval(values: Sequence[float]) -> Interval:
 def relative_difference(rows: Sequence[Row], reference: Sequence[Row]) -> Interval:
     """By how much the mean test NDCG@10 of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
 
-    The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and Satterthwaite. Runs of
-    one seed share weights and batches, but their differences spread hardly less than those of different seeds.
+    The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and
+    Satterthwaite. Runs of one seed share weights and batches, but their differences spread hardly less than those of
+    different seeds.
     """
     a, b = ([float(row["test_ndcg@10"]) for row in some] for some in (rows, reference))
     ratio = statistics.fmean(a) / statistics.fmean(b)

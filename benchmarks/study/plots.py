@@ -13,7 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cells import BALANCED, BALANCED_SETS, BATCHES, FULL, LENGTHS, METHODS, MOST_NEGATIVES, NEGATIVES, balanced, grouped, longer
+from .cells import (
+    BALANCED,
+    BALANCED_SETS,
+    BATCHES,
+    FULL,
+    LENGTHS,
+    METHODS,
+    MOST_NEGATIVES,
+    NEGATIVES,
+    balanced,
+    grouped,
+    longer,
+)
 from .intervals import interval, relative_difference
 from .results import Row
 from .table import EAGER_LIMIT, by_cell, eager_bytes
@@ -64,8 +76,8 @@ def draw_all(rows: list[Row], out: Path) -> list[Path]:
 
 
 def draw_epochs(rows: list[Row], out: Path) -> Path:
-    """Seconds of an epoch of the training commands in bars: the loss and the rest of the GPU's steps, where they were measured,
-    the batches on the host, what else training takes, the checkpoint, and validation."""
+    """Seconds of an epoch of the training commands in bars: the loss and the rest of the GPU's steps, where they were
+    measured, the batches on the host, what else training takes, the checkpoint, and validation."""
     out.mkdir(parents=True, exist_ok=True)
     datasets = sorted({row["dataset"] for row in rows})
     with mpl.rc_context(LOOK):
@@ -127,7 +139,9 @@ def _losses(groups: Groups, datasets: list[str]) -> Figure:
         for name, cell in _methods(groups, data):
             found = interval([float(row["test_ndcg@10"]) for row in cell])
             half = 0.0 if math.isinf(found.high) else found.high - found.mean
-            axis.errorbar([found.mean], [-names.index(name)], xerr=[half], fmt="o", color=COLOURS[name], capsize=3, markersize=5)
+            axis.errorbar(
+                [found.mean], [-names.index(name)], xerr=[half], fmt="o", color=COLOURS[name], capsize=3, markersize=5
+            )
             if name == FULL.name:
                 axis.axvline(found.mean, color="#000000", linestyle=":", linewidth=1)
         axis.set_title(data)
@@ -167,7 +181,12 @@ def _negatives(groups: Groups, datasets: list[str]) -> Figure:
         points = [(k, 100 * (1 + d.mean), 100 * (d.high - d.mean)) for k, d in found]
         halves = [0.0 if math.isinf(half) else half for _, _, half in points]
         axis.errorbar(
-            [k for k, _, _ in points], [mean for _, mean, _ in points], yerr=halves, fmt="o-", color="#0b4f9c", capsize=3
+            [k for k, _, _ in points],
+            [mean for _, mean, _ in points],
+            yerr=halves,
+            fmt="o-",
+            color="#0b4f9c",
+            capsize=3,
         )
         axis.axhline(99, color="#c62828", linestyle=":", linewidth=1)
         axis.axhline(100, color="#000000", linestyle=":", linewidth=1)
@@ -184,7 +203,9 @@ def _sweep(groups: Groups, data: str) -> list[tuple[int, list[Row]]]:
     """Number of negatives and rows of grouped CE-, where full CE is there to compare with."""
     if (data, FULL.name, "torch") not in groups:
         return []
-    found = ((k, groups.get((data, grouped(k).name, "torch"))) for k in (*NEGATIVES, *sorted(set(MOST_NEGATIVES.values()))))
+    found = (
+        (k, groups.get((data, grouped(k).name, "torch"))) for k in (*NEGATIVES, *sorted(set(MOST_NEGATIVES.values())))
+    )
     return [(k, cell) for k, cell in found if cell]
 
 
@@ -192,7 +213,8 @@ _PAIRS = tuple(itertools.product(BATCHES, LENGTHS))
 
 
 def _balance(groups: Groups, datasets: list[str]) -> Figure:
-    """NDCG@10 against the number of negatives for each batch size and length; hollow where gathered rows of eager CE- pass 40 GB."""
+    """NDCG@10 against the number of negatives for each batch size and length; hollow where gathered rows of eager CE-
+    pass 40 GB."""
     figure, axes = _figure(len(datasets), width=4.2, height=3.4)
     for axis, data in zip(axes[0], datasets, strict=True):
         for (batch_size, length), colour in zip(_PAIRS, _BALANCE_COLOURS, strict=True):
@@ -215,11 +237,16 @@ def _balance(groups: Groups, datasets: list[str]) -> Figure:
 def _balance_line(groups: Groups, data: str, batch_size: int, length: int) -> list[tuple[int, float, float]]:
     """Number of negatives, mean NDCG@10 and bytes of eager CE- of the cells of one batch size and length."""
     found = ((k, groups.get((data, balanced(batch_size, k, length).name, "torch"))) for k in BALANCED)
-    return [(k, statistics.fmean(float(row["test_ndcg@10"]) for row in cell), eager_bytes(cell[0])) for k, cell in found if cell]
+    return [
+        (k, statistics.fmean(float(row["test_ndcg@10"]) for row in cell), eager_bytes(cell[0]))
+        for k, cell in found
+        if cell
+    ]
 
 
 def _curve(cell: list[Row], column: str) -> tuple[list[float], list[float]]:
-    """Seconds up to each validation, of steps that take ``column`` milliseconds, and the mean over seeds of what it found."""
+    """Seconds up to each validation, of steps that take ``column`` milliseconds, and the mean over seeds of what it
+    found."""
     curves = [[float(value) for value in row["valid_curve"].split()] for row in cell]
     means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
     first = cell[0]

@@ -1,4 +1,5 @@
-"""Several trainings at once: worker processes, each with one GPU of its own choice, that take runs until none is left."""
+"""Several trainings at once: worker processes, each with one GPU of its own choice, that take runs until none is
+left."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ def train_all(
 ) -> Iterator[tuple[Run, dict[str, object] | Exception]]:
     """Trains ``runs`` with ``jobs`` processes on each of ``gpus`` GPUs (0: on the CPU) and yields each as it ends.
 
-    A run that fails comes with its exception. No run is begun once ``seconds`` have passed. Times of such runs say little: what a step costs is
-    measured apart.
+    A run that fails comes with its exception. No run is begun once ``seconds`` have passed. Times of such runs say
+    little: what a step costs is measured apart.
     """
     deadline = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")
@@ -71,5 +72,7 @@ def _train(run: Run, data: Path) -> dict[str, object]:
     torch.set_num_threads(1)
     gpu = os.environ["CUDA_VISIBLE_DEVICES"]
     if gpu and not torch.cuda.is_available():  # on the CPU it would take hours
-        raise RuntimeError(f"GPU {gpu}: not usable in a worker; an MPS daemon must see all GPUs, and so must this command")
+        raise RuntimeError(
+            f"GPU {gpu}: not usable in a worker; an MPS daemon must see all GPUs, and so must this command"
+        )
     return train_run(run, data, torch.device("cuda" if gpu else "cpu"))

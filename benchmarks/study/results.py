@@ -15,7 +15,8 @@ COLUMNS: tuple[str, ...] = (
     "loss", "negatives", "num_negatives", "group_size", "shuffle_rows", "logq_correction", "one_draw",
     "dim", "batch_size", "max_length", "learning_rate", "dropout", "precision", "train_on_valid",
     "epochs", "best_epoch", "steps_per_epoch", "train_loss",
-    "valid_ndcg@10", "valid_hr@10", "test_ndcg@10", "test_hr@10", "test_coverage@10", "test_surprisal@10", "valid_curve",
+    "valid_ndcg@10", "valid_hr@10", "test_ndcg@10", "test_hr@10", "test_coverage@10", "test_surprisal@10",
+    "valid_curve",
     "train_seconds", "rows", "loss_ms", "loss_mib", "step_ms", "step_mib", "times_commit",
     "gpu", "torch", "triton", "commit",
 )  # fmt: skip
@@ -58,7 +59,8 @@ def replace_rows(path: Path, new: Iterable[dict[str, object]], columns: tuple[st
 
 
 def add(path: Path, new: Iterable[dict[str, object]]) -> None:
-    """Adds rows, in place of those of the same cell, framework and seed; rows that come without times take those of their cell."""
+    """Adds rows, in place of those of the same cell, framework and seed; rows that come without times take those of
+    their cell."""
     known = {row["digest"]: {name: row[name] for name in TIMES} for row in read(path) if row["loss_ms"]}
     filled = [row if row.get("loss_ms") else {**row, **known.get(str(row["digest"]), {})} for row in new]
     replace_rows(path, filled, COLUMNS, key=("digest", "framework", "seed"))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 from cce_minus.recsys import TrainConfig
-from cce_minus.torch_impl.objective import make_optimizer, step_seed
-from cce_minus.torch_impl.row_losses import seed_words
-from cce_minus.torch_impl.sequence_model import SequenceModel
+from cce_minus.torch_impl.loss.row_losses import seed_words
+from cce_minus.torch_impl.models.sequence_model import SequenceModel
+from cce_minus.torch_impl.training.objective import make_optimizer, step_seed
 from torch import Tensor
 
 Loss = Callable[[SequenceModel, Tensor, Tensor, Tensor], Tensor]
@@ -20,8 +20,8 @@ _WARM_UP = 3  # steps before a capture: libraries set themselves up and kernels 
 class TrainingStep:
     """Forward, backward and AdamW on batches (batch_size, max_length), as the training command does them.
 
-    What is drawn in step s follows from (config.seed, s), as there. On a GPU the first call captures the step; the model and the
-    memory of its parameters must stay what they are.
+    What is drawn in step s follows from (config.seed, s), as there. On a GPU the first call captures the step; the
+    model and the memory of its parameters must stay what they are.
     """
 
     def __init__(self, model: SequenceModel, config: TrainConfig, loss: Loss) -> None:
@@ -57,7 +57,8 @@ class TrainingStep:
             self._graph.replay()
 
     def replay(self) -> None:
-        """On a GPU, the graph of the last step once more: its batch, draws and rate, with nothing that the host prepares."""
+        """On a GPU, the graph of the last step once more: its batch, draws and rate, with nothing that the host
+        prepares."""
         if self._graph is None:
             raise RuntimeError("no step has been captured: call it with a batch first, on a GPU")
         self._graph.replay()

@@ -33,19 +33,22 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def by_cell(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    """The rows of each (data set, method, framework), in the order of the file. Raises ``ResultsError`` where they are of different
-    cells, as after a change of the grid: their mean would mean nothing."""
+    """The rows of each (data set, method, framework), in the order of the file. Raises ``ResultsError`` where they are
+    of different cells, as after a change of the grid: their mean would mean nothing."""
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["dataset"], row["method"], row["framework"]].append(row)
     for key, group in groups.items():
         if len({row["digest"] for row in group}) > 1:
-            raise ResultsError(f"{', '.join(key)}: expected rows of one cell, got several digests; remove those of an older grid")
+            raise ResultsError(
+                f"{', '.join(key)}: expected rows of one cell, got several digests; remove those of an older grid"
+            )
     return dict(groups)
 
 
 def seconds_to_best(row: Row, column: str) -> float | None:
-    """Seconds of GPU time in ``column`` (milliseconds a step) up to the end of the best epoch; None where the cell is not timed."""
+    """Seconds of GPU time in ``column`` (milliseconds a step) up to the end of the best epoch; None where the cell is
+    not timed."""
     if not row[column]:
         return None
     return (int(row["best_epoch"]) + 1) * int(row["steps_per_epoch"]) * float(row[column]) / 1000
@@ -56,8 +59,8 @@ EAGER_LIMIT = 40e9
 
 
 def eager_bytes(row: Row) -> float:
-    """What eager CE- in bf16 would hold for a batch of the cell: N K D gathered values and as many of their gradient, 2 bytes each.
-    Measured in the benchmark of the loss: 4.3 bytes a value (A, "PyTorch eager")."""
+    """What eager CE- in bf16 would hold for a batch of the cell: N K D gathered values and as many of their gradient, 2
+    bytes each. Measured in the benchmark of the loss: 4.3 bytes a value (A, "PyTorch eager")."""
     return 4.0 * int(row["rows"]) * int(row["num_negatives"]) * int(row["dim"])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl.models import build_model
 from torch import Tensor, nn
 
@@ -23,9 +23,10 @@ _ROUNDS = 5
 def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, object]:
     """Milliseconds of replayed CUDA graphs, medians over rounds on a batch of the data; MiB are peaks.
 
-    ``loss_ms`` and ``loss_mib`` are of the loss alone: drawing, forward and backward to the gradients of hidden states and of the item
-    table, as they come from the model, with the casts of mixed precision, above these. ``step_ms`` and ``step_mib`` are of a whole training
-    step, with gradients, the optimiser's moments and cuBLAS's workspaces, above the model and the batch.
+    ``loss_ms`` and ``loss_mib`` are of the loss alone: drawing, forward and backward to the gradients of hidden states
+    and of the item table, as they come from the model, with the casts of mixed precision, above these. ``step_ms`` and
+    ``step_mib`` are of a whole training step, with gradients, the optimiser's moments and cuBLAS's workspaces, above
+    the model and the batch.
     """
     gc.collect()  # what is left of an earlier cell would be taken for memory in use
     config = cell.config(data, 1)
@@ -62,7 +63,8 @@ class _Fixed(nn.Module):
 
 
 def _whole_step(step: TrainingStep, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-    # A stream's first matrix product takes cuBLAS's workspace for good: without those of earlier cells, every cell counts its own.
+    # A stream's first matrix product takes cuBLAS's workspace for good: without those of earlier cells, every cell
+    # counts its own.
     torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
     held = torch.cuda.memory_allocated(step.device)
     torch.cuda.reset_peak_memory_stats(step.device)

@@ -21,15 +21,15 @@ from cce_minus.recsys import (
     prepare_data,
     ranking_metrics,
 )
-from cce_minus.recsys.model_config import ModelConfig
 from cce_minus.recsys.option_checks import require_defaults
-from cce_minus.recsys.progress import Progress
+from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.progress import Progress
 from cce_minus.torch_impl import sampled_linear_cross_entropy
-from cce_minus.torch_impl.evaluate import evaluate
 from cce_minus.torch_impl.models import build_model
-from cce_minus.torch_impl.objective import objective_of, training_loss
-from cce_minus.torch_impl.ranking import target_ranks
-from cce_minus.torch_impl.sequence_model import SequenceModel
+from cce_minus.torch_impl.models.sequence_model import SequenceModel
+from cce_minus.torch_impl.serving.evaluate import evaluate
+from cce_minus.torch_impl.serving.ranking import target_ranks
+from cce_minus.torch_impl.training.objective import objective_of, training_loss
 from torch import Tensor
 
 from .cells import Cell, Run
@@ -41,8 +41,8 @@ EVALUATED_AT_ONCE = 1024  # users; their scores of a chunk of the catalog are al
 def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
     """Trains and tests ``run``; returns its metrics and curve by the names of the CSV's columns.
 
-    Equal to the training command with the same options, but that a GPU runs steps as a CUDA graph, evaluation takes more users at once, and the
-    best epoch's weights stay in memory.
+    Equal to the training command with the same options, but that a GPU runs steps as a CUDA graph, evaluation takes
+    more users at once, and the best epoch's weights stay in memory.
     """
     config = run.cell.config(data, run.seed)
     split = prepared(run.cell, data)
@@ -88,24 +88,30 @@ class Validation:
 
     def __init__(self, config: TrainConfig, split: Split, device: torch.device) -> None:
         batches = list(
-            eval_batches(split.valid_history, split.valid_target, batch_size=EVALUATED_AT_ONCE, max_length=config.max_length)
+            eval_batches(
+                split.valid_history, split.valid_target, batch_size=EVALUATED_AT_ONCE, max_length=config.max_length
+            )
         )
         self._count = len(split.valid_target)
         self._bf16 = config.precision == "bf16"
-        self._batches = [tuple(torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target)) for batch in batches]
+        self._batches = [
+            tuple(torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target)) for batch in batches
+        ]
 
     def metrics(self, model: SequenceModel) -> dict[str, float]:
         model.eval()
         rows = model.item_rows().detach()
         with torch.no_grad(), torch.autocast(rows.device.type, torch.bfloat16, enabled=self._bf16):
-            ranks = [target_ranks(model.next_item_hidden(inputs, rows), rows, target) for inputs, target in self._batches]
+            ranks = [
+                target_ranks(model.next_item_hidden(inputs, rows), rows, target) for inputs, target in self._batches
+            ]
         model.train()
         return ranking_metrics(torch.cat(ranks)[: self._count].cpu().numpy())
 
 
 def prepared(cell: Cell, data: Path) -> Split:
-    """The parts of the cell's data set, kept for the next run of the same process. Raises ``ConfigError`` for options of the training
-    command that a run of the study would ignore."""
+    """The parts of the cell's data set, kept for the next run of the same process. Raises ``ConfigError`` for options
+    of the training command that a run of the study would ignore."""
     config = cell.config(data, 0)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     require_defaults(_NOT_HERE, "the study", vars(config), defaults)
@@ -140,7 +146,9 @@ def loss_of(cell: Cell, config: TrainConfig, split: Split) -> Loss:
     return loss
 
 
-def _one_draw_loss(model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor, *, num_negatives: int) -> Tensor:
+def _one_draw_loss(
+    model: SequenceModel, inputs: Tensor, targets: Tensor, seed: Tensor, *, num_negatives: int
+) -> Tensor:
     """The draw is torch's, which is seeded for the step as ``seed`` is."""
     rows = model.item_rows()
     ids = torch.randint(len(rows), (num_negatives,), device=rows.device)

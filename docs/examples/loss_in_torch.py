@@ -1,8 +1,10 @@
-"""The loss in a model of your own, PyTorch: a GRU recommender trained with full cross-entropy, then with the sampled loss.
+"""The loss in a model of your own, PyTorch: a GRU recommender trained with full cross-entropy, then with the sampled
+loss.
 
     python docs/examples/loss_in_torch.py
 
-Runs on a CPU in seconds with the plain reference, on an NVIDIA GPU with the kernels. ``loss_in_flax.py`` is the same in Flax.
+Runs on a CPU in seconds with the plain reference, on an NVIDIA GPU with the kernels. ``loss_in_flax.py`` is the same in
+Flax.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ LossFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def make_sequences(rng: np.random.Generator, successor: np.ndarray, count: int) -> np.ndarray:
-    """Sequences (count, LENGTH + 1) of a noisy Markov chain: an item's own successor with probability 0.8, else any item."""
+    """Sequences (count, LENGTH + 1) of a noisy Markov chain: an item's own successor with probability 0.8, else any
+    item."""
     items = rng.integers(0, ITEMS, (count, LENGTH + 1))
     for i in range(LENGTH):
         follows = rng.random(count) < 0.8

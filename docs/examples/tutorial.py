@@ -1,7 +1,8 @@
-"""From your own logs to recommendations, with PyTorch or with Flax: ``python docs/examples/tutorial.py torch`` (or ``jax``).
+"""From your own logs to recommendations, with PyTorch or with Flax: ``python docs/examples/tutorial.py torch`` (or
+``jax``).
 
-The logs of a small shop are made up here: customers who go through chapters of a few series. Replace ``write_logs`` by your own file,
-with one event a row: who, what and when. Every step names the command that does the same from a shell.
+The logs of a small shop are made up here: customers who go through chapters of a few series. Replace ``write_logs`` by
+your own file, with one event a row: who, what and when. Every step names the command that does the same from a shell.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SERIES, CHAPTERS, CUSTOMERS = 30, 8, 400
 
 
 def write_logs(folder: Path) -> tuple[Path, Path]:
-    """A CSV file of purchases and one of titles. A customer mostly buys the next chapter, and sometimes begins another series."""
+    """A CSV file of purchases and one of titles. A customer mostly buys the next chapter, and sometimes begins another
+    series."""
     rng = np.random.default_rng(0)
     logs, titles = folder / "purchases.csv", folder / "products.csv"
     with logs.open("w", newline="") as file:
@@ -61,8 +63,9 @@ def main(framework: str, folder: Path) -> dict[str, float]:
         metrics_at="5,10", out=str(folder / "shop"),
     )  # fmt: skip
 
-    # 2. Train. Each customer's last purchase is the test and the one before it the validation, which chooses the epoch. The folder
-    #    gets the weights, the metrics of every epoch, a learning curve, and a checkpoint from which `resume=True` goes on.
+    # 2. Train. Each customer's last purchase is the test and the one before it the validation, which chooses the epoch.
+    #    The folder gets the weights, the metrics of every epoch, a learning curve, and a checkpoint from which
+    #    `resume=True` goes on.
     train = importlib.import_module(f"cce_minus.{framework}_impl.train").train
     result = train(config)
 
@@ -71,7 +74,8 @@ def main(framework: str, folder: Path) -> dict[str, float]:
     popularity = PopularityBaseline(split.train, split.num_items).metrics(split.test_target)
     print(f"NDCG@10 of {framework}: {result.test['ndcg@10']:.3f}, of popularity: {popularity['ndcg@10']:.3f}")
 
-    # 4. Recommend to customers of the logs, and to somebody new by what they bought. Either framework serves what the other trained.
+    # 4. Recommend to customers of the logs, and to somebody new by what they bought. Either framework serves what the
+    #    other trained.
     #    cce-minus-torch recommend --run runs/shop --user c7
     #    cce-minus-torch recommend --run runs/shop --sequences new.json --k 3
     load = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served

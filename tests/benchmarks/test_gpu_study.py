@@ -1,4 +1,5 @@
-"""The study on a GPU: a captured step is the training command's step, and the times of a cell are written into its rows."""
+"""The study on a GPU: a captured step is the training command's step, and the times of a cell are written into its
+rows."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cce_minus.kernels import fold_seed
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl.models import build_model
-from cce_minus.torch_impl.objective import make_optimizer, step_seed
+from cce_minus.torch_impl.training.objective import make_optimizer, step_seed
 
 from benchmarks.study.cells import METHODS, Cell, Dataset, Method
 from benchmarks.study.step import TrainingStep
@@ -25,7 +26,15 @@ pytestmark = pytest.mark.gpu
 SMALL = Dataset(
     "random",
     1,
-    {"dim": 32, "num_blocks": 1, "num_heads": 2, "max_length": 8, "batch_size": 64, "learning_rate": 1e-2, "dropout": 0.3}
+    {
+        "dim": 32,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "max_length": 8,
+        "batch_size": 64,
+        "learning_rate": 1e-2,
+        "dropout": 0.3,
+    }
     | {"warmup_steps": 4},
 )
 
@@ -46,7 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_captured_steps_are_eager_steps(method: Method, data: Path):
-    """From the same weights, the same batches, dropout, draws and rates: losses of six steps, and the item table after them."""
+    """From the same weights, the same batches, dropout, draws and rates: losses of six steps, and the item table after
+    them."""
     device = torch.device("cuda")
     cell = Cell(SMALL, method, {"precision": "fp32"})
     config, split = cell.config(data, 5), prepared(cell, data)

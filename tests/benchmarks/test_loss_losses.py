@@ -1,4 +1,5 @@
-"""The losses and samplers that the loss benchmark measures beside CCE-: providers, plain SCE, rows and table. No GPU is needed."""
+"""The losses and samplers that the loss benchmark measures beside CCE-: providers, plain SCE, rows and table. No GPU is
+needed."""
 
 from __future__ import annotations
 
@@ -49,7 +50,14 @@ def test_losses_have_a_shape_of_their_own():
 
 def test_negatives_of_a_row():
     found = {provider.name: provider.candidates(SHAPES["losses-b"]) for provider in IN_TORCH}
-    assert {name for name, count in found.items() if count == 1024} >= {UNIFORM, "popularity", "mixed", "hard", "BCE+", "gBCE"}
+    assert {name for name, count in found.items() if count == 1024} >= {
+        UNIFORM,
+        "popularity",
+        "mixed",
+        "hard",
+        "BCE+",
+        "gBCE",
+    }
     assert (found["BCE"], found["in-batch"], found["in-batch, whole batch"], found["SCE"]) == (1, 128, 32768, 1023)
 
 
@@ -65,7 +73,9 @@ def test_a_step(provider: Any):
         assert float(leaf.grad.norm()) > 0
 
 
-@pytest.mark.parametrize("name", ["mixed", "in-batch, whole batch", "hard", "uniform, history", "gBCE", "SCE, mixed centres"])
+@pytest.mark.parametrize(
+    "name", ["mixed", "in-batch, whole batch", "hard", "uniform, history", "gBCE", "SCE, mixed centres"]
+)
 def test_the_gate_compares_with_the_reference(name: str):
     provider = named(name)
     assert "beyond" not in check(provider, 16, "cpu")[1]
@@ -114,6 +124,8 @@ def test_rows_and_table(tmp_path: Path):
     (line,) = (line for line in markdown(read(path)).splitlines() if "| BCE |" in line)
     assert line == "| losses-b: N=96 K=1 V=700 D=16 | uniform | BCE |  | 6 | 6 | 2.00 |  |  |"
     assert "| BCE (JAX) |  |  | 7 | 1.00 |" in markdown(read(path))
-    assert all(row[name] == "" for row in read(path) for name in COLUMNS if name.startswith(("floor", "tflops", "matmul_f")))
+    assert all(
+        row[name] == "" for row in read(path) for name in COLUMNS if name.startswith(("floor", "tflops", "matmul_f"))
+    )
     with pytest.raises(ResultsError, match="no rows"):
         draw_all(read(path), tmp_path)

@@ -13,15 +13,23 @@ from benchmarks.loss.results import COLUMNS, ResultsError, best_rows, check_mach
 from benchmarks.loss.shapes import SHAPES, SWEEPS, Shape, select
 
 GPU = "NVIDIA Test"
-MS = {"cce-minus grouped": 0.5, "cce-minus independent": 4.0, "cce-minus grouped (JAX)": 0.75, PAPER: 25.0, "a new one": 3.0}
+MS = {
+    "cce-minus grouped": 0.5,
+    "cce-minus independent": 4.0,
+    "cce-minus grouped (JAX)": 0.75,
+    PAPER: 25.0,
+    "a new one": 3.0,
+}
 
 
 def row(shape: Shape, provider: str, timing: str, ms: float, **changes: object) -> dict[str, object]:
     values = {
         "shape": shape.name, "rows": shape.rows, "negatives": shape.negatives, "items": shape.items, "dim": shape.dim,
         "targets": "uniform", "provider": provider, "timing": timing, "ms": ms, "ms_p10": ms * 0.9, "ms_p90": ms * 1.1,
-        "rounds": 15, "steps": 10, "extra_bytes": 2**20 * 8, "bytes_per_pair": 0.5, "tflops": 200.0, "matmul_fraction": 0.25,
-        "matmul_tflops": 790.0, "copy_gb_s": 3000.0, "floor_operations_ms": 0.05, "floor_bytes_ms": 0.1, "gate_error": 1e-3,
+        "rounds": 15, "steps": 10, "extra_bytes": 2**20 * 8, "bytes_per_pair": 0.5, "tflops": 200.0,
+        "matmul_fraction": 0.25,
+        "matmul_tflops": 790.0, "copy_gb_s": 3000.0, "floor_operations_ms": 0.05, "floor_bytes_ms": 0.1,
+        "gate_error": 1e-3,
         "gpu": GPU, "torch": "2.11.0", "triton": "3.6.0", "jax": "0.11.2", "commit": "abc1234",
     }  # fmt: skip
     return values | changes
@@ -97,7 +105,8 @@ def test_table(results: Path):
     ours = next(line for line in lines if line.startswith("| A:") and "| cce-minus grouped |" in line)
     cells = [cell.strip() for cell in ours.strip("|").split("|")]
     assert cells == [
-        "A: N=16384 K=512 V=300000 D=256", "uniform", "cce-minus grouped", "0.5", "1", "0.5", "100.0", "8.0", "8.4e+06", "25%",
+        "A: N=16384 K=512 V=300000 D=256", "uniform", "cce-minus grouped", "0.5", "1", "0.5", "100.0", "8.0",
+        "8.4e+06", "25%",
     ]  # fmt: skip
     full = next(line for line in lines if line.startswith("| F:"))
     assert "K=" not in full

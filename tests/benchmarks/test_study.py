@@ -25,8 +25,10 @@ def row(
 ) -> dict[str, object]:
     values = dict.fromkeys(COLUMNS, "") | {
         "dataset": dataset, "method": method, "framework": "torch", "seed": seed, "digest": f"{method} on {dataset}",
-        "epochs": 3, "best_epoch": 1, "steps_per_epoch": 100, "valid_ndcg@10": ndcg, "valid_hr@10": 2 * ndcg, "test_ndcg@10": ndcg,
-        "test_hr@10": 2 * ndcg, "test_coverage@10": 0.5, "test_surprisal@10": 0.5, "valid_curve": "0.01 0.03 0.02", "train_seconds": 30.0,
+        "epochs": 3, "best_epoch": 1, "steps_per_epoch": 100, "valid_ndcg@10": ndcg, "valid_hr@10": 2 * ndcg,
+        "test_ndcg@10": ndcg,
+        "test_hr@10": 2 * ndcg, "test_coverage@10": 0.5, "test_surprisal@10": 0.5, "valid_curve": "0.01 0.03 0.02",
+        "train_seconds": 30.0,
     }  # fmt: skip
     return values | changes
 
@@ -44,13 +46,26 @@ def test_every_option_of_a_cell_has_its_own_digest():
         "logq_correction": False,
         "precision": "fp32",
     }
-    others |= {"dim": 32, "max_length": 7, "epochs": 4, "patience": 2, "eval_every": 2, "batch_size": 8, "split": "sessions"}
+    others |= {
+        "dim": 32,
+        "max_length": 7,
+        "epochs": 4,
+        "patience": 2,
+        "eval_every": 2,
+        "batch_size": 8,
+        "split": "sessions",
+    }
     changed = [
         Cell(SMALL, replace(GROUPED, options={**GROUPED.options, name: value})).digest
         for name, value in list(others.items())[1:5]
     ]
-    changed += [Cell(SMALL, GROUPED, {name: value}).digest for name, value in others.items() if name not in GROUPED.options]
-    changed += [Cell(SMALL, replace(GROUPED, one_draw=True)).digest, Cell(replace(SMALL, name="others"), GROUPED).digest]
+    changed += [
+        Cell(SMALL, GROUPED, {name: value}).digest for name, value in others.items() if name not in GROUPED.options
+    ]
+    changed += [
+        Cell(SMALL, replace(GROUPED, one_draw=True)).digest,
+        Cell(replace(SMALL, name="others"), GROUPED).digest,
+    ]
     assert digest not in changed
     assert Cell(SMALL, grouped(256)) == Cell(SMALL, GROUPED)
 
@@ -77,7 +92,12 @@ def test_rows_replace_those_of_the_same_run(tmp_path: Path):
     timed = read(path)[0]
     assert seconds_to_best(timed, "loss_ms") == pytest.approx(2 * 100 * 0.5 / 1000)
     add(path, [row(seed=9)])
-    assert [r["loss_ms"] for r in read(path)] == ["0.5", "0.5", "0.5", ""]  # a seed trained later takes the times of its cell
+    assert [r["loss_ms"] for r in read(path)] == [
+        "0.5",
+        "0.5",
+        "0.5",
+        "",
+    ]  # a seed trained later takes the times of its cell
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ResultsError, match="other columns"):
         read(path)
@@ -92,11 +112,12 @@ def test_intervals_are_those_of_students_t():
 
 
 def test_relative_differences_are_welchs():
-    """As the test of a / b - 1 = 0 of scipy's unequal-variance t-test, where the means are equal and the ratio's error is the difference's."""
+    """As the test of a / b - 1 = 0 of scipy's unequal-variance t-test, where the means are equal and the ratio's error
+    is the difference's."""
     a, b = [0.9, 1.2, 0.9, 1.0], [0.95, 1.05, 1.0]
     rows, reference = ([{"test_ndcg@10": str(value)} for value in values] for values in (a, b))
     found = relative_difference(rows, reference)
-    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)  # pyright: ignore[reportAttributeAccessIssue]
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)  # type: ignore
     assert (found.low, found.high) == pytest.approx((welch.low, welch.high), rel=1e-9)
     doubled = relative_difference([{"test_ndcg@10": str(2 * value)} for value in a], reference)
     assert doubled.mean == pytest.approx(1.0)
@@ -106,11 +127,22 @@ def test_relative_differences_are_welchs():
 
 def test_table_and_images_come_from_the_rows(tmp_path: Path):
     path = tmp_path / "study.csv"
-    times: dict[str, Any] = {"loss_ms": 0.5, "loss_mib": 8.0, "step_ms": 2.0, "step_mib": 90.0, "times_commit": "abc1234"}
+    times: dict[str, Any] = {
+        "loss_ms": 0.5,
+        "loss_mib": 8.0,
+        "step_ms": 2.0,
+        "step_mib": 90.0,
+        "times_commit": "abc1234",
+    }
     levels = {FULL.name: 0.05, GROUPED.name: 0.049, INDEPENDENT.name: 0.051, grouped(1024).name: 0.05}
-    add(path, [row(name, seed=seed, ndcg=ndcg + seed / 1e4, **times) for name, ndcg in levels.items() for seed in (1, 2, 3)])
+    add(
+        path,
+        [row(name, seed=seed, ndcg=ndcg + seed / 1e4, **times) for name, ndcg in levels.items() for seed in (1, 2, 3)],
+    )
     for k in (256, 4096):
-        add(path, [row(cells.balanced(128, k, 200).name, "git_commits", num_negatives=k, dim=128, rows=20_000, **times)])
+        add(
+            path, [row(cells.balanced(128, k, 200).name, "git_commits", num_negatives=k, dim=128, rows=20_000, **times)]
+        )
     assert [eager_bytes(r) > EAGER_LIMIT for r in read(path) if r["dataset"] == "git_commits"] == [False, True]
     shown = CliRunner().invoke(study.app, ["table", "--csv", str(path)])
     assert shown.exit_code == 0, shown.output
@@ -143,7 +175,11 @@ def test_the_readme_has_the_tables_of_the_rows():
 
 def test_the_rows_are_of_the_grid():
     """A row whose cell is no longer in the grid would be taken for one that is, by its method's name."""
-    grid = {(run.cell.dataset.name, run.cell.method.name, run.cell.digest) for part in cells.PARTS.values() for run in part()}
+    grid = {
+        (run.cell.dataset.name, run.cell.method.name, run.cell.digest)
+        for part in cells.PARTS.values()
+        for run in part()
+    }
     rows = [row for row in read(study.CSV) if not row["method"].startswith("training command")]
     assert {(row["dataset"], row["method"], row["digest"]) for row in rows} <= grid
     assert rows

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 from cce_minus.recsys import ConfigError
-from cce_minus.recsys.run_directory import RunDirectory
+from cce_minus.recsys.run.run_directory import RunDirectory
 from cce_minus.torch_impl.train import train
 from typer.testing import CliRunner
 
@@ -52,8 +52,12 @@ def test_a_run_is_that_of_the_training_command(method: Method, precision: str, d
     result = train(config)
     assert reached["best_epoch"] == result.best_epoch
     assert reached["train_loss"] == pytest.approx(result.losses[result.best_epoch], rel=1e-5)
-    expected = {f"test_{name}": result.test[name] for name in ("ndcg@10", "hr@10")} | {"valid_ndcg@10": result.valid["ndcg@10"]}
-    assert {name: reached[name] for name in METRICS} == pytest.approx({name: expected[name] for name in METRICS}, rel=1e-3)
+    expected = {f"test_{name}": result.test[name] for name in ("ndcg@10", "hr@10")} | {
+        "valid_ndcg@10": result.valid["ndcg@10"]
+    }
+    assert {name: reached[name] for name in METRICS} == pytest.approx(
+        {name: expected[name] for name in METRICS}, rel=1e-3
+    )
 
 
 def test_a_run_without_patience_stops(data: Path):
@@ -84,7 +88,11 @@ def test_one_draw_for_a_batch_trains(data: Path):
 
 
 def test_processes_train_every_run_and_name_those_that_fail(data: Path):
-    runs = [Run(Cell(SMALL, GROUPED), 1), Run(Cell(replace(SMALL, name="absent"), GROUPED), 1), Run(Cell(SMALL, GROUPED), 2)]
+    runs = [
+        Run(Cell(SMALL, GROUPED), 1),
+        Run(Cell(replace(SMALL, name="absent"), GROUPED), 1),
+        Run(Cell(SMALL, GROUPED), 2),
+    ]
     ended = {run.key: outcome for run, outcome in train_all(runs, data, gpus=0, jobs=2, seconds=60)}
     assert set(ended) == {run.key for run in runs}
     assert isinstance(ended[runs[1].key], Exception)
@@ -169,7 +177,8 @@ def test_epochs_of_the_training_commands_are_timed(
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_eager_training_learns_what_ours_does(framework: str, data: Path, tmp_path: Path):
-    """The same data, weights and batches, other draws: both come down to about the same loss, which an uncorrected one would not."""
+    """The same data, weights and batches, other draws: both come down to about the same loss, which an uncorrected one
+    would not."""
     config = Cell(SMALL, Method("", {"num_negatives": 64, "group_size": 1}), {"precision": "fp32"}).config(data, 1)
     final: list[str] = []
     for eager in (False, True):

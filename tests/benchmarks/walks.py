@@ -17,13 +17,22 @@ USERS, ITEMS, LENGTH = 60, 300, 10
 SMALL = Dataset(
     "walks",
     3,
-    {"dim": 16, "num_blocks": 1, "num_heads": 2, "max_length": 8, "batch_size": 16, "learning_rate": 1e-2, "dropout": 0.1}
+    {
+        "dim": 16,
+        "num_blocks": 1,
+        "num_heads": 2,
+        "max_length": 8,
+        "batch_size": 16,
+        "learning_rate": 1e-2,
+        "dropout": 0.1,
+    }
     | {"warmup_steps": 5},
 )
 
 
 def write_walks(folder: Path) -> Path:
-    """Users who walk round the first 40 items in steps of their own; the others are drawn once each and make room for negatives."""
+    """Users who walk round the first 40 items in steps of their own; the others are drawn once each and make room for
+    negatives."""
     rng = np.random.default_rng(0)
     items = (rng.integers(0, 40, USERS)[:, None] + np.arange(LENGTH) * (1 + np.arange(USERS)[:, None] % 3)) % 40
     items = np.concatenate([np.arange(ITEMS).reshape(USERS, -1), items], axis=1)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,8 @@ def test_every_dtype_and_empty_buffers():
             assert Seen.pointers[f"{name}_copy"] == outs[f"{name}_copy"].unsafe_buffer_pointer()
         else:
             assert Seen.pointers[name] == Seen.pointers[f"{name}_copy"] == 0
-    assert {dtype: Seen.state["dtypes"][dtype] for dtype in DTYPES} == dict(zip(DTYPES, DTYPES, strict=True))  # type: ignore[index]
+    seen: Any = Seen.state["dtypes"]
+    assert {dtype: seen[dtype] for dtype in DTYPES} == dict(zip(DTYPES, DTYPES, strict=True))
 
 
 def fill(outs: Tensors, ins: Tensors, static: Static) -> None:
@@ -179,7 +181,9 @@ def fail(outs: Tensors, ins: Tensors, static: None) -> None:
 
 def test_errors_of_the_launcher_arrive(x: Array):
     with pytest.raises(jax.errors.JaxRuntimeError, match="the launcher failed"):
-        jax.block_until_ready(jax.jit(lambda x: call(fail, {"y": ShapeDtypeStruct(x.shape, x.dtype)}, {"x": x}, None))(x))
+        jax.block_until_ready(
+            jax.jit(lambda x: call(fail, {"y": ShapeDtypeStruct(x.shape, x.dtype)}, {"x": x}, None))(x)
+        )
 
 
 @pytest.mark.gpu
@@ -194,7 +198,10 @@ def test_runs_under_the_stream_of_xla(x: Array):
 @pytest.mark.gpu
 def test_numbers_of_the_gpu():
     major, minor = torch.cuda.get_device_capability(0)
-    assert gpu_numbers(otherwise=(0, 0)) == (torch.cuda.get_device_properties(0).multi_processor_count, 10 * major + minor)
+    assert gpu_numbers(otherwise=(0, 0)) == (
+        torch.cuda.get_device_properties(0).multi_processor_count,
+        10 * major + minor,
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the fallback is the CPU's")
@@ -205,7 +212,9 @@ def test_numbers_without_a_gpu():
 def test_missing_jax_names_the_extra():
     script = "import sys; sys.modules['jax'] = None; import cce_minus.{}"
     for package in ("interop", "jax_impl"):
-        run = subprocess.run([sys.executable, "-c", script.format(package)], capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            [sys.executable, "-c", script.format(package)], capture_output=True, text=True, check=False
+        )
         assert "ImportError: cce_minus needs JAX here: pip install 'cce-minus[jax]'" in run.stderr
 
 

@@ -19,7 +19,7 @@ from cce_minus.jax_impl import (
     sampled_linear_cross_entropy,
     scalable_linear_cross_entropy,
 )
-from cce_minus.kernels import nearest
+from cce_minus.kernels.plan import nearest
 
 from tests.kernels.test_launches import entry_points
 
@@ -32,12 +32,24 @@ def compiled() -> int:
     total = 0
     for name in entry_points():
         module, function = name.split(".")
-        kernel = getattr(importlib.import_module(f"cce_minus.kernels.{module}"), function)
+        kernel = getattr(importlib.import_module(f"cce_minus.kernels.device.{module}"), function)
         total += sum(len(caches[0]) for caches in kernel.device_caches.values())
     return total
 
 
-MODES = ("grouped", "independent", "membership", "all", "shared_ids", "row_ids", "lists", "mixed", "hard", "history", "buckets")
+MODES = (
+    "grouped",
+    "independent",
+    "membership",
+    "all",
+    "shared_ids",
+    "row_ids",
+    "lists",
+    "mixed",
+    "hard",
+    "history",
+    "buckets",
+)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -47,7 +59,8 @@ def test_running_compiles_nothing(mode: str, monkeypatch: pytest.MonkeyPatch):
     table = jax.random.normal(jax.random.key(1), (333, 48))
     target = jnp.arange(150) % 333
     negatives = {
-        "grouped": UniformNegatives(70, 32), "independent": UniformNegatives(20, 1), "membership": UniformNegatives(300, 1),
+        "grouped": UniformNegatives(70, 32), "independent": UniformNegatives(20, 1),
+        "membership": UniformNegatives(300, 1),
         "all": AllItems(), "shared_ids": jnp.arange(100), "row_ids": jnp.arange(150 * 7).reshape(150, 7) % 333,
         "lists": LogUniformNegatives(70, 32), "mixed": MixedNegatives(UniformNegatives(70, 32), InBatchNegatives(32)),
         "hard": HardNegatives(100, 50, 32),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.kernels import AllItems, ArgumentError, UniformNegatives, fold_seed, negative_ids
-from cce_minus.kernels import permutation as pm
-from cce_minus.kernels.draws import plan_draws
-from cce_minus.torch_impl.candidates import arithmetic
+from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.uniform import plan_draws
+from cce_minus.torch_impl.loss.candidates import arithmetic
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
@@ -90,7 +90,8 @@ def test_neighbouring_positions_go_to_neighbouring_items_as_often_as_chance():
 
 
 SAMPLERS = [
-    (UniformNegatives(1, 1), 97), (UniformNegatives(40, 1), 97), (UniformNegatives(90, 1), 97), (UniformNegatives(150, 1), 301),
+    (UniformNegatives(1, 1), 97), (UniformNegatives(40, 1), 97), (UniformNegatives(90, 1), 97), (UniformNegatives(150,
+    1), 301),
     (UniformNegatives(70, 1), 570), (UniformNegatives(71, 1), 570), (UniformNegatives(150, 1), 2000),
     (UniformNegatives(1, 16), 97), (UniformNegatives(40, 16), 97), (UniformNegatives(65, 16), 301),
     (UniformNegatives(100, 32, shuffle_rows=False), 1000), (UniformNegatives(130, 16), 131),
@@ -128,7 +129,9 @@ def test_rows_are_distinct_items_and_uniform(sampler: UniformNegatives, num_item
     ],
     ids=["independent", "independent, two strata", "grouped"],
 )
-def test_rounds_and_seeds_share_no_more_than_chance(sampler: UniformNegatives, num_items: int, draws_a_round: int, unit: int):
+def test_rounds_and_seeds_share_no_more_than_chance(
+    sampler: UniformNegatives, num_items: int, draws_a_round: int, unit: int
+):
     """Within a round draws are disjoint; across rounds and seeds they share items (or blocks of ``unit``) by chance."""
     k, draws, seeds = sampler.num_negatives, 6 * draws_a_round, range(20)
     masks = []
@@ -198,7 +201,7 @@ def test_fold_seed_gives_distinct_seeds():
         (lambda: UniformNegatives(5, shuffle_rows=1), "shuffle_rows"),  # type: ignore[arg-type]
         (lambda: negative_ids(UniformNegatives(5), num_rows=-1, num_items=9, seed=0), "num_rows"),
         (lambda: negative_ids(UniformNegatives(5), num_rows=1, num_items=0, seed=0), "num_items"),
-        (lambda: negative_ids(UniformNegatives(5), num_rows=1, num_items=9, seed=0.5), "seed"),  # type: ignore[arg-type]
+        (lambda: negative_ids(UniformNegatives(5), num_rows=1, num_items=9, seed=0.5), "seed"),  # type: ignore
     ],
 )
 def test_bad_values_name_the_argument(make, argument: str):

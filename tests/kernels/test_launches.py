@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cce_minus.kernels import launch, nearest, nearest_launch, normal_launch
+from cce_minus.kernels.launch import loss as launch
+from cce_minus.kernels.launch import nearest as nearest_launch
+from cce_minus.kernels.launch import normals as normal_launch
+from cce_minus.kernels.plan import nearest
 from cce_minus.torch_impl import (
     AllItems,
     HardNegatives,
@@ -20,13 +23,13 @@ from cce_minus.torch_impl import (
     scalable_linear_cross_entropy,
 )
 
-KERNELS = Path(__file__).parents[2] / "kernels"
+DEVICE = Path(__file__).parents[2] / "kernels" / "device"
 
 
 def jit_functions() -> dict[str, ast.FunctionDef]:
     """module.function -> its definition, for every function under ``@triton.jit``."""
     found = {}
-    for path in sorted(KERNELS.glob("*.py")):
+    for path in sorted(DEVICE.glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list):
                 found[f"{path.stem}.{node.name}"] = node
@@ -73,7 +76,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     assert len(names) >= 9
     for name in names:
         module_name, function = name.split(".")
-        module = importlib.import_module(f"cce_minus.kernels.{module_name}")
+        module = importlib.import_module(f"cce_minus.kernels.device.{module_name}")
         monkeypatch.setattr(module, function, Recorder(name, getattr(module, function)))
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,7 +95,14 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     for negatives in samplers:
         log_q = torch.full((200,), -5.0, device=device) if isinstance(negatives, InBatchNegatives) else None
         loss = sampled_linear_cross_entropy(
-            hidden, table, target, negatives, seed=1, impl="triton", log_q=log_q, history=history if log_q is None else None
+            hidden,
+            table,
+            target,
+            negatives,
+            seed=1,
+            impl="triton",
+            log_q=log_q,
+            history=history if log_q is None else None,
         )
         loss.backward()  # type: ignore[union-attr]
     monkeypatch.setattr(nearest, "MOST_SELECTED_FROM", 128)  # so few items are few enough for blocks

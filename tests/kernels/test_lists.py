@@ -1,16 +1,17 @@
-"""Lists that groups draw: one implementation for every array library, targets of rows, the hardest of a pool, malformed samplers."""
+"""Lists that groups draw: one implementation for every array library, targets of rows, the hardest of a pool, malformed
+samplers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import cce_minus.jax_impl.candidates as jax_candidates
-import cce_minus.jax_impl.ops as jax_ops
+import cce_minus.jax_impl.loss.candidates as jax_candidates
+import cce_minus.jax_impl.loss.ops as jax_ops
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.jax_impl.operands import Operands as JaxOperands
+from cce_minus.jax_impl.loss.operands import Operands as JaxOperands
 from cce_minus.kernels import (
     AllItems,
     ArgumentError,
@@ -22,12 +23,12 @@ from cce_minus.kernels import (
     UniformNegatives,
     negative_ids,
 )
-from cce_minus.kernels import permutation as pm
-from cce_minus.kernels.drawn_ids import drawn_lists
-from cce_minus.kernels.lists import plan_lists
-from cce_minus.kernels.samplers import SAMPLERS
-from cce_minus.torch_impl import candidates, list_operands, ops
-from cce_minus.torch_impl.operands import Operands, Options
+from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.lists import plan_lists
+from cce_minus.kernels.negatives.drawn_ids import drawn_lists
+from cce_minus.kernels.negatives.samplers import SAMPLERS
+from cce_minus.torch_impl.loss import candidates, list_operands, ops
+from cce_minus.torch_impl.loss.operands import Operands, Options
 from scipy import stats
 
 N, V, GROUP, SEED = 75, 77, 16, 2**40 + 3
@@ -40,7 +41,9 @@ DRAWN = {
     "one stratum": PopularityNegatives(COUNTS, 9, **GROUPED),
     "two strata": PopularityNegatives(COUNTS, 130, **GROUPED),
     "uniform and log-uniform": MixedNegatives(UniformNegatives(70, **GROUPED), LogUniformNegatives(64, **GROUPED)),
-    "popularity and every item": MixedNegatives(PopularityNegatives(COUNTS, 20, **GROUPED), UniformNegatives(100, **GROUPED)),
+    "popularity and every item": MixedNegatives(
+        PopularityNegatives(COUNTS, 20, **GROUPED), UniformNegatives(100, **GROUPED)
+    ),
 }
 
 
@@ -67,7 +70,14 @@ def jax_lists(sampler: Any) -> np.ndarray:
     slot_ends = None if ends is None else jnp.asarray(ends.numpy())
     one = jnp.ones(1)
     x = JaxOperands(
-        jnp.zeros((N, 16)), jnp.zeros((V, 16)), None, one, jnp.asarray(TARGET), None, jnp.asarray(WORDS), slot_ends=slot_ends
+        jnp.zeros((N, 16)),
+        jnp.zeros((V, 16)),
+        None,
+        one,
+        jnp.asarray(TARGET),
+        None,
+        jnp.asarray(WORDS),
+        slot_ends=slot_ends,
     )
     p = jax_ops._problem(x, jax_ops.Options(sampler, None, True, -100, False, None, "none", "reference"))
     return np.asarray(jax_candidates.layout_of(x, p).ids(jnp.arange(p.num_groups)))
@@ -143,7 +153,10 @@ BAD = [
     (lambda: HardNegatives(10, 2, group_size=1), "group_size"),
     (lambda: negative_ids(InBatchNegatives(), num_rows=5, num_items=9, seed=0), "sampler"),
     (lambda: negative_ids(HardNegatives(5, 2), num_rows=5, num_items=9, seed=0), "sampler"),
-    (lambda: negative_ids(MixedNegatives(UniformNegatives(5), InBatchNegatives()), num_rows=5, num_items=9, seed=0), "sampler"),
+    (
+        lambda: negative_ids(MixedNegatives(UniformNegatives(5), InBatchNegatives()), num_rows=5, num_items=9, seed=0),
+        "sampler",
+    ),
 ]
 
 

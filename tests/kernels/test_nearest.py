@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import cce_minus.jax_impl.buckets as jax_buckets
+import cce_minus.jax_impl.loss.buckets as jax_buckets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.kernels import nearest
-from cce_minus.kernels.buckets import Buckets
-from cce_minus.kernels.nearest import LEAST_BLOCK, MOST_BLOCK, Nearest, plan_nearest
-from cce_minus.kernels.nearest_launch import launch_nearest
-from cce_minus.torch_impl import buckets
+from cce_minus.kernels.launch.nearest import launch_nearest
+from cce_minus.kernels.negatives.buckets import Buckets
+from cce_minus.kernels.plan import nearest
+from cce_minus.kernels.plan.nearest import LEAST_BLOCK, MOST_BLOCK, Nearest, plan_nearest
+from cce_minus.torch_impl.loss import buckets
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # centres, vectors, width, wanted: all products at once; by blocks; by tiles of blocks; from sections of each
-CASES = {"at once": (5, 700, 16, 3), "blocks": (70, 1031, 50, 8), "tiles": (3, 4100, 100, 1), "sections": (2, 5031, 20, 9)}
+CASES = {
+    "at once": (5, 700, 16, 3),
+    "blocks": (70, 1031, 50, 8),
+    "tiles": (3, 4100, 100, 1),
+    "sections": (2, 5031, 20, 9),
+}
 SELECTED_FROM = {"at once": 1024, "blocks": 512, "tiles": 512, "sections": 64}
 
 
@@ -59,7 +64,9 @@ def test_jax(case: tuple[int, int, int, int], impl: str):
     centres, vectors, counted, want = arrays(case)
 
     def nearest(centres, vectors, counted):
-        return jax_buckets._nearest(centres, vectors, jnp.dtype("float32"), case[3], Buckets(case[0], 1, case[3]), counted, impl)
+        return jax_buckets._nearest(
+            centres, vectors, jnp.dtype("float32"), case[3], Buckets(case[0], 1, case[3]), counted, impl
+        )
 
     np.testing.assert_array_equal(jax.jit(nearest)(centres, vectors, None), want[0])
     np.testing.assert_array_equal(jax.jit(nearest)(centres, vectors, counted), want[1])
@@ -76,7 +83,8 @@ def test_fewer_that_count_than_are_wanted(monkeypatch: pytest.MonkeyPatch, most:
     counted = np.arange(897) == 896
     found = buckets.find_nearest(*(torch.from_numpy(array).to(DEVICE) for array in (centres, vectors, counted)), 7)
     plan = plan_nearest(2, 897, 7)
-    in_jax = jax_buckets._find_nearest(plan, {"centres": centres, "vectors": vectors, "counted": counted})  # type: ignore
+    searched = {"centres": centres, "vectors": vectors, "counted": counted}
+    in_jax = jax_buckets._find_nearest(plan, searched)  # type: ignore
     for places in (found.cpu().numpy(), np.asarray(in_jax)):
         assert (places[:, -1] == 896).all()
         assert places.max() == 896

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.jax_impl import buckets as jax_buckets
-from cce_minus.kernels import permutation as pm
-from cce_minus.kernels.normals import normal_places, normals_of_places
-from cce_minus.torch_impl import buckets as torch_buckets
+from cce_minus.jax_impl.loss import buckets as jax_buckets
+from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.normals import normal_places, normals_of_places
+from cce_minus.torch_impl.loss import buckets as torch_buckets
 from scipy import stats
 from scipy.special import erfinv
 

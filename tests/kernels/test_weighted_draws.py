@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cce_minus.kernels import ArgumentError, LogUniformNegatives, PopularityNegatives, negative_ids
-from cce_minus.kernels import permutation as pm
-from cce_minus.kernels.samplers import weighted_sampler
-from cce_minus.kernels.slots import SlotDraws, items_of_slots, share_slots, slot_table
+from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.slots import SlotDraws, items_of_slots, share_slots, slot_table
+from cce_minus.kernels.negatives.samplers import weighted_sampler
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
@@ -26,7 +26,8 @@ SAMPLERS = [
 
 @pytest.mark.parametrize(("sampler", "wanted", "why"), SAMPLERS, ids=[why for *_, why in SAMPLERS])
 def test_draws_follow_the_probabilities(sampler: Any, wanted: np.ndarray, why: str):
-    """Frequencies over sequential seeds, at all places and at single ones; probabilities are exact but for the rounding to slots."""
+    """Frequencies over sequential seeds, at all places and at single ones; probabilities are exact but for the rounding
+    to slots."""
     num_items, seeds = len(wanted), 4000
     table = slot_table(sampler, num_items)
     q = np.exp(-table.log_weight.astype(np.float64)) / num_items
@@ -71,7 +72,9 @@ def test_a_group_takes_distinct_slots_and_every_stratum_alike(num_negatives: int
 def test_shares_of_slots():
     assert share_slots(np.array([1.0, 1.0, 2.0]), 8).tolist() == [2, 2, 4]
     assert share_slots(np.array([1.0, 1.0, 1.0]), 8).tolist() == [3, 3, 2], "the rest goes to the largest remainders"
-    assert share_slots(np.array([1.0, 0.0, 1e-12]), 8).tolist() == [7, 0, 1], "a positive weight has a slot, no weight none"
+    assert share_slots(np.array([1.0, 0.0, 1e-12]), 8).tolist() == [7, 0, 1], (
+        "a positive weight has a slot, no weight none"
+    )
     many = share_slots(np.r_[1.0, np.full(1000, 1e-9), 2.0], 3000)
     assert many.sum() == 3000
     assert (many[1:-1] == 1).all()
@@ -93,7 +96,9 @@ def test_samplers_survive_copies(sampler: Any):
         assert copied.number != sampler.number
         ids, wanted = (negative_ids(each, num_rows=40, num_items=16, seed=1) for each in (copied, sampler))
         assert (ids == wanted).all()
-    assert (sampler == copy.copy(sampler)) == isinstance(sampler, LogUniformNegatives), "counts are compared by identity"
+    assert (sampler == copy.copy(sampler)) == isinstance(sampler, LogUniformNegatives), (
+        "counts are compared by identity"
+    )
 
 
 @pytest.mark.parametrize(

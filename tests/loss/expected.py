@@ -65,7 +65,12 @@ def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
     keywords = array_options(case, inputs) | of_draws
     rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
     u, _ = upstream(
-        rows.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=_grad_output(case, inputs)
+        rows.loss,
+        inputs.target,
+        inputs.sample_weight,
+        case.reduction,
+        case.ignore_index,
+        grad_output=_grad_output(case, inputs),
     )
     keywords["grad_loss"] = u
     truth = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)

@@ -42,7 +42,9 @@ def run_jax(want: Expected, impl: str) -> Result:
                 "history": None if inputs.history is None else History(*inputs.history),
             }
             if case.positive_weight is None:
-                loss, lse = sampled_linear_cross_entropy(*arguments, log_q=inputs.log_q, **softmax_options(case), **keywords)
+                loss, lse = sampled_linear_cross_entropy(
+                    *arguments, log_q=inputs.log_q, **softmax_options(case), **keywords
+                )
             else:
                 loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
                 lse = jnp.zeros(case.num_rows)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from cce_minus.kernels import History
-from cce_minus.torch_impl import ops, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.torch_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.torch_impl.loss import ops
 from torch import Tensor
 
 from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
@@ -53,7 +54,9 @@ def _run(want: Expected, impl: str, device: str) -> Result:
     if not case.contiguous:
         table = leaf(np.ascontiguousarray(inputs.table.T))
     bias = None if inputs.bias is None else leaf(inputs.bias)
-    weight = None if inputs.sample_weight is None else torch.tensor(inputs.sample_weight, device=device, requires_grad=True)
+    weight = (
+        None if inputs.sample_weight is None else torch.tensor(inputs.sample_weight, device=device, requires_grad=True)
+    )
     scale = torch.tensor(case.logit_scale, device=device, requires_grad=True)
     negatives = negatives_of(case, inputs)
     # JAX's integers in half precision on a GPU, so that its tests find these kernels compiled
@@ -64,7 +67,13 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         torch.from_numpy(inputs.target).to(device, ints),
         torch.from_numpy(negatives).to(device, ints) if isinstance(negatives, np.ndarray) else negatives,
     )
-    keywords = options(case) | {"linear_bias": bias, "sample_weight": weight, "logit_scale": scale, "seed": SEED, "impl": impl}
+    keywords = options(case) | {
+        "linear_bias": bias,
+        "sample_weight": weight,
+        "logit_scale": scale,
+        "seed": SEED,
+        "impl": impl,
+    }
     if inputs.history is not None:
         keywords["history"] = History(*(torch.from_numpy(array).to(device) for array in inputs.history))
     log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)

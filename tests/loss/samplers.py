@@ -1,4 +1,5 @@
-"""The samplers of cases, and what the oracle is given in their place: ids of each row, and how likely or heavy they are."""
+"""The samplers of cases, and what the oracle is given in their place: ids of each row, and how likely or heavy they
+are."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from cce_minus.kernels import (
     UniformNegatives,
     negative_ids,
 )
-from cce_minus.kernels import permutation as pm
-from cce_minus.kernels.drawn_ids import drawn_lists
-from cce_minus.kernels.draws import row_places
-from cce_minus.kernels.lists import plan_lists
-from cce_minus.kernels.samplers import Sampler
-from cce_minus.kernels.slots import slot_table
+from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.lists import plan_lists
+from cce_minus.kernels.draws.slots import slot_table
+from cce_minus.kernels.draws.uniform import row_places
+from cce_minus.kernels.negatives.drawn_ids import drawn_lists
+from cce_minus.kernels.negatives.samplers import Sampler
 
 from tests.inputs import Case, Inputs, make_inputs, spread_over_rows
 from tests.oracle import EMPTY_SLOT
@@ -63,7 +64,9 @@ def oracle_negatives(case: Case, inputs: Inputs) -> tuple[np.ndarray | None, dic
     negatives = negatives_of(case, inputs)
     if isinstance(negatives, np.ndarray):
         return np.broadcast_to(negatives, (case.num_rows, negatives.shape[-1])), {}
-    if isinstance(negatives, AllItems) or (isinstance(negatives, UniformNegatives) and negatives.num_negatives >= case.num_items):
+    if isinstance(negatives, AllItems) or (
+        isinstance(negatives, UniformNegatives) and negatives.num_negatives >= case.num_items
+    ):
         return None, {}
     if isinstance(negatives, InBatchNegatives):
         return _targets_of_groups(case, inputs, negatives.group_size), {}
@@ -126,7 +129,7 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndar
     groups = _groups(case, inputs, case.group_size)
     for number, part in enumerate((sampler.first, sampler.second)):
         in_batch = isinstance(part, InBatchNegatives)
-        draws.append(case.group_size - 1 if in_batch else min(part.num_negatives, case.num_items))  # type: ignore[union-attr]
+        draws.append(case.group_size - 1 if in_batch else min(part.num_negatives, case.num_items))  # type: ignore
         q.append(np.exp(_log_q(part, case, inputs).astype(np.float64)))
         if in_batch:
             ids.append(_targets_of_groups(case, inputs, case.group_size))

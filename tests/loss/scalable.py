@@ -1,4 +1,5 @@
-"""Scalable cross-entropy written from its formulas, in float64 with autograd and loops, and runs of both frameworks' functions."""
+"""Scalable cross-entropy written from its formulas, in float64 with autograd and loops, and runs of both frameworks'
+functions."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from cce_minus.jax_impl import scalable_linear_cross_entropy as jax_loss
-from cce_minus.torch_impl import buckets as torch_buckets
 from cce_minus.torch_impl import scalable_linear_cross_entropy as torch_loss
+from cce_minus.torch_impl.loss import buckets as torch_buckets
 from scipy.special import erfinv
 from torch import Tensor
 
@@ -175,7 +176,9 @@ def formulas_of(
     e, c = leaf(inputs.hidden), leaf(inputs.table)
     bias = leaf(np.zeros(case.num_items) if inputs.bias is None else inputs.bias)
     scale = torch.tensor(case.logit_scale, dtype=work, requires_grad=True)
-    weight = torch.tensor(np.ones(case.num_rows) if inputs.weight is None else inputs.weight, dtype=work, requires_grad=True)
+    weight = torch.tensor(
+        np.ones(case.num_rows) if inputs.weight is None else inputs.weight, dtype=work, requires_grad=True
+    )
     target = torch.tensor(inputs.target)
     counted = target != case.ignore_index
     losses, places = [], []
@@ -201,7 +204,9 @@ def formulas_of(
         result = result / mass if mass > 0 else result
     upstream = torch.tensor(inputs.upstream, dtype=work)
     total = (result * upstream).sum() if case.reduction == "none" else result
-    grads = torch.autograd.grad(total + 0 * (e.sum() + c.sum() + bias.sum() + scale + weight.sum()), (e, c, bias, scale, weight))
+    grads = torch.autograd.grad(
+        total + 0 * (e.sum() + c.sum() + bias.sum() + scale + weight.sum()), (e, c, bias, scale, weight)
+    )
     values = (result, *grads)
     return {name: value.detach().double().numpy() for name, value in zip(NAMES, values, strict=True)}
 
@@ -214,16 +219,22 @@ def run_torch(case: Case, impl: str, dtype: torch.dtype = torch.float32, device:
 
     leaves = {
         "input": leaf(inputs.hidden), "linear_weight": leaf(inputs.table), "linear_bias": leaf(inputs.bias),
-        "logit_scale": leaf(np.array(case.logit_scale), torch.float32), "sample_weight": leaf(inputs.weight, torch.float32),
+        "logit_scale": leaf(np.array(case.logit_scale), torch.float32), "sample_weight": leaf(inputs.weight,
+        torch.float32),
     }  # fmt: skip
     with poisoned_outputs():
         loss = torch_loss(
-            target=torch.tensor(inputs.target, device=device), seed=SEED, impl=impl, **leaves, **case.sizes, **case.options,
+            target=torch.tensor(inputs.target, device=device), seed=SEED, impl=impl, **leaves, **case.sizes,
+            **case.options,
         )  # type: ignore[arg-type]  # fmt: skip
         assert loss.dtype == torch.float32
         loss.backward(torch.tensor(inputs.upstream, device=device) if case.reduction == "none" else None)
     values = (loss, *(None if leaf is None else leaf.grad for leaf in leaves.values()))
-    return {name: value.detach().double().cpu().numpy() for name, value in zip(NAMES, values, strict=True) if value is not None}
+    return {
+        name: value.detach().double().cpu().numpy()
+        for name, value in zip(NAMES, values, strict=True)
+        if value is not None
+    }
 
 
 def run_jax(case: Case, impl: str, dtype: torch.dtype = torch.float32) -> dict[str, np.ndarray]:
@@ -251,9 +262,10 @@ def run_jax(case: Case, impl: str, dtype: torch.dtype = torch.float32) -> dict[s
 
 
 def torch_choice(case: Case, dtype: torch.dtype, device: str) -> Chosen:
-    """The buckets that the PyTorch function makes, checked: what is left out has no clearly larger product than what is in."""
-    from cce_minus.kernels.buckets import Buckets
-    from cce_minus.torch_impl.row_losses import seed_words
+    """The buckets that the PyTorch function makes, checked: what is left out has no clearly larger product than what is
+    in."""
+    from cce_minus.kernels.negatives.buckets import Buckets
+    from cce_minus.torch_impl.loss.row_losses import seed_words
 
     inputs = make_inputs(case, dtype)
     buckets = Buckets(**case.sizes).fitted(case.num_rows, case.num_items)
@@ -271,7 +283,9 @@ def torch_choice(case: Case, dtype: torch.dtype, device: str) -> Chosen:
         np.put_along_axis(inside, places.cpu().numpy().astype(np.int64), True, 1)
         assert (inside.sum(1) == places.shape[1]).all(), "a bucket holds nothing twice"
         outside = ~inside & (counted.cpu().numpy() if vectors is inputs.hidden else True)
-        smallest = np.where(inside & (counted.cpu().numpy() if vectors is inputs.hidden else True), scores, np.inf).min(1)
+        smallest = np.where(inside & (counted.cpu().numpy() if vectors is inputs.hidden else True), scores, np.inf).min(
+            1
+        )
         gap = np.where(outside, scores, -np.inf).max(1) - smallest
         assert (gap <= allowed * np.abs(scores).max(1, initial=1e-9)).all()
     return rows.cpu().numpy(), items.long().cpu().numpy()

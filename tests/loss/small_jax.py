@@ -28,7 +28,9 @@ def make(rows: tuple[int, ...] = (N,)) -> tuple[Array, Array, Array]:
 HIDDEN, TABLE, TARGET = make()
 
 
-def loss_of(hidden: Any, table: Any, target: Any = TARGET, seed: Any = SEED, negatives: Any = SAMPLER, **options: Any) -> Array:
+def loss_of(
+    hidden: Any, table: Any, target: Any = TARGET, seed: Any = SEED, negatives: Any = SAMPLER, **options: Any
+) -> Array:
     """The loss's sum through the reference, unless other options are given."""
     options = {"reduction": "sum", "impl": "reference"} | options
     loss = sampled_linear_cross_entropy(hidden, table, target, negatives, seed=seed, **options)

@@ -1,4 +1,5 @@
-"""Binary cross-entropy by hand, against the papers' formulas written out, its module; its errors and those of log_q; both frameworks."""
+"""Binary cross-entropy by hand, against the papers' formulas written out, its module; its errors and those of log_q;
+both frameworks."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def test_oracle_by_hand():
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
 def test_gbce_is_the_papers(framework: Any, t: float):
-    """-1 / (K + 1) (log(sigmoid(s+)^beta) + sum log(1 - sigmoid(s-))), arXiv 2308.07192, on draws that hold no target."""
+    """-1 / (K + 1) (log(sigmoid(s+)^beta) + sum log(1 - sigmoid(s-))), arXiv 2308.07192, on draws that hold no
+    target."""
     sampler = UniformNegatives(K, 16)
     ids = negative_ids(sampler, num_rows=N, num_items=V, seed=5)
     sigmoid = 1 / (1 + np.exp(-np.einsum("nd,nkd->nk", HIDDEN, TABLE[np.c_[TARGET, ids]]).astype(np.float64)))
@@ -92,7 +94,9 @@ def test_errors(framework: Any, negatives: Any, keywords: dict[str, Any], argume
     ],
     ids=["shape", "dtype", "unused", "beside a sampler"],
 )
-def test_errors_of_log_q(framework: Any, negatives: Any, log_q: np.ndarray, keywords: dict[str, Any], error: type[Exception]):
+def test_errors_of_log_q(
+    framework: Any, negatives: Any, log_q: np.ndarray, keywords: dict[str, Any], error: type[Exception]
+):
     arrays: list[Any] = [HIDDEN, TABLE, TARGET, negatives, log_q]
     if framework is ours_torch:
         arrays = [torch.from_numpy(array) if isinstance(array, np.ndarray) else array for array in arrays]

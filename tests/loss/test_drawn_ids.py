@@ -26,7 +26,8 @@ DRAWS = [
 @pytest.mark.parametrize("impl", ["reference", pytest.param("triton", marks=() if ON_GPU else pytest.mark.interpreter)])
 @pytest.mark.parametrize(("sampler", "num_items", "why"), DRAWS, ids=[why for *_, why in DRAWS])
 def test_ids_recovered_from_the_item_gradient(sampler: UniformNegatives, num_items: int, why: str, impl: str):
-    """Row n's hidden state is the n-th unit vector, so that column n of the item gradient is nonzero where row n drew."""
+    """Row n's hidden state is the n-th unit vector, so that column n of the item gradient is nonzero where row n
+    drew."""
     num_rows, seed = 40, -7
     device = "cuda" if ON_GPU else "cpu"
     target = torch.randint(0, num_items, (num_rows,), generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,14 @@ DEVICE = "cuda" if ON_GPU else "cpu"
 @pytest.mark.parametrize("impl", ["reference", pytest.param("triton", marks=() if ON_GPU else pytest.mark.interpreter)])
 @pytest.mark.parametrize(
     "sampler",
-    [AllItems(), UniformNegatives(301), UniformNegatives(301, 1), UniformNegatives(1000, 16), UniformNegatives(301, 256), None],
+    [
+        AllItems(),
+        UniformNegatives(301),
+        UniformNegatives(301, 1),
+        UniformNegatives(1000, 16),
+        UniformNegatives(301, 256),
+        None,
+    ],
     ids=str,
 )
 def test_equals_torch_cross_entropy(sampler, impl: str):

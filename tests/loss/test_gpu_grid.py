@@ -1,4 +1,5 @@
-"""On a GPU: every pair of mode, dtype and width; fp32 accuracy; repeatability; sizes beyond 2^31; no wait for the device."""
+"""On a GPU: every pair of mode, dtype and width; fp32 accuracy; repeatability; sizes beyond 2^31; no wait for the
+device."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ KINDS = {
 
 def grid_case(mode: str, dim: int) -> Case:
     kind = KINDS.get(mode, mode)
-    return Case(f"grid-{mode}-{dim}", "pairwise", kind, 150, 500, dim, ignored="some", has_bias=dim % 64 == 0, **MODES[mode])  # type: ignore[arg-type]
+    return Case(
+        f"grid-{mode}-{dim}", "pairwise", kind, 150, 500, dim, ignored="some", has_bias=dim % 64 == 0, **MODES[mode]
+    )  # type: ignore[arg-type]
 
 
 # with a third of the dtypes each, every (mode, width), (mode, dtype) and (width, dtype) occurs
@@ -78,7 +81,9 @@ def test_fp32_error_is_below_1e_5(mode: str, dim: int):
 def tensors(rows: int, items: int, dim: int, dtype: torch.dtype = torch.bfloat16):
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(rows, dim, generator=generator, device="cuda", dtype=dtype).requires_grad_()
-    table = torch.empty(items, dim, device="cuda", dtype=dtype).normal_(0, dim**-0.5, generator=generator).requires_grad_()
+    table = (
+        torch.empty(items, dim, device="cuda", dtype=dtype).normal_(0, dim**-0.5, generator=generator).requires_grad_()
+    )
     return hidden, table, torch.randint(0, items, (rows,), generator=generator, device="cuda")
 
 
@@ -86,7 +91,12 @@ def negatives_of(mode: str, rows: int, items: int):
     if mode in ("shared_ids", "row_ids"):
         shape = (500,) if mode == "shared_ids" else (rows, 40)
         return torch.randint(0, items, shape, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
-    mode = mode.removeprefix("binary, ").removeprefix("history, ").replace("binary", "grouped").replace("history", "grouped")
+    mode = (
+        mode.removeprefix("binary, ")
+        .removeprefix("history, ")
+        .replace("binary", "grouped")
+        .replace("history", "grouped")
+    )
     return {
         "lists": PopularityNegatives(1e5 / np.arange(1, items + 1), 512),
         "mixed": MixedNegatives(UniformNegatives(300), InBatchNegatives()), "hard": HardNegatives(400, 100),
@@ -131,13 +141,16 @@ def test_two_runs_are_bitwise_equal(mode: str, dtype: torch.dtype):
 def check_rows(hidden, table, target, sampler: UniformNegatives, rows: np.ndarray, results) -> None:
     """Loss, lse and input gradient of some rows against the oracle on just the items they name."""
     loss, lse, grad = results
-    all_ids = negative_ids(sampler, num_rows=len(target), num_items=len(table), seed=9) if sampler.group_size == 1 else None
+    all_ids = (
+        negative_ids(sampler, num_rows=len(target), num_items=len(table), seed=9) if sampler.group_size == 1 else None
+    )
     # all groups at once would be gigabytes: take those of the rows
     ids = grouped_ids(sampler, len(target), len(table), rows) if all_ids is None else all_ids[rows]
     wanted = target[torch.from_numpy(rows).cuda()].cpu().numpy()
     items, places = np.unique(np.concatenate([ids.ravel(), wanted]), return_inverse=True)
     small_hidden, small_table = (
-        x.detach()[torch.from_numpy(index).cuda()].float().cpu().numpy() for x, index in ((hidden, rows), (table, items))
+        x.detach()[torch.from_numpy(index).cuda()].float().cpu().numpy()
+        for x, index in ((hidden, rows), (table, items))
     )
     truth = oracle(
         small_hidden, small_table, places[ids.size :], places[: ids.size].reshape(ids.shape),
@@ -150,8 +163,8 @@ def check_rows(hidden, table, target, sampler: UniformNegatives, rows: np.ndarra
 
 
 def grouped_ids(sampler: UniformNegatives, num_rows: int, num_items: int, rows: np.ndarray) -> np.ndarray:
-    from cce_minus.kernels import permutation as pm
-    from cce_minus.kernels.draws import GroupedDraws, row_places
+    from cce_minus.kernels.draws import permutation as pm
+    from cce_minus.kernels.draws.uniform import GroupedDraws, row_places
 
     draws = GroupedDraws(num_items, sampler.num_negatives, sampler.group_size, sampler.shuffle_rows)
     seed = pm.NUMPY.u32(0), pm.NUMPY.u32(9)

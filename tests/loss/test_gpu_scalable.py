@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.kernels.nearest import plan_nearest
-from cce_minus.torch_impl import buckets, scalable_linear_cross_entropy
+from cce_minus.kernels.plan.nearest import plan_nearest
+from cce_minus.torch_impl import scalable_linear_cross_entropy
+from cce_minus.torch_impl.loss import buckets
 
 pytestmark = pytest.mark.gpu
 
@@ -18,7 +19,9 @@ SIZES: dict[str, Any] = {"n_buckets": 40, "bucket_size_x": 100, "bucket_size_y":
 def tensors(rows: int, items: int, dim: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator("cuda").manual_seed(0)
     hidden = torch.randn(rows, dim, generator=generator, device="cuda", dtype=dtype).requires_grad_()
-    table = torch.empty(items, dim, device="cuda", dtype=dtype).normal_(0, dim**-0.5, generator=generator).requires_grad_()
+    table = (
+        torch.empty(items, dim, device="cuda", dtype=dtype).normal_(0, dim**-0.5, generator=generator).requires_grad_()
+    )
     target = torch.randint(0, items, (rows,), generator=generator, device="cuda")
     target[::3] = -100
     return hidden, table, target
@@ -97,7 +100,8 @@ def test_large_buckets_of_kernels_are_those_of_the_reference(dtype: torch.dtype)
     ("items", "dim", "size"), [(300_001, 128, 256), (40_000, 100, 70), (32_768, 64, 1000), (200_000, 320, 3000)]
 )
 def test_nearest_items_of_large_catalogs(items: int, dim: int, size: int, dtype: torch.dtype):
-    """By tiles of blocks, by blocks, all at once, from sections of the products: no item left out has a clearly larger product."""
+    """By tiles of blocks, by blocks, all at once, from sections of the products: no item left out has a clearly larger
+    product."""
     generator = torch.Generator("cuda").manual_seed(0)
     table = torch.randn(items, dim, generator=generator, device="cuda", dtype=dtype)
     centres = torch.randn(70, dim, generator=generator, device="cuda").to(dtype)

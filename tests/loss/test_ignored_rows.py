@@ -9,7 +9,9 @@ from cce_minus.torch_impl import sampled_linear_cross_entropy
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
-ROWS, ITEMS = (20000, 20000) if ON_GPU else (600, 8200)  # more tiles than run at a time, and walks long enough to be split
+ROWS, ITEMS = (
+    (20000, 20000) if ON_GPU else (600, 8200)
+)  # more tiles than run at a time, and walks long enough to be split
 
 pytestmark = [] if ON_GPU else pytest.mark.interpreter
 

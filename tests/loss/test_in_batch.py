@@ -1,4 +1,5 @@
-"""In-batch and hard negatives and histories by formulas written out, running frequencies, vmap and modules; in both frameworks."""
+"""In-batch and hard negatives and histories by formulas written out, running frequencies, vmap and modules; in both
+frameworks."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ def call(framework: Any, negatives: Any, loss: str = "sampled_linear_cross_entro
     arrays: list[Any] = [HIDDEN, TABLE, TARGET]
     if framework is ours_torch:
         arrays = [torch.from_numpy(array) for array in arrays]
-        keywords = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in keywords.items()}
+        keywords = {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in keywords.items()
+        }
         if isinstance(keywords.get("history"), History):
             keywords["history"] = History(*map(torch.from_numpy, keywords["history"]))
     return np.asarray(getattr(framework, loss)(*arrays, negatives, **keywords))
@@ -50,7 +54,8 @@ both = pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda f: f.__name__
 @both
 @pytest.mark.parametrize("group", [16, None])
 def test_in_batch_softmax_is_the_papers(framework: Any, group: int | None):
-    """Other rows' targets, scores less log q, as Yi et al. (RecSys 2019), with the positive left alone and the mean over draws."""
+    """Other rows' targets, scores less log q, as Yi et al. (RecSys 2019), with the positive left alone and the mean
+    over draws."""
     want = []
     for n in range(N):
         rows = np.arange(N) if group is None else np.arange(n // group * group, (n // group + 1) * group)
@@ -89,7 +94,9 @@ def test_all_items_without_a_history_are_a_smaller_softmax(framework: Any):
     want = np.log(np.where(allowed, np.exp(SCORES), 0).sum(1)) - SCORES[np.arange(N), TARGET]
     np.testing.assert_allclose(got, want, rtol=1e-5)
     every = History(np.zeros(N, int), *user_items(np.zeros(V, int), np.arange(V), 1))
-    assert (call(framework, UniformNegatives(10), reduction="none", history=every, seed=1) == 0).all(), "no negative is left"
+    assert (call(framework, UniformNegatives(10), reduction="none", history=every, seed=1) == 0).all(), (
+        "no negative is left"
+    )
 
 
 @both
@@ -168,7 +175,9 @@ def test_mapped_rows_meet_the_whole_call_or_their_group(group: int | None):
 
     def loss(hidden: Any, target: Any, table: Any) -> Any:
         negatives = InBatchNegatives(group, shuffle_rows=group is None)
-        return ours_jax.sampled_linear_cross_entropy(hidden, table, target, negatives, log_q=LOG_Q, reduction="none", seed=1)
+        return ours_jax.sampled_linear_cross_entropy(
+            hidden, table, target, negatives, log_q=LOG_Q, reduction="none", seed=1
+        )
 
     def total(table: Any, mapped: bool) -> Any:
         if mapped:

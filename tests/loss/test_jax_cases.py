@@ -1,4 +1,5 @@
-"""The named cases through JAX on the CPU: the reference, and the Triton kernels in the interpreter with the bits of PyTorch's."""
+"""The named cases through JAX on the CPU: the reference, and the Triton kernels in the interpreter with the bits of
+PyTorch's."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def test_auto_is_the_reference_on_the_cpu(truth):
 
 
 def test_auto_is_the_kernels_where_lowered_for_cuda():
-    lowered = jax.jit(jax.grad(partial(loss_of, impl="auto"), 1)).trace(HIDDEN, TABLE).lower(lowering_platforms=("cuda",))
+    lowered = (
+        jax.jit(jax.grad(partial(loss_of, impl="auto"), 1)).trace(HIDDEN, TABLE).lower(lowering_platforms=("cuda",))
+    )
     text = lowered.as_text()
     assert text.count("custom_call @xla_buffer_python_gpu_callback") == 2
     assert "xla_ffi_python" not in text

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.kernels import InBatchNegatives, LogUniformNegatives, MixedNegatives, UniformNegatives, launch, problem
-from cce_minus.kernels.problem import Problem, ceil_div
+from cce_minus.kernels import InBatchNegatives, LogUniformNegatives, MixedNegatives, UniformNegatives
+from cce_minus.kernels.launch import loss as launch
+from cce_minus.kernels.plan import problem
+from cce_minus.kernels.plan.problem import Problem, ceil_div
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 
 pytestmark = pytest.mark.interpreter
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 V, G = 60, 16
-SAMPLERS = {"log_uniform": LogUniformNegatives(200, G), "mixed": MixedNegatives(UniformNegatives(50, G), InBatchNegatives(G))}
+SAMPLERS = {
+    "log_uniform": LogUniformNegatives(200, G),
+    "mixed": MixedNegatives(UniformNegatives(50, G), InBatchNegatives(G)),
+}
 
 
 @pytest.fixture

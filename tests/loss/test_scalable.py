@@ -23,7 +23,9 @@ from tests.loss.scalable import (
 )
 
 INTERPRETED = pytest.param("triton", marks=pytest.mark.interpreter)
-FEW = tuple(case for case in CASES if case.name in ("mixed", "100_rows", "few_rows_count", "beyond_the_batch", "everything"))
+FEW = tuple(
+    case for case in CASES if case.name in ("mixed", "100_rows", "few_rows_count", "beyond_the_batch", "everything")
+)
 
 
 def check(result: dict[str, np.ndarray], case: Case, mistake: Mistake | None = None) -> None:
@@ -87,7 +89,7 @@ def test_one_bucket_of_everything_is_cross_entropy(framework: str):
     loss.backward()
     result = (run_torch if framework == "torch" else run_jax)(case, "reference")
     for name, want in zip(("loss", "dinput", "dweight"), (loss, leaves[0].grad, leaves[1].grad), strict=True):
-        np.testing.assert_allclose(result[name], want.detach().numpy(), rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
+        np.testing.assert_allclose(result[name], want.detach().numpy(), rtol=1e-5, atol=1e-6)  # type: ignore
 
 
 @pytest.mark.gpu

@@ -1,4 +1,5 @@
-"""Scalable cross-entropy (SCE) as a function among others: module, compiled calls, transformations, edges and errors."""
+"""Scalable cross-entropy (SCE) as a function among others: module, compiled calls, transformations, edges and
+errors."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.kernels import ArgumentError, ArgumentTypeError, ArgumentValueError
-from cce_minus.kernels import buckets as static_buckets
+from cce_minus.kernels.negatives import buckets as static_buckets
 from torch._dynamo.testing import CompileCounter
 
 FRAMEWORKS = (ours_torch, ours_jax)
@@ -41,7 +42,9 @@ def jax_loss(*arrays: Any, **keywords: Any) -> Any:
 def call(framework: Any, hidden: Any = HIDDEN, table: Any = TABLE, target: Any = TARGET, **keywords: Any) -> np.ndarray:
     if framework is ours_jax:
         return np.asarray(jax_loss(hidden, table, target, **keywords))
-    keywords = {name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in keywords.items()}
+    keywords = {
+        name: torch.tensor(value) if isinstance(value, np.ndarray) else value for name, value in keywords.items()
+    }
     return torch_loss(*map(torch.tensor, (hidden, table, target)), **keywords).numpy()
 
 
@@ -112,7 +115,9 @@ def test_jax_transformations():
     same = partial(jax.tree.map, partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6))
     same(jax.jit(value_and_grad)(HIDDEN, TABLE), truth)
     same(
-        jax.jit(jax.value_and_grad(jax.checkpoint(lambda h, c: jax_loss(h, c, TARGET, reduction="sum")), (0, 1)))(HIDDEN, TABLE),
+        jax.jit(jax.value_and_grad(jax.checkpoint(lambda h, c: jax_loss(h, c, TARGET, reduction="sum")), (0, 1)))(
+            HIDDEN, TABLE
+        ),
         truth,
     )
     hidden, target, seeds = HIDDEN.reshape(4, 10, D), TARGET.reshape(4, 10), jnp.arange(4)
@@ -123,7 +128,9 @@ def test_jax_transformations():
     each = [jax.value_and_grad(loss, (0, 1))(hidden[i], TABLE, target[i], i) for i in range(4)]
     mapped = jax.vmap(jax.value_and_grad(loss, (0, 1)), (0, None, 0, 0))(hidden, TABLE, target, seeds)
     same(mapped, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each))
-    summed = jax.grad(lambda table: jax.vmap(loss, (0, None, 0, 0))(hidden, table, target, seeds).sum())(jnp.asarray(TABLE))
+    summed = jax.grad(lambda table: jax.vmap(loss, (0, None, 0, 0))(hidden, table, target, seeds).sum())(
+        jnp.asarray(TABLE)
+    )
     same(summed, sum(grads[1] for _, grads in each))
 
 
@@ -177,7 +184,9 @@ def test_whatever_ignored_rows_hold(ignored: slice, mix_x: bool, impl: str):
         )
         for got, want in zip((value, *grads), results[-1], strict=True):
             np.testing.assert_allclose(got, want.detach().cpu(), rtol=1e-4, atol=1e-5)
-    rounding = 0.0 if impl == "triton" or not torch.cuda.is_available() else 1e-6  # plain torch adds in any order on a GPU
+    rounding = (
+        0.0 if impl == "triton" or not torch.cuda.is_available() else 1e-6
+    )  # plain torch adds in any order on a GPU
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=rounding, atol=rounding)

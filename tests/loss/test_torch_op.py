@@ -17,7 +17,7 @@ from cce_minus.torch_impl import (
     linear_cross_entropy,
     sampled_linear_cross_entropy,
 )
-from cce_minus.torch_impl.operands import Operands, Options
+from cce_minus.torch_impl.loss.operands import Operands, Options
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,7 +46,9 @@ def test_opcheck(impl: str, mode: str):
     args = (*x, *Options(*drawn, True, (), None, True, -100, True, None, "uniform", impl))
     # the two utilities that run the backward a second time under compile are covered by test_compile
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3])
+    torch.library.opcheck(
+        torch.ops.cce_minus.forward.default, args, test_utils=checks if impl == "reference" else checks[:3]
+    )
 
 
 WEIGHTED = (LogUniformNegatives(20), PopularityNegatives(range(1, 91), 70, group_size=16))
@@ -168,7 +170,9 @@ def test_a_retained_graph_gives_the_same_gradients_again(impl: str, reduction: s
     loss = sampled_linear_cross_entropy(
         hidden, table, target, UniformNegatives(9, 16), seed=3, reduction=reduction, impl=impl
     ).sum()
-    first, second, third = (torch.autograd.grad(loss, (hidden, table), retain_graph=again) for again in (True, True, False))
+    first, second, third = (
+        torch.autograd.grad(loss, (hidden, table), retain_graph=again) for again in (True, True, False)
+    )
     error = 1e-5 if impl == "reference" and DEVICE == "cuda" else 0.0  # there it adds in any order
     for a, b, c in zip(first, second, third, strict=True):
         torch.testing.assert_close(b, a, rtol=error, atol=error)
@@ -226,7 +230,7 @@ def test_empty_batch(reduction: str):
 
 def test_reference_memory_does_not_grow_with_the_rows(monkeypatch: pytest.MonkeyPatch):
     """No tensor of the reference holds more than its chunk: never (N, K, D), nor (N, K)."""
-    from cce_minus.torch_impl import reference
+    from cce_minus.torch_impl.loss import reference
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 

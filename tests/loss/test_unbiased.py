@@ -43,8 +43,8 @@ DRAWS = {
 
 
 def batch(name: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """(hidden, target, which rows count) of one call: every row once in every group, or where rows' targets are negatives each row
-    first in a group of its own, with 15 rows whose targets come as often as items occur."""
+    """(hidden, target, which rows count) of one call: every row once in every group, or where rows' targets are
+    negatives each row first in a group of its own, with 15 rows whose targets come as often as items occur."""
     if "in-batch" not in name:
         return HIDDEN.repeat(GROUPS, 1), TARGET.repeat(GROUPS), torch.arange(GROUPS * ROWS)
     groups = GROUPS * ROWS
@@ -62,7 +62,9 @@ def partition_sums(name: str, corrected: bool = True) -> tuple[np.ndarray, np.nd
         hidden, target, probes = batch(name, generator)
         log_q = LOG_Q if corrected and "in-batch" in name else None
         if negatives is None:
-            negatives = torch.multinomial(LOG_Q.exp().expand(GROUPS * ROWS, V), 24, replacement=True, generator=generator)
+            negatives = torch.multinomial(
+                LOG_Q.exp().expand(GROUPS * ROWS, V), 24, replacement=True, generator=generator
+            )
             log_q = LOG_Q if corrected else None
         loss, lse = sampled_linear_cross_entropy(
             hidden, TABLE, target, negatives, seed=seed, return_lse=True, reduction="none",
@@ -107,7 +109,9 @@ def gradient_bias(negatives: Any, draws: int) -> float:
     full = gradient(linear_cross_entropy(hidden, TABLE, target, reduction="sum"), hidden)[:ROWS]
     total = torch.zeros_like(full)
     for seed in range(draws):
-        grads = gradient(sampled_linear_cross_entropy(hidden, TABLE, target, negatives, seed=seed, reduction="sum"), hidden)
+        grads = gradient(
+            sampled_linear_cross_entropy(hidden, TABLE, target, negatives, seed=seed, reduction="sum"), hidden
+        )
         total += grads.view(GROUPS, ROWS, D).mean(0)
     return float((total / draws - full).norm() / full.norm())
 

@@ -40,7 +40,9 @@ def sharded(impl: str, check_vma: bool, *arrays: Array) -> Any:
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     outs = P(), (DATA, P(), P())
-    return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(DATA, P(), P(), DATA), out_specs=outs, check_vma=check_vma))(*arrays)
+    return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(DATA, P(), P(), DATA), out_specs=outs, check_vma=check_vma))(
+        *arrays
+    )
 
 
 def main(impl: str) -> None:

@@ -12,19 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.jax_impl import evaluate as jax_evaluate
-from cce_minus.jax_impl import ranking as jax_ranking
-from cce_minus.jax_impl import recommend as jax_recommend
-from cce_minus.jax_impl import weights as jax_weights
 from cce_minus.jax_impl.models import build_model as build_jax_model
-from cce_minus.jax_impl.sequence_model import SequenceModel as JaxModel
-from cce_minus.recsys.model_config import ModelConfig
-from cce_minus.torch_impl import evaluate as torch_evaluate
-from cce_minus.torch_impl import ranking as torch_ranking
-from cce_minus.torch_impl import recommend as torch_recommend
-from cce_minus.torch_impl import weights as torch_weights
+from cce_minus.jax_impl.models import weights as jax_weights
+from cce_minus.jax_impl.models.sequence_model import SequenceModel as JaxModel
+from cce_minus.jax_impl.serving import evaluate as jax_evaluate
+from cce_minus.jax_impl.serving import ranking as jax_ranking
+from cce_minus.jax_impl.serving import recommend as jax_recommend
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl.models import build_model as build_torch_model
-from cce_minus.torch_impl.sequence_model import SequenceModel as TorchModel
+from cce_minus.torch_impl.models import weights as torch_weights
+from cce_minus.torch_impl.models.sequence_model import SequenceModel as TorchModel
+from cce_minus.torch_impl.serving import evaluate as torch_evaluate
+from cce_minus.torch_impl.serving import ranking as torch_ranking
+from cce_minus.torch_impl.serving import recommend as torch_recommend
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -89,7 +89,9 @@ def jax_next_item_hidden(model: JaxModel, inputs: np.ndarray) -> np.ndarray:
 
 
 def torch_ranks(hidden: np.ndarray, table: np.ndarray, target: np.ndarray, chunk: int) -> np.ndarray:
-    return torch_ranking.target_ranks(torch.from_numpy(hidden), torch.from_numpy(table), torch.from_numpy(target), chunk).numpy()
+    return torch_ranking.target_ranks(
+        torch.from_numpy(hidden), torch.from_numpy(table), torch.from_numpy(target), chunk
+    ).numpy()
 
 
 def torch_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.ndarray:
@@ -106,7 +108,8 @@ def jax_top(hidden: np.ndarray, table: np.ndarray, k: int, chunk: int) -> np.nda
 
 FRAMEWORKS = {
     "torch": Framework(
-        "torch", build_torch, torch_hidden, torch_next_item_hidden, torch_weights.save_weights, torch_weights.load_weights,
+        "torch", build_torch, torch_hidden, torch_next_item_hidden, torch_weights.save_weights,
+        torch_weights.load_weights,
         torch_evaluate.evaluate, torch_recommend.recommend, torch_ranks, torch_top,
     ),
     "jax": Framework(

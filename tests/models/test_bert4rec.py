@@ -57,7 +57,8 @@ def test_a_masked_place_does_not_show_its_item(framework: Any, other: Any, seque
     masked[0, [2, 11]] = masked[1, 5] = masked[2, 11] = MASK
     hidden = framework.hidden(model, masked)
     np.testing.assert_allclose(other.hidden(twin, masked), hidden, rtol=0, atol=1e-5)
-    # A mask is an input of its own: rows of items that are masked everywhere, like all that are absent, may be anything.
+    # A mask is an input of its own: rows of items that are masked everywhere, like all that are absent, may be
+    # anything.
     tensors = load_file(path)
     absent = np.setdiff1d(np.arange(37), masked)
     assert np.isin(sequences[0, 2], absent)

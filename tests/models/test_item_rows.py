@@ -1,4 +1,5 @@
-"""Models whose items have features: their rows against NumPy, the same in both frameworks, and nothing new without features."""
+"""Models whose items have features: their rows against NumPy, the same in both frameworks, and nothing new without
+features."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cce_minus.recsys import ConfigError, Ragged
-from cce_minus.recsys.model_config import ModelConfig
-from cce_minus.recsys.side_information import SideInformation
+from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.side_information import SideInformation
 from safetensors.numpy import load_file
 
 V, P, D = 37, 5, 16
@@ -18,7 +19,9 @@ V, P, D = 37, 5, 16
 @pytest.fixture
 def side() -> SideInformation:
     rng = np.random.default_rng(3)
-    return SideInformation((rng.normal(size=(V, P)) * 10).astype(np.float32), rng.normal(size=(V, D)).astype(np.float32))
+    return SideInformation(
+        (rng.normal(size=(V, P)) * 10).astype(np.float32), rng.normal(size=(V, D)).astype(np.float32)
+    )
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_features_change_no_other_initial_weight(framework: Any, file: Path):
 def test_rows_are_what_is_seen_and_what_is_scored(
     framework: Any, model_name: str, side: SideInformation, sequences: np.ndarray, file: Path, tmp_path: Path
 ):
-    from cce_minus.recsys.weights_file import write_weights
+    from cce_minus.recsys.run.weights_file import write_weights
 
     model, plain = framework.build(num_features=P, model=model_name), framework.build(model=model_name)
     model.start_items(side)

@@ -23,7 +23,9 @@ def tied_case() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_ranks_with_ties(framework: Any, chunk: int):
     hidden, table, target = tied_case()
-    np.testing.assert_array_equal(framework.target_ranks(hidden, table, target, chunk), target_ranks(hidden, table, target))
+    np.testing.assert_array_equal(
+        framework.target_ranks(hidden, table, target, chunk), target_ranks(hidden, table, target)
+    )
     assert framework.target_ranks(hidden, table, target, chunk)[3] == target[3] + 1
 
 
@@ -31,7 +33,9 @@ def test_ranks_with_nan_scores(framework: Any):
     hidden, table, target = tied_case()
     table[50] = np.nan
     target[0] = 50
-    np.testing.assert_array_equal(framework.target_ranks(hidden, table, target, 16), target_ranks(hidden, table, target))
+    np.testing.assert_array_equal(
+        framework.target_ranks(hidden, table, target, 16), target_ranks(hidden, table, target)
+    )
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)

@@ -1,4 +1,5 @@
-"""Evaluation and recommendations with and without the items of a history, against plain NumPy; and the memory they take."""
+"""Evaluation and recommendations with and without the items of a history, against plain NumPy; and the memory they
+take."""
 
 from __future__ import annotations
 
@@ -72,7 +73,9 @@ def test_frameworks_agree(framework: Any, other: Any, tmp_path):
     framework.save(model, tmp_path / "weights.safetensors")
     other.load(twin, tmp_path / "weights.safetensors")
     options = {"cutoffs": CUTOFFS, "filter_seen": True, "information": self_information(rows, ITEMS)}
-    assert framework.evaluate(model, rows, targets(rows), **options) == other.evaluate(twin, rows, targets(rows), **options)
+    assert framework.evaluate(model, rows, targets(rows), **options) == other.evaluate(
+        twin, rows, targets(rows), **options
+    )
     mine = framework.recommend(model, rows, 4, filter_seen=True, batch_size=3, chunk=10)
     np.testing.assert_array_equal(other.recommend(twin, rows, 4, filter_seen=True), mine)
 
@@ -84,7 +87,9 @@ def test_seen_items_are_never_recommended(framework: Any, chunk: int):
     for row, items in enumerate(rows):
         scores[row, items] = -np.inf
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :4]
-    np.testing.assert_array_equal(framework.recommend(model, rows, 4, filter_seen=True, batch_size=3, chunk=chunk), expected)
+    np.testing.assert_array_equal(
+        framework.recommend(model, rows, 4, filter_seen=True, batch_size=3, chunk=chunk), expected
+    )
 
 
 def test_recommending_more_than_is_unseen_is_named(framework: Any):
@@ -110,18 +115,18 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from cce_minus.recsys import Ragged
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 
 rng = np.random.default_rng(0)
 shape = ModelConfig(num_items=1_000_000, max_length=8, dim=16, num_blocks=1, num_heads=1)
 if sys.argv[1] == "torch":
-    from cce_minus.torch_impl.evaluate import evaluate
-    from cce_minus.torch_impl.sasrec import SASRec
+    from cce_minus.torch_impl.serving.evaluate import evaluate
+    from cce_minus.torch_impl.models.sasrec import SASRec
     model = SASRec(shape)
 else:
     from flax import nnx
-    from cce_minus.jax_impl.evaluate import evaluate
-    from cce_minus.jax_impl.sasrec import SASRec
+    from cce_minus.jax_impl.serving.evaluate import evaluate
+    from cce_minus.jax_impl.models.sasrec import SASRec
     model = SASRec(shape, rngs=nnx.Rngs(0))
 histories = Ragged.from_rows([rng.integers(0, 1_000_000, 50) for _ in range(64)])
 target = rng.integers(0, 1_000_000, 64).astype(np.int32)

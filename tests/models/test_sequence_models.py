@@ -1,4 +1,5 @@
-"""The sequence models: the same in two frameworks, causal where they are meant to be, indifferent to padding, finite everywhere."""
+"""The sequence models: the same in two frameworks, causal where they are meant to be, indifferent to padding, finite
+everywhere."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.recsys import ConfigError
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from flax import nnx
 
 from tests.models.conftest import CAUSAL
 
 
-def test_same_weights_give_the_same_hidden_states(framework: Any, model_name: str, other: Any, sequences: np.ndarray, tmp_path):
+def test_same_weights_give_the_same_hidden_states(
+    framework: Any, model_name: str, other: Any, sequences: np.ndarray, tmp_path
+):
     model, twin = framework.build(seed=1, model=model_name), other.build(seed=2, model=model_name)
     assert np.abs(framework.hidden(model, sequences) - other.hidden(twin, sequences)).max() > 0.1
     framework.save(model, tmp_path / "weights.safetensors")
@@ -116,7 +119,9 @@ def test_bf16_is_close_to_fp32(framework: Any, model_name: str, sequences: np.nd
         half = build_model(model.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
         framework.save(model, tmp_path / "weights.safetensors")
         framework.load(half, tmp_path / "weights.safetensors")
-        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(half, nnx.Param)))} == {jnp.dtype(jnp.float32)}
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(half, nnx.Param)))} == {
+            jnp.dtype(jnp.float32)
+        }
         rounded = framework.hidden(half, sequences)
     assert rounded.dtype == np.float32
     difference = np.abs(rounded - exact).max()
@@ -126,7 +131,9 @@ def test_bf16_is_close_to_fp32(framework: Any, model_name: str, sequences: np.nd
 @pytest.mark.parametrize("model_name", CAUSAL)
 def test_the_last_place_predicts_the_next_item(framework: Any, model_name: str, sequences: np.ndarray):
     model = framework.build(model=model_name)
-    np.testing.assert_array_equal(framework.next_item_hidden(model, sequences), framework.hidden(model, sequences)[:, -1])
+    np.testing.assert_array_equal(
+        framework.next_item_hidden(model, sequences), framework.hidden(model, sequences)[:, -1]
+    )
 
 
 def test_left_padding_does_not_change_predictions(framework: Any, model_name: str, sequences: np.ndarray):
@@ -145,8 +152,8 @@ def test_inputs_of_a_wrong_shape_are_named(framework: Any, model_name: str, shap
 
 @pytest.mark.parametrize("wrong", ["bert4rec", "ligr"])
 def test_a_class_refuses_the_configuration_of_another_model(wrong: str):
-    from cce_minus.jax_impl.sasrec import SASRec as JaxSASRec
-    from cce_minus.torch_impl.sasrec import SASRec as TorchSASRec
+    from cce_minus.jax_impl.models.sasrec import SASRec as JaxSASRec
+    from cce_minus.torch_impl.models.sasrec import SASRec as TorchSASRec
 
     config = ModelConfig(num_items=5, model=wrong, max_length=4, dim=2)
     for build in (lambda: TorchSASRec(config), lambda: JaxSASRec(config, rngs=nnx.Rngs(0))):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cce_minus.recsys import DataError, TrainConfig, prepare_data
-from cce_minus.recsys.cli import build_app
+from cce_minus.recsys.cli.commands import build_app
 from typer.testing import CliRunner
 
 
@@ -36,18 +36,21 @@ RUNS = [
     TrainConfig(
         data="events.csv", user_column="u", item_column="i", time_column="t", titles="items.csv",
         title_column="name", split="global-temporal", max_length=20, dim=48, num_blocks=3, num_heads=4,
-        dropout=0.5, negatives="hard", num_negatives=5, pool_size=50, group_size=16, shuffle_rows=False, impl="reference",
+        dropout=0.5, negatives="hard", num_negatives=5, pool_size=50, group_size=16, shuffle_rows=False,
+        impl="reference",
         batch_size=9, learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
     ),
     TrainConfig(
-        out="runs/torch", min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3, split="global-temporal",
+        out="runs/torch", min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3,
+        split="global-temporal",
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True,
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
     TrainConfig(out="runs/torch", split="sessions", split_quantile=0.8, valid_fraction=0.1),
     TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
-    TrainConfig(out="runs/torch", item_features="i.csv", feature_columns="kind", item_vectors="v.parquet", item_vectors_dim=8),
+    TrainConfig(out="runs/torch", item_features="i.csv", feature_columns="kind", item_vectors="v.parquet",
+    item_vectors_dim=8),
     TrainConfig(out="runs/torch", item_vectors="v.parquet", item_vectors_as="initial"),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),
@@ -121,6 +124,7 @@ def test_other_errors_are_not_hidden():
 
 
 def test_the_package_imports_no_framework_and_no_command_line():
-    code = "import sys, cce_minus.recsys; print([name for name in ('torch', 'jax', 'triton', 'typer') if name in sys.modules])"
+    names = ("torch", "jax", "triton", "typer")
+    code = f"import sys, cce_minus.recsys; print([name for name in {names} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

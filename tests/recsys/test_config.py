@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig, parse_cutoffs
-from cce_minus.recsys.loss_choices import LOSSES, NEGATIVES
+from cce_minus.recsys.run.loss_choices import LOSSES, NEGATIVES
 
 
 def test_json_round_trip():
@@ -128,7 +128,9 @@ def test_values_at_the_bounds(name: str, value: Any):
 )
 def test_options_of_validation_without_one_are_refused(options: dict[str, Any], name: str):
     assert TrainConfig(**options).train_on_valid is False
-    with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with train_on_valid, which does not use it"):
+    with pytest.raises(
+        ConfigError, match=rf"^{name}: expected its default .* with train_on_valid, which does not use it"
+    ):
         TrainConfig(**options, train_on_valid=True)
 
 
@@ -137,7 +139,9 @@ def test_fractions_belong_to_the_splits_that_use_them(name: str):
     options: dict[str, Any] = {name: 0.5}
     for split in ("global-temporal", "sessions"):
         assert getattr(TrainConfig(split=split, **options), name) == 0.5
-    with pytest.raises(ConfigError, match=rf"^{name}: expected its default .* with split = leave-one-out, which does not use it"):
+    with pytest.raises(
+        ConfigError, match=rf"^{name}: expected its default .* with split = leave-one-out, which does not use it"
+    ):
         TrainConfig(split="leave-one-out", **options)
 
 
@@ -166,12 +170,15 @@ def test_every_loss_has_its_negatives():
                 config = TrainConfig(loss=loss, negatives=negatives)
                 assert (config.loss, config.negatives) == (loss, negatives)
             else:
-                with pytest.raises(ConfigError, match=rf"^negatives: expected .* with loss = {loss} \(.+\), got {negatives}$"):
+                with pytest.raises(
+                    ConfigError, match=rf"^negatives: expected .* with loss = {loss} \(.+\), got {negatives}$"
+                ):
                     TrainConfig(loss=loss, negatives=negatives)
 
 
 OPTIONS = {
-    "num_negatives": 64, "pool_size": 2048, "popularity_power": 1.0, "frequency_rate": 0.1, "logq_correction": False, "group_size": 64,
+    "num_negatives": 64, "pool_size": 2048, "popularity_power": 1.0, "frequency_rate": 0.1, "logq_correction": False,
+    "group_size": 64,
     "shuffle_rows": False, "gbce_t": 0.5, "n_buckets": 10, "bucket_size_x": 10, "bucket_size_y": 10, "mix_x": True,
 }  # fmt: skip
 DRAWN = {"num_negatives", "group_size", "shuffle_rows"}
@@ -206,7 +213,8 @@ def test_options_that_a_choice_does_not_use_are_refused(loss: str, negatives: st
 @pytest.mark.parametrize("negatives", ["in-batch", "mixed"])
 def test_uncorrected_negatives_follow_no_frequencies(negatives: str):
     with pytest.raises(
-        ConfigError, match=r"^frequency_rate: expected its default 0.01 with no logq_correction, which does not use it, got 0.1$"
+        ConfigError,
+        match=r"^frequency_rate: expected its default 0.01 with no logq_correction, which does not use it, got 0.1$",
     ):
         TrainConfig(negatives=negatives, logq_correction=False, frequency_rate=0.1)
 
@@ -214,8 +222,14 @@ def test_uncorrected_negatives_follow_no_frequencies(negatives: str):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"negatives": "in-batch", "group_size": 1}, "group_size: expected at least 16 with negatives = in-batch, got 1"),
-        ({"negatives": "popularity", "group_size": 1}, "group_size: expected at least 16 with negatives = popularity, got 1"),
+        (
+            {"negatives": "in-batch", "group_size": 1},
+            "group_size: expected at least 16 with negatives = in-batch, got 1",
+        ),
+        (
+            {"negatives": "popularity", "group_size": 1},
+            "group_size: expected at least 16 with negatives = popularity, got 1",
+        ),
         ({"negatives": "hard", "num_negatives": 2000}, "pool_size: expected at least num_negatives = 2000, got 1024"),
         (
             {"negatives": "log-uniform", "num_negatives": 2**21},
@@ -229,8 +243,8 @@ def test_sizes_that_do_not_go_with_the_negatives(options: dict[str, Any], messag
 
 
 def test_names_and_limits_kept_on_both_sides_agree():
-    from cce_minus.kernels import objectives, samplers
-    from cce_minus.recsys import loss_choices
+    from cce_minus.kernels.negatives import objectives, samplers
+    from cce_minus.recsys.run import loss_choices
 
     assert objectives.LOSSES == loss_choices.LOSSES
     assert samplers.MOST_LISTED == loss_choices.MOST_LISTED

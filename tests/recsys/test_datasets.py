@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, DataError, DownloadError, TrainConfig, load_dataset, prepare_data
-from cce_minus.recsys import datasets as datasets_module
-from cce_minus.recsys.datasets import DATASETS
+from cce_minus.recsys.data import datasets as datasets_module
+from cce_minus.recsys.data.datasets import DATASETS
 
 ML_EVENTS = (
     "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -184,7 +184,9 @@ def test_a_wheel_without_a_column_names_it(serve: Callable[..., Index]):
         load_dataset("ml-100k")
 
 
-@pytest.mark.parametrize("option", ["user_column", "item_column", "time_column", "rating_column", "titles", "title_column"])
+@pytest.mark.parametrize(
+    "option", ["user_column", "item_column", "time_column", "rating_column", "titles", "title_column"]
+)
 def test_column_options_with_a_named_set_are_refused(option: str):
     columns: dict[str, Any] = {option: "x"}
     with pytest.raises(ConfigError, match=f"{option}: only for files, got 'x' with data = ml-100k"):
@@ -200,7 +202,9 @@ def test_ratings_of_a_named_set(serve: Callable[..., Index]):
 
 
 def test_a_named_set_without_ratings_is_refused(index: Index):
-    with pytest.raises(ConfigError, match=r"min_rating: expected .* ratings \(ml-100k, or a file\), got data = complete-journey"):
+    with pytest.raises(
+        ConfigError, match=r"min_rating: expected .* ratings \(ml-100k, or a file\), got data = complete-journey"
+    ):
         load_dataset("complete-journey", with_ratings=True)
     assert index.downloads == 0
 

@@ -75,7 +75,9 @@ def test_frequencies_are_the_largest_core(items: int, users: int):
     events = Interactions(user, item, time, np.arange(user.max() + 1), np.arange(item.max() + 1))
     kept = list(zip(user.tolist(), item.tolist(), strict=True))
     while True:  # one event at a time, in no order of filters
-        short = [(u, i) for u, i in kept if sum(v == u for v, _ in kept) < users or sum(j == i for _, j in kept) < items]
+        short = [
+            (u, i) for u, i in kept if sum(v == u for v, _ in kept) < users or sum(j == i for _, j in kept) < items
+        ]
         if not short:
             break
         kept.remove(short[0])
@@ -90,7 +92,9 @@ def test_frequencies_are_the_largest_core(items: int, users: int):
 
 def test_a_filter_that_leaves_nothing_is_named(path: Path):
     events = read_interactions(path, rating_column="rating")
-    with pytest.raises(DataError, match=r"events\.csv: min_rating = 6 leaves none of 10 events; the highest rating is 5\.0"):
+    with pytest.raises(
+        DataError, match=r"events\.csv: min_rating = 6 leaves none of 10 events; the highest rating is 5\.0"
+    ):
         keep_rated(events, 6)
     with pytest.raises(DataError, match=r"events\.csv: min_item_events = 5 leaves none of 10 events"):
         keep_frequent(events, min_item_events=5)
@@ -99,7 +103,9 @@ def test_a_filter_that_leaves_nothing_is_named(path: Path):
 
 
 def test_unusable_arguments_are_named(path: Path):
-    with pytest.raises(ConfigError, match=r"min_rating: expected events with ratings, got .*events\.csv read without them"):
+    with pytest.raises(
+        ConfigError, match=r"min_rating: expected events with ratings, got .*events\.csv read without them"
+    ):
         keep_rated(read_interactions(path), 3)
     with pytest.raises(ConfigError, match="min_rating: expected a finite number"):
         keep_rated(read_interactions(path, rating_column="rating"), float("nan"))
@@ -125,7 +131,8 @@ def test_prepare_data_filters_before_it_splits(path: Path, tmp_path: Path):
     titles.write_text("item_id,title\nw,Water\ny,Yarn\n")
     config = TrainConfig(data=str(path), titles=str(titles), min_rating=2, min_item_events=2, min_user_events=2)
     events, split = prepare_data(config)
-    # The rating takes b's event of w, and leaves b one event; x has one event, so that c is left with z alone, and z with d.
+    # The rating takes b's event of w, and leaves b one event; x has one event, so that c is left with z alone, and z
+    # with d.
     assert named(events) == [("a", "w", 1), ("a", "y", 2), ("a", "w", 3), ("d", "y", 2), ("d", "w", 3)]
     assert events.item_titles == ["Water", "Yarn"]
     assert split.num_items == 2

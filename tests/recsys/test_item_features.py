@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, DataError, Interactions, TrainConfig
-from cce_minus.recsys.catalog import Catalog
-from cce_minus.recsys.item_features import MOST_VALUES, multi_hot, read_categories
-from cce_minus.recsys.side_information import side_information
+from cce_minus.recsys.data.catalog import Catalog
+from cce_minus.recsys.data.item_features import MOST_VALUES, multi_hot, read_categories
+from cce_minus.recsys.run.side_information import side_information
 
 CATALOG = Catalog(np.array(["a", "b", "c", "d"], dtype=object))
 HALF, THIRD = 1 / np.sqrt(2), 1 / np.sqrt(3)
@@ -37,7 +37,9 @@ def test_every_form_of_a_file_gives_the_same_features(tmp_path: Path, form: str)
         lines = [f"genre{mark}item_id", *(f"{' | '.join(values)}{mark}{item}" for item, values in ROWS.items())]
         path.write_text("\n".join(lines) + "\n")
     elif form == "json":
-        pq.write_table(pa.table({"item_id": list(ROWS), "genre": [json.dumps(values) for values in ROWS.values()]}), path)
+        pq.write_table(
+            pa.table({"item_id": list(ROWS), "genre": [json.dumps(values) for values in ROWS.values()]}), path
+        )
     elif form == "rows":
         pairs = [(item, value) for item, values in ROWS.items() for value in (*values, None, "", values[0])]
         pq.write_table(pa.table({"item_id": [item for item, _ in pairs], "genre": [value for _, value in pairs]}), path)
@@ -90,8 +92,14 @@ def test_only_the_most_frequent_values_are_kept(caplog: pytest.LogCaptureFixture
         ({"item_id": ["a", None], "genre": ["x", "y"]}, "column 'item_id' has 1 empty values"),
         ({"item_id": ["y", "z"], "genre": ["x", "y"]}, "column 'item_id' has none of the 4 items"),
         ({"item_id": ["a", "z"], "genre": [" ", "y"]}, "column 'genre' has a value for none of the 4 items"),
-        ({"item_id": ["a"], "genre": [0.5]}, "column 'genre' must hold text, integers, booleans or lists of these, got double"),
-        ({"item_id": ["a"], "genre": [[["x"]]]}, "column 'genre' must hold text, integers, booleans or lists of these, got list"),
+        (
+            {"item_id": ["a"], "genre": [0.5]},
+            "column 'genre' must hold text, integers, booleans or lists of these, got double",
+        ),
+        (
+            {"item_id": ["a"], "genre": [[["x"]]]},
+            "column 'genre' must hold text, integers, booleans or lists of these, got list",
+        ),
     ],
 )
 def test_unusable_files_name_the_column(tmp_path: Path, table: dict[str, Any], message: str):
@@ -120,14 +128,23 @@ def test_a_run_puts_categories_before_vectors(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feature_columns": "genre"}, "feature_columns: expected its default None with no item_features, which does not use it"),
+        (
+            {"feature_columns": "genre"},
+            "feature_columns: expected its default None with no item_features, which does not use it",
+        ),
         ({"item_features": "f.csv"}, "feature_columns: expected the columns of item_features to use, got none"),
         ({"item_features": "f.csv", "feature_columns": "a,,b"}, "feature_columns: expected different column names"),
         ({"item_features": "f.csv", "feature_columns": "a, a"}, "feature_columns: expected different column names"),
-        ({"item_features": "f.csv", "feature_columns": "a,item_id"}, "feature_columns: expected columns beside item_column"),
+        (
+            {"item_features": "f.csv", "feature_columns": "a,item_id"},
+            "feature_columns: expected columns beside item_column",
+        ),
         ({"item_vectors_as": "initial"}, "item_vectors_as: expected its default features with no item_vectors"),
         ({"item_vectors_dim": 8}, "item_vectors_dim: expected its default 0 with no item_vectors"),
-        ({"item_vectors": "v.parquet", "item_vectors_dim": -1}, "item_vectors_dim: expected a number from 0 up, got -1"),
+        (
+            {"item_vectors": "v.parquet", "item_vectors_dim": -1},
+            "item_vectors_dim: expected a number from 0 up, got -1",
+        ),
         (
             {"item_vectors": "v.parquet", "item_vectors_as": "table"},
             "item_vectors_as: expected one of features, initial, got table",

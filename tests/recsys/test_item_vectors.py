@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, DataError
-from cce_minus.recsys.catalog import Catalog
-from cce_minus.recsys.item_vectors import dense_features, initial_rows, read_vectors
-from cce_minus.recsys.pca import principal_components
+from cce_minus.recsys.data.catalog import Catalog
+from cce_minus.recsys.data.item_vectors import dense_features, initial_rows, read_vectors
+from cce_minus.recsys.data.pca import principal_components
 
 CATALOG = Catalog(np.array([10, 20, 30, 40]))
 
@@ -104,11 +104,20 @@ def test_vectors_find_their_items(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             {"item_id": [10, 20], "vector": [[0.5], [0.5, 1.0]]},
             "column 'vector' must hold lists of one length from 1 up, got 1 to 2",
         ),
-        ({"item_id": [10, 20], "vector": [[0.5], [float("nan")]]}, "column 'vector' must hold finite numbers, got 1 others"),
+        (
+            {"item_id": [10, 20], "vector": [[0.5], [float("nan")]]},
+            "column 'vector' must hold finite numbers, got 1 others",
+        ),
         ({"item_id": [10, 20], "vector": [[0.5], [None]]}, "column 'vector' must hold finite numbers, got 1 others"),
         ({"item_id": [11, 21], "vector": [[0.5], [1.5]]}, "column 'vector' has a vector for none of the 4 items"),
-        ({"item_id": [10], "vector": pa.array([None], pa.list_(pa.float32()))}, "column 'vector' has a vector for none of the 4"),
-        ({"item_id": [10, 20], "vector": [[0.5], [0.5]]}, "column 'vector' must hold vectors that differ from item to item"),
+        (
+            {"item_id": [10], "vector": pa.array([None], pa.list_(pa.float32()))},
+            "column 'vector' has a vector for none of the 4",
+        ),
+        (
+            {"item_id": [10, 20], "vector": [[0.5], [0.5]]},
+            "column 'vector' must hold vectors that differ from item to item",
+        ),
     ],
 )
 def test_unusable_files_name_the_column(tmp_path: Path, table: dict[str, Any], message: str):

@@ -17,12 +17,17 @@ def unique_events(seed: int) -> Interactions:
     item = np.concatenate([rng.permutation(25)[:length] for length in lengths])
     item = np.unique(item, return_inverse=True)[1]
     return Interactions(
-        user.astype(np.int32), item.astype(np.int32), time[order].astype(np.int64), np.arange(40), np.arange(item.max() + 1)
+        user.astype(np.int32),
+        item.astype(np.int32),
+        time[order].astype(np.int64),
+        np.arange(40),
+        np.arange(item.max() + 1),
     )
 
 
 def users_of(events: Interactions, rows: Ragged, cutoff: int) -> list[int]:
-    """The users whose events before the cutoff are the rows, which keep the users' order; runs out of users for any other row."""
+    """The users whose events before the cutoff are the rows, which keep the users' order; runs out of users for any
+    other row."""
     users = iter(range(40))
     return [
         next(user for user in users if np.array_equal(events.item[(events.user == user) & (events.time < cutoff)], row))

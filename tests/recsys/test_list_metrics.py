@@ -107,7 +107,10 @@ def test_a_tally_of_batches_is_the_whole(batch: int):
         tally.add(ranks[begin : begin + batch], lists[begin : begin + batch])
     expected = ranking_metrics(ranks, (2, 8))
     for k in (2, 8):
-        expected |= {f"coverage@{k}": coverage_at_k(lists, k, ITEMS), f"surprisal@{k}": surprisal_at_k(lists, k, information)}
+        expected |= {
+            f"coverage@{k}": coverage_at_k(lists, k, ITEMS),
+            f"surprisal@{k}": surprisal_at_k(lists, k, information),
+        }
     assert tally.metrics() == pytest.approx(expected)
 
 

@@ -17,9 +17,9 @@ from cce_minus.recsys import (
     num_batches,
     train_batches,
 )
-from cce_minus.recsys.experiment import epoch_batches, loss_options
-from cce_minus.recsys.masked_batches import LAST_ONLY
-from cce_minus.recsys.splits import Split
+from cce_minus.recsys.protocol.masked_batches import LAST_ONLY
+from cce_minus.recsys.protocol.splits import Split
+from cce_minus.recsys.run.experiment import epoch_batches, loss_options
 
 SETTINGS: dict[str, Any] = {"batch_size": 4, "max_length": 6, "mask_probability": 0.3, "seed": 0, "epoch": 0}
 
@@ -76,7 +76,8 @@ def test_masks_come_at_their_rate_everywhere():
     inputs, _ = stacked(epoch(train, batch_size=500, max_length=length, mask_probability=probability))
     masked = inputs == MASK
     spread = 5 * np.sqrt(probability * (1 - probability) / rows)
-    # Before the last place: drawn in all rows but those with the last item alone; (1 - p)^n of rows that drew none adds nothing here.
+    # Before the last place: drawn in all rows but those with the last item alone; (1 - p)^n of rows that drew none adds
+    # nothing here.
     np.testing.assert_allclose(masked[:, :-1].mean(axis=0), (1 - LAST_ONLY) * probability, atol=spread)
     np.testing.assert_allclose(masked[:, -1].mean(), LAST_ONLY + (1 - LAST_ONLY) * probability, atol=spread)
     alone = masked[:, -1] & (masked.sum(axis=1) == 1)

@@ -102,7 +102,9 @@ def test_no_rows_give_no_ranks():
         ((2, 3), (5, 3), [0, 1], 0, "chunk"),
     ],
 )
-def test_bad_arguments_are_named(hidden: tuple[int, ...], table: tuple[int, ...], targets: list[int], chunk: int, name: str):
+def test_bad_arguments_are_named(
+    hidden: tuple[int, ...], table: tuple[int, ...], targets: list[int], chunk: int, name: str
+):
     with pytest.raises(ConfigError, match=name):
         target_ranks(np.zeros(hidden), np.zeros(table), np.array(targets), chunk=chunk)
 

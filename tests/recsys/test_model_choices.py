@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
-from cce_minus.recsys.model_choices import MODELS
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_choices import MODELS
+from cce_minus.recsys.run.model_config import ModelConfig
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_takes_its_part_of_a_run(model: str):
-    config = ModelConfig.from_train(TrainConfig(model=model, max_length=7, dim=8, num_blocks=3, num_heads=4, dropout=0.25), 11)
+    config = ModelConfig.from_train(
+        TrainConfig(model=model, max_length=7, dim=8, num_blocks=3, num_heads=4, dropout=0.25), 11
+    )
     assert config == ModelConfig(11, model, max_length=7, dim=8, num_blocks=3, num_heads=4, dropout=0.25)
 
 
 @pytest.mark.parametrize("model", ["sasrec", "ligr"])
 def test_causal_models_refuse_a_mask_probability(model: str):
-    with pytest.raises(ConfigError, match=rf"mask_probability: expected its default 0\.2 with model = {model}, .*got 0\.3"):
+    with pytest.raises(
+        ConfigError, match=rf"mask_probability: expected its default 0\.2 with model = {model}, .*got 0\.3"
+    ):
         TrainConfig(model=model, mask_probability=0.3)
     assert TrainConfig(model=model, mask_probability=0.2, max_length=1).max_length == 1
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cce_minus.recsys import Ragged
-from cce_minus.recsys.ragged import take_ranges
+from cce_minus.recsys.data.ragged import take_ranges
 
 
 def test_rows_by_index_and_in_order():

@@ -50,7 +50,9 @@ def test_leave_one_out_by_hand():
     assert split.test_target.dtype == np.int32
 
 
-@pytest.mark.parametrize("lengths", [[1, 1, 1], [2, 2], [3, 3]], ids=["one item", "two items", "nothing left to train on"])
+@pytest.mark.parametrize(
+    "lengths", [[1, 1, 1], [2, 2], [3, 3]], ids=["one item", "two items", "nothing left to train on"]
+)
 def test_leave_one_out_without_a_part_names_the_file(lengths: list[int]):
     events = [event for user, length in enumerate(lengths) for event in sequence(user, list(range(length)))]
     with pytest.raises(DataError, match=r"events\.csv.*leave-one-out.*has no (training|test|validation)"):
@@ -149,8 +151,9 @@ def test_fractions_out_of_range_are_refused(split: Callable[..., Split], option:
         split(interactions(*TEMPORAL), **{option: value})
 
 
-# Ten sessions in order of time 7, 0, 2, 9, 5, 1, 8, 3, 4, 6: 7 and 0 begin at one time, as do 3 and 4. With quantile 0.7 and valid
-# fraction 0.3 the first seven are the past, the last two of which, 1 and 8, are held out. Items 6 and 7 are in no training session.
+# Ten sessions in order of time 7, 0, 2, 9, 5, 1, 8, 3, 4, 6: 7 and 0 begin at one time, as do 3 and 4. With quantile
+# 0.7 and valid fraction 0.3 the first seven are the past, the last two of which, 1 and 8, are held out. Items 6 and 7
+# are in no training session.
 SESSIONS = [
     *sequence(0, [0, 1, 2], start=2),
     *sequence(1, [3, 6, 1, 7], start=60),
@@ -188,7 +191,9 @@ def test_sessions_with_a_final_model():
 
 @pytest.mark.parametrize("start", [0, 5])
 def test_sessions_of_one_time_are_in_order_of_their_ids(start: int):
-    events = [event for session in range(100) for event in sequence(session, [session % 3, 1, 0, 2][: 2 + session % 3], start)]
+    events = [
+        event for session in range(100) for event in sequence(session, [session % 3, 1, 0, 2][: 2 + session % 3], start)
+    ]
     data = interactions(*events)
     split = by_session(data)
     rows = [data.item[data.user == session].tolist() for session in range(100)]
@@ -203,7 +208,11 @@ def test_sessions_of_one_time_are_in_order_of_their_ids(start: int):
 def test_sessions_are_in_order_of_their_first_event():
     """Ids run against time; session 3 begins first and ends last."""
     events = interactions(
-        *sequence(0, [0, 1], start=40), *sequence(1, [1, 0], start=30), *sequence(2, [0, 1], start=20), (3, 1, 10), (3, 0, 99)
+        *sequence(0, [0, 1], start=40),
+        *sequence(1, [1, 0], start=30),
+        *sequence(2, [0, 1], start=20),
+        (3, 1, 10),
+        (3, 0, 99),
     )
     split = by_session(events, quantile=0.75, valid_fraction=0.1)
     assert lists(split.train) == [[0, 1], [1, 0]]
@@ -212,10 +221,14 @@ def test_sessions_are_in_order_of_their_first_event():
 
 
 @pytest.mark.parametrize(
-    ("quantile", "part"), [(0.01, "training"), (0.1, "training"), (0.96, "test")], ids=["no past", "past held out", "no future"]
+    ("quantile", "part"),
+    [(0.01, "training"), (0.1, "training"), (0.96, "test")],
+    ids=["no past", "past held out", "no future"],
 )
 def test_sessions_without_a_part_name_the_file(quantile: float, part: str):
-    with pytest.raises(DataError, match=rf"events\.csv: the split sessions \(quantile {quantile}\) has no {part} users"):
+    with pytest.raises(
+        DataError, match=rf"events\.csv: the split sessions \(quantile {quantile}\) has no {part} users"
+    ):
         by_session(interactions(*SESSIONS), quantile=quantile)
 
 
@@ -230,6 +243,8 @@ def test_make_split_by_name():
     assert lists(make_split("leave-one-out", events).train) == lists(leave_one_out(events).train)
     assert lists(make_split("global-temporal", events).train) == lists(global_temporal(events).train)
     sessions = interactions(*SESSIONS)
-    assert lists(make_split("sessions", sessions, quantile=0.7).train) == lists(by_session(sessions, quantile=0.7).train)
+    assert lists(make_split("sessions", sessions, quantile=0.7).train) == lists(
+        by_session(sessions, quantile=0.7).train
+    )
     with pytest.raises(ConfigError, match=r"split: expected one of leave-one-out, .*got 'random'"):
         make_split("random", events)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from cce_minus.jax_impl import models as jax_models
-from cce_minus.jax_impl import objective as jax_objective
-from cce_minus.jax_impl import weights as jax_weights
+from cce_minus.jax_impl.models import weights as jax_weights
+from cce_minus.jax_impl.training import objective as jax_objective
 from cce_minus.recsys import Batch, Split, TrainConfig
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl import models as torch_models
-from cce_minus.torch_impl import objective as torch_objective
-from cce_minus.torch_impl import weights as torch_weights
+from cce_minus.torch_impl.models import weights as torch_weights
+from cce_minus.torch_impl.training import objective as torch_objective
 from flax import nnx
 
 STATIC_LOSS = nnx.jit(jax_objective.training_loss, static_argnames="objective")
@@ -75,7 +75,9 @@ class JaxRun:
         seed = jax_objective.step_seed(self.config, step)
         frequencies = None if self.frequencies is None else self.frequencies.values[...]
         return float(
-            STATIC_LOSS(self.model, batch.inputs, batch.targets, seed, objective=self.objective, frequencies=frequencies)
+            STATIC_LOSS(
+                self.model, batch.inputs, batch.targets, seed, objective=self.objective, frequencies=frequencies
+            )
         )
 
     def step(self, batch: Batch, step: int) -> float:

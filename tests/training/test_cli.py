@@ -22,14 +22,25 @@ def app(framework: str):
 def test_help_lists_the_options(app):
     result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0
-    for option in ("--data", "--loss", "--negatives", "--num-negatives", "--n-buckets", "--resume", "--init-weights", "--out"):
+    for option in (
+        "--data",
+        "--loss",
+        "--negatives",
+        "--num-negatives",
+        "--n-buckets",
+        "--resume",
+        "--init-weights",
+        "--out",
+    ):
         assert option in result.output
 
 
 def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]):
     config, defaults = make_config(epochs=1), TrainConfig()
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value != getattr(defaults, name)]
+    arguments = [
+        f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value != getattr(defaults, name)
+    ]
     result = CliRunner().invoke(app, ["train", *arguments])
     assert result.exit_code == 0, result.output
     out = Path(config.out)
@@ -46,10 +57,15 @@ def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]
         (["--data", "nowhere.parquet"], "nowhere.parquet"),
         (["--dim", "10", "--num-heads", "3"], "num_heads"),
         (["--init-weights", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["--loss", "bce", "--negatives", "hard"], "negatives: expected uniform or popularity or log-uniform with loss = bce"),
+        (
+            ["--loss", "bce", "--negatives", "hard"],
+            "negatives: expected uniform or popularity or log-uniform with loss = bce",
+        ),
     ],
 )
-def test_bad_input_ends_with_one_line_and_status_2(app, interactions: Path, tmp_path: Path, arguments: list[str], message: str):
+def test_bad_input_ends_with_one_line_and_status_2(
+    app, interactions: Path, tmp_path: Path, arguments: list[str], message: str
+):
     base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
     result = CliRunner().invoke(app, [*base, *arguments])
     assert result.exit_code == 2

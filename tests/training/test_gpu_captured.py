@@ -36,7 +36,7 @@ def test_captured_training_is_eager_training(name: str, make_config: Make):
     with mock.patch("torch.cuda.make_graphed_callables", wraps=torch.cuda.make_graphed_callables) as capture:
         captured = train(make_config("captured", **options))
         assert capture.call_count == 1
-        with mock.patch("cce_minus.torch_impl.lightning_module.can_capture", return_value=False):
+        with mock.patch("cce_minus.torch_impl.training.lightning_module.can_capture", return_value=False):
             eager = train(make_config("eager", **options))
         assert capture.call_count == 1
     assert len(set(captured.losses)) == len(captured.losses)

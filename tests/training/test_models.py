@@ -1,4 +1,5 @@
-"""Runs of the models beside SASRec, each with the batches that it is trained on: they learn and resume like SASRec's."""
+"""Runs of the models beside SASRec, each with the batches that it is trained on: they learn and resume like
+SASRec's."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def circle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = (rng.integers(0, 40, 200)[:, None] + np.arange(12)) % 40
     path = tmp_path_factory.mktemp("data") / "circle.parquet"
     times = np.tile(np.arange(12), 200)
-    pq.write_table(pa.table({"user_id": np.repeat(np.arange(200), 12), "item_id": items.ravel(), "timestamp": times}), path)
+    pq.write_table(
+        pa.table({"user_id": np.repeat(np.arange(200), 12), "item_id": items.ravel(), "timestamp": times}), path
+    )
     return path
 
 

@@ -12,9 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.kernels.objectives import Objective, make_objective
-from cce_minus.kernels.samplers import LogUniformNegatives, PopularityNegatives, UniformNegatives
-from cce_minus.recsys import IGNORE, Split, TrainConfig, item_counts, loss_options, mean_targets, prepare_data, train_batches
+from cce_minus.kernels.negatives.objectives import Objective, make_objective
+from cce_minus.kernels.negatives.samplers import LogUniformNegatives, PopularityNegatives, UniformNegatives
+from cce_minus.recsys import (
+    IGNORE,
+    Split,
+    TrainConfig,
+    item_counts,
+    loss_options,
+    mean_targets,
+    prepare_data,
+    train_batches,
+)
 
 from tests.training.runs import JaxRun, TorchRun
 
@@ -45,7 +54,9 @@ def split(make_config: Make) -> Split:
 @pytest.mark.parametrize("options", PAIRS.values(), ids=PAIRS)
 def test_twins_agree_and_learn(make_config: Make, split: Split, tmp_path: Path, options: dict):
     config = make_config(dropout=0.0, warmup_steps=0, **options)
-    batch = next(train_batches(split.train, batch_size=config.batch_size, max_length=config.max_length, seed=0, epoch=0))
+    batch = next(
+        train_batches(split.train, batch_size=config.batch_size, max_length=config.max_length, seed=0, epoch=0)
+    )
     torch_run, jax_run = TorchRun(config, split), JaxRun(config, split)
     curves = np.zeros((2, 3))
     for step in range(3):
@@ -56,7 +67,8 @@ def test_twins_agree_and_learn(make_config: Make, split: Split, tmp_path: Path, 
         curves[:, step] = torch_run.step(batch, 7), jax_run.step(batch, 7)
     differences = np.abs(curves[1] / curves[0] - 1)
     if config.loss == "sce" or config.negatives == "hard":
-        # Items are chosen by their scores, so that rounding may choose another one in a step: seen were changes of 8e-4.
+        # Items are chosen by their scores, so that rounding may choose another one in a step: seen were changes of
+        # 8e-4.
         assert differences.min() < 1e-5
         assert differences.max() < 3e-3
     else:
@@ -102,7 +114,7 @@ class Embeddings(torch.nn.Module):
 @pytest.mark.parametrize("negatives", ["uniform", "popularity", "log-uniform", "in-batch", "mixed"])
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_the_correction_is_that_of_the_loss(make_config: Make, split: Split, framework: str, negatives: str):
-    implementation = importlib.import_module(f"cce_minus.{framework}_impl.objective")
+    implementation = importlib.import_module(f"cce_minus.{framework}_impl.training.objective")
     as_array = torch.from_numpy if framework == "torch" else jnp.asarray
     rng = np.random.default_rng(0)
     hidden = as_array(rng.standard_normal((4, 8, 16), dtype=np.float32))
@@ -128,7 +140,9 @@ def test_the_correction_is_that_of_the_loss(make_config: Make, split: Split, fra
 def test_popularity_is_that_of_the_training_part(make_config: Make, split: Split):
     sampler = objective(make_config(negatives="popularity", popularity_power=0.5), split).sampler
     assert isinstance(sampler, PopularityNegatives)
-    np.testing.assert_array_equal(np.asarray(sampler.counts), np.bincount(split.train.values, minlength=split.num_items))
+    np.testing.assert_array_equal(
+        np.asarray(sampler.counts), np.bincount(split.train.values, minlength=split.num_items)
+    )
     assert (sampler.num_negatives, sampler.alpha, sampler.group_size, sampler.shuffle_rows) == (20, 0.5, 16, True)
 
 

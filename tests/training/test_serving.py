@@ -1,4 +1,5 @@
-"""The commands that serve a run: the same answers whichever framework trained it and whichever serves it, and messages worth reading."""
+"""The commands that serve a run: the same answers whichever framework trained it and whichever serves it, and messages
+worth reading."""
 
 from __future__ import annotations
 
@@ -30,13 +31,16 @@ def data(interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = table.set_column(table.schema.get_field_index("item_id"), "item_id", pa.array(names))
     pq.write_table(table, folder / "events.parquet")
     labels = sorted(set(names))[1:]
-    pq.write_table(pa.table({"item_id": labels, "title": [f"Title of {label}" for label in labels]}), folder / "titles.parquet")
+    pq.write_table(
+        pa.table({"item_id": labels, "title": [f"Title of {label}" for label in labels]}), folder / "titles.parquet"
+    )
     return folder
 
 
 def config_of(data: Path, out: Path) -> TrainConfig:
     return TrainConfig(
-        data=str(data / "events.parquet"), titles=str(data / "titles.parquet"), max_length=12, dim=16, dropout=0.1, negatives="all",
+        data=str(data / "events.parquet"), titles=str(data / "titles.parquet"), max_length=12, dim=16, dropout=0.1,
+        negatives="all",
         batch_size=16, learning_rate=1e-2, warmup_steps=5, epochs=3, device="cpu", out=str(out),
     )  # fmt: skip
 
@@ -77,7 +81,9 @@ def test_both_frameworks_serve_a_run_alike(runs: dict[str, Path], data: Path, tm
 
 def test_sequences_get_what_their_users_get(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
     users = [0, 7, 11]
-    expected = recommend(framework, runs["torch"], tmp_path / "expected.json", *(x for user in users for x in ("--user", user)))
+    expected = recommend(
+        framework, runs["torch"], tmp_path / "expected.json", *(x for user in users for x in ("--user", user))
+    )
     events = load_dataset(data / "events.parquet")
     histories = [events.item_labels[events.item[events.user == user]].tolist() for user in users]
     contents = {
@@ -120,7 +126,9 @@ def test_evaluate_repeats_the_result_of_training(runs: dict[str, Path], framewor
         assert json.loads(result.output) == pytest.approx(expected[part])
 
 
-def test_export_finds_the_same_items_through_its_index(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
+def test_export_finds_the_same_items_through_its_index(
+    runs: dict[str, Path], data: Path, tmp_path: Path, framework: str
+):
     faiss = pytest.importorskip("faiss")
     import torch
     from cce_minus.torch_impl.serve import load_served
@@ -154,7 +162,10 @@ def test_a_run_leaves_a_picture(runs: dict[str, Path]):
         ([], "user: expected users or a file of sequences, got neither"),
         (["--user", "1", "--sequences", "x.json"], "got both"),
         (["--user", "1", "--k", "41"], "k: expected"),
-        (["--user", "1", "--output", "top.txt"], "output: expected a file name that ends in .json or .parquet, got 'top.txt'"),
+        (
+            ["--user", "1", "--output", "top.txt"],
+            "output: expected a file name that ends in .json or .parquet, got 'top.txt'",
+        ),
         (["--sequences", "nowhere.json"], "nowhere.json: no such file"),
         (["--sequences", "events.csv"], "events.csv: "),
         (["--sequences", "unknown.json"], "got 1 others, the first 'i77' of user 1; pass --skip-unknown"),
@@ -170,7 +181,13 @@ def test_bad_requests_end_with_one_line(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ):
     monkeypatch.chdir(tmp_path)
-    texts = {"unknown": '[["i01"], ["i77"]]', "empty": '[["i01"], []]', "shape": '["i01"]', "broken": "[[", "none": "[]"}
+    texts = {
+        "unknown": '[["i01"], ["i77"]]',
+        "empty": '[["i01"], []]',
+        "shape": '["i01"]',
+        "broken": "[[",
+        "none": "[]",
+    }
     for name, text in texts.items():
         Path(f"{name}.json").write_text(text)
     Path("events.csv").write_text("a,b\n")
@@ -214,7 +231,9 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, framework: str):
         assert "error: run: expected the folder of a training run" in result.output
 
 
-def test_serving_imports_neither_lightning_nor_the_other_framework(runs: dict[str, Path], tmp_path: Path, framework: str):
+def test_serving_imports_neither_lightning_nor_the_other_framework(
+    runs: dict[str, Path], tmp_path: Path, framework: str
+):
     other = "jax" if framework == "torch" else "torch"
     code = (
         f"import sys; from cce_minus.{framework}_impl.cli import app;"

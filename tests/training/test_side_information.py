@@ -1,4 +1,5 @@
-"""Runs with side information on items: it helps items that training has not seen, is served by either framework, and is resumed."""
+"""Runs with side information on items: it helps items that training has not seen, is served by either framework, and is
+resumed."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, DataError, TrainConfig, epoch_batches, prepare_data
-from cce_minus.recsys.catalog import Catalog
-from cce_minus.recsys.item_vectors import initial_rows, read_vectors
-from cce_minus.recsys.model_config import ModelConfig
-from cce_minus.recsys.side_information import side_information
+from cce_minus.recsys.data.catalog import Catalog
+from cce_minus.recsys.data.item_vectors import initial_rows, read_vectors
+from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.side_information import side_information
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
@@ -28,8 +29,8 @@ GENRES, PER_GENRE, NEW = 8, 10, 2
 
 @pytest.fixture(scope="module")
 def genres(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Users who stay in one of eight genres of ten items, two of which come last in a history and nowhere else; with the items'
-    genres and vectors that are near each other within a genre."""
+    """Users who stay in one of eight genres of ten items, two of which come last in a history and nowhere else; with
+    the items' genres and vectors that are near each other within a genre."""
     rng = np.random.default_rng(0)
     users, length, items = 96, 8, GENRES * PER_GENRE
     genre = np.arange(users) % GENRES
@@ -75,7 +76,9 @@ def test_items_that_training_has_not_seen_are_found_by_their_features(train: Tra
         assert got > 0.7, name
 
 
-def test_a_run_is_served_by_both_frameworks_without_its_files(train: Train, framework: str, make_config: Make, genres: Path):
+def test_a_run_is_served_by_both_frameworks_without_its_files(
+    train: Train, framework: str, make_config: Make, genres: Path
+):
     import importlib
 
     side = [genres / "copy.csv", genres / "copy.parquet"]
@@ -110,7 +113,9 @@ def test_a_resumed_run_with_features_equals_an_uninterrupted_one(train: Train, m
         np.testing.assert_array_equal(tensors[0][name], tensor, err_msg=name)
     # Constants: neither the optimiser nor its decay has touched them.
     interactions, _ = prepare_data(make_config(**options))
-    np.testing.assert_array_equal(tensors[0]["item_features"], side_information(make_config(**options), interactions).features)
+    np.testing.assert_array_equal(
+        tensors[0]["item_features"], side_information(make_config(**options), interactions).features
+    )
 
 
 def test_the_initial_table_is_made_of_principal_components(train: Train, make_config: Make, genres: Path):
@@ -151,21 +156,27 @@ def gradients(framework: str, config: TrainConfig) -> dict[str, np.ndarray]:
     shape = ModelConfig.from_train(config, split.num_items, side.num_features)
     if framework == "torch":
         import torch
-        from cce_minus.torch_impl import models, objective
+        from cce_minus.torch_impl import models
+        from cce_minus.torch_impl.training import objective
 
         model = models.build_model(shape).eval()
         model.start_items(side)
         inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
         objective.training_loss(model, inputs, targets, 7, objective=objective.objective_of(config, split)).backward()
-        got = {name: parameter.grad.numpy() for name, parameter in model.named_parameters() if parameter.grad is not None}
+        got = {
+            name: parameter.grad.numpy() for name, parameter in model.named_parameters() if parameter.grad is not None
+        }
     else:
-        from cce_minus.jax_impl import models, objective
+        from cce_minus.jax_impl import models
+        from cce_minus.jax_impl.training import objective
         from flax import nnx
 
         model = models.build_model(shape, rngs=nnx.Rngs(0))
         model.start_items(side)
         chosen, seed = objective.objective_of(config, split), objective.step_seed(config, 0)
-        found = nnx.grad(lambda model: objective.training_loss(model, batch.inputs, batch.targets, seed, objective=chosen))(model)
+        found = nnx.grad(
+            lambda model: objective.training_loss(model, batch.inputs, batch.targets, seed, objective=chosen)
+        )(model)
         got = {".".join(map(str, path)): np.asarray(value[...]) for path, value in nnx.to_flat_state(found)}
     assert "item_features" not in got
     return got | {"features": side.features}
@@ -174,7 +185,9 @@ def gradients(framework: str, config: TrainConfig) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "options", [{"negatives": "all"}, {"negatives": "hard", "pool_size": 40}, {"loss": "sce", "negatives": "uniform"}]
 )
-def test_the_projection_learns_what_the_rows_learn(framework: str, make_config: Make, genres: Path, options: dict[str, Any]):
+def test_the_projection_learns_what_the_rows_learn(
+    framework: str, make_config: Make, genres: Path, options: dict[str, Any]
+):
     got = gradients(framework, make_config(**of_genres(genres) | options, **vectors(genres)))
     # rows = table + features @ projection: the rows' gradient is the table's.
     expected = got["features"].T.astype(np.float64) @ got["item_table"]

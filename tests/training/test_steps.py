@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.jax_impl import models as jax_models
-from cce_minus.jax_impl import objective as jax_objective
+from cce_minus.jax_impl.training import objective as jax_objective
 from cce_minus.recsys import TrainConfig, epoch_batches, prepare_data
-from cce_minus.recsys.model_config import ModelConfig
+from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.torch_impl import models as torch_models
-from cce_minus.torch_impl import objective as torch_objective
+from cce_minus.torch_impl.training import objective as torch_objective
 from flax import nnx
 from safetensors.numpy import load_file
 

@@ -1,0 +1,1 @@
+"""The losses: public functions, operators and the plain reference."""

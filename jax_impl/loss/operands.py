@@ -1,0 +1,51 @@
+"""The arrays that go into the loss's rows and come out of them, as pytrees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from ...kernels.negatives.samplers import SAMPLERS
+
+for _sampler in SAMPLERS:  # pytrees without leaves, so that they may be arguments under jit; equal ones compile once
+    jax.tree_util.register_static(_sampler)
+
+
+class Operands(NamedTuple):
+    """One call's arrays on N flat rows."""
+
+    input: Array  # (N, D)
+    weight: Array  # (V, D)
+    bias: Array | None  # (V,)
+    scale: Array  # (1,) fp32
+    target: Array  # (N,) int32
+    ids: Array | None  # (K,), (N, K) or with a group_size above 1 (groups, K) int32
+    seed: Array  # (2,) int32 words (low, high)
+    log_weight: Array | None = None  # (V,) fp32, -log(V q) of each item's draw probability q
+    slot_ends: Array | None = None  # (V,) int32 of each part of the groups' lists that is drawn by slots
+    users: Array | None = None  # (N,) int32
+    history_offsets: Array | None = None  # (users + 1,) int32
+    history_items: Array | None = None  # (known items,) int32
+
+
+class Rows(NamedTuple):
+    """What the forward gives of each row; a negative's probability is exp((s - peak) - shift), as in the kernels."""
+
+    loss: Array
+    lse: Array
+    peak: Array
+    shift: Array
+    average_dot: Array  # empty unless the scale's gradient may be asked for
+    average: Array  # (N, D), the negatives' average, in input's dtype
+
+
+class Gradients(NamedTuple):
+    """Gradients of input, weight, bias (empty without one), and each row's part of the scale's (empty unless asked
+    for)."""
+
+    input: Array
+    weight: Array
+    bias: Array
+    scale: Array

@@ -1,0 +1,221 @@
+"""The loss's rows under JAX's transformations.
+
+``rows`` is a primitive, so that vmap meets it before grad does: mapped rows become more rows of one call,
+whose gradient of the shared table is then computed once. Its derivative is a ``custom_vjp`` over
+``ops.forward`` and ``ops.backward``; where vmap comes outside grad, those two are what is mapped.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_batching import custom_vmap
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from ...kernels.errors import ArgumentValueError
+from . import ops
+from .operands import Gradients, Operands
+from .ops import Options, Saved
+
+UNMAPPED = {
+    "weight": "linear_weight",
+    "bias": "linear_bias",
+    "scale": "logit_scale",
+    "seed": "seed",
+    "log_weight": "log_q",
+    "slot_ends": "negatives",
+    "history_offsets": "history",
+    "history_items": "history",
+}
+
+
+def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
+    """``x``, whose mapped arrays have the mapped axis first, as one call on ``size`` times as many rows."""
+    for name, argument in UNMAPPED.items():
+        if getattr(mapped, name):
+            raise ArgumentValueError(
+                argument,
+                "an array shared by the mapped rows (vmap may map input, target, negatives and sample_weight)",
+                "a mapped array",
+            )
+
+    num_rows = x.target.shape[-1]
+
+    def fold(array: Array, is_mapped: bool, row_shape: tuple[int, ...]) -> Array:
+        every = array if is_mapped else array[None]
+        if every.ndim == len(row_shape) + 1:  # ids shared by the rows of each mapped call
+            every = jnp.broadcast_to(every[:, None], (len(every), num_rows, *row_shape))
+        return jnp.broadcast_to(every, (size, *every.shape[1:])).reshape(-1, *row_shape)
+
+    ids = x.ids
+    if ids is not None and (mapped.ids or ids.ndim == 2):
+        ids = fold(ids, bool(mapped.ids), (ids.shape[-1],))
+    return x._replace(
+        input=fold(x.input, bool(mapped.input), x.input.shape[-1:]),
+        target=fold(x.target, bool(mapped.target), ()),
+        ids=ids,
+        users=None if x.users is None else fold(x.users, bool(mapped.users), ()),
+    )
+
+
+def _unfold(array: Array, size: int) -> Array:
+    return array.reshape(size, -1, *array.shape[1:])
+
+
+def _fold_rows(rows: Any, mapped: Any, size: int) -> Any:
+    """A pytree of values of each row, (N, ...) or mapped (size, N, ...), as (size * N, ...)."""
+
+    def fold(array: Array, is_mapped: bool) -> Array:
+        every = array if is_mapped else jnp.broadcast_to(array, (size, *array.shape))
+        return every.reshape(-1, *every.shape[2:])
+
+    return jax.tree.map(fold, rows, mapped)
+
+
+def _refuse_derivative(*_: Any) -> NoReturn:
+    raise NotImplementedError(
+        "cce_minus: the loss has no second derivatives; differentiate its gradient by another method"
+    )
+
+
+def _without_derivative(function: Callable[..., Any]) -> Callable[..., Any]:
+    guarded = jax.custom_jvp(function)
+    guarded.defjvp(_refuse_derivative)
+    return guarded
+
+
+@functools.cache
+def _forward(options: Options) -> Callable[[Operands], Saved]:
+    @custom_vmap
+    def forward(x: Operands) -> Saved:
+        return ops.forward(x, options)
+
+    @forward.def_vmap
+    def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
+        saved = forward(_fold(x, mapped[0], size))
+        rows = jax.tree.map(lambda a: _unfold(a, size), saved.rows)
+        return Saved(rows, saved.tables), Saved(jax.tree.map(lambda _: True, rows), False)  # type: ignore[arg-type]
+
+    return _without_derivative(forward)
+
+
+@functools.cache
+def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gradients]:
+    @custom_vmap
+    def backward(x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
+        return ops.backward(x, saved, grad_loss, grad_lse, options)
+
+    @backward.def_vmap
+    def _(size: int, mapped: list[Any], x: Operands, saved: Saved, *grads: Array) -> tuple[Gradients, Gradients]:
+        x_mapped, saved_mapped, *grads_mapped = mapped
+        if (
+            not saved_mapped.rows.loss
+        ):  # only upstream gradients are mapped, as in a Jacobian: each is a backward of its own
+            every = [
+                g if m else jnp.broadcast_to(g, (size, *g.shape)) for g, m in zip(grads, grads_mapped, strict=True)
+            ]
+            gradients = jax.lax.map(lambda each: backward(x, saved, *each), every)
+            return gradients, Gradients(True, True, True, True)  # type: ignore[arg-type]
+        x = _fold(x, x_mapped, size)
+        saved = saved._replace(rows=_fold_rows(saved.rows, saved_mapped.rows, size))
+        grads = tuple(_fold_rows(list(grads), grads_mapped, size))
+        every = backward(x, saved, *grads)
+        call_of_row = jnp.arange(len(grads[0])) // (len(grads[0]) // size)
+
+        def of_table(index: Array) -> tuple[Array, Array]:
+            """The table's gradient of one mapped call; its rows' draws depend on all the others'."""
+            own = backward(x, saved, *(jnp.where(call_of_row == index, grad, 0.0) for grad in grads))
+            return own.weight, own.bias
+
+        weight, bias = jax.lax.map(of_table, jnp.arange(size))
+        return Gradients(_unfold(every.input, size), weight, bias, _unfold(every.scale, size)), Gradients(
+            True, True, True, True
+        )  # type: ignore[arg-type]
+
+    return _without_derivative(backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _differentiable(x: Operands, options: Options) -> tuple[Array, Array]:
+    rows = _forward(options)(x).rows
+    return rows.loss, rows.lse
+
+
+def _differentiable_forward(x: Operands, options: Options) -> tuple[tuple[Array, Array], tuple[Operands, Saved]]:
+    saved = _forward(options)(x)
+    return (saved.rows.loss, saved.rows.lse), (x, saved)
+
+
+def _differentiable_backward(
+    options: Options, residuals: tuple[Operands, Saved], grads: tuple[Array, Array]
+) -> tuple[Operands]:
+    x, saved = residuals
+    gradients = _backward(options)(x, saved, *grads)
+    none = dict.fromkeys(Operands._fields)
+    none |= {"input": gradients.input, "weight": gradients.weight}  # type: ignore[dict-item]
+    if x.bias is not None:
+        none["bias"] = gradients.bias  # type: ignore[assignment]
+    if options.scale_grad:
+        none["scale"] = gradients.scale.sum(keepdims=True)  # type: ignore[assignment]
+    return (Operands(**none),)  # type: ignore[arg-type]
+
+
+_differentiable.defvjp(_differentiable_forward, _differentiable_backward)
+
+_rows_p = Primitive("cce_minus_rows")
+_rows_p.multiple_results = True
+
+
+def rows(x: Operands, options: Options) -> tuple[Array, Array]:
+    """The loss and lse (N,) fp32 of rows, differentiable once in input, weight, bias and, with scale_grad, scale."""
+    leaves, tree = jax.tree.flatten(x)
+    loss, lse = _rows_p.bind(*leaves, tree=tree, options=options)
+    return loss, lse
+
+
+def _evaluate(*leaves: Array, tree: Any, options: Options) -> list[Array]:
+    return list(_differentiable(jax.tree.unflatten(tree, leaves), options))
+
+
+_rows_p.def_impl(_evaluate)
+mlir.register_lowering(_rows_p, mlir.lower_fun(_evaluate, multiple_results=True))
+
+
+@_rows_p.def_abstract_eval
+def _(*leaves: Any, tree: Any, options: Options) -> list[Any]:
+    target = jax.tree.unflatten(tree, leaves).target
+    return [target.update(dtype=jnp.dtype("float32"), weak_type=False)] * 2
+
+
+def _derivative(primals: Sequence[Array], tangents: Sequence[Any], **static: Any) -> tuple[list[Array], list[Array]]:
+    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+
+    def evaluate(*values: Array) -> list[Array]:
+        leaves = list(primals)
+        for i, value in zip(moving, values, strict=True):
+            leaves[i] = value
+        return _evaluate(*leaves, **static)
+
+    return jax.jvp(evaluate, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
+ad.primitive_jvps[_rows_p] = _derivative
+
+
+def _batch(
+    leaves: Sequence[Array], axes: Sequence[int | None], *, tree: Any, options: Options
+) -> tuple[list[Array], list[int]]:
+    (size,) = {leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None}
+    first = [leaf if axis is None else jnp.moveaxis(leaf, axis, 0) for leaf, axis in zip(leaves, axes, strict=True)]
+    mapped = jax.tree.unflatten(tree, [axis is not None for axis in axes])
+    loss, lse = rows(_fold(jax.tree.unflatten(tree, first), mapped, size), options)
+    return [_unfold(loss, size), _unfold(lse, size)], [0, 0]
+
+
+batching.primitive_batchers[_rows_p] = _batch

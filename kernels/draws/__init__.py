@@ -1,0 +1,1 @@
+"""Which items are drawn: the contract that every implementation follows bit for bit, over any array library."""

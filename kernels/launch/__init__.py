@@ -1,0 +1,1 @@
+"""Launchers: a problem's kernels, built once, compiled once, replayed on torch tensors."""

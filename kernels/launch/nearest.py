@@ -1,0 +1,119 @@
+"""The launches that find the vectors nearest to centres; see ``plan/nearest.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..device import nearest as nearest_kernels
+from ..device import select as select_kernels
+from ..plan.nearest import TILE_V, Nearest
+from ..plan.problem import ceil_div
+from ..plan.tiles import PRECISION, Work, next_power_of_2
+from .programs import Launch, Pointer, Program, launch
+
+TILE_C = 64  # centres of a product
+# columns of a chunk, warps, stages, within the shared memory of any GPU since Ampere; parts of fp32 numbers take
+# registers and memory
+HALF, WIDE_HALF, FULL = (128, 4, 2), (64, 4, 2), (32, 8, 2)
+EACH = 128  # vectors of chosen blocks that a program multiplies
+VALUES_PER_WARP, SELECT_REGISTERS = (
+    1024,
+    128,
+)  # that are selected from; with more registers a multiprocessor runs one program
+
+
+def _selections(
+    plan: Nearest, values: str, num_values: int, num_candidates: int, places: str,
+    counted: Pointer | None = None, candidates: str | None = None, factor: int = 1, blocks: str | None = None,
+) -> list[Launch]:  # fmt: skip
+    """The launches of one selection: from sections of the candidates first, where they are too many."""
+
+    def select(
+        sections: int, num_candidates: int, out: str, candidates: str | None, factor: int, blocks: str | None
+    ) -> Launch:
+        section = ceil_div(num_candidates, sections)
+        width = next_power_of_2(section)
+        warps = min(max(width // VALUES_PER_WARP, 4), 32)
+        return launch(
+            select_kernels.select_kernel, (plan.num_centres, sections),
+            Pointer(values), counted, Pointer(candidates) if candidates else None, Pointer(blocks) if blocks else None,
+            Pointer(out),
+            num_values, num_candidates, section, plan.size, factor, plan.block, plan.num_vectors,
+            HAS_COUNTED=counted is not None, HAS_CANDIDATES=candidates is not None, HAS_BLOCKS=blocks is not None,
+            WIDTH=width,
+            work=Work(0, warps, 1, SELECT_REGISTERS if warps <= 8 else None),
+        )  # fmt: skip
+
+    sections = plan.sections(num_candidates)
+    if sections == 1:
+        return [select(1, num_candidates, places, candidates, factor, blocks)]
+    first = select(sections, num_candidates, "sectioned", candidates, factor, None)
+    return [first, select(1, sections * plan.size, places, "sectioned", 1, blocks)]
+
+
+@lru_cache(maxsize=256)
+def select_program(plan: Nearest, has_counted: bool) -> Program:
+    """Pointers: values (B, M) fp32, counted? (M,), places (B, size) int32."""
+    return Program(
+        _selections(
+            plan, "values", plan.num_vectors, plan.num_vectors, "places", Pointer("counted") if has_counted else None
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> Program:
+    """Pointers: centres (B, D) of ``dtype``, vectors (M, D), counted? (M,), places (B, size) int32, and the plan's
+    buffers."""
+    chunk, warps, stages = FULL if dtype == "float32" else HALF if dim <= HALF[0] else WIDE_HALF
+    own = (Pointer("centres"), Pointer("vectors"), Pointer("counted") if has_counted else None)
+    block_d = min(max(next_power_of_2(dim), 16), chunk)
+    maxima = launch(
+        nearest_kernels.block_maxima_kernel, (plan.num_tiles,),
+        *own, Pointer("maxima"), Pointer("tile_maxima") if plan.has_tiles else None,
+        plan.num_centres, plan.num_vectors, plan.num_blocks, dim, HAS_COUNTED=has_counted, HAS_TILES=plan.has_tiles,
+        BLOCK=plan.block, TILE_V=TILE_V, TILE_C=TILE_C, BLOCK_D=block_d, PRECISION=PRECISION, work=Work(TILE_V, warps,
+        stages),
+    )  # fmt: skip
+    if plan.has_tiles:
+        tiles = _selections(plan, "tile_maxima", plan.num_tiles, plan.num_tiles, "tiles")
+        factor = TILE_V // plan.block
+        blocks = _selections(
+            plan, "maxima", plan.num_blocks, plan.size * factor, "blocks", candidates="tiles", factor=factor
+        )
+    else:
+        tiles, blocks = [], _selections(plan, "maxima", plan.num_blocks, plan.num_blocks, "blocks")
+    parts = ceil_div(plan.size * plan.block, EACH)
+    products = launch(
+        nearest_kernels.block_products_kernel, (plan.num_centres * parts,),
+        *own, Pointer("blocks"), Pointer("products"), plan.num_vectors, plan.size, parts, dim, HAS_COUNTED=has_counted,
+        BLOCK=plan.block, EACH=EACH // plan.block, BLOCK_D=min(block_d, 64),
+    )  # fmt: skip
+    num_products = plan.size * plan.block
+    places = _selections(plan, "products", num_products, num_products, "places", blocks="blocks")
+    return Program([maxima, *tiles, *blocks, products, *places])
+
+
+def _program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> Program:
+    return nearest_program(plan, dim, dtype, has_counted) if plan.block else select_program(plan, has_counted)
+
+
+def launch_nearest(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: Nearest) -> None:
+    """ins: centres, vectors, counted?; without blocks values, counted?. outs: places, the plan's buffers."""
+    centres = ins.get("centres", ins.get("values"))
+    assert centres is not None
+    dtype = str(centres.dtype).removeprefix("torch.")
+    _program(plan, centres.shape[1], dtype, "counted" in ins).run({**ins, **outs})
+
+
+def compile_kernels(plan: Nearest, dim: int, dtypes: tuple[tuple[str, str], ...]) -> None:
+    """Compile for inputs of these dtypes by name on the current GPU and launch nothing, for callers that must not
+    compile later."""
+    inputs = dict(dtypes)
+    by_name = {buffer.name: buffer.dtype for buffer in plan.buffers} | inputs | {"places": "int32"}
+    program = _program(plan, dim, inputs.get("centres", "float32"), "counted" in inputs)
+    program.compile({name: getattr(torch, dtype) for name, dtype in by_name.items()})

@@ -1,0 +1,232 @@
+"""Checks of the loss's arguments that need only shapes and dtypes, shared by torch and JAX."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+
+from ..draws.lists import has_in_batch
+from ..errors import ArgumentTypeError, ArgumentValueError
+from ..plan.problem import Correction
+from .samplers import SAMPLERS, AllItems, HardNegatives, InBatchNegatives, MixedNegatives, UniformNegatives, as_index
+
+FLOATS = ("float32", "float16", "bfloat16")
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
+REDUCTIONS = ("none", "mean", "sum")
+IMPLS = ("auto", "triton", "reference")
+MAX_ITEMS = (
+    2**30 - 2
+)  # positions of the item permutation are int32 with room for its padding, sort keys of two passes too
+MAX_ROWS = 2**30
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an array argument looks like; ``device`` None where the framework has not placed it yet."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    device: str | None = None
+
+
+def _shape(argument: str, spec: Spec, expected: tuple[int, ...], meaning: str) -> None:
+    if spec.shape != expected:
+        raise ArgumentValueError(argument, f"shape {expected}, {meaning}", spec.shape)
+
+
+def _dtype(argument: str, spec: Spec, allowed: tuple[str, ...]) -> None:
+    if spec.dtype not in allowed:
+        raise ArgumentTypeError(argument, f"dtype {' or '.join(allowed)}", spec.dtype)
+
+
+def check_arrays(
+    input: Spec, linear_weight: Spec, target: Spec, ids: Spec | None, linear_bias: Spec | None,
+    sample_weight: Spec | None,
+    log_q: Spec | None = None, history: tuple[Spec, ...] | None = None,
+) -> None:  # fmt: skip
+    """Shapes, dtypes and devices; raises ArgumentTypeError or ArgumentValueError naming the argument."""
+    _dtype("input", input, FLOATS)
+    _dtype("linear_weight", linear_weight, FLOATS)
+    _dtype("target", target, INTEGERS)
+    if not input.shape:
+        raise ArgumentValueError("input", "shape (..., D)", input.shape)
+    if len(linear_weight.shape) != 2:
+        raise ArgumentValueError("linear_weight", "shape (V, D)", linear_weight.shape)
+    rows, dim = input.shape[:-1], input.shape[-1]
+    items, weight_dim = linear_weight.shape
+    if dim != weight_dim:
+        raise ArgumentValueError(
+            "linear_weight", f"shape (V, {dim}) for input of shape {input.shape}", linear_weight.shape
+        )
+    if dim == 0 or not 1 <= items <= MAX_ITEMS:
+        raise ArgumentValueError("linear_weight", f"1 to {MAX_ITEMS} items of width 1 or more", linear_weight.shape)
+    if {input.dtype, linear_weight.dtype} == {"float16", "bfloat16"}:
+        raise ArgumentTypeError(
+            "linear_weight", f"dtype {input.dtype} or float32 beside {input.dtype} input", linear_weight.dtype
+        )
+    if math.prod(rows) > MAX_ROWS:
+        raise ArgumentValueError("input", f"at most {MAX_ROWS} rows", math.prod(rows))
+    _shape("target", target, rows, "that of input without its last axis")
+    if ids is not None:
+        _dtype("negatives", ids, INTEGERS)
+        if len(ids.shape) != 1 and ids.shape[:-1] != rows:
+            raise ArgumentValueError("negatives", f"shape (K,) or {(*rows, 'K')}", ids.shape)
+        if ids.shape[-1] == 0:
+            raise ArgumentValueError("negatives", "at least one id a row", ids.shape)
+        if math.prod(ids.shape) >= 2**31:
+            raise ArgumentValueError(
+                "negatives", "fewer than 2^31 ids; a sampler has no such limit", math.prod(ids.shape)
+            )
+    if linear_bias is not None:
+        _dtype("linear_bias", linear_bias, FLOATS)
+        _shape("linear_bias", linear_bias, (items,), "one for each item")
+    if sample_weight is not None:
+        _dtype("sample_weight", sample_weight, FLOATS)
+        _shape("sample_weight", sample_weight, rows, "that of target")
+    if log_q is not None:
+        _dtype("log_q", log_q, FLOATS)
+        _shape("log_q", log_q, (items,), "one for each item")
+    if history is not None:
+        _check_history(history, rows)
+    others = {
+        "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
+        "sample_weight": sample_weight, "log_q": log_q,
+    }  # fmt: skip
+    for argument, spec in (*others.items(), *(("history", spec) for spec in history or ())):
+        if spec is not None and spec.device != input.device:
+            raise ArgumentValueError(argument, f"device {input.device}, that of input", spec.device)
+
+
+def _check_history(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+    users, offsets, items = history
+    for spec in history:
+        _dtype("history", spec, INTEGERS)
+    if users.shape != rows:
+        raise ArgumentValueError("history", f"users of shape {rows}, that of target", users.shape)
+    if len(offsets.shape) != 1 or offsets.shape[0] < 2 or len(items.shape) != 1:
+        raise ArgumentValueError(
+            "history", "offsets (U + 1,) of one user or more and items (n,)", f"{offsets.shape} and {items.shape}"
+        )
+    if items.shape[0] >= 2**31:
+        raise ArgumentValueError("history", "fewer than 2^31 items of all users", items.shape[0])
+
+
+@dataclass(frozen=True)
+class Options:
+    """The loss's checked static options."""
+
+    ignore_index: int
+    reduction: str
+    softcap: float | None
+    remove_accidental_hits: bool
+    return_lse: bool
+    impl: str
+    logq_correction: bool = True
+
+    def __post_init__(self) -> None:
+        as_index("ignore_index", self.ignore_index)
+        if self.reduction not in REDUCTIONS:
+            raise ArgumentValueError("reduction", " or ".join(REDUCTIONS), repr(self.reduction))
+        if self.impl not in IMPLS:
+            raise ArgumentValueError("impl", " or ".join(IMPLS), repr(self.impl))
+        for argument in ("remove_accidental_hits", "return_lse", "logq_correction"):
+            if not isinstance(getattr(self, argument), bool):
+                raise ArgumentTypeError(argument, "a bool", type(getattr(self, argument)).__name__)
+        if self.softcap is not None:
+            object.__setattr__(self, "softcap", as_positive("softcap", self.softcap))
+
+
+def as_positive(argument: str, value: object) -> float:
+    """``value`` as a finite positive float."""
+    number = as_number(argument, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ArgumentValueError(argument, "a finite number above 0", value)
+    return number
+
+
+def as_number(argument: str, value: object) -> float:
+    """``value`` as a float; bool and anything but a real number raise ArgumentTypeError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(argument, "a number", type(value).__name__)
+    return float(value)
+
+
+def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> float:
+    """beta of gBCE (arXiv 2308.07192, section 5): ``alpha (t (1 - 1 / alpha) + 1 / alpha)`` with ``alpha = K / (V -
+    1)``, at most 1.
+
+    1 where ``gbce_t`` is None or 0. Raises for a t outside [0, 1] and for negatives that are not drawn uniformly.
+    """
+    if gbce_t is None:
+        return 1.0
+    t = as_number("gbce_t", gbce_t)
+    if not 0 <= t <= 1:
+        raise ArgumentValueError("gbce_t", "a number in [0, 1]", gbce_t)
+    if not isinstance(negatives, UniformNegatives):
+        raise ArgumentTypeError(
+            "gbce_t", "None but for UniformNegatives: its beta follows from their sampling rate", "a number"
+        )
+    alpha = min(negatives.num_negatives / max(num_items - 1, 1), 1.0)
+    return 1.0 - t * (1.0 - alpha)
+
+
+def check_log_q(negatives: object, log_q: object, options: Options) -> None:
+    """Raise for probabilities that nothing would be corrected by, for missing ones, and for in-batch negatives whose
+    hits are kept."""
+    in_batch = has_in_batch(negatives)
+    if log_q is not None and not options.logq_correction:
+        raise ArgumentValueError("log_q", "None where logq_correction is False", "an array")
+    if log_q is not None and is_sampler(negatives) and not in_batch:
+        raise ArgumentTypeError(
+            "log_q", "None but for explicit ids and in-batch negatives: a sampler knows its own", "an array"
+        )
+    if in_batch and log_q is None and options.logq_correction:
+        expected = "the log (V,) of how often items are targets, or logq_correction=False, beside in-batch negatives"
+        raise ArgumentTypeError("log_q", expected, "None")
+    if in_batch and not options.remove_accidental_hits:
+        raise ArgumentValueError(
+            "remove_accidental_hits", "True beside in-batch negatives, which hold the row's own target", False
+        )
+
+
+def check_binary_negatives(negatives: object) -> None:
+    """Raise for samplers that binary cross-entropy is not defined with."""
+    reasons = {
+        AllItems: "binary cross-entropy is over sampled items",
+        InBatchNegatives: "without a correction, in-batch negatives teach how rare items are",
+        MixedNegatives: "without a correction, a mixture's shares would be weights of its own",
+        HardNegatives: "the hardest items of a pool stand for others, which binary cross-entropy has no place for",
+    }
+    for sampler, reason in reasons.items():
+        if isinstance(negatives, sampler):
+            expected = f"UniformNegatives, PopularityNegatives, LogUniformNegatives or integer ids: {reason}"
+            raise ArgumentTypeError("negatives", expected, sampler.__name__)
+
+
+def correction_of(negatives: object, log_weight: object, options: Options, positive_weight: float | None) -> Correction:
+    """How the kernels correct the scores of a call's negatives."""
+    if positive_weight is not None or not options.logq_correction:
+        return "none"
+    if isinstance(negatives, HardNegatives):
+        return "pool"
+    return "uniform" if log_weight is None else "weighted"
+
+
+def is_sampler(negatives: object) -> bool:
+    return isinstance(negatives, SAMPLERS)
+
+
+def draws_at_random(negatives: object, num_items: int) -> bool:
+    """Whether a seed matters: not for every item, for explicit ids or for all rows' targets."""
+    if isinstance(negatives, UniformNegatives):
+        return negatives.num_negatives < num_items
+    if isinstance(negatives, InBatchNegatives):
+        return negatives.group_size is not None and negatives.shuffle_rows
+    return is_sampler(negatives) and not isinstance(negatives, AllItems)
+
+
+def check_rate(rate: object) -> None:
+    """Raise for a rate of a running estimate outside (0, 1]."""
+    if not 0 < as_number("rate", rate) <= 1:
+        raise ArgumentValueError("rate", "a number above 0, at most 1", rate)

@@ -1,0 +1,72 @@
+"""The ids that samplers draw, as NumPy arrays: the contract of ``draws`` for users and tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..draws import permutation as pm
+from ..draws.lists import SLOTS, ListDraws, has_in_batch, plan_lists, weighted_samplers
+from ..draws.permutation import Arithmetic, Seed
+from ..draws.slots import items_of_slots, slot_table
+from ..draws.uniform import IndependentDraws, plan_draws, row_places
+from ..errors import ArgumentTypeError, ArgumentValueError
+from .samplers import HardNegatives, Sampler, as_index
+
+
+def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
+    """The ids that a sampler draws: (num_rows, K) int64, in drawing order, accidental hits included.
+
+    Row i is the i-th non-ignored row in flattened order, ``num_rows`` the number of such rows and ``seed`` an int taken
+    modulo 2^64. The loss draws exactly these ids on every device. With K >= V uniform negatives are arange(V) in every
+    row; weighted ones are always K, and may hold an item several times. Raises ArgumentTypeError or ArgumentValueError
+    for a negative num_rows or num_items < 1, and for samplers whose negatives do not follow from the seed alone:
+    in-batch ones, and hard ones, which follow from scores.
+    """
+    num_rows, num_items = as_index("num_rows", num_rows), as_index("num_items", num_items)
+    if not 0 <= num_rows < 2**31:
+        raise ArgumentValueError("num_rows", "an int in [0, 2^31)", num_rows)
+    if not 1 <= num_items < 2**31:
+        raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
+    if has_in_batch(sampler) or isinstance(sampler, HardNegatives):
+        expected = "a sampler that draws by the seed alone, not by targets or scores"
+        raise ArgumentTypeError("sampler", expected, type(sampler).__name__)
+    xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
+    seed_pair = xp.u32(words[0]), xp.u32(words[1])
+    lists = plan_lists(sampler, num_items)
+    if lists is not None:
+        groups = np.arange(-(-num_rows // sampler.group_size))  # type: ignore[union-attr]
+        ends = [slot_table(weighted, num_items).ends for weighted in weighted_samplers(sampler)]
+        drawn = drawn_lists(lists, xp, seed_pair, groups, ends)
+        return _of_rows(drawn, xp, seed_pair, num_rows, sampler.group_size, sampler.shuffle_rows)  # type: ignore
+    draws = plan_draws(sampler, num_items)  # type: ignore[arg-type]
+    if draws is None:
+        return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
+    if isinstance(draws, IndependentDraws):
+        rows = np.arange(num_rows)
+        return (
+            draws.items(xp, seed_pair, rows).astype(np.int64) if num_rows else np.empty((0, draws.negatives), np.int64)
+        )
+    drawn = draws.items(xp, seed_pair, np.arange(-(-num_rows // draws.group_size)))
+    return _of_rows(drawn, xp, seed_pair, num_rows, draws.group_size, draws.shuffle_rows)
+
+
+def _of_rows(
+    drawn: np.ndarray, xp: Arithmetic, seed: Seed, num_rows: int, group_size: int, shuffle_rows: bool
+) -> np.ndarray:
+    """What the group of each row drew."""
+    if num_rows == 0:
+        return np.empty((0, drawn.shape[1]), np.int64)
+    places = row_places(xp, seed, np.arange(num_rows), num_rows, shuffle_rows)
+    return drawn[(places // group_size).astype(np.int64)].astype(np.int64)
+
+
+def drawn_lists(lists: ListDraws, xp: Arithmetic, seed: Seed, groups: np.ndarray, ends: list[np.ndarray]) -> np.ndarray:
+    """The columns (len(groups), ..) of lists without rows' targets; ``ends`` of each part that draws slots."""
+    remaining = iter(ends)
+    return np.concatenate(
+        [
+            items_of_slots(next(remaining), drawn) if source == SLOTS else np.asarray(drawn)
+            for source, drawn in lists.drawn(xp, seed, groups)
+        ],
+        1,
+    )

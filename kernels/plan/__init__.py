@@ -1,0 +1,1 @@
+"""The static numbers of a call: shapes, options, tiles, buffers."""

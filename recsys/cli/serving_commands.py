@@ -1,0 +1,109 @@
+"""The commands evaluate, recommend and export of both frameworks' command lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..serving.served_run import Load, ServedRun, evaluate_run, export_run, recommend_run, write_recommendations
+
+Run = Annotated[Path, typer.Option(help="Folder of a training run, of either framework.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+
+
+def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[[Callable[[], object]], None]) -> None:
+    """Adds the three commands to ``app``. ``load(weights, device)`` gives the framework's `ServedModel`; ``guarded``
+    runs a command's work and turns its typed errors into one line."""
+    default = Path(f"runs/{framework}")
+
+    @app.command("evaluate", help="Measure a trained model on its data, over the full catalog.")
+    def evaluate(
+        run: Run = default,
+        part: Annotated[str, typer.Option(help="test, or valid for the validation part.")] = "test",
+        metrics_at: Annotated[
+            str | None, typer.Option(help="Places k of the metrics, such as 5,10,20; the run's if not given.")
+        ] = None,
+        filter_seen: Annotated[
+            bool | None,
+            typer.Option(
+                help="Leave items of the user's own history out of the ranking; the run's choice if not given."
+            ),
+        ] = None,
+        batch_size: Annotated[int | None, typer.Option(help="Users scored at once; the run's if not given.")] = None,
+        device: Device = "auto",
+        as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    ) -> None:
+        def work() -> None:
+            if part not in ("test", "valid"):
+                raise ConfigError(f"part: expected test or valid, got {part}")
+            served = ServedRun.open(run)
+            given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "batch_size": batch_size}
+            changes = {name: value for name, value in given.items() if value is not None}
+            config = dataclasses.replace(served.config, device=device, **changes)
+            metrics = evaluate_run(served, load, config, part)
+            typer.echo(
+                json.dumps(metrics)
+                if as_json
+                else "\n".join(f"{name:<14} {value:.4f}" for name, value in metrics.items())
+            )
+
+        guarded(work)
+
+    @app.command("recommend", help=_RECOMMEND.format(framework=framework))
+    def recommend(
+        run: Run = default,
+        user: Annotated[
+            list[str] | None, typer.Option(help="A user of the run's data, by its id there; repeat for more.")
+        ] = None,
+        sequences: Annotated[
+            Path | None, typer.Option(help="JSON or Parquet file of item sequences, the latest item last.")
+        ] = None,
+        k: Annotated[int, typer.Option(help="Items for each user.")] = 10,
+        filter_seen: Annotated[bool, typer.Option(help="Leave out items that are already in the history.")] = True,
+        skip_unknown: Annotated[
+            bool, typer.Option(help="Leave items that the model does not know out of sequences.")
+        ] = False,
+        output: Annotated[Path | None, typer.Option(help="Write a .json or .parquet file instead of a table.")] = None,
+        device: Device = "auto",
+    ) -> None:
+        def work() -> None:
+            rows = recommend_run(
+                ServedRun.open(run), load, users=user or [], sequences=sequences, k=k,
+                filter_seen=filter_seen, skip_unknown=skip_unknown, device=device,
+            )  # fmt: skip
+            if output is not None:
+                write_recommendations(rows, output)
+                typer.echo(f"{output}: {len(rows)} users")
+                return
+            for row in rows:
+                typer.echo(f"user {row.user}, who had last {' - '.join(row.last_seen)}")
+                for place, (item, name) in enumerate(zip(row.items, row.names, strict=True), start=1):
+                    typer.echo(f"  {place:>3}  {name}" + ("" if name == str(item) else f"  [{item}]"))
+
+        guarded(work)
+
+    @app.command("export", help="Write item vectors, encoder, catalog and a FAISS index for a server of your own.")
+    def export(
+        to: Annotated[Path, typer.Option(help="Folder for the files.")],
+        run: Run = default,
+        device: Device = "auto",
+    ) -> None:
+        def work() -> None:
+            for file in export_run(ServedRun.open(run), load, to, device=device):
+                typer.echo(str(file))
+
+        guarded(work)
+
+
+_RECOMMEND = """Recommend the best next items over the full catalog.
+
+For users of the data: cce-minus-{framework} recommend --user 42 --user 7
+
+For sequences of your own: cce-minus-{framework} recommend --sequences histories.json --k 20 --output top.parquet
+"""

@@ -1,0 +1,1 @@
+"""Logs of interactions and what is known of items."""

@@ -1,0 +1,99 @@
+"""The items that a model knows: its ids' original labels and titles, kept beside the weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from .interactions import Interactions
+from .tables import read_columns
+
+SHOWN = 3
+"""Labels that a message about many of them names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """``labels`` (V,) are the original ids of items 0..V-1, integers or text; ``titles`` one text an item, or None."""
+
+    labels: npt.NDArray[Any]
+    titles: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, interactions: Interactions) -> Catalog:
+        return cls(interactions.item_labels, interactions.item_titles)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def names(self, items: Iterable[int]) -> list[str]:
+        """What to call items: their titles, or their labels where there are none."""
+        source = self.labels if self.titles is None else self.titles
+        return [str(source[item]) for item in items]
+
+    @cached_property
+    def _ids(self) -> dict[Any, int]:
+        return {label: item for item, label in enumerate(self.labels.tolist())}
+
+    def ids(self, labels: Iterable[Any]) -> npt.NDArray[np.int32]:
+        """The item of each label, -1 where there is none. Text and integers match by what they say: 7 is "7"."""
+        known = self._ids
+        is_text = not np.issubdtype(self.labels.dtype, np.integer)
+        return np.fromiter((known.get(as_label(label, is_text), -1) for label in labels), dtype=np.int32)
+
+    def write(self, path: Path) -> None:
+        """Writes a Parquet file with the columns ``item`` and, where there are titles, ``title``, by a rename."""
+        columns: dict[str, Any] = {"item": pa.array(self.labels.tolist())}
+        if self.titles is not None:
+            columns["title"] = pa.array(self.titles, pa.string())
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        pq.write_table(pa.table(columns), temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Catalog:
+        """Reads what `write` wrote; raises `DataError`."""
+        table = read_columns(path, ["item"])
+        has_titles = "title" in pq.read_schema(path).names
+        titles = read_columns(path, ["title"])["title"].to_pylist() if has_titles else None
+        labels = np.array(table["item"].to_pylist())
+        return cls(labels if labels.dtype.kind == "i" else labels.astype(object), titles)
+
+    def require_same(self, interactions: Interactions, *, source: str) -> None:
+        """Raises `DataError` where the data's items are not these, of which ``source`` tells."""
+        if np.array_equal(self.labels, interactions.item_labels):
+            return
+        theirs = set(interactions.item_labels.tolist())
+        missing = [label for label in self.labels.tolist() if label not in theirs]
+        new = [label for label in interactions.item_labels.tolist() if label not in self._ids]
+        raise DataError(
+            f"data: expected the {len(self)} items of {source}, got {interactions.num_items} items in "
+            f"{interactions.source}: {_some(missing, 'missing')}, {_some(new, 'unknown')}"
+        )
+
+
+def as_label(value: Any, is_text: bool) -> Any:
+    """``value`` as a label of text or of integers; a value that is no integer is returned as it is, and matches
+    none."""
+    if is_text:
+        return str(value)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _some(labels: Sequence[Any], what: str) -> str:
+    shown = ", ".join(map(repr, labels[:SHOWN]))
+    more = ", .." if len(labels) > SHOWN else ""
+    return f"{len(labels)} {what}" + (f" ({shown}{more})" if labels else "")

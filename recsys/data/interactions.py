@@ -1,0 +1,176 @@
+"""User-item events with dense ids, in order of user and time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import DataError
+from .ragged import offsets_of
+from .tables import read_columns, require_no_nulls
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Events sorted by (user, time); events of one user at one time keep the order of the file.
+
+    ``user`` and ``item`` are (n,) int32 dense ids, ``time`` (n,) int64. ``user_labels`` (num_users,) and
+    ``item_labels`` (num_items,) hold the original ids, sorted; ``item_titles`` holds one text an item, or is
+    None. ``source`` names the data in messages. ``rating`` is (n,) float64, or None if ratings were not read.
+    """
+
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    time: npt.NDArray[np.int64]
+    user_labels: npt.NDArray[Any]
+    item_labels: npt.NDArray[Any]
+    item_titles: list[str] | None = None
+    source: str = "interactions"
+    rating: npt.NDArray[np.float64] | None = None
+
+    @property
+    def num_users(self) -> int:
+        """Number of distinct users; every one has at least one event."""
+        return len(self.user_labels)
+
+    @property
+    def num_items(self) -> int:
+        """Number of distinct items; every one has at least one event."""
+        return len(self.item_labels)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """(num_users + 1,) int64: user ``u`` has the events ``offsets[u]:offsets[u + 1]``."""
+        return offsets_of(np.bincount(self.user, minlength=self.num_users).astype(np.int64))
+
+
+def read_interactions(
+    path: str | Path,
+    *,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    time_column: str = "timestamp",
+    rating_column: str | None = None,
+    titles: str | Path | None = None,
+    title_column: str = "title",
+) -> Interactions:
+    """Read a Parquet, CSV or TSV file with one event a row, by the ending of its name.
+
+    Users and items are integers or text, times whole numbers, dates or timestamps, ratings numbers (``rating_column``
+    None reads none). Repeated events are kept;
+    rows out of order are sorted with a logged notice. ``titles`` is a file with ``item_column`` and
+    ``title_column``; items that it lacks are titled by their id. Raises `DataError` naming the file and
+    column for missing files and columns, empty files, empty values and unusable types.
+    """
+    path = Path(path)
+    columns = [user_column, item_column, time_column]
+    repeated = sorted({column for column in columns if columns.count(column) > 1})
+    if repeated:
+        raise DataError(f"{path}: user, item and time must be three columns, got {repeated[0]!r} more than once")
+    if rating_column in columns:
+        raise DataError(f"{path}: ratings must be a column of their own, got {rating_column!r} twice")
+    if rating_column is not None:
+        columns.append(rating_column)
+    interactions = from_table(
+        read_columns(path, columns),
+        source=str(path),
+        user_column=user_column,
+        item_column=item_column,
+        time_column=time_column,
+        rating_column=rating_column,
+        sort_notice=True,
+    )
+    if titles is None:
+        return interactions
+    table = read_columns(Path(titles), [item_column, title_column])
+    return with_titles(interactions, table[item_column], table[title_column], source=str(titles))
+
+
+def from_table(
+    table: pa.Table,
+    *,
+    source: str,
+    user_column: str,
+    item_column: str,
+    time_column: str,
+    rating_column: str | None = None,
+    sort_notice: bool,
+) -> Interactions:
+    """Number and sort the events of a table; `sort_notice` logs when times within a user go backwards."""
+    columns = (user_column, item_column, time_column)
+    require_no_nulls(table, columns if rating_column is None else (*columns, rating_column), source)
+    user, user_labels = _dense_ids(table[user_column], source, user_column)
+    item, item_labels = _dense_ids(table[item_column], source, item_column)
+    time = _times(table[time_column], source, time_column)
+    rating = None if rating_column is None else _ratings(table[rating_column], source, rating_column)
+
+    by_user = np.argsort(user, kind="stable")
+    backwards = (np.diff(time[by_user]) < 0) & (np.diff(user[by_user]) == 0)
+    order = np.lexsort((time, user))
+    if sort_notice and backwards.any():
+        logger.warning("%s: rows are not in order of column %r for each user; sorted them", source, time_column)
+    rating = None if rating is None else rating[order]
+    return Interactions(user[order], item[order], time[order], user_labels, item_labels, source=source, rating=rating)
+
+
+def with_titles(
+    interactions: Interactions, item: pa.ChunkedArray, title: pa.ChunkedArray, *, source: str
+) -> Interactions:
+    """Attach a table's titles: the first of repeated items counts, items without a title get their id."""
+    labels = interactions.item_labels.tolist()
+    try:
+        item = item.cast(pa.array(labels).type)
+        title = title.cast(pa.string())
+    except pa.ArrowException as error:
+        raise DataError(f"{source}: the titles do not match the items of {interactions.source} ({error})") from error
+    by_item: dict[Any, str] = {}
+    for key, text in zip(item.to_pylist(), title.to_pylist(), strict=True):
+        if text is not None:
+            by_item.setdefault(key, text)
+    if by_item.keys().isdisjoint(labels):
+        raise DataError(f"{source}: has a title for none of the items of {interactions.source}")
+    return replace(interactions, item_titles=[by_item.get(label, str(label)) for label in labels])
+
+
+def _dense_ids(column: pa.ChunkedArray, source: str, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
+    """Ids 0, 1, .. in the order of the sorted distinct values, and those values."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())  # so that any amount of text fits one array
+    if not (pa.types.is_integer(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"{source}: column {name!r} must hold integers or text, got {column.type}")
+    encoded = column.combine_chunks().dictionary_encode()
+    labels = encoded.dictionary.to_numpy(zero_copy_only=False)
+    order = np.argsort(labels, kind="stable")
+    id_of_code = np.empty(len(labels), dtype=np.int32)
+    id_of_code[order] = np.arange(len(labels), dtype=np.int32)
+    return id_of_code[encoded.indices.to_numpy()], labels[order]
+
+
+def _ratings(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.float64]:
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise DataError(f"{source}: column {name!r} must hold numbers, got {kind}")
+    return column.cast(pa.float64(), safe=False).to_numpy()
+
+
+def _times(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.int64]:
+    kind = column.type
+    try:
+        if pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("s"))
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)):
+            raise DataError(f"{source}: column {name!r} must hold whole numbers, dates or timestamps, got {kind}")
+        return column.cast(pa.int64()).to_numpy()
+    except pa.ArrowException as error:
+        raise DataError(f"{source}: column {name!r} cannot be read as times, got {kind} ({error})") from error

@@ -1,0 +1,105 @@
+"""Categories of items, such as genres or brands, as multi-hot features."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import DataError
+from .catalog import Catalog
+from .tables import read_columns, require_no_nulls
+
+logger = logging.getLogger(__name__)
+
+MOST_VALUES = 1024
+"""Values of one column that become features, the most frequent ones."""
+
+SEPARATOR = "|"
+
+
+def read_categories(
+    path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Reads the categories of items from a Parquet, CSV or TSV file and returns them as `multi_hot` features (V, P)
+    float32, one column of the file after the other.
+
+    A cell is a list of values (a Parquet list, or text that is a JSON list), text with "|" between values, or one
+    integer, boolean or text; a null and an empty text are no value. An item in several rows has the values of all of
+    them; how many items the file lacks is logged. Raises `DataError` naming file and column for what cannot be read,
+    for columns of other types and for a column without a value for any item.
+    """
+    path = Path(path)
+    table = read_columns(path, [item_column, *columns])
+    require_no_nulls(table, [item_column], str(path))
+    ids = catalog.ids(table[item_column].to_pylist())
+    missing = len(catalog) - len(np.unique(ids[ids >= 0]))
+    if missing == len(catalog):
+        raise DataError(f"{path}: column {item_column!r} has none of the {len(catalog)} items of the data")
+    if missing:
+        logger.warning("%s: %d of %d items have no features; theirs are zeros", path, missing, len(catalog))
+    parts = []
+    for column in columns:
+        values: list[set[str]] = [set() for _ in range(len(catalog))]
+        for item, cell in zip(ids.tolist(), _cells(table[column], str(path), column), strict=True):
+            if item >= 0:
+                values[item].update(cell)
+        if not any(values):
+            raise DataError(f"{path}: column {column!r} has a value for none of the {len(catalog)} items of the data")
+        parts.append(multi_hot(values, source=f"{path}: column {column!r}"))
+    return np.concatenate(parts, axis=1)
+
+
+def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.float32]:
+    """Returns (V, P) float32: row j is ``1 / sqrt(n_j)`` at each of item j's ``n_j`` values, so that its squares sum to
+    1.
+
+    The columns are the values by how many items have them, the most frequent first and equally frequent ones in order
+    of text. Only the first `MOST_VALUES` are kept, and only they count in ``n_j``: a notice that names ``source`` says
+    how many were dropped.
+    """
+    counts = Counter(value for row in values for value in row)
+    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    if len(ranked) > MOST_VALUES:
+        logger.warning("%s: kept the %d most frequent of %d values", source, MOST_VALUES, len(ranked))
+    place = {value: column for column, value in enumerate(ranked[:MOST_VALUES])}
+    features = np.zeros((len(values), len(place)), np.float32)
+    for item, row in enumerate(values):
+        kept = [place[value] for value in row if value in place]
+        if kept:
+            features[item, kept] = 1 / np.sqrt(len(kept))
+    return features
+
+
+def _cells(column: pa.ChunkedArray, source: str, name: str) -> Iterable[list[str]]:
+    """The values of each row of a column, as text."""
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    value = kind.value_type if is_list else kind
+    if pa.types.is_dictionary(value):
+        value = value.value_type
+    is_text = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+    if not (is_text or pa.types.is_integer(value) or pa.types.is_boolean(value) or pa.types.is_null(value)):
+        raise DataError(f"{source}: column {name!r} must hold text, integers, booleans or lists of these, got {kind}")
+    split = _elements if is_list else _separated if is_text else lambda cell: [str(cell)]
+    return ([] if cell is None else split(cell) for cell in column.to_pylist())
+
+
+def _elements(cell: Iterable[Any]) -> list[str]:
+    return [str(value).strip() for value in cell if value is not None and str(value).strip()]
+
+
+def _separated(cell: str) -> list[str]:
+    if cell.lstrip().startswith("["):
+        try:
+            return _elements(json.loads(cell))
+        except json.JSONDecodeError:
+            pass  # text that only begins like a list
+    return _elements(cell.split(SEPARATOR))

@@ -1,0 +1,1 @@
+"""Splits, batches and metrics."""

@@ -1,0 +1,88 @@
+"""Fixed-shape batches of user sequences with masked items to be found again (the Cloze task)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.ragged import Ragged
+from ..errors import ConfigError
+from .batches import IGNORE, MASK, PAD, Batch, check_epoch, epoch_order, last_items, num_batches, trainable_rows
+
+LAST_ONLY = 1 / 11
+"""Fraction of rows in which the last item alone is masked, as it is in prediction: BERT4Rec's authors add one such copy
+of a sequence to ten masked at random (the default ``dupe_factor`` of their data generator)."""
+
+
+def mean_masked(train: Ragged, *, batch_size: int, max_length: int, mask_probability: float) -> float:
+    """Expected number of positions with a target in a batch of `masked_batches`.
+
+    A row of n items has ``LAST_ONLY + (1 - LAST_ONLY) (n p + (1 - p)^n)`` of them: the last term is the mask given to a
+    row that drew none.
+    """
+    _require_probability(mask_probability)
+    lengths = np.minimum(train.lengths[trainable_rows(train)], max_length)
+    drawn = lengths * mask_probability + (1 - mask_probability) ** lengths
+    targets = (LAST_ONLY + (1 - LAST_ONLY) * drawn).sum()
+    return float(targets) / num_batches(train, batch_size=batch_size)
+
+
+def masked_batches(
+    train: Ragged,
+    *,
+    batch_size: int,
+    max_length: int,
+    mask_probability: float,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """Yield one epoch of masked-item batches (Sun et al., 2019, arXiv 1904.06690), from batch ``start_step`` on.
+
+    A row holds the last ``max_length`` items of one user, padded on the left. Each item is masked with
+    ``mask_probability``, at least one in a row; in a fraction `LAST_ONLY` of the rows the last item alone is masked. A
+    masked item is `MASK` in the inputs and itself in the targets, which are `IGNORE` everywhere else.
+
+    The users and their order are those of `train_batches`; the masks of batch s come from ``numpy``'s generator of
+    ``SeedSequence((seed, epoch), spawn_key=(s,))``. So an epoch is a function of (seed, epoch) and can be entered at
+    any step. Every batch is (batch_size, max_length): the last one is filled with rows of padding. Raises
+    ``ConfigError`` for sizes below 1, a ``mask_probability`` outside (0, 1) and a ``start_step`` beyond the epoch.
+    """
+    check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
+    _require_probability(mask_probability)
+    return _masked_batches(train, batch_size, max_length, mask_probability, seed, epoch, start_step)
+
+
+def _masked_batches(
+    train: Ragged, batch_size: int, max_length: int, mask_probability: float, seed: int, epoch: int, start_step: int
+) -> Iterator[Batch]:
+    order = epoch_order(train, seed, epoch)
+    for step in range(start_step, num_batches(train, batch_size=batch_size)):
+        rows = order[step * batch_size : (step + 1) * batch_size]
+        items = last_items(train, rows, width=max_length, height=batch_size)
+        # A spawn key, because SeedSequence pads with zeros: (seed, epoch, 0) would be the generator of the order.
+        rng = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(step,)))
+        masked = draw_masks(items, mask_probability, rng)
+        yield Batch(np.where(masked, np.int32(MASK), items), np.where(masked, items, np.int32(IGNORE)))
+
+
+def draw_masks(
+    items: npt.NDArray[np.int32], mask_probability: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Which places of ``items`` (B, L) int32 with `PAD` to mask: (B, L) bool, in every row with an item at least
+    one."""
+    present = items != PAD
+    # The item with the lowest draw is masked whatever its draw: a row always has a target.
+    draws = np.where(present, rng.random(items.shape), np.inf)
+    masked = (draws < mask_probability) | (draws == draws.min(axis=1, keepdims=True))
+    last_only = rng.random(len(items)) < LAST_ONLY
+    masked[last_only] = False
+    masked[last_only, -1] = True
+    return masked & present
+
+
+def _require_probability(mask_probability: float) -> None:
+    if not 0 < mask_probability < 1:
+        raise ConfigError(f"mask_probability: expected a number between 0 and 1, got {mask_probability}")

@@ -1,0 +1,99 @@
+"""The data and the loss of a run, from its configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ..data.datasets import load_dataset
+from ..data.filters import keep_frequent, keep_rated
+from ..data.interactions import Interactions
+from ..protocol.batches import Batch, mean_targets, train_batches
+from ..protocol.cutoffs import parse_cutoffs
+from ..protocol.list_metrics import self_information
+from ..protocol.masked_batches import masked_batches, mean_masked
+from ..protocol.popularity import item_counts
+from ..protocol.splits import Split, make_split
+from .config import TrainConfig
+
+
+def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
+    """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
+
+    Ratings are filtered first, then items and users by their events (`keep_frequent`), and the rest is split.
+    """
+    interactions = load_dataset(
+        config.data,
+        user_column=config.user_column,
+        item_column=config.item_column,
+        time_column=config.time_column,
+        rating_column=config.rating_column,
+        with_ratings=config.min_rating is not None,
+        titles=config.titles,
+        title_column=config.title_column,
+    )
+    if config.min_rating is not None:
+        interactions = keep_rated(interactions, config.min_rating)
+    interactions = keep_frequent(
+        interactions, min_item_events=config.min_item_events, min_user_events=config.min_user_events
+    )
+    options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
+    if config.split != "leave-one-out":
+        options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
+    return interactions, make_split(config.split, interactions, **options)
+
+
+def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """The options of both frameworks' ``evaluate`` that ``config`` and the training part decide, by name."""
+    return {
+        "cutoffs": parse_cutoffs(config.metrics_at),
+        "filter_seen": config.filter_seen,
+        "information": self_information(split.train, split.num_items),
+        "batch_size": config.batch_size,
+    }
+
+
+def epoch_batches(config: TrainConfig, split: Split, epoch: int) -> Iterator[Batch]:
+    """The training batches of one epoch: `masked_batches` for BERT4Rec, `train_batches` for the causal models;
+    `num_batches` of either, and the same in both frameworks."""
+    sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "seed": config.seed, "epoch": epoch}
+    if config.model == "bert4rec":
+        return masked_batches(split.train, **sizes, mask_probability=config.mask_probability)
+    return train_batches(split.train, **sizes)
+
+
+def _mean_positions(config: TrainConfig, split: Split) -> float:
+    """Mean number of positions with a target in a batch of `epoch_batches`."""
+    sizes = {"batch_size": config.batch_size, "max_length": config.max_length}
+    if config.model == "bert4rec":
+        return mean_masked(split.train, **sizes, mask_probability=config.mask_probability)
+    return mean_targets(split.train, **sizes)
+
+
+def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
+    """What the training loss is made of: ``config``'s options of the loss by name, and what they leave to the data.
+
+    ``item_counts`` (V,) int64 come from the training part alone. Sizes of 0 become 2 sqrt(N), the choice of SCE's
+    authors (arXiv 2409.18721), for the N positions with a target of a mean batch: a number of the run, so that shapes
+    never change.
+    """
+    balanced = max(1, round(2 * math.sqrt(_mean_positions(config, split))))
+    return {
+        "loss": config.loss,
+        "negatives": config.negatives,
+        "item_counts": item_counts(split.train, split.num_items),
+        "num_negatives": config.num_negatives,
+        "pool_size": config.pool_size,
+        "popularity_power": config.popularity_power,
+        "frequency_rate": config.frequency_rate,
+        "logq_correction": config.logq_correction,
+        "group_size": config.group_size,
+        "shuffle_rows": config.shuffle_rows,
+        "gbce_t": config.gbce_t,
+        "n_buckets": config.n_buckets or balanced,
+        "bucket_size_x": config.bucket_size_x or balanced,
+        "bucket_size_y": config.bucket_size_y,
+        "mix_x": config.mix_x,
+        "impl": config.impl,
+    }

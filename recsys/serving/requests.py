@@ -1,0 +1,124 @@
+"""Whom to recommend to: users of the data by name, or sequences of items from a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.catalog import Catalog, as_label
+from ..data.interactions import Interactions
+from ..data.ragged import Ragged, take_ranges
+from ..errors import DataError
+
+logger = logging.getLogger(__name__)
+
+USER, ITEMS = "user_id", "items"
+"""Keys of a JSON object and columns of a Parquet file of sequences."""
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """Row i of ``histories`` (item ids, in order of time) is what ``users[i]`` has done."""
+
+    users: list[Any]
+    histories: Ragged
+
+
+def user_requests(interactions: Interactions, users: Sequence[str]) -> Requests:
+    """The whole histories of users by their original ids; raises `DataError` for one that the data lack."""
+    labels = interactions.user_labels.tolist()
+    is_text = not np.issubdtype(interactions.user_labels.dtype, np.integer)
+    place = {label: row for row, label in enumerate(labels)}
+    rows = []
+    for user in users:
+        row = place.get(as_label(user, is_text))
+        if row is None:
+            raise DataError(f"users: expected users of {interactions.source} ({len(labels)} of them), got {user!r}")
+        rows.append(row)
+    chosen = np.array(rows, dtype=np.int64)
+    offsets = interactions.offsets
+    return Requests([labels[row] for row in rows], take_ranges(interactions.item, offsets[chosen], offsets[chosen + 1]))
+
+
+def read_requests(path: Path, catalog: Catalog, *, skip_unknown: bool) -> Requests:
+    """Sequences of items by their original ids, the latest last, from a file that ends in .json or .parquet.
+
+    JSON: a list of sequences, an object of sequences by user, or a list of objects with "user_id" and "items". Parquet:
+    a row a sequence with a list column "items" and, if present, "user_id". Without names users are numbered from 0. An
+    item that the catalog lacks raises `DataError`, or is left out with ``skip_unknown``; so does a sequence without
+    items.
+    """
+    users, sequences = _read(path)
+    ids = [catalog.ids(sequence) for sequence in sequences]
+    unknown = [(user, label) for user, sequence, row in zip(users, sequences, ids, strict=True)
+               for label, item in zip(sequence, row, strict=True) if item < 0]  # fmt: skip
+    if unknown and not skip_unknown:
+        user, label = unknown[0]
+        raise DataError(
+            f"{path}: expected items of the catalog ({len(catalog)} of them), got {len(unknown)} others, the first "
+            f"{label!r} of user {user!r}; pass --skip-unknown to leave them out"
+        )
+    if unknown:
+        logger.warning("%s: left out %d items that are not in the catalog", path, len(unknown))
+    kept = [row[row >= 0] for row in ids]
+    for user, row in zip(users, kept, strict=True):
+        if len(row) == 0:
+            raise DataError(f"{path}: expected at least one known item for each user, got none for {user!r}")
+    return Requests(users, Ragged.from_rows(kept))
+
+
+def _read(path: Path) -> tuple[list[Any], list[list[Any]]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    readers = {".json": _read_json, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: expected a file name that ends in {' or '.join(readers)}, got {path.name!r}")
+    users, sequences = readers[path.suffix.lower()](path)
+    if not sequences:
+        raise DataError(f"{path}: expected at least one sequence, got none")
+    for user, sequence in zip(users, sequences, strict=True):
+        if not isinstance(sequence, list) or any(
+            not isinstance(item, str | int) or isinstance(item, bool) for item in sequence
+        ):
+            raise DataError(
+                f"{path}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
+            )
+    return users, sequences
+
+
+def _read_json(path: Path) -> tuple[list[Any], list[Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if isinstance(content, dict):
+        return list(content), list(content.values())
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a JSON list or object, got {type(content).__name__}")
+    if content and all(isinstance(row, dict) for row in content):
+        for number, row in enumerate(content):
+            if ITEMS not in row:
+                raise DataError(
+                    f"{path}: expected the key {ITEMS!r} in every object, got {', '.join(row)} in number {number}"
+                )
+        return [row.get(USER, number) for number, row in enumerate(content)], [row[ITEMS] for row in content]
+    return list(range(len(content))), content
+
+
+def _read_parquet(path: Path) -> tuple[list[Any], list[Any]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as parquet ({error})") from error
+    if ITEMS not in table.column_names:
+        raise DataError(f"{path}: no column {ITEMS!r}; the file has {', '.join(map(repr, table.column_names))}")
+    users = table[USER].to_pylist() if USER in table.column_names else list(range(table.num_rows))
+    return users, table[ITEMS].to_pylist()

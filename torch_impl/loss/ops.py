@@ -1,0 +1,289 @@
+"""The loss as ``torch.library`` operators: forward and backward, with fake and autograd registrations.
+
+They run either the Triton kernels or the reference. Row losses and row partition sums come out; weights and reductions
+are plain torch around them (``row_losses.py``), so their gradients need no code here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from ...kernels.draws.lists import ListDraws, parts_of
+from ...kernels.negatives.samplers import AllItems, UniformNegatives
+from ...kernels.plan.buffers import Buffer, backward_buffers, forward_buffers, pool_buffers, table_buffer
+from ...kernels.plan.problem import INTERPRETER_GPU, NO_ID, Dtype, HistorySize, Problem, build_problem, cached_problem
+from ...kernels.plan.tiles import Gpu
+from . import reference
+from .operands import Operands, Options, Saved, schema, split
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+_NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in DTYPES.items()}  # type: ignore[misc]
+Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+RESULTS = 3  # of the forward's outputs what a caller reads; the rest is kept for the backward
+FORWARD_OUTPUTS = ("loss", "lse", "counted", *Saved._fields[1:6])
+
+
+@functools.cache
+def gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.multi_processor_count, 10 * properties.major + properties.minor)
+
+
+def _problem(x: Operands, options: Options) -> Problem:
+    (num_rows, dim), num_items, ids_shape = (
+        x.input.shape,
+        x.weight.shape[0],
+        None if x.ids is None else tuple(x.ids.shape),
+    )
+    sampler = lists = history = None
+    # a sampler's own numbers are compiled for: under torch.compile they may come as symbols
+    parts, negatives, group_size = tuple(map(int, options.parts)), int(options.num_negatives), int(options.group_size)
+    if parts:
+        lists = ListDraws(num_items, parts_of(parts), negatives)
+    elif x.ids is None:
+        sampler = UniformNegatives(negatives, group_size, options.shuffle_rows) if negatives else AllItems()
+    if x.history_offsets is not None and x.history_items is not None:
+        history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
+    has_groups = sampler is None and group_size > 1
+    sizes = (num_rows, dim, num_items, *(ids_shape or ()), *(history or ()))
+    symbolic = any(isinstance(size, torch.SymInt) for size in sizes)
+    return (build_problem if symbolic else cached_problem)(
+        num_rows, dim, num_items, ids_shape, _NAMES[x.input.dtype], _NAMES[x.weight.dtype],
+        None if x.bias is None else _NAMES[x.bias.dtype], sampler, options.softcap, options.remove_hits,
+        options.ignore_index,
+        options.scale_grad, options.positive_weight, group_size if has_groups else 1,
+        options.shuffle_rows and has_groups,
+        options.correction,  # type: ignore[arg-type]
+        lists, x.ids is not None and negatives > 0, history,
+        gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU,
+    )  # fmt: skip
+
+
+def layout_of(buffers: Iterable[Buffer]) -> Layout:
+    """Name, shape and dtype of the buffers that have elements."""
+    return tuple((b.name, b.shape, DTYPES[b.dtype]) for b in buffers if b.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _forward_layout(p: Problem) -> Layout:
+    return layout_of((*forward_buffers(p), *pool_buffers(p), table_buffer(p)))
+
+
+@functools.lru_cache(maxsize=256)
+def _backward_layout(p: Problem, with_input_grad: bool) -> Layout:
+    return layout_of(b for b in backward_buffers(p) if with_input_grad or b.name != "input_grad")
+
+
+def _empty(layout: Layout, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape, dtype in layout}
+
+
+def _named(tensors: NamedTuple) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors._asdict().items() if tensor is not None}
+
+
+def _table(tables: Tensor, name: str, p: Problem, *shape: int) -> Tensor:
+    """A part of the table buffer, which fills ``shape``."""
+    from ...kernels.launch.tables import table_parts
+
+    start = table_parts(p)[name].offset
+    return tables[start : start + torch.Size(shape).numel()].view(shape)
+
+
+def _choose_lists(outs: Mapping[str, Tensor], p: Problem) -> None:
+    """Put the highest-scoring columns of each group's pool into the tables, those of equal scores in their order."""
+    order = torch.sort(outs["pool_scores"], dim=1, descending=True, stable=True).indices[:, : p.negatives]
+    _table(outs["tables"], "lists", p, p.num_groups, p.negatives).copy_(outs["pool_ids"].gather(1, order))
+
+
+def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """FORWARD_OUTPUTS of rows, by operands and options."""
+    x, _, options = split(args)
+    p = _problem(x, options)
+    if not x.input.is_cuda:
+        reference.check_ranges(x, p)
+    if options.impl == "reference":
+        with torch.autocast(x.input.device.type, enabled=False):
+            loss, lse, *saved = reference.forward(x, p)
+            counted = (x.target != p.ignore_index).sum(dtype=torch.float32).clamp(min=1)
+        no_tables = torch.empty(0, dtype=torch.int32, device=x.input.device)
+        return loss, lse, counted, *saved, no_tables  # type: ignore[return-value]
+    from ...kernels.launch import loss as launch
+
+    with torch.cuda.device_of(x.input):
+        outs, ins = _empty(_forward_layout(p), x.input.device), _named(x)
+        if p.chooses:
+            launch.launch_pool(outs, ins, p)
+            _choose_lists(outs, p)
+        launch.launch_forward(outs, ins, p)
+    if not p.scale_grad:
+        outs["average_dot"] = torch.empty(0, device=x.input.device)
+    return tuple(outs[name] for name in FORWARD_OUTPUTS)  # type: ignore[return-value]
+
+
+def _fake_forward(*args):
+    x, _, options = split(args)
+    num_rows = x.input.shape[0]
+    shapes = [(num_rows,)] * 2 + [()] + [(num_rows,)] * 2 + [(num_rows if options.scale_grad else 0,)]
+    rows = [x.input.new_empty(shape, dtype=torch.float32) for shape in shapes]
+    size = 0 if options.impl == "reference" else table_buffer(_problem(x, options)).size
+    return *rows, torch.empty_like(x.input), x.input.new_empty(size, dtype=torch.int32)
+
+
+def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
+    """What explicit ids are sorted by."""
+    return torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
+
+
+def _backward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad; by
+    operands, ``Saved`` and options."""
+    return _backward_into(None, *args)
+
+
+def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and
+    the reference, take new memory."""
+    x, between, options = split(args)
+    saved = Saved(*between)  # type: ignore[arg-type]
+    p = _problem(x, options)
+    if options.impl == "reference":
+        if saved.grad_lse is None:
+            saved = saved._replace(grad_lse=torch.zeros_like(saved.loss))
+        with torch.autocast(x.input.device.type, enabled=False):
+            return reference.backward(x, saved, p)
+    from ...kernels.launch import loss as launch
+
+    grad_loss, grad_lse = saved.grad_loss, saved.grad_lse
+    saved = saved._replace(
+        grad_loss=grad_loss if grad_loss.stride(0) in (0, 1) else grad_loss.contiguous(),
+        grad_lse=None if grad_lse is None else grad_lse.contiguous(),
+    )
+    with torch.cuda.device_of(x.input):
+        ins = _named(x) | _named(saved)
+        keys = _table(saved.tables, "positive_key", p, p.num_rows + p.list_draws)
+        ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
+        if p.sorts_draws and x.ids is not None:
+            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
+        outs = _empty(
+            _backward_layout(p, input_grad is None), x.input.device
+        )  # after the sorts, which need memory for themselves
+        if input_grad is not None:
+            outs["input_grad"] = input_grad
+        launch.launch_backward(outs, ins, p)
+    for name in ("bias_grad", "scale_grad"):
+        if name not in outs:
+            outs[name] = torch.empty(0, device=x.input.device)
+    return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
+
+
+def _fake_backward(*args):
+    x, _, options = split(args)
+    bias_grad = x.input.new_empty(0, dtype=torch.float32) if x.bias is None else torch.empty_like(x.bias)
+    scale_grad = x.input.new_empty(x.input.shape[0] if options.scale_grad else 0, dtype=torch.float32)
+    return torch.empty_like(x.input), torch.empty_like(x.weight), bias_grad, scale_grad
+
+
+def _setup_forward(ctx, inputs, output) -> None:
+    x, _, ctx.options = split(inputs)
+    ctx.save_for_backward(*x, output[0], *output[RESULTS:])
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    of_inputs = dict.fromkeys((*Operands._fields, *Options._fields))
+    if grad_loss is None:
+        if grad_lse is None:
+            return tuple(of_inputs.values())
+        grad_loss = torch.zeros_like(grad_lse)
+    of_inputs["input"], of_inputs["weight"], bias_grad, scale_grad = compute(
+        *ctx.saved_tensors, grad_loss, grad_lse, *ctx.options
+    )
+    needed = dict(zip(of_inputs, ctx.needs_input_grad, strict=True))
+    if needed["bias"]:
+        of_inputs["bias"] = bias_grad
+    if needed["scale"]:
+        of_inputs["scale"] = scale_grad.sum().view(1)
+    return tuple(of_inputs.values())
+
+
+def _no_second_derivatives(ctx, *_):
+    raise NotImplementedError(
+        "cce_minus: the loss has no second derivatives; differentiate its gradient by another method"
+    )
+
+
+def operator(
+    name: str,
+    schema: str,
+    implementation: Callable,
+    fake: Callable,
+    gradients: Callable | None = None,
+    setup: Callable | None = None,
+) -> Callable:
+    """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
+    qualified = f"cce_minus::{name}"
+    torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
+    torch.library.register_fake(qualified)(fake)
+    if gradients is not None:
+        torch.library.register_autograd(qualified, gradients, setup_context=setup)
+    return getattr(torch.ops.cce_minus, name).default
+
+
+backward = operator(
+    "backward", schema(4, Operands, Saved, Options), _backward, _fake_backward, _no_second_derivatives,
+    lambda ctx, inputs, output: None,
+)  # fmt: skip
+forward = operator(
+    "forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward,
+    lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward,
+)  # fmt: skip
+
+
+class _Rows(torch.autograd.Function):
+    """``forward`` without the dispatcher, which costs more host time than the kernels take."""
+
+    @staticmethod
+    def forward(ctx, *args):
+        output = _forward(*args)
+        _setup_forward(ctx, args, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, *grads):
+        if torch.is_grad_enabled():  # differentiated again: the operator refuses when it comes to that
+            return _gradients(ctx, backward, *grads[:2])
+
+        def compute(*args):
+            # no one else can hold the average: unless the graph is kept for another run, its memory takes the gradient
+            kept = torch._C._autograd._get_current_graph_task_keep_graph()  # type: ignore[attr-defined]
+            average = args[len(Operands._fields) + Saved._fields.index("average")]
+            return _backward_into(None if kept else average, *args)
+
+        return _gradients(ctx, compute, *grads[:2])
+
+
+def is_transformed() -> bool:
+    """Whether calls are traced or transformed, so that they must go through operators."""
+    return _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
+
+
+def rows(x: Operands, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """loss, lse (N,) and the number of counted rows (at least 1); differentiable once in loss and lse."""
+    if torch.compiler.is_compiling():
+        return forward(*x, *options)[:RESULTS]
+    tensors = [arg for arg in x if arg is not None]
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    if is_transformed() or not plain:
+        return forward(*x, *options)[:RESULTS]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return _Rows.apply(*x, *options)[:RESULTS]  # type: ignore[index]
+    return _forward(*x, *options)[:RESULTS]

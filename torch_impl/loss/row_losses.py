@@ -1,0 +1,214 @@
+"""What every loss on sampled items shares: a call's arguments checked, its flat rows computed, weighed and reduced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...kernels.draws.lists import plan_lists
+from ...kernels.errors import ArgumentTypeError, ArgumentValueError
+from ...kernels.negatives.arguments import (
+    Options,
+    Spec,
+    as_number,
+    check_arrays,
+    correction_of,
+    draws_at_random,
+    is_sampler,
+)
+from ...kernels.negatives.history import History
+from ...kernels.negatives.samplers import InBatchNegatives, Sampler, as_index
+from ...kernels.plan.problem import interprets
+from . import operands, ops
+from .list_operands import list_operands
+from .operands import Operands
+
+INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _spec(argument: str, value: object) -> Spec:
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(argument, "a torch.Tensor", type(value).__name__)
+    return Spec(tuple(value.shape), str(value.dtype).removeprefix("torch."), str(value.device))
+
+
+def _optional(argument: str, value: object) -> Spec | None:
+    return None if value is None else _spec(argument, value)
+
+
+def _history_specs(history: object) -> tuple[Spec, ...] | None:
+    if history is None:
+        return None
+    if not isinstance(history, History):
+        raise ArgumentTypeError("history", "a History", type(history).__name__)
+    return tuple(_spec("history", array) for array in history)
+
+
+def seed_words(seed: object, device: torch.device) -> Tensor:
+    """A seed as two int32 words (low, high) on ``device``, without waiting for it.
+
+    ``seed`` is an int, a tensor of one integer, or one of two integers taken as 32-bit words (high, low); all modulo
+    2^64. None draws one from the default generator of the device.
+    """
+    if seed is None:
+        value = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
+    elif isinstance(seed, Tensor):
+        if seed.dtype not in INTEGER_DTYPES and seed.dtype not in (torch.uint32, torch.uint64):
+            raise ArgumentTypeError("seed", "an int or an integer tensor", str(seed.dtype))
+        if seed.numel() not in (1, 2):
+            raise ArgumentValueError("seed", "a tensor of 1 or 2 elements", tuple(seed.shape))
+        if seed.device != device:
+            raise ArgumentValueError("seed", f"device {device}, that of input", seed.device)
+        value = seed.detach().reshape(-1).to(torch.int64)
+        if value.numel() == 2:
+            value = (value[:1] << 32) | (value[1:] & 0xFFFFFFFF)
+    else:
+        wrapped = as_index("seed", seed) & (2**64 - 1)
+        value = torch.full((1,), wrapped - 2**64 if wrapped >= 2**63 else wrapped, dtype=torch.int64, device=device)
+    return value.view(torch.int32)
+
+
+def _scale(logit_scale: object, device: torch.device) -> Tensor:
+    if not isinstance(logit_scale, Tensor):
+        return torch.full((1,), as_number("logit_scale", logit_scale), dtype=torch.float32, device=device)
+    if logit_scale.numel() != 1:
+        raise ArgumentValueError("logit_scale", "a number or a tensor of 1 element", tuple(logit_scale.shape))
+    if not logit_scale.is_floating_point():
+        raise ArgumentTypeError("logit_scale", "a floating-point tensor", str(logit_scale.dtype))
+    if logit_scale.device != device:
+        raise ArgumentValueError("logit_scale", f"device {device}, that of input", logit_scale.device)
+    return logit_scale.reshape(1).float()
+
+
+def resolve_impl(impl: str, device: torch.device) -> str:
+    """ "triton" or "reference"; raises for kernels on a CPU outside the interpreter."""
+    if impl == "auto":
+        return "triton" if device.type == "cuda" else "reference"
+    if impl == "triton" and device.type != "cuda" and not interprets():
+        raise ArgumentValueError(
+            "impl", f"'auto' or 'reference' for tensors on {device} (Triton needs CUDA)", "'triton'"
+        )
+    return impl
+
+
+def _as_kernel_ints(value: Tensor) -> Tensor:
+    return value if value.dtype in (torch.int64, torch.int32) else value.long()
+
+
+def reduce(
+    row_values: Tensor, num_counted: Tensor, target: Tensor, sample_weight: Tensor | None, options: Options
+) -> Tensor:
+    """Reduction of rows, weighted where weights are given; ``num_counted`` of them are not ignored, or 1 if none is."""
+    if sample_weight is not None:
+        return _weigh(row_values, target, sample_weight, options)
+    if options.reduction == "none":
+        return row_values
+    total = row_values.sum()
+    return total if options.reduction == "sum" else total / num_counted
+
+
+def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: Options) -> Tensor:
+    """Weights and reduction over the rows that are not ignored; ignored rows hold zeros."""
+    counted = target != options.ignore_index
+    weights = torch.where(counted, sample_weight.to(torch.float32), 0.0)
+    # an ignored row's zero must stay one whatever its weight
+    row_values = torch.where(counted, row_values * weights, 0.0)
+    if options.reduction == "none":
+        return row_values
+    total = row_values.sum()
+    if options.reduction == "sum":
+        return total
+    mass = weights.sum()
+    return torch.where(mass == 0, total * 0.0, total / torch.where(mass == 0, 1.0, mass))
+
+
+def num_items_of(linear_weight: object) -> int:
+    """V, or 1 where the table is malformed, which ``row_losses`` refuses."""
+    shape = _spec("linear_weight", linear_weight).shape
+    return shape[0] if len(shape) == 2 else 1
+
+
+def checked_operands(
+    input: Tensor, linear_weight: Tensor, target: Tensor, ids: Tensor | None, options: Options, *,
+    linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
+    draws: bool,
+    log_q: Tensor | None = None, history: History | None = None,
+) -> Operands:  # fmt: skip
+    """A public loss's arguments, checked, as flat rows without their candidates; without a ``seed`` one is drawn where
+    the call ``draws``."""
+    check_arrays(
+        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
+        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
+        _optional("log_q", log_q), _history_specs(history),
+    )  # fmt: skip
+    device = input.device
+    if torch.is_autocast_enabled(device.type):
+        input = input.to(torch.get_autocast_dtype(device.type))
+    return Operands(
+        input=input.reshape(-1, input.shape[-1]).contiguous(),
+        weight=linear_weight.contiguous(),
+        target=_as_kernel_ints(target).reshape(-1).contiguous(),
+        seed=seed_words(seed, device)
+        if seed is not None or draws
+        else torch.zeros(2, dtype=torch.int32, device=device),
+        scale=_scale(logit_scale, device),
+        bias=None if linear_bias is None else linear_bias.contiguous(),
+    )
+
+
+def no_rows(x: Operands) -> Tensor:
+    """The losses (0,) of an empty batch, from which its zero gradients follow."""
+    zeros = (x.input.sum() + x.weight.sum() + x.scale.sum()) * 0.0
+    return zeros.float() + torch.zeros(0, device=x.input.device)
+
+
+def row_losses(
+    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
+    linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
+    log_q: Tensor | None = None, history: History | None = None, positive_weight: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The loss and lse (...) of each row, fp32, and the number of rows that count, at least 1; by a public loss's
+    arguments.
+
+    ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
+    """
+    ids = None if is_sampler(negatives) else negatives
+    if ids is not None and not isinstance(ids, Tensor):
+        raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
+    num_items = num_items_of(linear_weight)
+    x = checked_operands(
+        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight,
+        logit_scale=logit_scale,
+        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
+    )  # fmt: skip
+    impl = resolve_impl(options.impl, input.device)
+    if target.numel() == 0:
+        row_loss = row_lse = no_rows(x).view(target.shape)
+        return row_loss, row_lse, torch.ones((), device=input.device)
+    if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
+        is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
+        ids = torch.where(is_item, x.target, -1)
+    elif ids is not None:
+        ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
+    lists = None if ids is not None else plan_lists(negatives, num_items)
+    slot_ends, log_weight = list_operands(negatives, num_items, x.seed, log_q)
+    correction = correction_of(negatives, log_weight, options, positive_weight)
+    x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
+    if history is not None:
+        users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
+        x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
+    static = operands.Options(
+        num_negatives=lists.negatives if lists else getattr(negatives, "num_negatives", 0),
+        group_size=getattr(negatives, "group_size", None) or 1,
+        shuffle_rows=getattr(negatives, "shuffle_rows", False),
+        parts=lists.numbers if lists else (),
+        softcap=options.softcap,
+        remove_hits=options.remove_accidental_hits,
+        ignore_index=options.ignore_index,
+        scale_grad=x.scale.requires_grad,
+        positive_weight=positive_weight,
+        correction=correction,
+        impl=impl,
+    )
+    row_loss, row_lse, num_counted = ops.rows(x, static)
+    return row_loss.view(target.shape), row_lse.view(target.shape), num_counted

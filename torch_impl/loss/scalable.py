@@ -1,0 +1,109 @@
+"""Scalable cross-entropy (SCE, arXiv 2409.18721) for PyTorch: the functional API."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...kernels.negatives.arguments import Options
+from ...kernels.negatives.buckets import COUNTS_ALWAYS, Buckets
+from . import ops
+from .buckets import choose, largest_losses, row_targets
+from .operands import Operands
+from .operands import Options as RowOptions
+from .row_losses import checked_operands, no_rows, reduce, resolve_impl
+
+
+def scalable_linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    n_buckets: int,
+    bucket_size_x: int,
+    bucket_size_y: int,
+    mix_x: bool = False,
+    linear_bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    logit_scale: float | Tensor = 1.0,
+    softcap: float | None = None,
+    seed: int | Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Cross-entropy of rows against the items that random projections put into their buckets: hard negatives, without
+    all logits.
+
+    With centres b ~ Normal(0, 1) / D^(1/4) (n_buckets, D), or ``mix_x`` b = Omega^T E of such Omega (N, n_buckets),
+    bucket b holds the ``bucket_size_x`` rows of the largest b . e and the ``bucket_size_y`` items of the largest b . c.
+    With x_j = logit_scale e . c_j + bias_j, s_j = softcap tanh(x_j / softcap) (or x_j), a row of a bucket has there
+    ``loss = log(exp(s_t) + sum of exp(s_j) over the bucket's items but t) - s_t``, and its loss is the largest one of
+    its buckets, to which the gradient goes (in equal parts where several are equal). A row in no bucket has loss 0.
+    Source: arXiv 2409.18721, its code.
+
+    Args:
+        n_buckets, bucket_size_x, bucket_size_y: ints, at least 1; of buckets larger than N or V, all rows or items are
+            taken. The paper's code has 882, 882 and 256 for batches of 2048 sequences of 200.
+        mix_x: centres are mixtures of the rows that are not ignored, which spreads rows of unlike buckets more evenly.
+        reduction: "mean" = sum(w loss) / sum(w) over the rows that are in a bucket (0 if there is none); the paper's
+            code leaves out rows of loss 0 instead, which is the same up to underflow. "sum" = sum(w loss), "none" = w
+            loss.
+        seed: what the centres follow from, as draws in ``sampled_linear_cross_entropy``; the same normals in PyTorch
+            and JAX.
+
+    The other arguments, dtypes and errors are those of ``sampled_linear_cross_entropy``. Bias, scale and softcap take
+    no part in choosing buckets, through which no gradient flows either. Projections are products in input's dtype,
+    added in fp32 (of fp32 inputs on a GPU as torch.set_float32_matmul_precision says, or where the kernels find the
+    nearest by blocks in fp32); centres are scaled to a largest entry of 1 before they are rounded to it.
+
+    Memory beside inputs and gradients, with the kernels: fp32 projections (n_buckets, V) of up to 32768 items; of more
+    items the largest of each block of 16 (n_buckets, V / 16), of up to 128 where these would be more than 2^26, and
+    those of the blocks that hold the nearest (n_buckets, 16 bucket_size_y). Otherwise, and where buckets hold so many
+    items that blocks would save little, up to 2^26 projections at a time, as many numbers of the vectors cast for them.
+    The same for rows. The buckets' rows (n_buckets bucket_size_x, D), padded to 16, 32 or a multiple of 64 rows a
+    bucket.
+    """
+    options = Options(ignore_index, reduction, softcap, True, False, impl)
+    buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)
+    x = checked_operands(
+        input, linear_weight, target, None, options,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, draws=True,
+    )  # fmt: skip
+    if target.numel() == 0:
+        row_loss, in_bucket = no_rows(x), torch.zeros(0, dtype=torch.bool, device=input.device)
+    else:
+        row_loss, in_bucket = _row_losses(x, options, buckets.fitted(len(x.input), len(x.weight)))
+    in_bucket = in_bucket.view(target.shape)
+    reduced = torch.where(in_bucket, target.long(), ignore_index)  # what is in no bucket is as good as ignored
+    return reduce(row_loss.view(target.shape), in_bucket.sum().clamp(min=1), reduced, sample_weight, options)
+
+
+def _row_losses(x: Operands, options: Options, buckets: Buckets) -> tuple[Tensor, Tensor]:
+    """The loss (N,) of each row, and whether it is in a bucket."""
+    num_rows, device = len(x.input), x.input.device
+    impl = resolve_impl(options.impl, device)
+    target = row_targets(x.target, len(x.weight), options.ignore_index)
+    counted = x.target != options.ignore_index
+    hidden = torch.where(counted[:, None], x.input, 0.0)  # whatever ignored rows hold
+    rows, ids = choose(hidden, x.weight, counted, x.seed, buckets, impl)
+    # padded by rows that come again; these and ignored ones are computed, so that groups are whole, and not used
+    place = torch.arange(buckets.group_size, device=device)
+    flat = rows[:, place % buckets.bucket_size_x]
+    used = (counted[flat] & (place < buckets.bucket_size_x)).flatten()
+    flat = flat.flatten()
+    static = RowOptions(
+        num_negatives=buckets.bucket_size_y,
+        group_size=buckets.group_size,
+        shuffle_rows=False,
+        parts=(),
+        softcap=options.softcap,
+        remove_hits=True,
+        ignore_index=COUNTS_ALWAYS,
+        scale_grad=x.scale.requires_grad,
+        positive_weight=None,
+        correction="none",
+        impl=impl,
+    )
+    loss = ops.rows(x._replace(input=hidden.index_select(0, flat), target=target[flat], ids=ids), static)[0]
+    return largest_losses(loss, flat, used, num_rows)

@@ -1,0 +1,16 @@
+"""The sequence models by name."""
+
+from __future__ import annotations
+
+from ...recsys.run.model_config import ModelConfig
+from .bert4rec import BERT4Rec
+from .ligr import LiGR
+from .sasrec import SASRec
+from .sequence_model import SequenceModel
+
+MODELS: dict[str, type[SequenceModel]] = {model.name: model for model in (SASRec, BERT4Rec, LiGR)}
+
+
+def build_model(config: ModelConfig) -> SequenceModel:
+    """Returns the model that ``config.model`` names, initialised from torch's own generator."""
+    return MODELS[config.model](config)

@@ -1,0 +1,121 @@
+"""What the sequence models have in common, as a PyTorch module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...recsys.run.model_config import ModelConfig
+from ...recsys.run.side_information import SideInformation
+from .transformer import INIT_STD, LAYER_NORM_EPS, Block, causal_mask
+
+
+class SequenceModel(nn.Module):
+    """Transformer over item ids whose item rows serve both as input and as output embedding.
+
+    ``hidden = LayerNorm(blocks(dropout(embed(inputs, rows) + positions)))``, ``embed(inputs, rows) = sqrt(D)
+    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a
+    subclass overrides ``attention_mask`` and ``next_item_hidden``.
+
+    ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
+    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the
+    projection (P, D) is learned. A caller who needs the rows too computes them once and passes them on.
+
+    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
+    in the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are
+    counted from the sequence's end, so left padding never changes a result. Outputs at padded places are
+    finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer than max_length, and
+    ``ConfigError`` for the configuration of another model.
+    """
+
+    name: ClassVar[str]
+    """The model's name in a configuration."""
+
+    block_type: ClassVar[Callable[..., nn.Module]] = Block
+    """Made from (dim, num_heads, dropout), called with hidden (B, L, D) and mask (B, L, L)."""
+
+    item_features: Tensor | None
+    feature_projection: nn.Parameter | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        config.require(self.name)
+        self.config = config
+        self.item_table = nn.Parameter(torch.empty(config.num_items, config.dim))
+        self.position_table = nn.Parameter(torch.empty(config.max_length, config.dim))
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            self.block_type(config.dim, config.num_heads, config.dropout) for _ in range(config.num_blocks)
+        )
+        self.final_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
+        p = config.num_features
+        self.register_buffer("item_features", torch.zeros(config.num_items, p) if p else None)
+        self.register_parameter("feature_projection", nn.Parameter(torch.empty(p, config.dim)) if p else None)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """Matrices and tables from N(0, 0.02^2), biases 0, norms 1 (LayerNorm's own default)."""
+        nn.init.normal_(self.item_table, std=INIT_STD)
+        nn.init.normal_(self.position_table, std=INIT_STD)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
+        if self.feature_projection is not None:
+            nn.init.normal_(self.feature_projection, std=INIT_STD)
+
+    @torch.no_grad()
+    def start_items(self, side: SideInformation) -> None:
+        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at
+        the standard deviation of its own."""
+        if self.item_features is not None:
+            self.item_features.copy_(torch.from_numpy(side.features))
+        if side.initial is not None:
+            self.item_table.copy_(torch.from_numpy(side.initial) * INIT_STD)
+
+    def item_rows(self) -> Tensor:
+        """Returns the embeddings (V, D) float32 of all items; without features the table itself."""
+        if self.item_features is None:
+            return self.item_table
+        assert self.feature_projection is not None
+        # float32 under autocast too: the rows are part of the residual stream, and equal in all callers.
+        with torch.autocast(self.item_table.device.type, enabled=False):
+            return self.item_table + self.item_features @ self.feature_projection
+
+    def forward(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        self.check_inputs(inputs)
+        rows = self.item_rows() if rows is None else rows
+        positions = self.position_table[self.config.max_length - inputs.shape[1] :]
+        hidden = self.dropout(self.embed(inputs, rows) + positions)
+        mask = self.attention_mask(inputs)
+        for block in self.blocks:
+            hidden = block(hidden, mask)
+        return self.final_norm(hidden)
+
+    def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
+        the left: the last place's."""
+        return self(inputs, rows)[:, -1]
+
+    def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
+        ids."""
+        # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
+        scale = (inputs >= 0)[..., None] * math.sqrt(self.config.dim)
+        return F.embedding(inputs.clamp_min(0), rows) * scale
+
+    def attention_mask(self, inputs: Tensor) -> Tensor:
+        """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""
+        return causal_mask(inputs >= 0)
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raises ``ValueError`` unless ``inputs`` are (B, L) with L <= max_length."""
+        if inputs.ndim != 2 or inputs.shape[1] > self.config.max_length:
+            raise ValueError(
+                f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {tuple(inputs.shape)}"
+            )

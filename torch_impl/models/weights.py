@@ -1,0 +1,25 @@
+"""Reads and writes a PyTorch model's weights in the format shared with its Flax twin."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ...recsys.run.weights_file import read_weights, write_weights
+from .sequence_model import SequenceModel
+
+
+def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
+    """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the
+    metadata."""
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    write_weights(path, model.config, tensors)
+
+
+def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
+    differs."""
+    state = model.state_dict()
+    tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})

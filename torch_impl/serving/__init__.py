@@ -1,0 +1,1 @@
+"""Ranking with a trained model: evaluation and recommendations."""

@@ -27,7 +27,7 @@ from cce_minus.kernels import (
     PopularityNegatives,
     UniformNegatives,
 )
-from cce_minus.kernels.draws.lists import has_in_batch
+from cce_minus.kernels.negatives.base import Negatives
 from cce_minus.kernels.negatives.samplers import Sampler
 from cce_minus.torch_impl import (
     sampled_linear_binary_cross_entropy,
@@ -172,7 +172,7 @@ def run_case(name: str, dtype: torch.dtype, device: str) -> Tensor:
         loss = lse = sampled_linear_binary_cross_entropy(*arguments, **options)
     else:
         arguments = (hidden, table, target, negatives_of(kind, rows, items, generator))
-        if has_in_batch(arguments[-1]) or kind.endswith("known probabilities"):
+        if (isinstance(arguments[-1], Negatives) and arguments[-1].in_batch) or kind.endswith("known probabilities"):
             options["log_q"] = torch.randn(items, generator=generator, device=hidden.device).log_softmax(0)
         loss, lse = sampled_linear_cross_entropy(*arguments, return_lse=True, **options)
     leaves = (hidden, table, bias, scale)

@@ -42,8 +42,8 @@ class Rows(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of input, weight, bias (empty without one), and each row's part of the scale's (empty unless asked
-    for)."""
+    """Gradients of input, weight and bias, and each row's part of the scale's; without rows where they are not
+    wanted."""
 
     input: Array
     weight: Array

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
 from ...interop import as_varying, call, gpu_numbers, varying_axes
-from ...kernels.draws.lists import plan_lists
-from ...kernels.negatives.samplers import InBatchNegatives, Sampler
+from ...kernels.draws.draw import Draw
 from ...kernels.plan.buffers import (
     Buffer,
     backward_buffers,
@@ -28,7 +27,17 @@ from ...kernels.plan.buffers import (
     table_buffer,
     table_sizes,
 )
-from ...kernels.plan.problem import INTERPRETER_GPU, NO_ID, Correction, HistorySize, Problem, cached_problem
+from ...kernels.plan.problem import (
+    EVERY_GRADIENT,
+    INTERPRETER_GPU,
+    NO_ID,
+    Choices,
+    HistorySize,
+    Problem,
+    Shapes,
+    Wanted,
+    cached_problem,
+)
 from ...kernels.plan.tiles import Gpu
 from . import reference
 from .operands import Gradients, Operands, Rows
@@ -41,18 +50,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """The static options of a call; ``sampler`` None takes explicit ids, which ``group_size`` rows share if it is above
-    1: items only."""
+    """The static options of a call: how its candidates come about, its choices, and the gradients asked for."""
 
-    sampler: Sampler | None
-    softcap: float | None
-    remove_accidental_hits: bool
-    ignore_index: int
-    scale_grad: bool
-    positive_weight: float | None
-    correction: Correction
+    draw: Draw
+    choices: Choices
     impl: str
-    group_size: int = 1
+    wanted: Wanted = EVERY_GRADIENT
 
 
 class Saved(NamedTuple):
@@ -64,21 +67,15 @@ class Saved(NamedTuple):
 
 
 def _problem(x: Operands, options: Options) -> Problem:
-    sampler, lists, history = options.sampler, None, None
-    ids_shape, group_size, shuffle_rows = None if x.ids is None else x.ids.shape, options.group_size, False
-    if sampler is not None:
-        lists = plan_lists(sampler, x.weight.shape[0])
-    if lists is not None or isinstance(sampler, InBatchNegatives):
-        group_size = getattr(sampler, "group_size", None) or 1
-        shuffle_rows, sampler = getattr(sampler, "shuffle_rows", False) and group_size > 1, None
+    history = None
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
-    return cached_problem(
-        *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
-        None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        lists, options.group_size > 1, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+    shapes = Shapes(
+        *x.input.shape, x.weight.shape[0], str(x.input.dtype), str(x.weight.dtype),
+        None if x.bias is None else str(x.bias.dtype), history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
+    num_ids = None if x.ids is None else x.ids.shape[-1]
+    return cached_problem(shapes, options.choices, options.draw, num_ids, options.wanted)
 
 
 def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
@@ -111,6 +108,11 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
     """The sorted keys and the place each came from."""
     places = as_varying(jnp.arange(keys.size, dtype=jnp.int32), varying_axes(keys))
     return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
+
+
+def _num_keys(p: Problem) -> int:
+    """Of rows, and behind them of the draws of groups' lists."""
+    return p.num_rows + (p.listed.draws if p.listed else 0)
 
 
 def _draw_keys(ids: Array, p: Problem) -> Array:
@@ -154,18 +156,15 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     _compile(p, x, backward=True)
-    keys, rows = _stable_sort(_table(saved.tables, "positive_key", p, p.num_rows + p.list_draws))
     ins = _named(x) | saved.rows._asdict()
-    ins |= {
-        "tables": saved.tables,
-        "grad_loss": grad_loss,
-        "grad_lse": grad_lse,
-        "sorted_keys": keys,
-        "sorted_rows": rows,
-    }
-    if p.sorts_draws and x.ids is not None:
-        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
-    outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
+    ins |= {"tables": saved.tables, "grad_loss": grad_loss, "grad_lse": grad_lse}
+    if p.wanted.items:
+        keys = _table(saved.tables, "positive_key", p, _num_keys(p))
+        ins["sorted_keys"], ins["sorted_rows"] = _stable_sort(keys)
+        if p.sorts_draws and x.ids is not None:
+            ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
+    in_place = {"average": "input_grad"} if p.wanted.input else {}
+    outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place=in_place)
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 
 
@@ -175,7 +174,8 @@ def _reference_forward(p: Problem, table_size: int, x: Operands) -> Saved:
 
 
 def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
-    return reference.backward(x, saved.rows, grad_loss, grad_lse, p)
+    gradients = reference.backward(x, saved.rows, grad_loss, grad_lse, p)
+    return Gradients(*(g if wanted else g[:0] for g, wanted in zip(gradients, p.wanted, strict=True)))
 
 
 @functools.partial(jax.jit, static_argnames="options")

@@ -12,11 +12,14 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, varying_axes
+from ...kernels.draws.draw import given_ids
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import Options, Spec, as_number, check_arrays, correction_of, draws_at_random
+from ...kernels.negatives.arguments import Options, Spec, check_arrays, correction_of
+from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.history import History, check_history
-from ...kernels.negatives.samplers import SAMPLERS, InBatchNegatives, Sampler
-from ...kernels.plan.problem import interprets
+from ...kernels.negatives.samplers import Sampler
+from ...kernels.numbers import as_number
+from ...kernels.plan.problem import Choices, interprets
 from . import ops
 from .list_operands import list_operands
 from .operands import Operands
@@ -182,26 +185,26 @@ def row_losses(
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
     """
-    sampler = ids = None
-    if isinstance(negatives, SAMPLERS):
-        sampler = negatives
-    elif is_array(negatives):
-        ids = negatives
-    else:
-        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(negatives).__name__)
+    sampler = negatives if isinstance(negatives, Negatives) else None
+    ids = None if sampler is not None else negatives
+    if ids is not None and not is_array(ids):
+        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(ids).__name__)
     num_items = num_items_of(linear_weight)
+    draw = sampler.draw(num_items) if sampler is not None else None
     x = checked_operands(
-        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight,
-        logit_scale=logit_scale,
-        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
+        input, linear_weight, target, ids, options,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
-    if isinstance(sampler, InBatchNegatives) and sampler.group_size is None:
+    if draw is not None and draw.targets:
         is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
         ids = jnp.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_int32(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1]))
-    slot_ends, log_weight = list_operands(sampler, num_items, log_q)
-    correction = correction_of(negatives, log_weight, options, positive_weight)
+        draw = given_ids(ids.shape)
+    assert draw is not None
+    slot_ends, log_weight = list_operands(sampler, draw, num_items, log_q)
+    correction = correction_of(draw, log_weight, options, positive_weight)
     x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
     if history is not None:
         users, offsets, items = map(_as_int32, history)
@@ -211,15 +214,14 @@ def row_losses(
     if x.target.size == 0:
         row_loss = row_lse = no_rows(x).reshape(shape)
     else:
-        static = ops.Options(
-            sampler,
-            options.softcap,
-            options.remove_accidental_hits,
-            options.ignore_index,
-            is_array(logit_scale),
-            positive_weight,
-            correction,
-            options.impl,
+        choices = Choices(
+            softcap=options.softcap,
+            remove_accidental_hits=options.remove_accidental_hits,
+            ignore_index=options.ignore_index,
+            scale_grad=is_array(logit_scale),
+            positive_weight=positive_weight,
+            correction=correction,
         )
+        static = ops.Options(draw, choices, options.impl)
         row_loss, row_lse = (values.reshape(shape) for values in rows(x, static))
     return row_loss, row_lse

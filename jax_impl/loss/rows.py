@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import jax
@@ -19,6 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ...kernels.errors import ArgumentValueError
+from ...kernels.plan.problem import EVERY_GRADIENT, Wanted
 from . import ops
 from .operands import Gradients, Operands
 from .ops import Options, Saved
@@ -65,7 +67,7 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
 
 
 def _unfold(array: Array, size: int) -> Array:
-    return array.reshape(size, -1, *array.shape[1:])
+    return array.reshape(size, len(array) // size, *array.shape[1:])
 
 
 def _fold_rows(rows: Any, mapped: Any, size: int) -> Any:
@@ -143,12 +145,12 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _differentiable(x: Operands, options: Options) -> tuple[Array, Array]:
-    rows = _forward(options)(x).rows
+    rows = _forward(replace(options, wanted=EVERY_GRADIENT))(x).rows
     return rows.loss, rows.lse
 
 
 def _differentiable_forward(x: Operands, options: Options) -> tuple[tuple[Array, Array], tuple[Operands, Saved]]:
-    saved = _forward(options)(x)
+    saved = _forward(replace(options, wanted=EVERY_GRADIENT))(x)
     return (saved.rows.loss, saved.rows.lse), (x, saved)
 
 
@@ -157,13 +159,12 @@ def _differentiable_backward(
 ) -> tuple[Operands]:
     x, saved = residuals
     gradients = _backward(options)(x, saved, *grads)
-    none = dict.fromkeys(Operands._fields)
-    none |= {"input": gradients.input, "weight": gradients.weight}  # type: ignore[dict-item]
-    if x.bias is not None:
-        none["bias"] = gradients.bias  # type: ignore[assignment]
-    if options.scale_grad:
-        none["scale"] = gradients.scale.sum(keepdims=True)  # type: ignore[assignment]
-    return (Operands(**none),)  # type: ignore[arg-type]
+    of_operands = dict.fromkeys(Operands._fields)
+    for name, wanted in options.wanted._asdict().items():
+        if wanted:
+            gradient = getattr(gradients, name)
+            of_operands[name] = gradient.sum(keepdims=True) if name == "scale" else gradient
+    return (Operands(**of_operands),)  # type: ignore[arg-type]
 
 
 _differentiable.defvjp(_differentiable_forward, _differentiable_backward)
@@ -193,14 +194,19 @@ def _(*leaves: Any, tree: Any, options: Options) -> list[Any]:
     return [target.update(dtype=jnp.dtype("float32"), weak_type=False)] * 2
 
 
-def _derivative(primals: Sequence[Array], tangents: Sequence[Any], **static: Any) -> tuple[list[Array], list[Array]]:
+def _derivative(
+    primals: Sequence[Array], tangents: Sequence[Any], *, tree: Any, options: Options
+) -> tuple[list[Array], list[Array]]:
     moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+    # only the gradients of what moves are computed
+    moves = jax.tree.unflatten(tree, [i in moving for i in range(len(primals))])
+    options = replace(options, wanted=Wanted(*(bool(getattr(moves, name)) for name in Wanted._fields)))
 
     def evaluate(*values: Array) -> list[Array]:
         leaves = list(primals)
         for i, value in zip(moving, values, strict=True):
             leaves[i] = value
-        return _evaluate(*leaves, **static)
+        return _evaluate(*leaves, tree=tree, options=options)
 
     return jax.jvp(evaluate, [primals[i] for i in moving], [tangents[i] for i in moving])
 

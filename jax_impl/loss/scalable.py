@@ -8,8 +8,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, varying_axes
+from ...kernels.draws.draw import given_ids
 from ...kernels.negatives.arguments import Options
 from ...kernels.negatives.buckets import COUNTS_ALWAYS, Buckets
+from ...kernels.plan.problem import Choices
 from . import ops
 from .buckets import choose, largest_losses, row_targets
 from .operands import Operands
@@ -98,8 +100,7 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets, scale_grad: boo
     used = (counted[flat] & (place < buckets.bucket_size_x)).reshape(-1)
     flat = flat.reshape(-1)
     x = x._replace(input=hidden[flat], target=target[flat], ids=ids, seed=jnp.zeros(2, jnp.int32))
-    static = ops.Options(
-        None, options.softcap, True, COUNTS_ALWAYS, scale_grad, None, "none", options.impl, buckets.group_size
-    )  # fmt: skip
+    choices = Choices(options.softcap, True, COUNTS_ALWAYS, scale_grad, None, "none")
+    static = ops.Options(given_ids(ids.shape, buckets.group_size), choices, options.impl)
     loss, _ = rows(as_varying(x, varying_axes(x)), static)
     return largest_losses(loss, flat, used, num_rows)

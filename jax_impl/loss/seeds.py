@@ -12,7 +12,7 @@ from jax import Array
 from ...kernels.draws.permutation import MASK, fold_words
 from ...kernels.draws.permutation import seed_words as words_of_int
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.samplers import as_index
+from ...kernels.numbers import as_index
 from .candidates import arithmetic
 
 EXPECTED = "an int, an integer array of 1 or 2 elements, or a PRNG key"

@@ -111,15 +111,18 @@ def input_grad_kernel(
     tl.store(p_slot_weight + at, tl.where(m_counted, row_grad * factor, 0.0), mask=m_at)
     tl.store(p_slot_target + at, tl.load(p_positive_key + n, mask=m_in, other=0), mask=m_at)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
-    scale = tl.load(p_scale)
-    for chunk in range(NUM_D):
-        first_d = chunk * BLOCK_D
-        positive = load_rows(p_item, item, m_item, first_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty).to(tl.float32)
-        average = load_rows(p_average, n, m_counted, first_d, dim, BLOCK_D).to(tl.float32)
-        grad = row_grad[:, None] * average + positive_grad[:, None] * positive
-        d = first_d + tl.arange(0, BLOCK_D)
-        p_tile = p_input_grad + n.to(tl.int64)[:, None] * dim + d[None, :]
-        tl.store(p_tile, (grad * scale).to(p_input_grad.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
+    if p_input_grad is not None:
+        scale = tl.load(p_scale)
+        for chunk in range(NUM_D):
+            first_d = chunk * BLOCK_D
+            positive = (
+                load_rows(p_item, item, m_item, first_d, dim, BLOCK_D).to(p_hidden.dtype.element_ty).to(tl.float32)
+            )
+            average = load_rows(p_average, n, m_counted, first_d, dim, BLOCK_D).to(tl.float32)
+            grad = row_grad[:, None] * average + positive_grad[:, None] * positive
+            d = first_d + tl.arange(0, BLOCK_D)
+            p_tile = p_input_grad + n.to(tl.int64)[:, None] * dim + d[None, :]
+            tl.store(p_tile, (grad * scale).to(p_input_grad.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
 
 
 @triton.jit

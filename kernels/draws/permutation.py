@@ -129,6 +129,11 @@ def factors(n: int) -> tuple[int, int]:
     return shift, (n + (1 << shift) - 1) >> shift
 
 
+def half_rounds(domain_size: int) -> int:
+    """How many half-rounds the permutation of so many numbers takes: small domains need more to mix."""
+    return MAX_HALF_ROUNDS if domain_size < SMALL_DOMAIN else MAX_HALF_ROUNDS // 2
+
+
 def _network(xp: Arithmetic, x: Array, n: Array, shift: Array, keys: Array, rounds: int, inverse: bool) -> Array:
     a = xp.u32(1) << shift
     b = (n + a - xp.u32(1)) >> shift

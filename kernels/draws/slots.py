@@ -17,14 +17,13 @@ draw by keys of domains of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentValueError
-from ..negatives.samplers import WeightedNegatives
 from . import permutation as pm
 from .permutation import Arithmetic, Array, Seed
 from .uniform import SLOT_POSITIONS
@@ -92,12 +91,12 @@ class SlotTable(NamedTuple):
     log_weight: NDArray[np.float32]
 
 
-@lru_cache(maxsize=16)
-def slot_table(sampler: WeightedNegatives, num_items: int) -> SlotTable:
-    """The slots of every item; raises ArgumentValueError where the sampler is of another number of items."""
+def slot_table(weights: NDArray[np.float64], negatives: int) -> SlotTable:
+    """The slots of every item by its weight (V,), for draws of so many negatives a group."""
+    num_items = len(weights)
     if num_items > MAX_WEIGHTED_ITEMS:
         raise ArgumentValueError("linear_weight", f"at most {MAX_WEIGHTED_ITEMS} items for weighted draws", num_items)
-    slots = share_slots(sampler.weights(num_items), SlotDraws(sampler.num_negatives).slots)
+    slots = share_slots(weights, SlotDraws(negatives).slots)
     with np.errstate(divide="ignore"):
         log_weight = -np.log(slots / (slots.sum() / num_items))
     return SlotTable(np.cumsum(slots).astype(np.int32), log_weight.astype(np.float32))

@@ -24,7 +24,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ..negatives.samplers import AllItems, UniformNegatives
 from . import permutation as pm
 from .permutation import Arithmetic, Array, Seed
 
@@ -118,15 +117,3 @@ class IndependentDraws:
         if self.strata == 1:
             return positions
         return pm.permute(xp, positions, self.num_items, pm.round_keys(xp, seed, pm.DOMAIN_ITEMS, rows * 0))
-
-
-Draws = GroupedDraws | IndependentDraws
-
-
-def plan_draws(sampler: UniformNegatives | AllItems, num_items: int) -> Draws | None:
-    """The draw that a sampler makes from ``num_items`` items; None when every item is a candidate."""
-    if isinstance(sampler, AllItems) or sampler.num_negatives >= num_items:
-        return None
-    if sampler.group_size == 1:
-        return IndependentDraws(num_items, sampler.num_negatives)
-    return GroupedDraws(num_items, sampler.num_negatives, sampler.group_size, sampler.shuffle_rows)

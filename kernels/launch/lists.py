@@ -3,14 +3,16 @@ item gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from ..device import lists as list_kernels
-from ..device import pool as pool_kernels
-from ..draws.permutation import factors
-from ..plan.buffers import TABLE_BLOCK, half_rounds, list_keys
-from ..plan.problem import LIST_PART, Problem, ceil_div
-from ..plan.tiles import ONE_WARP, PRECISION, Work, next_power_of_2
+from ..device import lists, pool
+from ..draws.permutation import factors, half_rounds
+from ..numbers import ceil_div, next_power_of_2
+from ..plan.buffers import TABLE_BLOCK
+from ..plan.listed import LIST_PART
+from ..plan.problem import Problem
+from ..plan.tiles import ONE_WARP, Work
+from .bindings import bindings, tile_bindings
 from .programs import Launch, Pointer, launch
 
 ADD_STEP, ADD_WORK = 8, Work(LIST_PART, 1, 1)  # sorted draws whose partial gradients are loaded together
@@ -20,108 +22,99 @@ POOL_TILE = 64  # rows, candidates and columns that a pool's scores are computed
 MOST_LOOKED_UP = 4  # passes over the columns in which a draw's item is looked up
 
 
-def list_launches(p: Problem, tables: Mapping[str, Pointer]) -> list[Launch]:
+def draw_lists(p: Problem) -> list[Launch]:
     """What draws the lists' columns, after the tables of rows: into the lists, or into the pool that they are chosen
     from."""
     assert p.lists is not None
-    columns, first, ends = p.lists.columns, 0, 0
-    ids = Pointer("pool_ids") if p.chooses else tables["lists"]
-    keys = tables["list_keys"]
+    assert p.listed is not None
+    shared, columns, first, ends = bindings(p), p.lists.columns, 0, 0
+    ids = Pointer("pool_ids") if p.chooses else shared["p_lists"]
+    keys = shared["p_list_keys"]
     launches = []
-    for part, draws, num_keys in zip(p.lists.parts, p.lists.draws, list_keys(p), strict=True):
+    for part, draws, num_keys in zip(p.lists.parts, p.lists.draws, p.listed.keys, strict=True):
         own = ids._replace(offset=ids.offset + first)
         if draws is None:
             places = p.num_groups * p.group_size
             rows = launch(
-                list_kernels.row_targets_kernel, (ceil_div(places, DRAW_BLOCK),),
-                Pointer("target"), tables["rows"], tables["count"], own, places, p.num_items, p.group_size, columns,
-                BLOCK=DRAW_BLOCK,
+                lists.row_targets_kernel, (ceil_div(places, DRAW_BLOCK),), shared,
+                p_ids=own, num_places=places, columns=columns, BLOCK=DRAW_BLOCK,
             )  # fmt: skip
             launches.append(rows)
         else:
             halves, total = half_rounds(draws.width), p.num_groups * part.columns
             make_keys = launch(
-                list_kernels.slot_keys_kernel, (ceil_div(num_keys, TABLE_BLOCK),),
-                Pointer("seed"), keys, halves, num_keys, DOMAIN=draws.domain, BLOCK=TABLE_BLOCK,
+                lists.slot_keys_kernel, (ceil_div(num_keys, TABLE_BLOCK),), shared,
+                p_keys=keys, halves=halves, total=num_keys, DOMAIN=draws.domain, BLOCK=TABLE_BLOCK,
             )  # fmt: skip
-            has_ends = draws.num_items is None
+            has_ends, (shift, b) = draws.num_items is None, factors(draws.width)
             draw = launch(
-                list_kernels.slot_ids_kernel, (ceil_div(total, DRAW_BLOCK),),
-                keys, Pointer("slot_ends", ends) if has_ends else None, own, p.num_items, total, part.columns, columns,
-                draws.block, draws.strata, draws.width, draws.groups_per_round, *factors(draws.width),
+                lists.slot_ids_kernel, (ceil_div(total, DRAW_BLOCK),), shared,
+                p_keys=keys, p_slot_ends=Pointer("slot_ends", ends) if has_ends else None, p_ids=own, total=total,
+                negatives=part.columns, columns=columns, block=draws.block, strata=draws.strata, width=draws.width,
+                groups_per_round=draws.groups_per_round, shift=shift, b=b,
                 HAS_ENDS=has_ends, HALVES=halves, BLOCK=DRAW_BLOCK,
             )  # fmt: skip
             launches += [make_keys, draw]
-            ends += p.num_items if has_ends else 0
+            ends += p.catalog if has_ends else 0
         keys = keys._replace(offset=keys.offset + num_keys)
         first += part.columns
     return launches
 
 
-def describe_lists_launch(
-    p: Problem, tables: Mapping[str, Pointer], ids: Pointer | None, log_weight: Pointer | None, weights: Pointer | None
-) -> Launch:
+def describe_lists(p: Problem) -> Launch:
     """What looks up the sort keys and log weights of finished lists."""
-    keys = tables["positive_key"]
+    assert p.listed is not None
+    shared = bindings(p)
+    keys = shared["p_positive_key"]
     return launch(
-        list_kernels.describe_lists_kernel, (ceil_div(p.list_draws, DRAW_BLOCK),),
-        ids, log_weight, keys._replace(offset=keys.offset + p.num_rows), weights, p.list_draws, p.num_items,
-        p.negatives, p.list_columns,
-        HAS_LOG_WEIGHT=weights is not None, BLOCK=DRAW_BLOCK,
+        lists.describe_lists_kernel, (ceil_div(p.listed.draws, DRAW_BLOCK),), shared,
+        p_keys=keys._replace(offset=keys.offset + p.num_rows), p_weights=shared["p_list_weights"],
+        num_draws=p.listed.draws, columns_per_pass=p.listed.columns, BLOCK=DRAW_BLOCK,
     )  # fmt: skip
 
 
-def pool_scores_launch(p: Problem, inputs: tuple[Pointer | None, ...], tables: Mapping[str, Pointer]) -> Launch:
-    """What scores each group's pool; ``inputs``: hidden, weight, bias, target, scale, and the rows' histories."""
+def score_pool(p: Problem) -> Launch:
+    """What scores each group's pool."""
     assert p.lists is not None
-    columns, rows = p.lists.columns, min(p.group_size, POOL_TILE)
+    assert p.tiled is not None
+    columns = p.lists.columns
     block_b = min(max(next_power_of_2(columns), 16), POOL_TILE)
     blocks = ceil_div(columns, block_b)
     return launch(
-        pool_kernels.pool_scores_kernel, (p.num_groups * blocks,),
-        *inputs, Pointer("pool_ids"), tables["rows"], tables["count"], Pointer("pool_scores"),
-        p.num_items, p.dim, columns, blocks, p.group_size, p.softcap or 0.0,
-        HAS_BIAS=p.bias_dtype is not None, HAS_SOFTCAP=p.softcap is not None, REMOVE_HITS=p.remove_accidental_hits,
-        HAS_HISTORY=p.history is not None,
-        BLOCK_M=rows, BLOCK_B=block_b, BLOCK_D=min(p.tile.block_d, POOL_TILE), PRECISION=PRECISION,
+        pool.pool_scores_kernel, (p.num_groups * blocks,), tile_bindings(p),
+        p_ids=Pointer("pool_ids"), p_scores=Pointer("pool_scores"), columns=columns, blocks=blocks,
+        BLOCK_M=min(p.group_size, POOL_TILE), BLOCK_B=block_b, BLOCK_D=min(p.tiled.config.block_d, POOL_TILE),
     )  # fmt: skip
 
 
-def list_grad_launches(
-    p: Problem, has_bias: bool, scale: Pointer | None, out: Mapping[str, Pointer | None],
-    tile_grad: Callable[[int, tuple[int, int]], Launch],
-) -> list[Launch]:  # fmt: skip
+def list_gradients(p: Problem, tile_grad: Callable[[int, tuple[int, int]], Launch]) -> list[Launch]:
     """What writes the item gradient of groups' lists over zeros: some columns of all lists at a time are summed by
-    item."""
-    g = p.gather
-    is_summed = out["is_summed"]
-    assert is_summed is not None
-    passes = ceil_div(p.negatives, p.list_columns)
+    item. ``tile_grad`` launches so many programs on (first column, number of columns)."""
+    plan, shared = p.listed, bindings(p)
+    assert plan is not None
+    assert p.tiled is not None
     find = launch(
-        list_kernels.find_parts_kernel, (ceil_div(p.list_draws, DRAW_BLOCK),),
-        Pointer("sorted_keys"), Pointer("sorted_rows"), out["part_of_draw"], out["is_summed"], p.list_draws,
-        p.num_rows, p.num_items,
-        p.num_groups * p.list_columns, passes, LOOKS_UP=passes <= MOST_LOOKED_UP, BLOCK=DRAW_BLOCK,
+        lists.find_parts_kernel, (ceil_div(plan.draws, DRAW_BLOCK),), shared,
+        p_sorted_places=shared["p_sorted_rows"], num_draws=plan.draws, draws_per_pass=plan.part_rows,
+        passes=plan.passes, LOOKS_UP=plan.passes <= MOST_LOOKED_UP, BLOCK=DRAW_BLOCK,
     )  # fmt: skip
-    launches = [find]
-    for number, first in enumerate(range(0, p.negatives, p.list_columns)):
-        columns = min(p.list_columns, p.negatives - first)
+    launches, is_summed = [find], shared["p_is_summed"]
+    for number, first in enumerate(range(0, p.negatives, plan.columns)):
+        columns = min(plan.columns, p.negatives - first)
         draws, start = p.num_groups * columns, p.num_groups * first
-        sorted_keys = Pointer("sorted_keys", p.num_rows + start)
-        common = {"HAS_BIAS": has_bias, "PART": LIST_PART, "BLOCK_D": g.block_d}
-        is_summed_here = is_summed._replace(offset=is_summed.offset + start)
-        tiles, first_key = ceil_div(draws, LIST_PART), (number + 1) * (p.num_items + 1)
-        grads = (out["item_grad"], out["bias_grad"], draws, p.num_items, p.dim, first_key)
-        launches.append(tile_grad(p.num_groups * ceil_div(columns, p.block), (first, columns)))
-        add = launch(
-            list_kernels.add_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["part_grad"],
-            out["part_bias"],
-            out["list_sums"], *grads, **common, HAS_KNOWN=number > 0, STEP=ADD_STEP, work=ADD_WORK,
-        )  # fmt: skip
-        join = launch(
-            list_kernels.join_list_grad_kernel, (tiles, g.num_d), scale, sorted_keys, is_summed_here, out["list_sums"],
-            *grads,
-            **common, TILES=max(JOINED // g.block_d, 8), work=ONE_WARP,
-        )  # fmt: skip
-        launches += [add, join]
+        grid = ceil_div(draws, LIST_PART), p.row_work.num_d
+        own = shared | {
+            "p_sorted_keys": Pointer("sorted_keys", p.num_rows + start),
+            "p_is_summed": is_summed._replace(offset=is_summed.offset + start),
+            "p_ends": shared["p_list_sums"],
+            "num_draws": draws,
+            "first_key": (number + 1) * (p.num_items + 1),
+            "PART": LIST_PART,
+        }
+        tiles = max(JOINED // p.row_work.block_d, 8)
+        launches += [
+            tile_grad(p.num_groups * ceil_div(columns, p.tiled.block), (first, columns)),
+            launch(lists.add_list_grad_kernel, grid, own, HAS_KNOWN=number > 0, STEP=ADD_STEP, work=ADD_WORK),
+            launch(lists.join_list_grad_kernel, grid, own, TILES=tiles, work=ONE_WARP),
+        ]
     return launches

@@ -8,11 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..device import nearest as nearest_kernels
-from ..device import select as select_kernels
+from ..device import nearest, select
+from ..numbers import ceil_div, next_power_of_2
 from ..plan.nearest import TILE_V, Nearest
-from ..plan.problem import ceil_div
-from ..plan.tiles import PRECISION, Work, next_power_of_2
+from ..plan.tiles import PRECISION, Work
 from .programs import Launch, Pointer, Program, launch
 
 TILE_C = 64  # centres of a product
@@ -20,10 +19,8 @@ TILE_C = 64  # centres of a product
 # registers and memory
 HALF, WIDE_HALF, FULL = (128, 4, 2), (64, 4, 2), (32, 8, 2)
 EACH = 128  # vectors of chosen blocks that a program multiplies
-VALUES_PER_WARP, SELECT_REGISTERS = (
-    1024,
-    128,
-)  # that are selected from; with more registers a multiprocessor runs one program
+VALUES_PER_WARP = 1024  # that are selected from
+SELECT_REGISTERS = 128  # of a thread; with more of them a multiprocessor runs one program
 
 
 def _selections(
@@ -32,27 +29,39 @@ def _selections(
 ) -> list[Launch]:  # fmt: skip
     """The launches of one selection: from sections of the candidates first, where they are too many."""
 
-    def select(
+    def select_from(
         sections: int, num_candidates: int, out: str, candidates: str | None, factor: int, blocks: str | None
     ) -> Launch:
         section = ceil_div(num_candidates, sections)
         width = next_power_of_2(section)
         warps = min(max(width // VALUES_PER_WARP, 4), 32)
         return launch(
-            select_kernels.select_kernel, (plan.num_centres, sections),
-            Pointer(values), counted, Pointer(candidates) if candidates else None, Pointer(blocks) if blocks else None,
-            Pointer(out),
-            num_values, num_candidates, section, plan.size, factor, plan.block, plan.num_vectors,
+            select.select_kernel, (plan.num_centres, sections), _sizes(plan),
+            p_values=Pointer(values), p_counted=counted, p_places=Pointer(out),
+            p_candidates=Pointer(candidates) if candidates else None, p_blocks=Pointer(blocks) if blocks else None,
+            num_values=num_values, num_candidates=num_candidates, section=section, factor=factor,
             HAS_COUNTED=counted is not None, HAS_CANDIDATES=candidates is not None, HAS_BLOCKS=blocks is not None,
-            WIDTH=width,
-            work=Work(0, warps, 1, SELECT_REGISTERS if warps <= 8 else None),
+            WIDTH=width, work=Work(0, warps, 1, SELECT_REGISTERS if warps <= 8 else None),
         )  # fmt: skip
 
     sections = plan.sections(num_candidates)
     if sections == 1:
-        return [select(1, num_candidates, places, candidates, factor, blocks)]
-    first = select(sections, num_candidates, "sectioned", candidates, factor, None)
-    return [first, select(1, sections * plan.size, places, "sectioned", 1, blocks)]
+        return [select_from(1, num_candidates, places, candidates, factor, blocks)]
+    first = select_from(sections, num_candidates, "sectioned", candidates, factor, None)
+    return [first, select_from(1, sections * plan.size, places, "sectioned", 1, blocks)]
+
+
+def _sizes(plan: Nearest) -> dict[str, int]:
+    """The numbers that the search's kernels name."""
+    return {
+        "num_centres": plan.num_centres,
+        "num_vectors": plan.num_vectors,
+        "num_blocks": plan.num_blocks if plan.block else 0,
+        "num_chosen": plan.size,
+        "size": plan.size,
+        "block": plan.block,
+        "BLOCK": plan.block,
+    }
 
 
 @lru_cache(maxsize=256)
@@ -70,14 +79,19 @@ def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> P
     """Pointers: centres (B, D) of ``dtype``, vectors (M, D), counted? (M,), places (B, size) int32, and the plan's
     buffers."""
     chunk, warps, stages = FULL if dtype == "float32" else HALF if dim <= HALF[0] else WIDE_HALF
-    own = (Pointer("centres"), Pointer("vectors"), Pointer("counted") if has_counted else None)
     block_d = min(max(next_power_of_2(dim), 16), chunk)
+    shared = _sizes(plan) | {
+        "p_centres": Pointer("centres"),
+        "p_vectors": Pointer("vectors"),
+        "p_counted": Pointer("counted") if has_counted else None,
+        "dim": dim,
+        "HAS_COUNTED": has_counted,
+    }
     maxima = launch(
-        nearest_kernels.block_maxima_kernel, (plan.num_tiles,),
-        *own, Pointer("maxima"), Pointer("tile_maxima") if plan.has_tiles else None,
-        plan.num_centres, plan.num_vectors, plan.num_blocks, dim, HAS_COUNTED=has_counted, HAS_TILES=plan.has_tiles,
-        BLOCK=plan.block, TILE_V=TILE_V, TILE_C=TILE_C, BLOCK_D=block_d, PRECISION=PRECISION, work=Work(TILE_V, warps,
-        stages),
+        nearest.block_maxima_kernel, (plan.num_tiles,), shared,
+        p_maxima=Pointer("maxima"), p_tile_maxima=Pointer("tile_maxima") if plan.has_tiles else None,
+        HAS_TILES=plan.has_tiles, TILE_V=TILE_V, TILE_C=TILE_C, BLOCK_D=block_d, PRECISION=PRECISION,
+        work=Work(TILE_V, warps, stages),
     )  # fmt: skip
     if plan.has_tiles:
         tiles = _selections(plan, "tile_maxima", plan.num_tiles, plan.num_tiles, "tiles")
@@ -87,13 +101,13 @@ def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> P
         )
     else:
         tiles, blocks = [], _selections(plan, "maxima", plan.num_blocks, plan.num_blocks, "blocks")
-    parts = ceil_div(plan.size * plan.block, EACH)
-    products = launch(
-        nearest_kernels.block_products_kernel, (plan.num_centres * parts,),
-        *own, Pointer("blocks"), Pointer("products"), plan.num_vectors, plan.size, parts, dim, HAS_COUNTED=has_counted,
-        BLOCK=plan.block, EACH=EACH // plan.block, BLOCK_D=min(block_d, 64),
-    )  # fmt: skip
     num_products = plan.size * plan.block
+    parts = ceil_div(num_products, EACH)
+    products = launch(
+        nearest.block_products_kernel, (plan.num_centres * parts,), shared,
+        p_blocks=Pointer("blocks"), p_products=Pointer("products"), parts=parts,
+        EACH=EACH // plan.block, BLOCK_D=min(block_d, 64),
+    )  # fmt: skip
     places = _selections(plan, "products", num_products, num_products, "places", blocks="blocks")
     return Program([maxima, *tiles, *blocks, products, *places])
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ..device import normals as normal_kernels
+from ..device import normals
+from ..numbers import ceil_div
 from .programs import Pointer, Program, launch
 
 NORMAL_BLOCK = 256  # places of an element-wise program
@@ -16,12 +17,12 @@ NORMAL_BLOCK = 256  # places of an element-wise program
 def normal_program(first_row: int, num_rows: int, num_columns: int) -> Program:
     """Pointers: seed (2,) int32 words (low, high), places (num_rows, num_columns) int32."""
     total = num_rows * num_columns
-    return Program([
-        launch(
-            normal_kernels.normal_places_kernel, (-(-total // NORMAL_BLOCK),),
-            Pointer("seed"), Pointer("places"), first_row, num_columns, total, BLOCK=NORMAL_BLOCK,
-        ),
-    ])  # fmt: skip
+    draw = launch(
+        normals.normal_places_kernel, (ceil_div(total, NORMAL_BLOCK),), {},
+        p_seed=Pointer("seed"), p_places=Pointer("places"), first_row=first_row, num_columns=num_columns, total=total,
+        BLOCK=NORMAL_BLOCK,
+    )  # fmt: skip
+    return Program([draw])
 
 
 def launch_normal_places(places: Tensor, seed: Tensor, first_row: int) -> None:

@@ -58,14 +58,18 @@ class _Compiled(NamedTuple):
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], *arguments: object, work: Work = DEFAULT_WORK, **named: object
+    kernel: Any, grid: tuple[int, ...], bindings: Mapping[str, object], *, work: Work = DEFAULT_WORK, **own: object
 ) -> Launch:
-    """A launch of ``kernel`` on positional arguments followed by named ones, with the warps, stages and registers of
-    ``work``."""
-    by_name = dict(zip(kernel.arg_names, arguments, strict=False)) | named
-    missing = [name for name in kernel.arg_names if name not in by_name]
-    assert not missing, f"{kernel.fn.__name__} misses {missing}"
-    ordered = {name: by_name[name] for name in kernel.arg_names}
+    """A launch of ``kernel``, which takes what its signature names: its ``own`` values, and a problem's ``bindings``.
+
+    ``work``: its warps, stages and registers. Raises TypeError for names that are missing, and for own ones that the
+    kernel does not have.
+    """
+    missing = [name for name in kernel.arg_names if name not in own and name not in bindings]
+    unknown = [name for name in own if name not in kernel.arg_names]
+    if missing or unknown:
+        raise TypeError(f"{kernel.fn.__name__} misses {missing} and does not take {unknown}")
+    ordered = {name: own[name] if name in own else bindings[name] for name in kernel.arg_names}
     options = {"num_warps": work.warps, "num_stages": work.stages, "maxnreg": work.registers}
     return Launch(kernel, (*grid, 1, 1)[:3], ordered, options)
 

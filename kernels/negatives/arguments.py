@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 
-from ..draws.lists import has_in_batch
+from ..draws.draw import Correction, Draw
 from ..errors import ArgumentTypeError, ArgumentValueError
-from ..plan.problem import Correction
-from .samplers import SAMPLERS, AllItems, HardNegatives, InBatchNegatives, MixedNegatives, UniformNegatives, as_index
+from ..numbers import as_index, as_number, as_positive
+from .base import Negatives
 
 FLOATS = ("float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
@@ -137,21 +136,6 @@ class Options:
             object.__setattr__(self, "softcap", as_positive("softcap", self.softcap))
 
 
-def as_positive(argument: str, value: object) -> float:
-    """``value`` as a finite positive float."""
-    number = as_number(argument, value)
-    if not (math.isfinite(number) and number > 0):
-        raise ArgumentValueError(argument, "a finite number above 0", value)
-    return number
-
-
-def as_number(argument: str, value: object) -> float:
-    """``value`` as a float; bool and anything but a real number raise ArgumentTypeError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(argument, "a number", type(value).__name__)
-    return float(value)
-
-
 def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> float:
     """beta of gBCE (arXiv 2308.07192, section 5): ``alpha (t (1 - 1 / alpha) + 1 / alpha)`` with ``alpha = K / (V -
     1)``, at most 1.
@@ -163,21 +147,21 @@ def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> f
     t = as_number("gbce_t", gbce_t)
     if not 0 <= t <= 1:
         raise ArgumentValueError("gbce_t", "a number in [0, 1]", gbce_t)
-    if not isinstance(negatives, UniformNegatives):
+    alpha = negatives.sampling_rate(num_items) if isinstance(negatives, Negatives) else None
+    if alpha is None:
         raise ArgumentTypeError(
             "gbce_t", "None but for UniformNegatives: its beta follows from their sampling rate", "a number"
         )
-    alpha = min(negatives.num_negatives / max(num_items - 1, 1), 1.0)
     return 1.0 - t * (1.0 - alpha)
 
 
 def check_log_q(negatives: object, log_q: object, options: Options) -> None:
     """Raise for probabilities that nothing would be corrected by, for missing ones, and for in-batch negatives whose
     hits are kept."""
-    in_batch = has_in_batch(negatives)
+    in_batch = isinstance(negatives, Negatives) and negatives.in_batch
     if log_q is not None and not options.logq_correction:
         raise ArgumentValueError("log_q", "None where logq_correction is False", "an array")
-    if log_q is not None and is_sampler(negatives) and not in_batch:
+    if log_q is not None and isinstance(negatives, Negatives) and not in_batch:
         raise ArgumentTypeError(
             "log_q", "None but for explicit ids and in-batch negatives: a sampler knows its own", "an array"
         )
@@ -192,38 +176,16 @@ def check_log_q(negatives: object, log_q: object, options: Options) -> None:
 
 def check_binary_negatives(negatives: object) -> None:
     """Raise for samplers that binary cross-entropy is not defined with."""
-    reasons = {
-        AllItems: "binary cross-entropy is over sampled items",
-        InBatchNegatives: "without a correction, in-batch negatives teach how rare items are",
-        MixedNegatives: "without a correction, a mixture's shares would be weights of its own",
-        HardNegatives: "the hardest items of a pool stand for others, which binary cross-entropy has no place for",
-    }
-    for sampler, reason in reasons.items():
-        if isinstance(negatives, sampler):
-            expected = f"UniformNegatives, PopularityNegatives, LogUniformNegatives or integer ids: {reason}"
-            raise ArgumentTypeError("negatives", expected, sampler.__name__)
+    if isinstance(negatives, Negatives) and negatives.not_binary is not None:
+        kinds = "UniformNegatives, PopularityNegatives, LogUniformNegatives or integer ids"
+        raise ArgumentTypeError("negatives", f"{kinds}: {negatives.not_binary}", type(negatives).__name__)
 
 
-def correction_of(negatives: object, log_weight: object, options: Options, positive_weight: float | None) -> Correction:
+def correction_of(draw: Draw, log_weight: object, options: Options, positive_weight: float | None) -> Correction:
     """How the kernels correct the scores of a call's negatives."""
     if positive_weight is not None or not options.logq_correction:
         return "none"
-    if isinstance(negatives, HardNegatives):
-        return "pool"
-    return "uniform" if log_weight is None else "weighted"
-
-
-def is_sampler(negatives: object) -> bool:
-    return isinstance(negatives, SAMPLERS)
-
-
-def draws_at_random(negatives: object, num_items: int) -> bool:
-    """Whether a seed matters: not for every item, for explicit ids or for all rows' targets."""
-    if isinstance(negatives, UniformNegatives):
-        return negatives.num_negatives < num_items
-    if isinstance(negatives, InBatchNegatives):
-        return negatives.group_size is not None and negatives.shuffle_rows
-    return is_sampler(negatives) and not isinstance(negatives, AllItems)
+    return draw.correction if log_weight is None else "weighted"
 
 
 def check_rate(rate: object) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import ArgumentTypeError, ArgumentValueError
-from ..plan.tiles import next_power_of_2
+from ..numbers import as_index, next_power_of_2
 from .arguments import MAX_ROWS
-from .samplers import MIN_GROUP, as_index
+from .base import MIN_GROUP
 
 WHOLE_TILES = 64  # rows that larger buckets are padded to a multiple of, which a tile of every table divides
 MOST_PLACES = 2**31 - 1  # of the buckets' lists of items, which kernels index with 32 bits

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..draws import permutation as pm
-from ..draws.lists import SLOTS, ListDraws, has_in_batch, plan_lists, weighted_samplers
+from ..draws.lists import SLOTS, ListDraws
 from ..draws.permutation import Arithmetic, Seed
-from ..draws.slots import items_of_slots, slot_table
-from ..draws.uniform import IndependentDraws, plan_draws, row_places
+from ..draws.slots import items_of_slots
+from ..draws.uniform import IndependentDraws, row_places
 from ..errors import ArgumentTypeError, ArgumentValueError
-from .samplers import HardNegatives, Sampler, as_index
+from ..numbers import as_index
+from .base import Negatives
 
 
-def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
+def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
     """The ids that a sampler draws: (num_rows, K) int64, in drawing order, accidental hits included.
 
     Row i is the i-th non-ignored row in flattened order, ``num_rows`` the number of such rows and ``seed`` an int taken
@@ -27,27 +28,27 @@ def negative_ids(sampler: Sampler, *, num_rows: int, num_items: int, seed: int) 
         raise ArgumentValueError("num_rows", "an int in [0, 2^31)", num_rows)
     if not 1 <= num_items < 2**31:
         raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
-    if has_in_batch(sampler) or isinstance(sampler, HardNegatives):
+    if not isinstance(sampler, Negatives):
+        raise ArgumentTypeError("sampler", "a sampler", type(sampler).__name__)
+    draw = sampler.draw(num_items)
+    if not draw.follows_seed:
         expected = "a sampler that draws by the seed alone, not by targets or scores"
         raise ArgumentTypeError("sampler", expected, type(sampler).__name__)
     xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
     seed_pair = xp.u32(words[0]), xp.u32(words[1])
-    lists = plan_lists(sampler, num_items)
-    if lists is not None:
-        groups = np.arange(-(-num_rows // sampler.group_size))  # type: ignore[union-attr]
-        ends = [slot_table(weighted, num_items).ends for weighted in weighted_samplers(sampler)]
-        drawn = drawn_lists(lists, xp, seed_pair, groups, ends)
-        return _of_rows(drawn, xp, seed_pair, num_rows, sampler.group_size, sampler.shuffle_rows)  # type: ignore
-    draws = plan_draws(sampler, num_items)  # type: ignore[arg-type]
-    if draws is None:
-        return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
-    if isinstance(draws, IndependentDraws):
+    if isinstance(draw.uniform, IndependentDraws):
         rows = np.arange(num_rows)
-        return (
-            draws.items(xp, seed_pair, rows).astype(np.int64) if num_rows else np.empty((0, draws.negatives), np.int64)
-        )
-    drawn = draws.items(xp, seed_pair, np.arange(-(-num_rows // draws.group_size)))
-    return _of_rows(drawn, xp, seed_pair, num_rows, draws.group_size, draws.shuffle_rows)
+        of_rows = draw.uniform.items(xp, seed_pair, rows) if num_rows else np.empty((0, draw.negatives))
+        return of_rows.astype(np.int64)
+    groups = np.arange(-(-num_rows // draw.group_size))
+    if draw.lists is not None:
+        ends = sampler.probabilities(num_items).slot_ends
+        drawn = drawn_lists(draw.lists, xp, seed_pair, groups, ends)
+    elif draw.uniform is not None:
+        drawn = draw.uniform.items(xp, seed_pair, groups)
+    else:
+        return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
+    return _of_rows(drawn, xp, seed_pair, num_rows, draw.group_size, draw.shuffle_rows)
 
 
 def _of_rows(
@@ -60,9 +61,11 @@ def _of_rows(
     return drawn[(places // group_size).astype(np.int64)].astype(np.int64)
 
 
-def drawn_lists(lists: ListDraws, xp: Arithmetic, seed: Seed, groups: np.ndarray, ends: list[np.ndarray]) -> np.ndarray:
-    """The columns (len(groups), ..) of lists without rows' targets; ``ends`` of each part that draws slots."""
-    remaining = iter(ends)
+def drawn_lists(
+    lists: ListDraws, xp: Arithmetic, seed: Seed, groups: np.ndarray, slot_ends: np.ndarray | None
+) -> np.ndarray:
+    """The columns (len(groups), ..) of lists without rows' targets; ``slot_ends`` as in ``Probabilities``."""
+    remaining = iter(() if slot_ends is None else slot_ends.reshape(-1, lists.num_items))
     return np.concatenate(
         [
             items_of_slots(next(remaining), drawn) if source == SLOTS else np.asarray(drawn)

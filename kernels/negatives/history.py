@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ArgumentTypeError, ArgumentValueError
-from .samplers import as_index
+from ..numbers import as_index
 
 
 class History(NamedTuple):

@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..draws.permutation import MAX_HALF_ROUNDS, SMALL_DOMAIN
+from ..draws.permutation import MAX_HALF_ROUNDS, half_rounds
 from ..errors import ArgumentValueError
-from .problem import LIST_PART, POSITIVE_CHUNK, Dtype, Problem, ceil_div
+from ..numbers import ceil_div
+from .problem import POSITIVE_CHUNK, Dtype, Problem
 
 TABLE_BLOCK = 1024  # elements a table program handles
 SORTED_SLOTS = 256  # slots of a group that are put in order together
 MOST_TILE_ROWS = 256  # of the item gradient, or of a group
 VISIT_BLOCK = 128  # blocks of items whose visits a table program lists
+NO_BLOCKS = {"group_blocks": 0, "visits": 0, "block_groups": 0}  # tables of rows that share nothing
+NO_LISTS = {"part_of_draw": 0, "is_summed": 0, "list_sums": 0}  # scratch where there are no lists
 
 
 @dataclass(frozen=True)
@@ -34,61 +37,37 @@ def num_slots(problem: Problem) -> int:
     return ceil_div(problem.num_rows, MOST_TILE_ROWS) * MOST_TILE_ROWS
 
 
-def half_rounds(domain_size: int) -> int:
-    return MAX_HALF_ROUNDS if domain_size < SMALL_DOMAIN else MAX_HALF_ROUNDS // 2
-
-
 def table_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the int32 table buffer, in order.
 
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows;
-        positive_key: what rows
-    are sorted by for the item gradient (the target's position), and behind them the draws of groups' lists; items:
-    position -> item;
-    group_blocks: (group, slot) -> block;
-    visits: block -> number of groups that drew it; block_groups: (block, visit) -> 2 group + [last slot]; the rest:
-        keys of the
-    permutations' rounds; lists: (group, column) -> item; list_weights: -> its log weight, fp32; history_first,
-    history_end: row -> range of its own items.
+    positive_key: what rows are sorted by for the item gradient (the target's position), and behind them the draws of
+    groups' lists; items: position -> item; the keys of the permutations' rounds; history_first, history_end: row ->
+    range of its own items; and those of tiles and lists.
     """
     p = problem
     return {
         "rows": num_slots(p),
         "count": 1,
         "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
-        "positive_key": p.num_rows + p.list_draws,
-        "items": p.num_items if p.permutes_items else 0,
-        "group_blocks": p.num_groups * p.slots if p.has_blocks else 0,
-        "visits": p.grouped.num_blocks if p.has_blocks else 0,
-        "block_groups": p.grouped.num_blocks * p.block_rounds if p.has_blocks else 0,
-        "item_keys": half_rounds(p.num_items) if p.permutes_items else 0,
+        "positive_key": p.num_rows + (p.listed.draws if p.listed else 0),
+        "items": p.catalog if p.permutes_items else 0,
+        "item_keys": half_rounds(p.catalog) if p.permutes_items else 0,
         "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
         "row_keys": MAX_HALF_ROUNDS if p.shuffle_rows else 0,
-        "list_keys": sum(list_keys(p)),
-        "lists": p.list_draws if p.lists else 0,
-        "list_weights": p.list_draws if p.correction == "weighted" else 0,
         "history_first": p.num_rows if p.history else 0,
         "history_end": p.num_rows if p.history else 0,
+        **(p.tiled.tables if p.tiled else NO_BLOCKS),
+        **(p.listed.tables if p.listed else {}),
     }
-
-
-def list_keys(problem: Problem) -> tuple[int, ...]:
-    """The number of permutation keys of each part of the lists."""
-    draws = problem.lists.draws if problem.lists else ()
-    return tuple(
-        each.rounds(problem.num_groups) * each.strata * half_rounds(each.width) if each else 0 for each in draws
-    )
 
 
 def scratch_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the backward's scratch buffer, in order; of 4 bytes an element, int32 or float32.
 
     slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's hidden state
-        in its
-    target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with one
-    target; part_of_draw,
-    is_summed: see ``find_parts_kernel``; list_sums: see ``add_list_grad_kernel``; draw_starts: first sorted draw of
-        each item.
+    in its target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with
+    one target; draw_starts: first sorted draw of each item; and those of lists.
     """
     p = problem
     return {
@@ -96,14 +75,10 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
         "slot_weight": num_slots(p),
         "slot_target": num_slots(p),
         "positive_grad": p.num_rows,
-        "starts": 0 if p.mode == "group_ids" else p.segments + 1,
-        "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1),
-        "part_of_draw": p.list_draws,
-        "is_summed": p.list_draws,
-        "list_sums": 2 * ceil_div(p.num_groups * p.list_columns, LIST_PART) * (p.dim + 1)
-        if p.mode == "group_ids"
-        else 0,
-        "draw_starts": p.num_items + 1 if p.sorts_draws and p.mode != "group_ids" else 0,
+        "starts": 0 if p.listed or not p.wanted.items else p.segments + 1,
+        "sums": max(p.num_rows // POSITIVE_CHUNK, 1) * (p.dim + 1) if p.wanted.items else 0,
+        "draw_starts": p.num_items + 1 if p.sorts_draws and p.wanted.items else 0,
+        **(p.listed.scratch if p.listed and p.wanted.items else NO_LISTS),
     }
 
 
@@ -130,7 +105,7 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
     """loss, lse, peak, shift and average dot product of each row, the number of rows not ignored (at least 1), the
     negatives' average (N, D), and the partial sums of rows whose walks are split."""
     n, dim = problem.num_rows, problem.dim
-    part_rows = problem.forward_parts * problem.tile.forward.rows
+    part_rows = problem.tiled.forward_parts * problem.tiled.config.forward.rows if problem.tiled else 0
     return (
         Buffer("loss", (n,), "float32"),
         Buffer("lse", (n,), "float32"),
@@ -153,14 +128,15 @@ def pool_buffers(problem: Problem) -> tuple[Buffer, ...]:
 
 @lru_cache(maxsize=256)
 def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
-    """The gradients, then scratch."""
+    """The gradients that are wanted, then scratch."""
     p = problem
+    part_rows = p.listed.part_rows if p.listed else p.tiled.part_rows if p.tiled else 0
     return (
-        Buffer("input_grad", (p.num_rows, p.dim), p.input_dtype),
-        Buffer("scale_grad", (p.num_rows if p.scale_grad else 0,), "float32"),
-        Buffer("item_grad", (p.num_items, p.dim), p.weight_dtype),
-        Buffer("bias_grad", (p.num_items if p.bias_dtype else 0,), p.bias_dtype or "float32"),
+        Buffer("input_grad", (p.num_rows if p.wanted.input else 0, p.dim), p.input_dtype),
+        Buffer("scale_grad", (p.num_rows if p.wanted.scale else 0,), "float32"),
+        Buffer("item_grad", (p.num_items if p.wanted.weight else 0, p.dim), p.weight_dtype),
+        Buffer("bias_grad", (p.num_items if p.wanted.bias else 0,), p.bias_dtype or "float32"),
         Buffer("scratch", (place(scratch_sizes(p))[1],), "int32"),
-        Buffer("part_grad", (p.part_rows * p.dim,), "float32"),
-        Buffer("part_bias", (p.part_rows if p.bias_dtype else 0,), "float32"),
+        Buffer("part_grad", (part_rows * p.dim if p.wanted.weight else 0,), "float32"),
+        Buffer("part_bias", (part_rows if p.wanted.bias else 0,), "float32"),
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..negatives.buckets import SCORE_ELEMENTS
+from ..numbers import ceil_div
 from .buffers import Buffer
-from .problem import ceil_div
 
 TILE_V = 128  # vectors that a program multiplies with all centres
 LEAST_BLOCK, MOST_BLOCK = 16, TILE_V  # vectors of a block

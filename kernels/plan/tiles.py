@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..numbers import next_power_of_2
+
 
 class Gpu(NamedTuple):
     """Multiprocessors of a GPU, and 10 times the major number of its compute capability plus the minor one."""
@@ -104,10 +106,6 @@ GATHERED_GRAD = {
     256: (Work(8, 1, 1), Work(8, 1, 1)),
     512: (Work(8, 1, 1), Work(8, 1, 1)),
 }
-
-
-def next_power_of_2(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def _chunks(dim: int, largest: int) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from cce_minus.kernels import AllItems, ArgumentError, UniformNegatives, fold_seed, negative_ids
 from cce_minus.kernels.draws import permutation as pm
-from cce_minus.kernels.draws.uniform import plan_draws
 from cce_minus.torch_impl.loss.candidates import arithmetic
 from scipy import stats
 
@@ -101,7 +100,7 @@ SAMPLERS = [
 @pytest.mark.parametrize(("sampler", "num_items"), SAMPLERS, ids=str)
 def test_rows_are_distinct_items_and_uniform(sampler: UniformNegatives, num_items: int):
     k, seeds = sampler.num_negatives, 5000
-    draws = plan_draws(sampler, num_items)
+    draws = sampler.draw(num_items).uniform
     assert draws is not None
     words = np.zeros((seeds, 1), np.uint32), np.arange(seeds, dtype=np.uint32)[:, None]
     first = draws.items(pm.NUMPY, words, np.zeros(seeds)).astype(np.int64)  # the first row of every seed

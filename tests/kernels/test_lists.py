@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import cce_minus.jax_impl.loss.candidates as jax_candidates
+import cce_minus.jax_impl.loss.list_operands as jax_list_operands
 import cce_minus.jax_impl.loss.ops as jax_ops
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +25,9 @@ from cce_minus.kernels import (
     negative_ids,
 )
 from cce_minus.kernels.draws import permutation as pm
-from cce_minus.kernels.draws.lists import plan_lists
 from cce_minus.kernels.negatives.drawn_ids import drawn_lists
 from cce_minus.kernels.negatives.samplers import SAMPLERS
+from cce_minus.kernels.plan.problem import Choices
 from cce_minus.torch_impl.loss import candidates, list_operands, ops
 from cce_minus.torch_impl.loss.operands import Operands, Options
 from scipy import stats
@@ -50,14 +51,12 @@ DRAWN = {
 def torch_lists(sampler: Any, impl: str) -> np.ndarray:
     """The lists (groups, K) of a call by the kernels or by plain torch."""
     words = torch.from_numpy(WORDS).to(DEVICE)
-    lists = plan_lists(sampler, V)
-    assert lists is not None
-    ends, log_weight = list_operands.list_operands(sampler, V, words, None)
+    ends, log_weight = list_operands.list_operands(sampler, sampler.draw(V), V, words, None)
     hidden, table = torch.zeros(N, 16, device=DEVICE), torch.zeros(V, 16, device=DEVICE)
     one = torch.ones(1, device=DEVICE)
     x = Operands(hidden, table, torch.from_numpy(TARGET).to(DEVICE), words, one, log_weight=log_weight, slot_ends=ends)
     correction = "uniform" if log_weight is None else "weighted"
-    options = Options(lists.negatives, GROUP, False, lists.numbers, None, True, -100, False, None, correction, impl)
+    options = Options(sampler.text, 1, impl, None, True, -100, False, None, correction)
     p = ops._problem(x, options)
     if impl == "triton":
         tables = ops.forward(*x, *options)[-1]
@@ -66,8 +65,7 @@ def torch_lists(sampler: Any, impl: str) -> np.ndarray:
 
 
 def jax_lists(sampler: Any) -> np.ndarray:
-    ends = list_operands.list_operands(sampler, V, torch.zeros(2), None)[0]
-    slot_ends = None if ends is None else jnp.asarray(ends.numpy())
+    slot_ends, _ = jax_list_operands.list_operands(sampler, sampler.draw(V), V, None)
     one = jnp.ones(1)
     x = JaxOperands(
         jnp.zeros((N, 16)),
@@ -79,7 +77,8 @@ def jax_lists(sampler: Any) -> np.ndarray:
         jnp.asarray(WORDS),
         slot_ends=slot_ends,
     )
-    p = jax_ops._problem(x, jax_ops.Options(sampler, None, True, -100, False, None, "none", "reference"))
+    choices = Choices(None, True, -100, False, None, "none")
+    p = jax_ops._problem(x, jax_ops.Options(sampler.draw(V), choices, "reference"))
     return np.asarray(jax_candidates.layout_of(x, p).ids(jnp.arange(p.num_groups)))
 
 
@@ -102,12 +101,11 @@ def test_in_batch_lists_hold_the_groups_targets():
 
 def test_a_pool_is_uniform_and_without_replacement():
     """Frequencies of items in pools over sequential seeds, and of pairs of neighbouring places."""
-    lists = plan_lists(HardNegatives(10, 3, 16), 23)
+    lists = HardNegatives(10, 3, 16).draw(23).lists
     assert lists is not None
     assert (lists.columns, lists.negatives) == (10, 3)
-    pools = np.concatenate(
-        [drawn_lists(lists, pm.NUMPY, (pm.NUMPY.u32(0), pm.NUMPY.u32(seed)), np.arange(4), []) for seed in range(2000)]
-    )
+    seeds = [(pm.NUMPY.u32(0), pm.NUMPY.u32(seed)) for seed in range(2000)]
+    pools = np.concatenate([drawn_lists(lists, pm.NUMPY, seed, np.arange(4), None) for seed in seeds])
     assert (np.diff(np.sort(pools, 1)) > 0).all()
     counts = np.bincount(pools.ravel(), minlength=23)
     # 10 of 23 without replacement: an item's count varies 13 / 22 times as much as independent draws' would

@@ -5,18 +5,15 @@ from __future__ import annotations
 import pytest
 from cce_minus.kernels import ArgumentError, UniformNegatives
 from cce_minus.kernels.plan.buffers import table_buffer
-from cce_minus.kernels.plan.problem import build_problem
+from cce_minus.kernels.plan.problem import Choices, Shapes, build_problem
 from cce_minus.kernels.plan.tiles import FULL_TILES, HALF_TILES, SHARED_MEMORY, Gpu, tile_bytes, tile_config
 
 
 def test_tables_beyond_32_bits_are_refused():
     def tables(rows: int) -> int:
-        problem = build_problem(
-            rows, 8, 100, None, "bfloat16", "bfloat16", None, UniformNegatives(80, 1), None, True, -100, False, None,
-            1, False, "uniform",
-            None, False, None, Gpu(132, 90)
-        )  # fmt: skip
-        return table_buffer(problem).size
+        shapes = Shapes(rows, 8, 100, "bfloat16", "bfloat16", None, None, Gpu(132, 90))
+        choices = Choices(None, True, -100, False, None, "uniform")
+        return table_buffer(build_problem(shapes, choices, UniformNegatives(80, 1).draw(100))).size
 
     assert tables(2**26) < 2**31  # every row has the keys of a permutation of its own
     with pytest.raises(ArgumentError) as caught:

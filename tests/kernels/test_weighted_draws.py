@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cce_minus.kernels import ArgumentError, LogUniformNegatives, PopularityNegatives, negative_ids
 from cce_minus.kernels.draws import permutation as pm
-from cce_minus.kernels.draws.slots import SlotDraws, items_of_slots, share_slots, slot_table
-from cce_minus.kernels.negatives.samplers import weighted_sampler
+from cce_minus.kernels.draws.slots import SlotDraws, items_of_slots, share_slots
+from cce_minus.kernels.negatives.samplers import sampler_of
 from scipy import stats
 
 SIGNIFICANCE = 1e-4  # of a two-sided test; seeds are fixed, so that a right implementation passes for good
@@ -29,12 +29,14 @@ def test_draws_follow_the_probabilities(sampler: Any, wanted: np.ndarray, why: s
     """Frequencies over sequential seeds, at all places and at single ones; probabilities are exact but for the rounding
     to slots."""
     num_items, seeds = len(wanted), 4000
-    table = slot_table(sampler, num_items)
+    table = sampler.probabilities(num_items)
     q = np.exp(-table.log_weight.astype(np.float64)) / num_items
     np.testing.assert_allclose(q, wanted, rtol=1e-5)
     draws = SlotDraws(sampler.num_negatives)
     words = np.zeros((seeds, 1), np.uint32), np.arange(seeds, dtype=np.uint32)[:, None]
-    items = items_of_slots(table.ends, draws.draw(pm.NUMPY, words, np.zeros(seeds)))  # the first group of every seed
+    items = items_of_slots(
+        table.slot_ends, draws.draw(pm.NUMPY, words, np.zeros(seeds))
+    )  # the first group of every seed
     for seed in (0, 1, seeds - 1):
         assert (items[seed] == negative_ids(sampler, num_rows=1, num_items=num_items, seed=seed)[0]).all()
     counts = np.bincount(items.ravel(), minlength=num_items)
@@ -92,8 +94,8 @@ def test_rows_of_a_group_share_their_list():
 )
 def test_samplers_survive_copies(sampler: Any):
     for copied in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
-        assert weighted_sampler(copied.number) is copied
-        assert copied.number != sampler.number
+        assert copied.text == sampler.text
+        assert sampler_of(copied.text).text == sampler.text
         ids, wanted = (negative_ids(each, num_rows=40, num_items=16, seed=1) for each in (copied, sampler))
         assert (ids == wanted).all()
     assert (sampler == copy.copy(sampler)) == isinstance(sampler, LogUniformNegatives), (

@@ -18,8 +18,6 @@ from cce_minus.kernels import (
     negative_ids,
 )
 from cce_minus.kernels.draws import permutation as pm
-from cce_minus.kernels.draws.lists import plan_lists
-from cce_minus.kernels.draws.slots import slot_table
 from cce_minus.kernels.draws.uniform import row_places
 from cce_minus.kernels.negatives.drawn_ids import drawn_lists
 from cce_minus.kernels.negatives.samplers import Sampler
@@ -98,7 +96,8 @@ def _log_q(sampler: object, case: Case, inputs: Inputs) -> np.ndarray:
         return inputs.log_q
     if isinstance(sampler, UniformNegatives):
         return np.full(case.num_items, -np.log(case.num_items))
-    return -slot_table(sampler, case.num_items).log_weight - np.log(case.num_items)  # type: ignore[arg-type]
+    log_weight = sampler.probabilities(case.num_items).log_weight  # type: ignore[attr-defined]
+    return -log_weight - np.log(case.num_items)
 
 
 def _groups(case: Case, inputs: Inputs, group_size: int | None) -> list[np.ndarray]:
@@ -123,7 +122,7 @@ def _targets_of_groups(case: Case, inputs: Inputs, group_size: int | None) -> np
 def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndarray, dict[str, Any]]:
     """Both samplers' ids, and the log of the mixture's probabilities."""
     ids, draws, q = [], [], []
-    parts = plan_lists(sampler, case.num_items)
+    parts = sampler.draw(case.num_items).lists
     assert parts is not None
     words = [pm.NUMPY.u32(word) for word in pm.seed_words(SEED)]
     groups = _groups(case, inputs, case.group_size)
@@ -137,7 +136,7 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndar
         drawn = list(parts.drawn(pm.NUMPY, (words[0], words[1]), np.arange(len(groups))))
         columns = np.asarray(drawn[number][1])
         if not isinstance(part, UniformNegatives):
-            columns = np.searchsorted(slot_table(part, case.num_items).ends, columns, side="right")
+            columns = np.searchsorted(part.probabilities(case.num_items).slot_ends, columns, side="right")
         of_rows = np.full((case.num_rows, draws[-1]), EMPTY_SLOT)
         for rows, own in zip(groups, columns, strict=True):
             of_rows[rows] = own
@@ -149,11 +148,11 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndar
 
 def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives) -> np.ndarray:
     """The highest-scoring items of each group's pool, by float64 scores."""
-    lists = plan_lists(sampler, case.num_items)
+    lists = sampler.draw(case.num_items).lists
     assert lists is not None
     words = [pm.NUMPY.u32(word) for word in pm.seed_words(SEED)]
     groups = _groups(case, inputs, case.group_size)
-    pools = drawn_lists(lists, pm.NUMPY, (words[0], words[1]), np.arange(len(groups)), [])
+    pools = drawn_lists(lists, pm.NUMPY, (words[0], words[1]), np.arange(len(groups)), None)
     ids = np.full((case.num_rows, lists.negatives), EMPTY_SLOT)
     for rows, pool in zip(groups, pools, strict=True):
         scores = case.logit_scale * inputs.hidden[rows].astype(np.float64) @ inputs.table[pool].astype(np.float64).T

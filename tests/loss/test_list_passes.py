@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from cce_minus.kernels import InBatchNegatives, LogUniformNegatives, MixedNegatives, UniformNegatives
+from cce_minus.kernels.launch import bindings
 from cce_minus.kernels.launch import loss as launch
-from cce_minus.kernels.plan import problem
-from cce_minus.kernels.plan.problem import Problem, ceil_div
+from cce_minus.kernels.plan import listed, problem, tiled
+from cce_minus.kernels.plan.problem import Problem
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 
 pytestmark = pytest.mark.interpreter
@@ -25,11 +26,19 @@ SAMPLERS = {
 @pytest.fixture
 def few_columns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One block of columns at a time; what is cached was planned for more of them."""
-    planned = (problem.cached_problem, launch.forward_program, launch.backward_program)
+    planned = (
+        problem.cached_problem,
+        launch.forward_program,
+        launch.backward_program,
+        bindings.bindings,
+        bindings.tile_bindings,
+        bindings.table_parts,
+    )
     for cached in planned:
         cached.cache_clear()
-    monkeypatch.setattr(problem, "LIST_BYTES", 1)
-    monkeypatch.setattr(problem, "LIST_BLOCK", 32)
+    monkeypatch.setattr(listed, "LIST_BYTES", 1)
+    for module in (listed, tiled):
+        monkeypatch.setattr(module, "LIST_BLOCK", 32)
     yield
     for cached in planned:
         cached.cache_clear()
@@ -47,7 +56,8 @@ def test_several_passes(name: str, monkeypatch: pytest.MonkeyPatch):
     passes = []
 
     def plan(p: Problem, *args: Any) -> Any:
-        passes.append(ceil_div(p.negatives, p.list_columns))
+        assert p.listed is not None
+        passes.append(p.listed.passes)
         return program(p, *args)
 
     program = launch.backward_program

@@ -243,9 +243,9 @@ def test_sizes_that_do_not_go_with_the_negatives(options: dict[str, Any], messag
 
 
 def test_names_and_limits_kept_on_both_sides_agree():
-    from cce_minus.kernels.negatives import objectives, samplers
+    from cce_minus.kernels.negatives import base, objectives
     from cce_minus.recsys.run import loss_choices
 
     assert objectives.LOSSES == loss_choices.LOSSES
-    assert samplers.MOST_LISTED == loss_choices.MOST_LISTED
+    assert base.MOST_LISTED == loss_choices.MOST_LISTED
     assert {1, *(1 << n for n in range(4, 9))} == set(loss_choices.GROUP_SIZES)

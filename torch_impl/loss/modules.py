@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.errors import ArgumentTypeError
-from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight, is_sampler
+from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
+from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.buckets import Buckets
 from ...kernels.negatives.history import History
-from ...kernels.negatives.samplers import Sampler, as_index
+from ...kernels.negatives.samplers import Sampler
+from ...kernels.numbers import as_index
 from .binary import sampled_linear_binary_cross_entropy
 from .cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .row_losses import seed_words
@@ -45,7 +47,7 @@ class _SeededLoss(nn.Module):
 class _SampledLoss(_SeededLoss):
     def __init__(self, negatives: Sampler, options: Options, logit_scale: float, seed: int | None) -> None:
         super().__init__(options, logit_scale, seed)
-        if not is_sampler(negatives):
+        if not isinstance(negatives, Negatives):
             raise ArgumentTypeError("negatives", "a sampler", type(negatives).__name__)
         self.negatives = negatives
 

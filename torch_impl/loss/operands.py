@@ -7,6 +7,8 @@ from typing import NamedTuple, get_type_hints
 
 from torch import Tensor
 
+from ...kernels.plan.problem import Choices
+
 
 class Operands(NamedTuple):
     """One call's tensors on N flat rows, all contiguous."""
@@ -26,23 +28,21 @@ class Operands(NamedTuple):
 
 
 class Options(NamedTuple):
-    """A call's static options. ``num_negatives`` 0 takes every item; beside groups' ids it says that all of them are
-    items.
+    """A call's candidates, by the sampler's text or else as ids that so many rows share, and its ``Choices``."""
 
-    ``parts``: of the lists that groups draw, (source, columns) after each other; empty where they draw none.
-    """
-
-    num_negatives: int
-    group_size: int
-    shuffle_rows: bool
-    parts: Sequence[int]
+    sampler: str
+    ids_group: int
+    impl: str
     softcap: float | None
-    remove_hits: bool
+    remove_accidental_hits: bool
     ignore_index: int
     scale_grad: bool
     positive_weight: float | None
     correction: str
-    impl: str
+
+    @property
+    def choices(self) -> Choices:
+        return Choices(*self[3:])  # type: ignore[arg-type]
 
 
 class Saved(NamedTuple):
@@ -65,7 +65,6 @@ _SCHEMA_TYPES = {
     float | None: "float?",
     bool: "bool",
     str: "str",
-    Sequence[int]: "SymInt[]",
 }
 
 

@@ -7,17 +7,27 @@ are plain torch around them (``row_losses.py``), so their gradients need no code
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from ...kernels.draws.lists import ListDraws, parts_of
-from ...kernels.negatives.samplers import AllItems, UniformNegatives
+from ...kernels.draws.draw import Draw, given_ids
+from ...kernels.negatives.samplers import sampler_of
 from ...kernels.plan.buffers import Buffer, backward_buffers, forward_buffers, pool_buffers, table_buffer
-from ...kernels.plan.problem import INTERPRETER_GPU, NO_ID, Dtype, HistorySize, Problem, build_problem, cached_problem
+from ...kernels.plan.problem import (
+    INTERPRETER_GPU,
+    NO_ID,
+    Dtype,
+    HistorySize,
+    Problem,
+    Shapes,
+    Wanted,
+    build_problem,
+    cached_problem,
+)
 from ...kernels.plan.tiles import Gpu
 from . import reference
 from .operands import Operands, Options, Saved, schema, split
@@ -35,34 +45,30 @@ def gpu(index: int) -> Gpu:
     return Gpu(properties.multi_processor_count, 10 * properties.major + properties.minor)
 
 
-def _problem(x: Operands, options: Options) -> Problem:
-    (num_rows, dim), num_items, ids_shape = (
-        x.input.shape,
-        x.weight.shape[0],
-        None if x.ids is None else tuple(x.ids.shape),
-    )
-    sampler = lists = history = None
-    # a sampler's own numbers are compiled for: under torch.compile they may come as symbols
-    parts, negatives, group_size = tuple(map(int, options.parts)), int(options.num_negatives), int(options.group_size)
-    if parts:
-        lists = ListDraws(num_items, parts_of(parts), negatives)
-    elif x.ids is None:
-        sampler = UniformNegatives(negatives, group_size, options.shuffle_rows) if negatives else AllItems()
+@functools.lru_cache(maxsize=256)
+def _draw(sampler: str, num_items: int) -> Draw:
+    return sampler_of(sampler).draw(num_items)
+
+
+def _problem(x: Operands, options: Options, wanted: Wanted = Wanted()) -> Problem:
+    (num_rows, dim), num_items, history = x.input.shape, x.weight.shape[0], None
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
-    has_groups = sampler is None and group_size > 1
-    sizes = (num_rows, dim, num_items, *(ids_shape or ()), *(history or ()))
-    symbolic = any(isinstance(size, torch.SymInt) for size in sizes)
-    return (build_problem if symbolic else cached_problem)(
-        num_rows, dim, num_items, ids_shape, _NAMES[x.input.dtype], _NAMES[x.weight.dtype],
-        None if x.bias is None else _NAMES[x.bias.dtype], sampler, options.softcap, options.remove_hits,
-        options.ignore_index,
-        options.scale_grad, options.positive_weight, group_size if has_groups else 1,
-        options.shuffle_rows and has_groups,
-        options.correction,  # type: ignore[arg-type]
-        lists, x.ids is not None and negatives > 0, history,
-        gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU,
-    )  # fmt: skip
+    ids_shape = None if x.ids is None else tuple(x.ids.shape)
+    symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(history or ())))
+    if options.sampler:
+        draw = (_draw.__wrapped__ if symbolic else _draw)(options.sampler, num_items)
+    else:
+        assert ids_shape is not None
+        draw = given_ids(ids_shape, options.ids_group)
+    symbolic = symbolic or any(isinstance(size, torch.SymInt) for size in ids_shape or ())
+    bias_dtype = None if x.bias is None else _NAMES[x.bias.dtype]
+    device = gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU
+    shapes = Shapes(
+        num_rows, dim, num_items, _NAMES[x.input.dtype], _NAMES[x.weight.dtype], bias_dtype, history, device
+    )
+    build = build_problem if symbolic else cached_problem
+    return build(shapes, options.choices, draw, None if ids_shape is None else ids_shape[-1], wanted)
 
 
 def layout_of(buffers: Iterable[Buffer]) -> Layout:
@@ -90,7 +96,7 @@ def _named(tensors: NamedTuple) -> dict[str, Tensor]:
 
 def _table(tables: Tensor, name: str, p: Problem, *shape: int) -> Tensor:
     """A part of the table buffer, which fills ``shape``."""
-    from ...kernels.launch.tables import table_parts
+    from ...kernels.launch.bindings import table_parts
 
     start = table_parts(p)[name].offset
     return tables[start : start + torch.Size(shape).numel()].view(shape)
@@ -136,14 +142,25 @@ def _fake_forward(*args):
     return *rows, torch.empty_like(x.input), x.input.new_empty(size, dtype=torch.int32)
 
 
+def _num_keys(p: Problem) -> int:
+    """Of rows, and behind them of the draws of groups' lists."""
+    return p.num_rows + (p.listed.draws if p.listed else 0)
+
+
 def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
     """What explicit ids are sorted by."""
     return torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
 
 
+def _saved(between: tuple[object, ...]) -> tuple[Saved, Wanted]:
+    """What the backward's operator takes between operands and options."""
+    last = len(Saved._fields)
+    return Saved(*between[:last]), Wanted(*between[last:])  # type: ignore[arg-type]
+
+
 def _backward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's, (N,) with scale_grad; by
-    operands, ``Saved`` and options."""
+    """Gradients of input, weight, bias and each row's part of the scale's (N,), empty where they are not wanted; by
+    operands, ``Saved``, ``Wanted`` and options."""
     return _backward_into(None, *args)
 
 
@@ -151,13 +168,13 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and
     the reference, take new memory."""
     x, between, options = split(args)
-    saved = Saved(*between)  # type: ignore[arg-type]
-    p = _problem(x, options)
+    saved, wanted = _saved(between)
+    p = _problem(x, options, wanted)
     if options.impl == "reference":
         if saved.grad_lse is None:
             saved = saved._replace(grad_lse=torch.zeros_like(saved.loss))
         with torch.autocast(x.input.device.type, enabled=False):
-            return reference.backward(x, saved, p)
+            return _only(wanted, reference.backward(x, saved, p))
     from ...kernels.launch import loss as launch
 
     grad_loss, grad_lse = saved.grad_loss, saved.grad_lse
@@ -167,27 +184,38 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     )
     with torch.cuda.device_of(x.input):
         ins = _named(x) | _named(saved)
-        keys = _table(saved.tables, "positive_key", p, p.num_rows + p.list_draws)
-        ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
-        if p.sorts_draws and x.ids is not None:
-            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
-        outs = _empty(
-            _backward_layout(p, input_grad is None), x.input.device
-        )  # after the sorts, which need memory for themselves
-        if input_grad is not None:
+        if wanted.items:
+            keys = _table(saved.tables, "positive_key", p, _num_keys(p))
+            ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
+            if p.sorts_draws and x.ids is not None:
+                ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
+        # after the sorts, which need memory for themselves
+        outs = _empty(_backward_layout(p, input_grad is None), x.input.device)
+        if input_grad is not None and wanted.input:
             outs["input_grad"] = input_grad
         launch.launch_backward(outs, ins, p)
-    for name in ("bias_grad", "scale_grad"):
-        if name not in outs:
-            outs[name] = torch.empty(0, device=x.input.device)
-    return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
+    return _only(wanted, [outs.get(name) for name in ("input_grad", "item_grad", "bias_grad", "scale_grad")])
+
+
+def _only(wanted: Wanted, gradients: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients that are wanted, empty ones in place of the others."""
+    device = next(gradient for gradient in gradients if gradient is not None).device
+    none = torch.empty(0, dtype=torch.float32, device=device)
+    return tuple(  # type: ignore[return-value]
+        gradient if is_wanted and gradient is not None else none
+        for gradient, is_wanted in zip(gradients, wanted, strict=True)
+    )
 
 
 def _fake_backward(*args):
-    x, _, options = split(args)
-    bias_grad = x.input.new_empty(0, dtype=torch.float32) if x.bias is None else torch.empty_like(x.bias)
-    scale_grad = x.input.new_empty(x.input.shape[0] if options.scale_grad else 0, dtype=torch.float32)
-    return torch.empty_like(x.input), torch.empty_like(x.weight), bias_grad, scale_grad
+    x, between, _ = split(args)
+    _, wanted = _saved(between)
+    none = x.input.new_empty(0, dtype=torch.float32)
+    of_tensors = zip((x.input, x.weight, x.bias), wanted[:3], strict=True)
+    gradients = [
+        none if tensor is None or not is_wanted else torch.empty_like(tensor) for tensor, is_wanted in of_tensors
+    ]
+    return *gradients, x.input.new_empty(x.input.shape[0], dtype=torch.float32) if wanted.scale else none
 
 
 def _setup_forward(ctx, inputs, output) -> None:
@@ -199,18 +227,16 @@ def _setup_forward(ctx, inputs, output) -> None:
 
 def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     of_inputs = dict.fromkeys((*Operands._fields, *Options._fields))
+    needed = dict(zip(of_inputs, ctx.needs_input_grad, strict=True))
+    wanted = Wanted(*(needed[name] for name in Wanted._fields))
     if grad_loss is None:
         if grad_lse is None:
             return tuple(of_inputs.values())
         grad_loss = torch.zeros_like(grad_lse)
-    of_inputs["input"], of_inputs["weight"], bias_grad, scale_grad = compute(
-        *ctx.saved_tensors, grad_loss, grad_lse, *ctx.options
-    )
-    needed = dict(zip(of_inputs, ctx.needs_input_grad, strict=True))
-    if needed["bias"]:
-        of_inputs["bias"] = bias_grad
-    if needed["scale"]:
-        of_inputs["scale"] = scale_grad.sum().view(1)
+    gradients = compute(*ctx.saved_tensors, grad_loss, grad_lse, *wanted, *ctx.options)
+    for name, gradient in zip(Wanted._fields, gradients, strict=True):
+        if needed[name]:
+            of_inputs[name] = gradient.sum().view(1) if name == "scale" else gradient
     return tuple(of_inputs.values())
 
 
@@ -239,7 +265,7 @@ def operator(
 
 
 backward = operator(
-    "backward", schema(4, Operands, Saved, Options), _backward, _fake_backward, _no_second_derivatives,
+    "backward", schema(4, Operands, Saved, Wanted, Options), _backward, _fake_backward, _no_second_derivatives,
     lambda ctx, inputs, output: None,
 )  # fmt: skip
 forward = operator(

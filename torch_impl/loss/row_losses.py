@@ -5,19 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...kernels.draws.lists import plan_lists
+from ...kernels.draws.draw import given_ids
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import (
     Options,
     Spec,
-    as_number,
     check_arrays,
     correction_of,
-    draws_at_random,
-    is_sampler,
 )
+from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.history import History
-from ...kernels.negatives.samplers import InBatchNegatives, Sampler, as_index
+from ...kernels.negatives.samplers import Sampler
+from ...kernels.numbers import as_index, as_number
 from ...kernels.plan.problem import interprets
 from . import operands, ops
 from .list_operands import list_operands
@@ -172,43 +171,44 @@ def row_losses(
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
     """
-    ids = None if is_sampler(negatives) else negatives
+    sampler = negatives if isinstance(negatives, Negatives) else None
+    ids = None if sampler is not None else negatives
     if ids is not None and not isinstance(ids, Tensor):
         raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
     num_items = num_items_of(linear_weight)
+    draw = sampler.draw(num_items) if sampler is not None else None
     x = checked_operands(
-        input, linear_weight, target, ids, options, linear_bias=linear_bias, sample_weight=sample_weight,
-        logit_scale=logit_scale,
-        seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
+        input, linear_weight, target, ids, options,
+        linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
+        seed=seed, draws=draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
     impl = resolve_impl(options.impl, input.device)
     if target.numel() == 0:
         row_loss = row_lse = no_rows(x).view(target.shape)
         return row_loss, row_lse, torch.ones((), device=input.device)
-    if isinstance(negatives, InBatchNegatives) and negatives.group_size is None:
+    if draw is not None and draw.targets:
         is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
         ids = torch.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
-    lists = None if ids is not None else plan_lists(negatives, num_items)
-    slot_ends, log_weight = list_operands(negatives, num_items, x.seed, log_q)
-    correction = correction_of(negatives, log_weight, options, positive_weight)
+        draw = given_ids(tuple(ids.shape))
+    assert draw is not None
+    slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)
+    correction = correction_of(draw, log_weight, options, positive_weight)
     x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
     if history is not None:
         users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
     static = operands.Options(
-        num_negatives=lists.negatives if lists else getattr(negatives, "num_negatives", 0),
-        group_size=getattr(negatives, "group_size", None) or 1,
-        shuffle_rows=getattr(negatives, "shuffle_rows", False),
-        parts=lists.numbers if lists else (),
+        sampler="" if sampler is None else sampler.text,
+        ids_group=1,
+        impl=impl,
         softcap=options.softcap,
-        remove_hits=options.remove_accidental_hits,
+        remove_accidental_hits=options.remove_accidental_hits,
         ignore_index=options.ignore_index,
         scale_grad=x.scale.requires_grad,
         positive_weight=positive_weight,
         correction=correction,
-        impl=impl,
     )
     row_loss, row_lse, num_counted = ops.rows(x, static)
     return row_loss.view(target.shape), row_lse.view(target.shape), num_counted

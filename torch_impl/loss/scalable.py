@@ -93,17 +93,15 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets) -> tuple[Tensor
     used = (counted[flat] & (place < buckets.bucket_size_x)).flatten()
     flat = flat.flatten()
     static = RowOptions(
-        num_negatives=buckets.bucket_size_y,
-        group_size=buckets.group_size,
-        shuffle_rows=False,
-        parts=(),
+        sampler="",
+        ids_group=buckets.group_size,
+        impl=impl,
         softcap=options.softcap,
-        remove_hits=True,
+        remove_accidental_hits=True,
         ignore_index=COUNTS_ALWAYS,
         scale_grad=x.scale.requires_grad,
         positive_weight=None,
         correction="none",
-        impl=impl,
     )
     loss = ops.rows(x._replace(input=hidden.index_select(0, flat), target=target[flat], ids=ids), static)[0]
     return largest_losses(loss, flat, used, num_rows)

@@ -1,0 +1,111 @@
+"""Negatives with unequal probabilities: lists that groups draw by slots."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..draws.draw import Draw, listed
+from ..draws.lists import SLOTS, ListDraws, Part
+from ..draws.slots import slot_table
+from ..errors import ArgumentTypeError, ArgumentValueError
+from .base import MOST_LISTED, Negatives, Probabilities, check_count, check_groups, keep_by_text
+
+
+class WeightedNegatives(Negatives):
+    """What samplers with unequal probabilities share; a subclass says what items weigh."""
+
+    num_negatives: int
+    group_size: int
+    shuffle_rows: bool
+
+    def __post_init__(self) -> None:
+        check_count(self, "num_negatives", MOST_LISTED + 1)
+        check_groups(self)
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        """What each item's draw probability is proportional to; raises for a catalog that the sampler does not fit."""
+        raise NotImplementedError
+
+    def draw(self, num_items: int) -> Draw:
+        part = self.part(num_items)
+        return listed(ListDraws(num_items, (part,), part.columns), self.group_size, self.shuffle_rows)
+
+    def part(self, num_items: int) -> Part:
+        return Part(SLOTS, self.num_negatives)
+
+    def probabilities(self, num_items: int) -> Probabilities:
+        ends, log_weight = slot_table(self.weights(num_items), self.num_negatives)
+        return Probabilities(ends, log_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class PopularityNegatives(WeightedNegatives):
+    """``num_negatives`` items for every group of rows, drawn in proportion to ``counts ** alpha``.
+
+    ``counts`` (V,) are nonnegative numbers, at least one positive: how often each item occurs in the training data. An
+    item without a count is never drawn. ``alpha`` smooths them: 1 is popularity, 0 uniform over the items that occur,
+    0.75 the choice of word2vec (arXiv 1310.4546). An item may be drawn more than once for a row; each draw counts.
+    Groups and ``shuffle_rows`` as in ``UniformNegatives``; a group has at least 16 rows. Keep one sampler for a
+    training: its tables are made once, and two samplers are equal only if they are the same object.
+
+    Raises ArgumentTypeError or ArgumentValueError for values outside these domains.
+    """
+
+    whole_in_text = False
+
+    counts: ArrayLike
+    num_negatives: int
+    alpha: float = 0.75
+    group_size: int = 128
+    shuffle_rows: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
+            raise ArgumentTypeError("alpha", "a number", type(self.alpha).__name__)
+        if not 0 <= self.alpha < float("inf"):
+            raise ArgumentValueError("alpha", "a finite number, at least 0", self.alpha)
+        counts = np.array(self.counts)
+        if counts.dtype.kind not in "iuf":
+            raise ArgumentTypeError("counts", "an array of numbers", str(counts.dtype))
+        if counts.ndim != 1 or not (counts >= 0).all() or not np.isfinite(counts).all() or not (counts > 0).any():
+            raise ArgumentValueError(
+                "counts", "finite numbers (V,), none negative and not all 0", f"shape {counts.shape}, {counts}"
+            )
+        counts.setflags(write=False)
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "_digest", hashlib.sha256(f"{counts.dtype}".encode() + counts.tobytes()).hexdigest())
+        keep_by_text(self)
+
+    @property
+    def text(self) -> str:
+        numbers = f"{self.num_negatives}, {self.alpha}, {self.group_size}, {self.shuffle_rows}"
+        return f"PopularityNegatives(counts_{self._digest}, {numbers})"  # type: ignore[attr-defined]
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        counts = np.asarray(self.counts, np.float64)
+        if len(counts) != num_items:
+            raise ArgumentValueError(
+                "negatives", f"counts of the {num_items} items of linear_weight", f"{len(counts)} counts"
+            )
+        return np.where(counts > 0, (counts / counts.max()) ** self.alpha, 0.0)
+
+
+@dataclass(frozen=True)
+class LogUniformNegatives(WeightedNegatives):
+    """``num_negatives`` items for every group of rows, item j with probability log((j + 2) / (j + 1)) / log(V + 1).
+
+    Zipf's law for items sorted from the most to the least popular, as TensorFlow's log_uniform_candidate_sampler; an
+    item may be drawn more than once. Groups and errors as in ``PopularityNegatives``.
+    """
+
+    num_negatives: int
+    group_size: int = 128
+    shuffle_rows: bool = True
+
+    def weights(self, num_items: int) -> NDArray[np.float64]:
+        return np.log1p(1.0 / np.arange(1.0, num_items + 1.0))

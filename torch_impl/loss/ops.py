@@ -18,6 +18,7 @@ from ...kernels.draws.draw import Draw, given_ids
 from ...kernels.negatives.samplers import sampler_of
 from ...kernels.plan.buffers import Buffer, backward_buffers, forward_buffers, pool_buffers, table_buffer
 from ...kernels.plan.problem import (
+    EVERY_GRADIENT,
     INTERPRETER_GPU,
     NO_ID,
     Dtype,
@@ -50,7 +51,7 @@ def _draw(sampler: str, num_items: int) -> Draw:
     return sampler_of(sampler).draw(num_items)
 
 
-def _problem(x: Operands, options: Options, wanted: Wanted = Wanted()) -> Problem:
+def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> Problem:
     (num_rows, dim), num_items, history = x.input.shape, x.weight.shape[0], None
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])

@@ -33,7 +33,7 @@ def read_vectors(
     path = Path(path)
     if FORMATS.get(path.suffix.lower()) != "parquet":
         raise DataError(f"{path}: expected a Parquet file of item vectors, got {path.name!r}")
-    table = read_columns(path, [item_column, VECTOR])
+    table = read_columns(path, ids=[item_column], values=[VECTOR])
     require_no_nulls(table, [item_column], str(path))
     table = table.filter(table[VECTOR].is_valid())
     ids = catalog.ids(table[item_column].to_pylist())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..data.ragged import Ragged
 from ..errors import ConfigError
-from .metrics import Ranks, ranking_metrics
+from .metrics import Ranks, ranking_metrics, require_items
 
 NO_ITEM = -1
 """Id in a list's place for which no item was left."""
@@ -93,7 +93,7 @@ class MetricsTally:
         """Takes in the ranks (rows,) of the targets and the lists (rows, width) of one batch."""
         self._ranks.append(ranks)
         for k, occurrences in self._occurrences.items():
-            np.add.at(occurrences, _present(lists, k), 1)
+            np.add.at(occurrences, _present(lists, k, len(occurrences)), 1)
 
     def metrics(self) -> dict[str, float]:
         """`ranking_metrics`, ``coverage@k`` and ``surprisal@k`` of everything added, for every cutoff k."""
@@ -107,15 +107,17 @@ class MetricsTally:
         return found
 
 
-def _present(lists: Lists, k: int) -> Lists:
+def _present(lists: Lists, k: int, num_items: int) -> Lists:
     if k < 1:
         raise ConfigError(f"k: expected a positive integer, got {k}")
     top = lists[:, :k]
-    return top[top != NO_ITEM]
+    present = top[top != NO_ITEM]
+    require_items("lists", present, num_items)
+    return present
 
 
 def _occurrences(lists: Lists, k: int, num_items: int) -> npt.NDArray[np.int64]:
-    return np.bincount(_present(lists, k), minlength=num_items).astype(np.int64)
+    return np.bincount(_present(lists, k, num_items), minlength=num_items).astype(np.int64)
 
 
 def _coverage(occurrences: npt.NDArray[np.int64]) -> float:

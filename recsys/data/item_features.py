@@ -100,6 +100,6 @@ def _separated(cell: str) -> list[str]:
     if cell.lstrip().startswith("["):
         try:
             return _elements(json.loads(cell))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             pass  # text that only begins like a list
     return _elements(cell.split(SEPARATOR))

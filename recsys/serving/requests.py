@@ -39,7 +39,7 @@ def user_requests(interactions: Interactions, users: Sequence[str]) -> Requests:
     place = places(labels)
     rows = []
     for user in users:
-        row = place.get(user)
+        row = place.get(str(user))
         if row is None:
             raise DataError(f"users: expected users of {interactions.source} ({len(labels)} of them), got {user!r}")
         rows.append(row)
@@ -98,10 +98,18 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which Python would silently keep the last of repeated keys."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"an object has {len(pairs)} keys, of which {len(content)} are different")
+    return content
+
+
 def _read_json(path: Path) -> tuple[list[Any], list[Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, json.JSONDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if isinstance(content, dict):
         return list(content), list(content.values())

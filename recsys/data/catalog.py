@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import DataError
@@ -44,11 +45,10 @@ class Catalog:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return places(self.labels)
+        return places(self.labels.tolist())
 
     def ids(self, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
-        """The item of each label, -1 where there is none. Text and integers match by what they say: 7 is "7", not
-        "007"."""
+        """The item of each label, -1 where there is none; they match by what they say: 7 is "7", not "007"."""
         known = self._ids
         return np.fromiter((known.get(str(label), -1) for label in labels), dtype=np.int32)
 
@@ -68,26 +68,27 @@ class Catalog:
         require_no_nulls(table, ["item"], str(path))
         has_titles = "title" in pq.read_schema(path).names
         titles = read_columns(path, text=["title"])["title"].to_pylist() if has_titles else None
-        catalog = cls(table["item"].to_numpy(), titles)
-        if len(catalog._ids) < len(catalog):
+        different = pc.count_distinct(table["item"]).as_py()
+        if different < table.num_rows:
             raise DataError(
-                f"{path}: column 'item' must hold different labels, got {len(catalog._ids)} of {len(catalog)}"
+                f"{path}: column 'item' must hold different labels, got {different} in {table.num_rows} rows"
             )
-        return catalog
+        return cls(table["item"].to_numpy(), titles)
 
     def require_same(self, interactions: Interactions, *, source: str) -> None:
         """Raises `DataError` where the data's items are not these, of which ``source`` tells."""
         if np.array_equal(self.labels, interactions.item_labels):
             return
-        theirs = set(interactions.item_labels.tolist())
-        missing = [label for label in self.labels.tolist() if label not in theirs]
-        known = set(self.labels.tolist())
-        new = [label for label in interactions.item_labels.tolist() if label not in known]
+        ours, theirs = self.labels.tolist(), interactions.item_labels.tolist()
+        known, given = set(ours), set(theirs)
+        missing = [label for label in ours if label not in given]
+        new = [label for label in theirs if label not in known]
         retyped = self.labels.dtype.kind == "i" and interactions.item_labels.dtype.kind != "i"
         raise DataError(
             f"data: expected the {len(self)} items of {source}, got {interactions.num_items} items in "
             f"{interactions.source}: {_some(missing, 'missing')}, {_some(new, 'unknown')}"
-            + ("; a run made when ids such as 007 in CSV were read as integers has to be trained again" * retyped)
+            + "; a run made when ids such as 007 in CSV were read as integers has to be trained again"
+            * retyped
         )
 
 

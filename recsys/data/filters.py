@@ -15,8 +15,7 @@ from .interactions import Interactions
 def keep_rated(interactions: Interactions, min_rating: float) -> Interactions:
     """The events with ``rating >= min_rating``, users and items numbered anew.
 
-    Raises ``ConfigError`` if the events have no ratings or ``min_rating`` is not finite, and ``DataError`` if none is
-    left.
+    Raises ``ConfigError`` for events without ratings or a ``min_rating`` not finite, and ``DataError`` if none is left.
     """
     if not math.isfinite(min_rating):
         raise ConfigError(f"min_rating: expected a finite number, got {min_rating}")

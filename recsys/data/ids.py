@@ -66,8 +66,7 @@ def _integers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def dense_ids(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
-    """Ids 0, 1, .. (n,) int32 of an `id_column` without nulls, in the order of its sorted distinct values, and those
-    values."""
+    """Ids 0, 1, .. (n,) int32 of an `id_column` without nulls, and the distinct values that they number, sorted."""
     encoded = column.combine_chunks().dictionary_encode()
     labels = encoded.dictionary.to_numpy(zero_copy_only=False)
     order = np.argsort(labels, kind="stable")

@@ -135,7 +135,7 @@ def with_titles(
     for key, text in zip(item.to_pylist(), texts, strict=True):
         if text is not None:
             by_item.setdefault(str(key), text)
-    labels = [str(label) for label in interactions.item_labels]
+    labels = [str(label) for label in interactions.item_labels.tolist()]
     if by_item.keys().isdisjoint(labels):
         raise DataError(f"{source}: has a title for none of the items of {interactions.source}")
     return replace(interactions, item_titles=[by_item.get(label, label) for label in labels])

@@ -59,8 +59,7 @@ def read_categories(
 
 
 def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.float32]:
-    """Returns (V, P) float32: row j is ``1 / sqrt(n_j)`` at each of item j's ``n_j`` values, so that its squares sum to
-    1.
+    """Returns (V, P) float32: row j is ``1 / sqrt(n_j)`` at each of item j's ``n_j`` values: its squares sum to 1.
 
     The columns are the values by how many items have them, the most frequent first and equally frequent ones in order
     of text. Only the first `MOST_VALUES` are kept, and only they count in ``n_j``: a notice that names ``source`` says

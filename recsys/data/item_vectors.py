@@ -80,11 +80,9 @@ def dense_features(
 def initial_rows(
     vectors: npt.NDArray[np.float32], has_vector: npt.NDArray[np.bool_], *, dim: int
 ) -> npt.NDArray[np.float32]:
-    """Returns the first ``dim`` principal components (V, dim) float32 of the vectors of the items that have one, zeros
-    for others.
+    """Returns the first ``dim`` principal components (V, dim) float32 of the items' vectors, zeros for items without.
 
-    All are divided by one number, the standard deviation of all their values; columns beyond the vectors' length are
-    zeros.
+    All are divided by one number, the standard deviation of all values; columns beyond the vectors' length are zeros.
     """
     known = principal_components(vectors[has_vector], dim)
     known = np.pad(known / known.std(), ((0, 0), (0, dim - known.shape[1])))

@@ -19,8 +19,7 @@ FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "tsv"
 def read_columns(
     path: Path, *, ids: Sequence[str] = (), text: Sequence[str] = (), values: Sequence[str] = ()
 ) -> pa.Table:
-    """Read columns of a file whose name ends in .parquet, .pq, .csv or .tsv, as `parse_columns` does; raises
-    `DataError`."""
+    """Read columns of a .parquet, .pq, .csv or .tsv file as `parse_columns` does; raises `DataError`."""
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}, got {path.name!r}")
     if not path.is_file():
@@ -76,10 +75,8 @@ def _parse_parquet(data: pa.Buffer, columns: list[str], source: str) -> pa.Table
 
 
 def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], format: str, source: str) -> pa.Table:
-    parse = pacsv.ParseOptions(
-        delimiter="," if format == "csv" else "\t",
-        quote_char=False if format == "raw-tsv" else '"',
-    )
+    delimiter, quote = "," if format == "csv" else "\t", False if format == "raw-tsv" else '"'
+    parse = pacsv.ParseOptions(delimiter=delimiter, quote_char=quote)
     with pacsv.open_csv(pa.BufferReader(data), parse_options=parse) as reader:
         _require_columns(columns, reader.schema.names, source)
     convert = pacsv.ConvertOptions(

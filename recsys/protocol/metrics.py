@@ -2,8 +2,8 @@
 
 The rank of a target is its place in a stable sort of all items by falling score:
 ``rank = 1 + #(score > target score) + #(score == target score and item id < target id)``.
-A NaN score counts as higher than every number, as in ``torch.sort``, and a NaN target score gives rank ``V +
-1``: a model that diverged never scores a hit.
+A NaN score counts as higher than every number, as in ``torch.sort``, and a NaN target score gives rank ``V + 1``: a
+model that diverged never scores a hit.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ def test_a_run_that_read_text_as_integers_says_so(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("items", "message"), [(["a", "b", "a"], "different labels, got 2 of 3"), (["a", None], "1 empty values")]
+    ("items", "message"), [(["a", "b", "a"], "different labels, got 2 in 3 rows"), (["a", None], "1 empty values")]
 )
 def test_a_catalog_of_unclear_labels_is_refused(tmp_path: Path, items: Any, message: str):
     pq.write_table(pa.table({"item": items}), tmp_path / "catalog.parquet")

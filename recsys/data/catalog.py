@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import DataError
@@ -68,7 +67,7 @@ class Catalog:
         require_no_nulls(table, ["item"], str(path))
         has_titles = "title" in pq.read_schema(path).names
         titles = read_columns(path, text=["title"])["title"].to_pylist() if has_titles else None
-        different = pc.count_distinct(table["item"]).as_py()
+        different = len(table["item"].unique())
         if different < table.num_rows:
             raise DataError(
                 f"{path}: column 'item' must hold different labels, got {different} in {table.num_rows} rows"

@@ -30,8 +30,9 @@ def id_column(column: pa.ChunkedArray, *, as_written: bool, source: str, name: s
         column = column.cast(column.type.value_type)
     kind = column.type
     if is_text(kind) or pa.types.is_null(kind):
-        text = without_empty(column.cast(pa.large_string()))  # large, so that any amount of text fits one array
-        return _plain_integers(text) if as_written else text
+        if as_written and (numbers := _plain_integers(column)) is not None:
+            return numbers
+        return without_empty(column.cast(pa.large_string()))  # large, so that any amount of text fits one array
     if pa.types.is_integer(kind):
         return _integers(column)
     if pa.types.is_decimal(kind) and kind.scale == 0:
@@ -45,17 +46,18 @@ def is_text(kind: pa.DataType) -> bool:
 
 def without_empty(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text with nulls in place of empty ones."""
-    empty = pc.equal(text, "")
-    return pc.if_else(empty, pa.scalar(None, text.type), text) if pc.any(empty).as_py() else text
+    if text.index(pa.scalar("", text.type)).as_py() < 0:
+        return text
+    return pc.if_else(pc.equal(text, ""), None, text)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _plain_integers(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Integers if all of them read back as what is written; else the text."""
+def _plain_integers(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The integers that are written, None unless all of them read back as what is written."""
     try:
         numbers = text.cast(pa.int64())
     except pa.ArrowInvalid:
-        return text
-    return numbers if numbers.cast(text.type).equals(text) else text
+        return None
+    return numbers if numbers.cast(text.type).equals(text) else None
 
 
 def _integers(column: pa.ChunkedArray) -> pa.ChunkedArray:

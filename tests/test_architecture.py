@@ -81,6 +81,34 @@ def test_import_direction(package: str):
         assert not direction_errors(package, imports_of(path)), f"{path} imports what {package} must not"
 
 
+ROOMS = {"recsys": ("data", "protocol", "run", "serving", "cli")}
+"""Sub-packages in order: none imports a later one."""
+
+
+def order_errors(package: str, module: str, names: set[str]) -> list[str]:
+    """Which of ``names`` are of a room after the module's own; a package's own files are of no room."""
+
+    def place(name: str) -> int:
+        root, room = [*name.split("."), ""][:2]
+        return ROOMS[package].index(room) if root == package and room in ROOMS[package] else -1
+
+    return sorted(name for name in names if 0 <= place(module) < place(name))
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_earlier_rooms_only(package: str):
+    folders = {path.name for path in (ROOT / package).iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders == set(ROOMS[package])
+    for path in sources(package):
+        assert not order_errors(package, name_of(path), imports_of(path)), f"{path} imports a later room of {package}"
+
+
+def test_an_import_of_a_later_room_is_seen():
+    names = imports("from ..run import config\nfrom .. import cli, data", "recsys.protocol.splits", False)
+    assert order_errors("recsys", "recsys.protocol.splits", names) == ["recsys.cli", "recsys.run.config"]
+    assert order_errors("recsys", "recsys.catalog", {"recsys.data.catalog"}) == []
+
+
 @pytest.mark.parametrize(
     ("source", "module", "wrong"),
     [

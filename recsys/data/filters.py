@@ -15,8 +15,7 @@ from .interactions import Interactions
 def keep_rated(interactions: Interactions, min_rating: float) -> Interactions:
     """The events with ``rating >= min_rating``, users and items numbered anew.
 
-    Raises ``ConfigError`` if the events have no ratings or ``min_rating`` is not finite, and ``DataError`` if none is
-    left.
+    Raises ``ConfigError`` for events without ratings or a ``min_rating`` not finite, and ``DataError`` if none is left.
     """
     if not math.isfinite(min_rating):
         raise ConfigError(f"min_rating: expected a finite number, got {min_rating}")
@@ -39,6 +38,9 @@ def keep_frequent(interactions: Interactions, *, min_item_events: int = 1, min_u
     leave an item short: the result is the (min_user_events, min_item_events)-core of the bipartite graph of users and
     items, which does not depend on the order. Every event counts, those that repeat a user's item too. Raises
     ``DataError`` if none is left.
+
+    Events that are later validated and tested on count too: before a split in time, an item may be kept for what
+    happens after its moment. Published protocols filter whole logs so; with counts of 1 nothing is known of the future.
     """
     for name, least in (("min_item_events", min_item_events), ("min_user_events", min_user_events)):
         if least < 1:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import DataError
+from .ids import dense_ids
 from .ragged import offsets_of
 from .tables import read_columns, require_no_nulls
 
@@ -24,8 +25,8 @@ class Interactions:
     """Events sorted by (user, time); events of one user at one time keep the order of the file.
 
     ``user`` and ``item`` are (n,) int32 dense ids, ``time`` (n,) int64. ``user_labels`` (num_users,) and
-    ``item_labels`` (num_items,) hold the original ids, sorted; ``item_titles`` holds one text an item, or is
-    None. ``source`` names the data in messages. ``rating`` is (n,) float64, or None if ratings were not read.
+    ``item_labels`` (num_items,) hold the original ids, int64 or text, sorted; ``item_titles`` holds one text an item,
+    or is None. ``source`` names the data in messages. ``rating`` is (n,) float64, or None if ratings were not read.
     """
 
     user: npt.NDArray[np.int32]
@@ -65,11 +66,11 @@ def read_interactions(
 ) -> Interactions:
     """Read a Parquet, CSV or TSV file with one event a row, by the ending of its name.
 
-    Users and items are integers or text, times whole numbers, dates or timestamps, ratings numbers (``rating_column``
-    None reads none). Repeated events are kept;
-    rows out of order are sorted with a logged notice. ``titles`` is a file with ``item_column`` and
-    ``title_column``; items that it lacks are titled by their id. Raises `DataError` naming the file and
-    column for missing files and columns, empty files, empty values and unusable types.
+    Users and items are integers or text (see `data.ids`: in CSV, ``007`` is a text), times whole numbers, dates or
+    timestamps, ratings numbers (``rating_column`` None reads none). Repeated events are kept; rows out of order are
+    sorted with a logged notice. ``titles`` is a file with ``item_column`` and ``title_column``; items that it lacks are
+    titled by their id. Raises `DataError` naming the file and column for missing files and columns, empty files, empty
+    values and unusable types.
     """
     path = Path(path)
     columns = [user_column, item_column, time_column]
@@ -78,10 +79,9 @@ def read_interactions(
         raise DataError(f"{path}: user, item and time must be three columns, got {repeated[0]!r} more than once")
     if rating_column in columns:
         raise DataError(f"{path}: ratings must be a column of their own, got {rating_column!r} twice")
-    if rating_column is not None:
-        columns.append(rating_column)
+    values = [time_column] if rating_column is None else [time_column, rating_column]
     interactions = from_table(
-        read_columns(path, columns),
+        read_columns(path, ids=(user_column, item_column), values=values),
         source=str(path),
         user_column=user_column,
         item_column=item_column,
@@ -91,7 +91,7 @@ def read_interactions(
     )
     if titles is None:
         return interactions
-    table = read_columns(Path(titles), [item_column, title_column])
+    table = read_columns(Path(titles), ids=[item_column], text=[title_column])
     return with_titles(interactions, table[item_column], table[title_column], source=str(titles))
 
 
@@ -105,11 +105,12 @@ def from_table(
     rating_column: str | None = None,
     sort_notice: bool,
 ) -> Interactions:
-    """Number and sort the events of a table; `sort_notice` logs when times within a user go backwards."""
+    """Number and sort the events of a table whose users and items are `id_column` columns; ``sort_notice`` logs when
+    times within a user go backwards."""
     columns = (user_column, item_column, time_column)
     require_no_nulls(table, columns if rating_column is None else (*columns, rating_column), source)
-    user, user_labels = _dense_ids(table[user_column], source, user_column)
-    item, item_labels = _dense_ids(table[item_column], source, item_column)
+    user, user_labels = dense_ids(table[user_column])
+    item, item_labels = dense_ids(table[item_column])
     time = _times(table[time_column], source, time_column)
     rating = None if rating_column is None else _ratings(table[rating_column], source, rating_column)
 
@@ -125,36 +126,19 @@ def from_table(
 def with_titles(
     interactions: Interactions, item: pa.ChunkedArray, title: pa.ChunkedArray, *, source: str
 ) -> Interactions:
-    """Attach a table's titles: the first of repeated items counts, items without a title get their id."""
-    labels = interactions.item_labels.tolist()
+    """Attach the titles of an `id_column`: the first of repeated items counts, items without a title get their id."""
     try:
-        item = item.cast(pa.array(labels).type)
-        title = title.cast(pa.string())
+        texts = title.cast(pa.string()).to_pylist()
     except pa.ArrowException as error:
-        raise DataError(f"{source}: the titles do not match the items of {interactions.source} ({error})") from error
-    by_item: dict[Any, str] = {}
-    for key, text in zip(item.to_pylist(), title.to_pylist(), strict=True):
+        raise DataError(f"{source}: the titles must be text, got {title.type} ({error})") from error
+    by_item: dict[str, str] = {}
+    for key, text in zip(item.to_pylist(), texts, strict=True):
         if text is not None:
-            by_item.setdefault(key, text)
+            by_item.setdefault(str(key), text)
+    labels = [str(label) for label in interactions.item_labels.tolist()]
     if by_item.keys().isdisjoint(labels):
         raise DataError(f"{source}: has a title for none of the items of {interactions.source}")
-    return replace(interactions, item_titles=[by_item.get(label, str(label)) for label in labels])
-
-
-def _dense_ids(column: pa.ChunkedArray, source: str, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
-    """Ids 0, 1, .. in the order of the sorted distinct values, and those values."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())  # so that any amount of text fits one array
-    if not (pa.types.is_integer(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(f"{source}: column {name!r} must hold integers or text, got {column.type}")
-    encoded = column.combine_chunks().dictionary_encode()
-    labels = encoded.dictionary.to_numpy(zero_copy_only=False)
-    order = np.argsort(labels, kind="stable")
-    id_of_code = np.empty(len(labels), dtype=np.int32)
-    id_of_code[order] = np.arange(len(labels), dtype=np.int32)
-    return id_of_code[encoded.indices.to_numpy()], labels[order]
+    return replace(interactions, item_titles=[by_item.get(label, label) for label in labels])
 
 
 def _ratings(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.float64]:

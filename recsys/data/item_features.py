@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from .catalog import Catalog
+from .ids import is_text
 from .tables import read_columns, require_no_nulls
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,12 @@ def read_categories(
     float32, one column of the file after the other.
 
     A cell is a list of values (a Parquet list, or text that is a JSON list), text with "|" between values, or one
-    integer, boolean or text; a null and an empty text are no value. An item in several rows has the values of all of
-    them; how many items the file lacks is logged. Raises `DataError` naming file and column for what cannot be read,
-    for columns of other types and for a column without a value for any item.
+    integer, boolean or text; in CSV and TSV it is text as written. A null and an empty text are no value. An item in
+    several rows has the values of all of them; how many items the file lacks is logged. Raises `DataError` naming file
+    and column for what cannot be read, for columns of other types and for a column without a value for any item.
     """
     path = Path(path)
-    table = read_columns(path, [item_column, *columns])
+    table = read_columns(path, ids=[item_column], text=columns)
     require_no_nulls(table, [item_column], str(path))
     ids = catalog.ids(table[item_column].to_pylist())
     missing = len(catalog) - len(np.unique(ids[ids >= 0]))
@@ -58,8 +59,7 @@ def read_categories(
 
 
 def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.float32]:
-    """Returns (V, P) float32: row j is ``1 / sqrt(n_j)`` at each of item j's ``n_j`` values, so that its squares sum to
-    1.
+    """Returns (V, P) float32: row j is ``1 / sqrt(n_j)`` at each of item j's ``n_j`` values: its squares sum to 1.
 
     The columns are the values by how many items have them, the most frequent first and equally frequent ones in order
     of text. Only the first `MOST_VALUES` are kept, and only they count in ``n_j``: a notice that names ``source`` says
@@ -85,10 +85,9 @@ def _cells(column: pa.ChunkedArray, source: str, name: str) -> Iterable[list[str
     value = kind.value_type if is_list else kind
     if pa.types.is_dictionary(value):
         value = value.value_type
-    is_text = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
-    if not (is_text or pa.types.is_integer(value) or pa.types.is_boolean(value) or pa.types.is_null(value)):
+    if not (is_text(value) or pa.types.is_integer(value) or pa.types.is_boolean(value) or pa.types.is_null(value)):
         raise DataError(f"{source}: column {name!r} must hold text, integers, booleans or lists of these, got {kind}")
-    split = _elements if is_list else _separated if is_text else lambda cell: [str(cell)]
+    split = _elements if is_list else _separated if is_text(value) else lambda cell: [str(cell)]
     return ([] if cell is None else split(cell) for cell in column.to_pylist())
 
 
@@ -100,6 +99,6 @@ def _separated(cell: str) -> list[str]:
     if cell.lstrip().startswith("["):
         try:
             return _elements(json.loads(cell))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             pass  # text that only begins like a list
     return _elements(cell.split(SEPARATOR))

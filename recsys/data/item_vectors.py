@@ -33,7 +33,7 @@ def read_vectors(
     path = Path(path)
     if FORMATS.get(path.suffix.lower()) != "parquet":
         raise DataError(f"{path}: expected a Parquet file of item vectors, got {path.name!r}")
-    table = read_columns(path, [item_column, VECTOR])
+    table = read_columns(path, ids=[item_column], values=[VECTOR])
     require_no_nulls(table, [item_column], str(path))
     table = table.filter(table[VECTOR].is_valid())
     ids = catalog.ids(table[item_column].to_pylist())
@@ -80,11 +80,9 @@ def dense_features(
 def initial_rows(
     vectors: npt.NDArray[np.float32], has_vector: npt.NDArray[np.bool_], *, dim: int
 ) -> npt.NDArray[np.float32]:
-    """Returns the first ``dim`` principal components (V, dim) float32 of the vectors of the items that have one, zeros
-    for others.
+    """Returns the first ``dim`` principal components (V, dim) float32 of the items' vectors, zeros for items without.
 
-    All are divided by one number, the standard deviation of all their values; columns beyond the vectors' length are
-    zeros.
+    All are divided by one number, the standard deviation of all values; columns beyond the vectors' length are zeros.
     """
     known = principal_components(vectors[has_vector], dim)
     known = np.pad(known / known.std(), ((0, 0), (0, dim - known.shape[1])))

@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 
 def principal_components(x: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.float64]:
-    """Returns the coordinates (n, min(k, d)) float64 of the rows of ``x`` (n, d) along the axes of most variance, most
-    first.
+    """Returns the coordinates (n, min(k, d)) float64 of the rows of ``x`` (n, d) along its axes of most variance.
 
     ``(x - mean) axes``, where the axes are the orthonormal eigenvectors of the covariance ``(x - mean)^T (x - mean) /
     n`` with the largest eigenvalues. An axis's entry of largest size is positive, so that the same data give the same

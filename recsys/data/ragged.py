@@ -8,24 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import DataError
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
 
-    ``values`` is (total,) int32, ``offsets`` is (rows + 1,) int64 with ``offsets[0] == 0``.
+    ``values`` is (total,) int32, ``offsets`` is (rows + 1,) int64 with ``offsets[0] == 0``. Values of another type
+    become int32, as batches are; raises `DataError` for one that is no integer or does not fit.
     """
 
     values: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", as_int32(self.values, "values"))
+
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int] | npt.NDArray[np.integer]]) -> Ragged:
-        """Pack rows given one by one."""
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        flat = [np.asarray(row, dtype=np.int32) for row in rows]
-        values = np.concatenate(flat) if flat else np.zeros(0, dtype=np.int32)
-        return cls(values, offsets_of(lengths))
+        """Pack rows given one by one; raises `DataError` for a value that is no integer or does not fit int32."""
+        flat = [as_int32(row, f"rows[{number}]") for number, row in enumerate(rows)]
+        lengths = np.array([len(row) for row in flat], dtype=np.int64)
+        return cls(np.concatenate([np.zeros(0, np.int32), *flat]), offsets_of(lengths))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -43,6 +48,25 @@ class Ragged:
 
     def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
         return (self[row] for row in range(len(self)))
+
+
+def as_int32(values: npt.ArrayLike, name: str) -> npt.NDArray[np.int32]:
+    """``values`` (n,) as int32; raises `DataError` naming them unless they are integers that fit."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name}: expected a sequence of integers, got a nested one") from error
+    if array.shape == (0,):
+        return np.zeros(0, dtype=np.int32)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{name}: expected a sequence of integers, got {array.dtype} of shape {array.shape}")
+    if array.dtype == np.int32:
+        return array
+    narrow = array.astype(np.int32)
+    changed = narrow != array
+    if changed.any():
+        raise DataError(f"{name}: expected integers that fit int32, got {array[changed][0]}")
+    return narrow
 
 
 def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data.ragged import Ragged
+from ..data.ragged import Ragged, as_int32
 from ..errors import ConfigError
 from .seen import SeenItems, seen_items
 
@@ -92,13 +92,13 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """Yield every history once, in order: its last ``max_length`` items, padded on the left, and its target.
 
-    ``histories`` has one row for each of the (rows,) ``targets``. Every batch is (batch_size, max_length).
-    ``filter_seen`` adds the items of each whole history but the target.
+    ``histories`` has one row for each of the (rows,) ``targets``, integers that fit int32 (`DataError`). Every batch is
+    (batch_size, max_length). ``filter_seen`` adds the items of each whole history but the target.
     """
     _require_positive(batch_size=batch_size, max_length=max_length)
     if len(histories) != len(targets):
         raise ConfigError(f"targets: expected one for each of {len(histories)} histories, got {len(targets)}")
-    return _eval_batches(histories, targets, batch_size, max_length, filter_seen)
+    return _eval_batches(histories, as_int32(targets, "targets"), batch_size, max_length, filter_seen)
 
 
 def _eval_batches(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..data.ragged import Ragged
 from ..errors import ConfigError
-from .metrics import Ranks, ranking_metrics
+from .metrics import Ranks, ranking_metrics, require_items
 
 NO_ITEM = -1
 """Id in a list's place for which no item was left."""
@@ -62,8 +62,7 @@ def list_map_at_k(lists: Lists, relevant: Ragged, k: int) -> float:
     """Mean average precision for any number of relevant items: the mean over users of
     ``sum over hits at place j <= k of precision@j / min(k, |relevant|)``.
 
-    ``relevant`` has one row of distinct items for each list. Users without a relevant item count as 0. RePlay's
-    ``MAP``.
+    As RePlay's ``MAP``. ``relevant`` has one row of distinct items for each list. Users without any count as 0.
     """
     hits = _hits(lists, relevant, k)
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
@@ -71,8 +70,7 @@ def list_map_at_k(lists: Lists, relevant: Ragged, k: int) -> float:
 
 
 class MetricsTally:
-    """Collects ranks and top lists batch by batch; memory is a rank a row and V counts a cutoff, whatever the number of
-    lists.
+    """Collects ranks and top lists batch by batch; memory is a rank a row and V counts a cutoff.
 
     ``cutoffs`` are the k of the metrics. ``information`` (V,) is `self_information` of the training part; None leaves
     Surprisal out. Raises ``ConfigError`` for information of another catalog or no cutoff.
@@ -90,10 +88,13 @@ class MetricsTally:
         self._occurrences = {k: np.zeros(num_items, dtype=np.int64) for k in self.cutoffs}
 
     def add(self, ranks: Ranks, lists: Lists) -> None:
-        """Takes in the ranks (rows,) of the targets and the lists (rows, width) of one batch."""
+        """Takes in the ranks (rows,) of the targets and the lists (rows, width) of one batch.
+
+        Raises ``ConfigError`` for lists of ids that are no items.
+        """
         self._ranks.append(ranks)
         for k, occurrences in self._occurrences.items():
-            np.add.at(occurrences, _present(lists, k), 1)
+            np.add.at(occurrences, _present(lists, k, len(occurrences)), 1)
 
     def metrics(self) -> dict[str, float]:
         """`ranking_metrics`, ``coverage@k`` and ``surprisal@k`` of everything added, for every cutoff k."""
@@ -107,15 +108,17 @@ class MetricsTally:
         return found
 
 
-def _present(lists: Lists, k: int) -> Lists:
+def _present(lists: Lists, k: int, num_items: int) -> Lists:
     if k < 1:
         raise ConfigError(f"k: expected a positive integer, got {k}")
     top = lists[:, :k]
-    return top[top != NO_ITEM]
+    present = top[top != NO_ITEM]
+    require_items("lists", present, num_items)
+    return present
 
 
 def _occurrences(lists: Lists, k: int, num_items: int) -> npt.NDArray[np.int64]:
-    return np.bincount(_present(lists, k), minlength=num_items).astype(np.int64)
+    return np.bincount(_present(lists, k, num_items), minlength=num_items).astype(np.int64)
 
 
 def _coverage(occurrences: npt.NDArray[np.int64]) -> float:

@@ -71,8 +71,7 @@ def _masked_batches(
 def draw_masks(
     items: npt.NDArray[np.int32], mask_probability: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Which places of ``items`` (B, L) int32 with `PAD` to mask: (B, L) bool, in every row with an item at least
-    one."""
+    """Which places of ``items`` (B, L) int32 with `PAD` to mask: (B, L) bool, one or more in a row with an item."""
     present = items != PAD
     # The item with the lowest draw is masked whatever its draw: a row always has a target.
     draws = np.where(present, rng.random(items.shape), np.inf)

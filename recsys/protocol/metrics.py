@@ -2,8 +2,8 @@
 
 The rank of a target is its place in a stable sort of all items by falling score:
 ``rank = 1 + #(score > target score) + #(score == target score and item id < target id)``.
-A NaN score counts as higher than every number, as in ``torch.sort``, and a NaN target score gives rank ``V +
-1``: a model that diverged never scores a hit.
+A NaN score counts as higher than every number, as in ``torch.sort``, and a NaN target score gives rank ``V + 1``: a
+model that diverged never scores a hit.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ def target_ranks(
         raise ConfigError(f"hidden, table: expected (B, D) and (V, D), got {hidden.shape} and {table.shape}")
     if targets.shape != hidden.shape[:1]:
         raise ConfigError(f"targets: expected shape {hidden.shape[:1]}, got {targets.shape}")
-    if len(targets) and not (targets.min() >= 0 and targets.max() < len(table)):
-        raise ConfigError(f"targets: expected ids in [0, {len(table)}), got {targets.min()}..{targets.max()}")
+    require_items("targets", targets, len(table))
     if chunk < 1:
         raise ConfigError(f"chunk: expected a positive integer, got {chunk}")
 
@@ -52,6 +51,12 @@ def target_ranks(
         ranks += _count_ahead(scores, target_score[:, None], ids < targets[:, None])
     ranks[np.isnan(target_score)] = len(table) + 1
     return ranks
+
+
+def require_items(name: str, ids: npt.NDArray[np.integer], num_items: int) -> None:
+    """Raises ``ConfigError`` for ids outside [0, V), which arrays of V numbers would take from their other end."""
+    if ids.size and not (ids.min() >= 0 and ids.max() < num_items):
+        raise ConfigError(f"{name}: expected ids in [0, {num_items}), got {ids.min()}..{ids.max()}")
 
 
 def _score_chunks(

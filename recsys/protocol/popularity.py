@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.ragged import Ragged
-from .metrics import ranking_metrics
+from .metrics import ranking_metrics, require_items
 
 
 def item_counts(train: Ragged, num_items: int) -> npt.NDArray[np.int64]:
@@ -32,7 +32,8 @@ class PopularityBaseline:
         self.counts = item_counts(train, num_items)
 
     def ranks(self, targets: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """(B,) rank of each target, 1 for the most popular item."""
+        """(B,) rank of each target, 1 for the most popular item; raises ``ConfigError`` for ids that are no items."""
+        require_items("targets", targets, len(self.counts))
         rank_of_item = np.empty(len(self.counts), dtype=np.int64)
         rank_of_item[self.top(len(self.counts))] = np.arange(1, len(self.counts) + 1)
         return rank_of_item[targets]

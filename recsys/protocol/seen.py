@@ -30,8 +30,7 @@ class SeenItems:
 def seen_items(
     histories: Ragged, rows: npt.NDArray[np.integer], targets: npt.NDArray[np.integer] | None = None
 ) -> SeenItems:
-    """The items of the whole histories ``rows``; row i's own target ``targets[i]`` always competes, though it was
-    seen."""
+    """The items of the whole histories ``rows``, each without its row's target ``targets[i]``, which competes."""
     chosen = take_ranges(histories.values, histories.offsets[rows], histories.offsets[np.asarray(rows) + 1])
     row = np.repeat(np.arange(len(rows), dtype=np.int32), chosen.lengths)
     item = chosen.values

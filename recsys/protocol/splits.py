@@ -117,11 +117,7 @@ def global_temporal(
 
 
 def by_session(
-    interactions: Interactions,
-    *,
-    quantile: float = 0.9,
-    valid_fraction: float = 0.05,
-    train_on_valid: bool = False,
+    interactions: Interactions, *, quantile: float = 0.9, valid_fraction: float = 0.05, train_on_valid: bool = False
 ) -> Split:
     """Train on earlier sessions and test on later ones, where every user is one session.
 

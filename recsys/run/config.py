@@ -110,7 +110,8 @@ class TrainConfig:
     min_item_events: int = _option(
         1,
         "Data",
-        "Keep items with at least so many events, items and users in turn until all have enough of what is left.",
+        "Keep items with at least so many events, items and users in turn until all have enough of what is left. "
+        "Events that are validated and tested on count too, as in published protocols.",
     )
     min_user_events: int = _option(1, "Data", "Keep users with at least so many events; see min-item-events.")
     split: str = _option(

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.catalog import Catalog, as_label
+from ..data.catalog import Catalog
+from ..data.ids import places
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged, take_ranges
 from ..errors import DataError
@@ -35,11 +36,10 @@ class Requests:
 def user_requests(interactions: Interactions, users: Sequence[str]) -> Requests:
     """The whole histories of users by their original ids; raises `DataError` for one that the data lack."""
     labels = interactions.user_labels.tolist()
-    is_text = not np.issubdtype(interactions.user_labels.dtype, np.integer)
-    place = {label: row for row, label in enumerate(labels)}
+    place = places(labels)
     rows = []
     for user in users:
-        row = place.get(as_label(user, is_text))
+        row = place.get(str(user))
         if row is None:
             raise DataError(f"users: expected users of {interactions.source} ({len(labels)} of them), got {user!r}")
         rows.append(row)
@@ -85,19 +85,31 @@ def _read(path: Path) -> tuple[list[Any], list[list[Any]]]:
     if not sequences:
         raise DataError(f"{path}: expected at least one sequence, got none")
     for user, sequence in zip(users, sequences, strict=True):
-        if not isinstance(sequence, list) or any(
-            not isinstance(item, str | int) or isinstance(item, bool) for item in sequence
-        ):
+        if not _is_id(user):
+            raise DataError(f"{path}: expected text or an integer for each {USER}, got {user!r:.80}")
+        if not isinstance(sequence, list) or not all(map(_is_id, sequence)):
             raise DataError(
                 f"{path}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
             )
     return users, sequences
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which Python would silently keep the last of repeated keys."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"an object has {len(pairs)} keys, of which {len(content)} are different")
+    return content
+
+
 def _read_json(path: Path) -> tuple[list[Any], list[Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, json.JSONDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if isinstance(content, dict):
         return list(content), list(content.values())

@@ -7,6 +7,7 @@ from cce_minus.recsys import (
     PAD,
     Batch,
     ConfigError,
+    DataError,
     Ragged,
     eval_batches,
     mean_targets,
@@ -122,3 +123,9 @@ def test_eval_batches_refuses_targets_that_do_not_fit():
         eval_batches(Ragged.from_rows([[1], [2]]), np.array([1], dtype=np.int32), batch_size=2, max_length=3)
     with pytest.raises(ConfigError, match="batch_size"):
         eval_batches(Ragged.from_rows([[1]]), np.array([1], dtype=np.int32), batch_size=0, max_length=3)
+
+
+@pytest.mark.parametrize("target", [2**32 + 1, 1.5])
+def test_eval_batches_keep_targets_whole(target: float):
+    with pytest.raises(DataError, match="targets: expected"):
+        eval_batches(Ragged.from_rows([[1]]), np.array([target]), batch_size=1, max_length=3)

@@ -235,7 +235,7 @@ def test_titles_under_other_names_and_as_text_ids(tmp_path: Path):
     [
         ({"item_id": [10], "name": ["a"]}, "no column 'title'"),
         ({"item_id": [11], "title": ["a"]}, "a title for none of the items"),
-        ({"item_id": ["ten"], "title": ["a"]}, "do not match the items"),
+        ({"item_id": ["ten"], "title": ["a"]}, "a title for none of the items"),
     ],
 )
 def test_useless_titles_are_refused(tmp_path: Path, items: dict[str, Any], message: str):

@@ -125,3 +125,12 @@ def test_unusable_arguments_are_named():
         coverage_at_k(random_lists(), 0, ITEMS)
     with pytest.raises(ConfigError, match="relevant: expected one row for each of 12 lists, got 1"):
         list_recall_at_k(random_lists(), Ragged.from_rows([[1]]), 3)
+
+
+@pytest.mark.parametrize("item", [-2, ITEMS])
+def test_ids_that_are_no_items_are_refused(item: int):
+    lists = np.array([[3, item, NO_ITEM]])
+    with pytest.raises(ConfigError, match=rf"lists: expected ids in \[0, {ITEMS}\), got"):
+        coverage_at_k(lists, 2, ITEMS)
+    with pytest.raises(ConfigError, match=rf"lists: expected ids in \[0, {ITEMS}\), got"):
+        MetricsTally(ITEMS).add(np.array([1]), lists)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cce_minus.recsys import PopularityBaseline, Ragged, item_counts, smoothed_frequencies, target_ranks
+from cce_minus.recsys import ConfigError, PopularityBaseline, Ragged, item_counts, smoothed_frequencies, target_ranks
 
 
 def test_ranks_by_hand():
@@ -34,3 +34,9 @@ def test_smoothed_frequencies_by_hand():
     frequencies = smoothed_frequencies(counts)
     assert frequencies.dtype == np.float32
     np.testing.assert_allclose(frequencies, np.array([1, 3, 1, 3]) / 8)
+
+
+@pytest.mark.parametrize("target", [-1, 4])
+def test_targets_that_are_no_items_are_refused(target: int):
+    with pytest.raises(ConfigError, match=rf"targets: expected ids in \[0, 4\), got 2..{target}|got {target}..2"):
+        PopularityBaseline(Ragged.from_rows([[3, 3, 1]]), num_items=4).ranks(np.array([2, target]))

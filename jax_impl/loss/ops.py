@@ -113,9 +113,12 @@ def _stable_sort(keys: Array) -> tuple[Array, Array]:
     return jax.lax.sort((keys, places), num_keys=1, is_stable=True)  # type: ignore[return-value]
 
 
-def _draw_keys(ids: Array, p: Problem) -> Array:
-    """What explicit ids are sorted by."""
-    return jnp.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).reshape(-1)
+def _draw_keys(ids: Array, target: Array, p: Problem) -> Array:
+    """What explicit ids are sorted by; those that ignored rows have for themselves as none."""
+    is_draw = (ids >= 0) & (ids < p.num_items)
+    if p.mode == "row_ids":
+        is_draw = is_draw & (target != p.ignore_index)[:, None]
+    return jnp.where(is_draw, ids, NO_ID).reshape(-1)
 
 
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
@@ -164,7 +167,7 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
         "sorted_rows": rows,
     }
     if p.sorts_draws and x.ids is not None:
-        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
+        ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, x.target, p))
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place={"average": "input_grad"})
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
 

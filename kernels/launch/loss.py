@@ -72,7 +72,7 @@ ROW_BYTES = 512  # what the lanes of a warp load together, 16 bytes each
 def _scratch_parts(problem: Problem) -> dict[str, Pointer | None]:
     """Where each part of the scratch buffer lies."""
     sizes = scratch_sizes(problem)
-    integers = ("slot_target", "starts", "draw_starts", "part_of_draw", "is_summed")
+    integers = ("slot_row", "slot_target", "starts", "draw_starts", "part_of_draw", "is_summed")
     return {
         name: Pointer("scratch", offset, None if name in integers else torch.float32) if sizes[name] else None
         for name, offset in place(sizes)[0].items()
@@ -229,7 +229,7 @@ def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> P
             *inputs, t["rows"], t["count"], t["positive_key"], *(saved[name] for name in ("loss", "peak", "shift",
             "average_dot", "average")),
             Pointer("grad_loss"), Pointer("grad_lse") if has_grad_lse else None,
-            out["input_grad"], *slots, out["positive_grad"], out["scale_grad"],
+            out["input_grad"], out["slot_row"], *slots, out["positive_grad"], out["scale_grad"],
             p.num_rows, sizes["slot_peak"], p.num_items, d, p.softcap or 0.0, p.positive_weight or 0.0,
             grad_loss_stride,
             BY_SLOT=p.mode != "row_ids", HAS_BIAS=has_bias, HAS_SOFTCAP=has_softcap, BINARY=p.is_binary,
@@ -302,7 +302,7 @@ def _tile_grad(
         item_grad_kernels.tile_item_grad_kernel, (grid[0], c.num_d, grid[1]),
         hidden, weight, bias, scale, _log_weight(p), _list_weights(p), *_history(p),
         t["items"] if p.mode == "grouped" else _ids(p),
-        t["rows"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
+        out["slot_row"], t["count"], t["group_blocks"], t["visits"], t["block_groups"], t["round_keys"],
         *slots, *positives, out["item_grad"], out["bias_grad"], out["part_grad"], out["part_bias"], out["part_of_draw"],
         p.num_rows, p.num_items, p.dim, p.num_candidates, p.block, drawn, drawn - 1, p.last_block,
         ceil_div(columns[1], p.block) if listed else p.slots, p.group_size, max(p.block_rounds, 1),

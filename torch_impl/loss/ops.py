@@ -136,9 +136,12 @@ def _fake_forward(*args):
     return *rows, torch.empty_like(x.input), x.input.new_empty(size, dtype=torch.int32)
 
 
-def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
-    """What explicit ids are sorted by."""
-    return torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
+def _draw_keys(ids: Tensor, target: Tensor, p: Problem) -> Tensor:
+    """What explicit ids are sorted by; those that ignored rows have for themselves as none."""
+    is_draw = (ids >= 0) & (ids < p.num_items)
+    if p.mode == "row_ids":
+        is_draw = is_draw & (target != p.ignore_index)[:, None]
+    return torch.where(is_draw, ids, NO_ID).int().flatten()
 
 
 def _backward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -170,7 +173,7 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
         keys = _table(saved.tables, "positive_key", p, p.num_rows + p.list_draws)
         ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
         if p.sorts_draws and x.ids is not None:
-            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
+            ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, x.target, p), stable=True)
         outs = _empty(
             _backward_layout(p, input_grad is None), x.input.device
         )  # after the sorts, which need memory for themselves

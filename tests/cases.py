@@ -206,6 +206,55 @@ CASES: tuple[Case, ...] = (
     _case("row_ids", "history_log_q", "known draw probabilities, ids of each row", 50, 97, 20, has_history=True,
     knows_q=True),
     _binary("grouped", "bce_history", "BCE+: own items' terms drop out", 50, 150, 64, has_history=True),
+    # logits far from 0, in every dtype: what is no candidate has a score of 0, whose exponential must not be looked at
+    _case("grouped", "low_bias", "a bias of -100; K and V no multiples of the block", 20, 150, 100, dim=32,
+          has_bias=True, biases="low"),
+    _case("grouped", "low_row", "one row far below the others; K no multiple of 64", 20, 150, 50, dim=32,
+    logits="low_row"),
+    _case("grouped", "low_popularity", "lists of 70: the last block is cut", 20, 97, 70, dim=32, sampler="popularity",
+          has_bias=True, biases="low"),
+    _case("independent", "low_row", "one row far below the others", 12, 61, 20, dim=32, logits="low_row"),
+    _case("all", "low_bias", "a bias of -100, V no multiple of the block; ignored rows", 20, 97, dim=32, has_bias=True,
+          biases="low", ignored="some"),
+    _case("all", "low_row", "one row far below the others", 20, 97, dim=32, logits="low_row"),
+    _case("shared_ids", "low_bias", "a bias of -100, -1 among the ids", 20, 97, 40, dim=32, ids="empty_slots",
+          has_bias=True, biases="low"),
+    _case("row_ids", "low_row", "one row far below the others; -1 among the ids", 12, 61, 20, dim=32, ids="empty_slots",
+          logits="low_row"),
+    # items masked out by a bias of minus infinity: a draw of one weighs nothing and counts
+    _case("grouped", "gone", "a third of the items, some rows' targets too; ignored rows", 40, 97, 40, dim=32,
+          has_bias=True, biases="gone", ignored="some"),
+    _case("grouped", "all_gone", "all items but the popular target: its rows' loss is 0", 20, 97, 64, dim=32,
+          has_bias=True, biases="all_gone", targets="popular"),
+    _case("grouped", "gone_split", "few rows: partial sums of split rows, one of them of nothing but such items", 5,
+    300,
+          200, dim=32, has_bias=True, biases="all_gone"),
+    _case("grouped", "gone_softcap", "under a softcap minus infinity is the cap", 20, 97, 40, dim=32, biases="gone",
+          **EVERYTHING),
+    _case("grouped", "gone_history", "counted by masks where there are histories", 20, 97, 40, dim=32, has_bias=True,
+          biases="gone", has_history=True),
+    _case("grouped", "gone_popularity", "lists with a correction, hits kept", 20, 97, 64, dim=32, sampler="popularity",
+          has_bias=True, biases="gone", remove_accidental_hits=False),
+    _case("grouped", "gone_mixed", "beside empty places of a cut group, which count nothing", 40, 97, 32, dim=32,
+          group_size=32, sampler="mixed", knows_q=True, has_bias=True, biases="gone"),
+    _case("grouped", "gone_hard", "chosen where nothing else is left", 20, 97, 70, dim=32, sampler="hard", pool=90,
+          has_bias=True, biases="gone"),
+    _case("independent", "gone", "a third of the items", 12, 61, 20, dim=32, has_bias=True, biases="gone"),
+    _case("independent", "gone_membership", "counted by a membership mask", 20, 60, 40, dim=32, has_bias=True,
+          biases="all_gone", targets="popular"),
+    _case("all", "gone", "full softmax over what is left; histories", 20, 97, dim=32, has_bias=True, biases="gone",
+          has_history=True),
+    _case("shared_ids", "gone", "repeated ids", 20, 97, 40, dim=32, ids="repeated", has_bias=True, biases="gone"),
+    _case("row_ids", "all_gone", "every draw of most rows; ignored rows", 20, 97, 16, dim=32, has_bias=True,
+          biases="all_gone", ignored="some", targets="popular"),
+    # a NaN and an infinite bias: rows that meet them are NaN, and what they add to their items' gradients; no other
+    _case("grouped", "not_finite", "in some groups' blocks", 70, 301, 50, dim=32, has_bias=True, biases="not_finite"),
+    _case("grouped", "not_finite_history", "dropped by some rows", 40, 97, 50, dim=32, has_bias=True,
+          biases="not_finite", has_history=True, ignored="some"),
+    _case("grouped", "not_finite_mixed", "lists, some with empty places", 40, 60, 32, dim=32, group_size=32,
+          sampler="mixed", knows_q=True, has_bias=True, biases="not_finite"),
+    _case("independent", "not_finite", "in some rows' draws", 20, 61, 10, dim=32, has_bias=True, biases="not_finite"),
+    _case("row_ids", "not_finite", "in some rows' ids", 20, 61, 10, dim=32, has_bias=True, biases="not_finite"),
     # binary cross-entropy: one sigmoid a draw, a mean over the positive and the kept draws
     _binary("grouped", "bce_plus", "BCE+ with K no multiple of 64; bias, softcap, scale, ignored rows, weighted mean",
     50, 333, 65,
@@ -222,6 +271,12 @@ CASES: tuple[Case, ...] = (
             reduction="sum", has_bias=True),
     _binary("grouped", "bce_log_uniform", "lists, one group of 128", 60, 150, 100, group_size=128,
     sampler="log_uniform", dim=100),
+    _binary("grouped", "bce_low", "a bias of -100: probabilities below float16; K no multiple of the block", 20, 150,
+    50,
+            dim=32, has_bias=True, biases="low"),
+    _binary("grouped", "bce_gone", "a third of the items masked out: they count in the mean; ignored rows", 40, 97, 40,
+            dim=32, has_bias=True, biases="gone", ignored="some"),
+    _binary("row_ids", "bce_gone", "a third of the items masked out", 20, 61, 10, dim=32, has_bias=True, biases="gone"),
     _binary("independent", "bce", "SASRec's BCE: one negative; bias, scale", 30, 23, 1, has_bias=True, logit_scale=1.7),
     _binary("independent", "gbce_strata", "two strata; every option, a popular target, histories", 9, 560, 70, dim=32,
     targets="popular",
@@ -236,6 +291,11 @@ CASES: tuple[Case, ...] = (
             ids="empty_slots", ignored="some", weighted=True, reduction="sum", **EVERYTHING),
 )
 # fmt: on
+
+
+def far_cases() -> list[Case]:
+    """The cases whose logits are far from 0, to be computed in half precision too wherever kernels run."""
+    return [case for case in CASES if case.logits != "plain" or case.biases == "low"]
 
 
 def cases(*modes: Mode) -> list[Case]:

@@ -41,7 +41,9 @@ class Case:
     ignore_index: int = -100
     targets: Literal["uniform", "popular"] = "uniform"
     ids: Literal["uniform", "repeated", "empty_slots", "target", "popular"] = "uniform"
-    logits: Literal["plain", "extreme", "confident"] = "plain"
+    logits: Literal["plain", "extreme", "confident", "low_row"] = "plain"
+    # of a case that has_bias: all at -100; a third, or all but one, of the items masked out; a NaN and an infinite one
+    biases: Literal["plain", "low", "gone", "all_gone", "not_finite"] = "plain"
     contiguous: bool = True
     weighted: bool = False
     reduction: Literal["none", "mean", "sum"] = "none"
@@ -63,7 +65,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Arrays of a case; grad_loss is the gradient of the loss when the reduction is none."""
+    """Arrays of a case; grad_loss is the gradient of the loss when the reduction is none.
+
+    Ignored rows hold NaN, malformed ids of their own and users that there are not: nobody may read them.
+    """
 
     hidden: Float32  # (N, D)
     table: Float32  # (V, D)
@@ -108,6 +113,11 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         # sees overflow and bad shifts, not the luck of one rounding at a logit of 1e4.
         table = np.round(table * 16) / 16
         hidden = np.round(hidden * 1e4 / np.abs(hidden @ table.T).max())
+    elif case.logits == "low_row":
+        # The first row's logits lie around -200, the others' around 0; exact in any order of summation as well.
+        table[:, 0], table[:, 1:] = 1, np.round(table[:, 1:] * 16) / 16
+        hidden[0] = np.round(hidden[0] * 16) / 16
+        hidden[0, 0] = -200
     elif case.logits == "confident":
         # A target logit of 24 among negatives with a deviation of 3: 1 - p_target is about 1e-6.
         direction = table[target] / np.linalg.norm(table[target], axis=1, keepdims=True)
@@ -124,16 +134,25 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         users = rng.integers(0, 4, n)
         history = users, np.append(0, np.cumsum(owned.sum(1))), np.nonzero(owned)[1]
         excluded = owned[users]
+    bias = _rounded(_biases(case, rng), dtype) if case.has_bias else None
+    ids = _explicit_ids(case, target, rng)
+    ignored = target == case.ignore_index
+    for array in (hidden, weight, u, w):
+        array[ignored] = np.nan
+    if history is not None:
+        history[0][ignored] = 99
+    if case.mode == "row_ids" and ids is not None:
+        ids[ignored, 0] = v + 5
     if not case.contiguous:
         hidden = np.repeat(hidden, 2, axis=1)[:, ::2]
         table = np.asfortranarray(table)
     return Inputs(
         hidden=hidden,
         table=table,
-        bias=_rounded(rng.standard_normal(v), dtype) if case.has_bias else None,
+        bias=bias,
         target=target,
         sample_weight=weight.astype(np.float32) if case.weighted else None,
-        ids=_explicit_ids(case, target, rng),
+        ids=ids,
         grad_loss=(u * (case.upstream != "lse")).astype(np.float32),
         grad_lse=(w * (case.upstream != "loss")).astype(np.float32),
         counts=counts,
@@ -141,6 +160,19 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         history=history,
         excluded=excluded,
     )
+
+
+def _biases(case: Case, rng: np.random.Generator) -> NDArray[np.float64]:
+    bias = rng.standard_normal(case.num_items)
+    if case.biases == "low":
+        bias -= 100
+    elif case.biases == "gone":
+        bias[rng.random(case.num_items) < 1 / 3] = -np.inf
+    elif case.biases == "all_gone":
+        bias[np.arange(case.num_items) != popular_item(case.num_items)] = -np.inf
+    elif case.biases == "not_finite":
+        bias[:2] = np.nan, np.inf
+    return bias
 
 
 def _rounded(array: NDArray[np.float64], dtype: torch.dtype) -> Float32:

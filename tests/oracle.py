@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,12 @@ def oracle(
       negatives again: the same loss 0, lse z_0.
     * An ignored row (target == ignore_index, looked at before any range check) has loss 0, lse 0, no
       gradient and m = 0; its hidden row and ids are not read.
+    * A draw with a logit of -inf (an item masked out by its bias) is a draw like any other, of weight 0: m counts it.
+      Where all of a row's draws weigh 0, its loss is 0 without a gradient and lse is z_0, as for m = 0. Else a
+      target at -inf has the loss +inf and p_0 = 0, as with F.cross_entropy. Under a softcap -inf becomes -softcap.
+    * A logit of +inf or NaN, the target's or a kept draw's: loss, lse and dhidden of the row are NaN, and what it adds
+      to the gradients of its target and kept draws. A draw that is dropped may hold anything. The sigmoids of binary
+      cross-entropy have no need of this: log(1 + exp(x)) and its slope are taken at infinity as they are.
     * A target outside [0, V), or an id outside it other than -1: loss, lse and dhidden of the row are NaN,
       its m is 0, and the gradient of every valid item that the row names, and of the scale, is NaN.
     """
@@ -153,15 +160,13 @@ def oracle(
         kept[rows] = m
         if positive_weight is not None:
             share = u[rows] / (1 + m)
-            loss[rows] = positive_weight * np.logaddexp(0, -positive.capped) + (
-                draws * np.logaddexp(0, negative.capped)
-            ).sum(1)
-            loss[rows] /= 1 + m
-            a = share[:, None] * draws * expit(negative.capped) * negative.slope
+            terms = _of_draws(draws, lambda: draws * np.logaddexp(0, negative.capped))
+            loss[rows] = (positive_weight * np.logaddexp(0, -positive.capped) + terms.sum(1)) / (1 + m)
+            a = _of_draws(draws, lambda: share[:, None] * draws * expit(negative.capped) * negative.slope)
             a_target = -share * positive_weight * expit(-positive.capped) * positive.slope
             add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
             continue
-        with np.errstate(divide="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
+        with np.errstate(divide="ignore", invalid="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
             if not logq_correction:
                 correction = np.full((len(rows), 1), np.log(draw_weight))
             elif log_q is None:
@@ -173,20 +178,30 @@ def oracle(
                 correction = np.log(left / np.maximum(m, 1))[:, None] - np.where(
                     draws > 0, np.asarray(log_q[items], np.float64), 0
                 )
-            z = negative.capped + np.log(draws) + correction  # all draws of an item as one term
+            # all draws of an item as one term
+            z = _of_draws(draws, lambda: negative.capped + np.log(draws) + correction, -np.inf)
             peak = np.maximum(z.max(axis=1, initial=-np.inf), -1e300)  # finite: -inf - -inf would be NaN
             negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
-        loss[rows] = np.logaddexp(0, negatives_lse - positive.capped)
-        lse[rows] = np.logaddexp(positive.capped, negatives_lse)
+            z_positive = np.where(positive.capped == np.inf, np.nan, positive.capped)
+            nothing = negatives_lse == -np.inf
+            of_nothing = np.where(np.isnan(z_positive), np.nan, 0.0)
+            loss[rows] = np.where(nothing, of_nothing, np.logaddexp(0, negatives_lse - z_positive))
+            lse[rows] = np.logaddexp(z_positive, negatives_lse)
+            p = _of_draws(draws * ~nothing[:, None], lambda: np.exp(z - lse[rows, None]))
 
-        p = np.exp(z - lse[rows, None])
         # 1 - p_0 is summed from the negatives: 1 - exp(-loss) would cancel for a confident row.
-        a = (u[rows] + v[rows])[:, None] * p * negative.slope
+        a = _of_draws(draws, lambda: (u[rows] + v[rows])[:, None] * p * negative.slope)
         a_target = (v[rows] * np.exp(-loss[rows]) - u[rows] * p.sum(1)) * positive.slope
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
     magnitude = float(np.abs(dscale_rows).sum())
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), magnitude, kept)
+
+
+def _of_draws(draws: Int64, values: Callable[[], Float64], others: float = 0.0) -> Float64:
+    """``values`` (rows, items) of the items that rows drew, whatever the others' would be."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(draws > 0, values(), others)
 
 
 def _names_unknown_item(target: Int64, ids: Int64 | None, num_items: int) -> NDArray[np.bool_]:

@@ -39,7 +39,8 @@ def plain(
     """The oracle's results by gathering (N, K, D) items and calling autograd.
 
     Inputs are rounded to ``dtype`` and gradients come back in it; everything between, and loss, lse and
-    dscale, is float32 (float64 for float64). Takes what `oracle` takes, but targets and ids must be in range.
+    dscale, is float32 (float64 for float64). Takes what `oracle` takes, but targets and ids of rows that are not
+    ignored must be in range.
     """
     work = torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -47,14 +48,13 @@ def plain(
         return torch.tensor(array).to(dtype).requires_grad_()
 
     num_items = len(table)
-    e, c = leaf(hidden), leaf(table)
+    active = torch.tensor(target) != ignore_index
+    e, c = leaf(np.where(active[:, None], hidden, 0)), leaf(table)
     b = leaf(np.zeros(num_items) if bias is None else bias)
     scale = torch.tensor(logit_scale, dtype=work, requires_grad=True)
-    goal = torch.tensor(target)
-    active = goal != ignore_index
-    goal = goal.where(active, 0)
+    goal = torch.tensor(target).where(active, 0)
     draws = torch.arange(num_items) if ids is None else torch.tensor(ids)
-    draws = draws.expand(len(goal), -1)
+    draws = draws.expand(len(goal), -1).where(active[:, None], EMPTY_SLOT)
     keep = draws != EMPTY_SLOT
     if remove_accidental_hits:
         keep = keep & (draws != goal[:, None])
@@ -82,15 +82,18 @@ def plain(
             negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
         else:
             negatives = negatives + math.log(draw_weight)
-        lse = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1).logsumexp(1)
-        loss = torch.where(active, lse - positive[:, 0], 0.0)
+        z = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1)
+        z = z + 0 * z.clamp(min=0)  # +inf is NaN from here on, as in F.cross_entropy
+        weighs = (z[:, 1:] != -math.inf).any(1)  # else nothing is left of the row
+        lse = torch.where(weighs, z.where(weighs[:, None], 0.0).logsumexp(1), positive[:, 0])
+        loss = torch.where(active & weighs, lse - positive[:, 0], 0.0)
         lse = torch.where(active, lse, 0.0)
     else:
         of_positive = positive_weight * softplus(-positive[:, 0])
         loss = (of_positive + torch.where(keep, softplus(negatives), 0.0).sum(1)) / (1 + m)
         loss, lse = torch.where(active, loss, 0.0), torch.zeros_like(loss)
 
-    u, v = (torch.tensor(grad, dtype=work) for grad in (grad_loss, grad_lse))
+    u, v = (torch.tensor(grad, dtype=work).where(active, 0) for grad in (grad_loss, grad_lse))
     grads = torch.autograd.grad((u * loss + v * lse).sum(), (e, c, b, scale))
     de, dc, db, dscale = (grad.double().numpy() for grad in grads)
     return OracleResult(

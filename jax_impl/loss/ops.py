@@ -115,9 +115,12 @@ def _num_keys(p: Problem) -> int:
     return p.num_rows + (p.listed.draws if p.listed else 0)
 
 
-def _draw_keys(ids: Array, p: Problem) -> Array:
-    """What explicit ids are sorted by."""
-    return jnp.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).reshape(-1)
+def _draw_keys(ids: Array, target: Array, p: Problem) -> Array:
+    """What explicit ids are sorted by; those that ignored rows have for themselves as none."""
+    is_draw = (ids >= 0) & (ids < p.num_items)
+    if not p.kind.tiled:
+        is_draw = is_draw & (target != p.ignore_index)[:, None]
+    return jnp.where(is_draw, ids, NO_ID).reshape(-1)
 
 
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
@@ -162,7 +165,7 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
         keys = _table(saved.tables, "positive_key", p, _num_keys(p))
         ins["sorted_keys"], ins["sorted_rows"] = _stable_sort(keys)
         if p.sorts_draws and x.ids is not None:
-            ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, p))
+            ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, x.target, p))
     in_place = {"average": "input_grad"} if p.wanted.input else {}
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place=in_place)
     return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])

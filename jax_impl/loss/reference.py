@@ -61,7 +61,8 @@ def _chunk(x: Operands, p: Problem, layout: Layout, tiles: Array) -> Chunk:
     drawn = layout.ids(jnp.minimum(tiles, last))
     if p.chooses:
         pool = _scored(x, p, rows, drawn)
-        best = jnp.where(pool.keep, pool.score, -jnp.inf).max(1)
+        score = jnp.where(jnp.isnan(pool.score), jnp.inf, pool.score)
+        best = jnp.where(pool.keep, score, -jnp.inf).max(1)
         drawn = jnp.take_along_axis(drawn, highest(best, p.negatives), 1)
     return _scored(x, p, rows, drawn)
 
@@ -76,7 +77,8 @@ def _scored(x: Operands, p: Problem, rows: Array, drawn: Array) -> Chunk:
     counted, rows = rows >= 0, jnp.maximum(rows, 0)
     candidate = (drawn >= 0) & (drawn < p.num_items)
     ids = jnp.where(candidate, drawn, 0)
-    target, hidden = x.target[rows], x.input[rows].astype(jnp.float32)
+    # zeros of rows that do not count: what these hold times 0 may be NaN
+    target, hidden = x.target[rows], jnp.where(counted[:, :, None], x.input[rows].astype(jnp.float32), 0.0)
     items = x.weight.astype(jnp.float32)[None] if p.mode == "all" else x.weight[ids].astype(jnp.float32)
     has_item = (target >= 0) & (target < p.num_items)
     item = jnp.where(has_item, target, 0)
@@ -122,7 +124,7 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
     q_t) without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
-    mass = jnp.full(kept.shape, p.num_items - 1, jnp.float32)
+    mass = jnp.full_like(kept, p.num_items - 1)
     if x.log_weight is not None:
         mass = p.num_items - jnp.exp(-x.log_weight[c.item])
     if p.history and x.users is not None and x.history_items is not None:
@@ -140,17 +142,22 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
     return jnp.maximum(mass, 0.0)
 
 
-def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
-    has_negatives = kept > 0
-    correction = jnp.log(mass / jnp.maximum(kept, 1).astype(jnp.float32))
-    peak = jnp.where(has_negatives, jnp.where(c.keep, c.score, -jnp.inf).max(2), 0.0)
+def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array) -> tuple[Array, ...]:
+    """(loss, lse, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+    correction = jnp.log(mass / jnp.maximum(kept, 1.0))
+    peak = jnp.where(c.keep, c.score, -jnp.inf).max(2)
+    peak = jnp.where(peak == -jnp.inf, 0.0, peak)  # nothing is kept, or weighs anything
     weights = jnp.where(c.keep, jnp.exp(c.score - peak[:, :, None]), 0.0)
-    total = jnp.where(has_negatives, weights.sum(2), 1.0)
+    total = weights.sum(2)
+    weighs = total != 0
+    total = jnp.where(weighs, total, 1.0)
     log_sum = jnp.log(total)
-    gap = jnp.where(has_negatives, peak - positive + (log_sum + correction), -jnp.inf)
-    gap = jnp.where(jnp.isnan(positive), jnp.nan, gap)
-    return jax.nn.softplus(gap), peak, log_sum + jax.nn.softplus(-gap), jax.nn.sigmoid(gap) / total, weights
+    positive = jnp.where(positive == jnp.inf, jnp.nan, positive)
+    of_negatives = peak + (log_sum + correction)
+    gap = jnp.where(weighs | jnp.isnan(positive), peak - positive + (log_sum + correction), -jnp.inf)
+    loss = jax.nn.softplus(gap)
+    lse = jnp.where(weighs & (positive == -jnp.inf), of_negatives, positive + loss)
+    return loss, lse, peak, log_sum + jax.nn.softplus(-gap), jax.nn.sigmoid(gap) / total, weights
 
 
 def _binary_rows(c: Chunk, kept: Array, positive: Array, positive_weight: float) -> tuple[Array, Array, Array]:
@@ -170,17 +177,15 @@ def forward(x: Operands, p: Problem) -> Rows:
 
     def step(_: None, tiles: Array) -> tuple[None, Rows]:
         c = _chunk(x, p, layout, tiles)
-        kept = c.keep.sum(2)
-        has_negatives = kept > 0
+        kept = c.keep.sum(2).astype(jnp.float32)
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(x, c, kept, p))
-            lse = positive + loss
+            loss, lse, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(x, c, kept, p))
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)
             lse, peak, shift = positive, positive, share
         weights = weights * c.slope
-        average = jnp.where(has_negatives[:, :, None], _product(weights, c.items) * share[:, :, None], 0.0)
+        average = _product(weights, c.items) * share[:, :, None]
         average_dot = (weights * c.dot).sum(2) * share
         return None, Rows(loss, lse, peak, shift, average_dot, average.astype(x.input.dtype))
 

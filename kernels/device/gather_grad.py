@@ -6,6 +6,7 @@ import triton.language as tl
 
 from .gather import ROUNDS, ROW_IDS
 from .history import in_history
+from .item_store import store_item_grad
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows
 from .scores import LOG2E, cap, exp_from, sigmoid
@@ -153,12 +154,9 @@ def gather_item_grad_kernel(
             bias_grad += tl.sum(factors, 1)
             start_p = tl.minimum(start_p + PART, chunk_end)
 
-    p_tile = p_item_grad + item.to(tl.int64)[:, None] * dim + d[None, :]
-    tl.store(p_tile, (total * scale).to(p_item_grad.dtype.element_ty), mask=m_item[:, None] & (d < dim)[None, :])
-    if HAS_BIAS:
-        tl.store(
-            p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_item & (own_chunk + item * 0 == 0)
-        )
+    store_item_grad(
+        p_item_grad, p_bias_grad, total, bias_grad, item, m_item, scale, own_d, dim, HAS_BIAS, False, BLOCK_D
+    )
 
 
 @triton.jit
@@ -211,7 +209,7 @@ def sum_parts_kernel(
             positive_hidden = load_rows(p_hidden, sorted_rows, m_place, own_d, dim, BLOCK_D).to(tl.float32)
             grad += tl.sum(weight[:, None] * positive_hidden, 0)
             bias_grad += tl.sum(weight, 0)
-    p_row = p_item_grad + item.to(tl.int64) * dim + d
-    tl.store(p_row, (grad * tl.load(p_scale)).to(p_item_grad.dtype.element_ty), mask=d < dim)
-    if HAS_BIAS:
-        tl.store(p_bias_grad + item + one, bias_grad.to(p_bias_grad.dtype.element_ty), mask=own_chunk + one == 0)
+    store_item_grad(
+        p_item_grad, p_bias_grad, grad[None, :], bias_grad, item + one, one == 0, tl.load(p_scale), own_d, dim,
+        HAS_BIAS, False, BLOCK_D,
+    )  # fmt: skip

@@ -5,22 +5,11 @@ import triton
 import triton.language as tl
 
 from .history import in_history
+from .item_store import store_item_grad
 from .lists import FRESH
 from .row_results import load_all_rows, load_histories, load_rows
-from .scores import LOG2E, cap, exp_from, power_of_two_scale, sigmoid
+from .scores import LOG2E, add_product, cap, exp_from, sigmoid
 from .tiles import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, membership
-
-
-@triton.jit
-def add_product(accumulator, a, b, PRECISION: tl.constexpr):
-    """accumulator + a b for fp32 ``a`` (B, M) and ``b`` (M, D) of any dtype, as ``b``'s matrix product.
-
-    fp16 would lose probabilities times 1 / N below its range: the tile is scaled by a power of two before the cast.
-    """
-    if b.dtype == tl.float16:
-        power = power_of_two_scale(tl.max(tl.max(tl.abs(a), 1), 0))
-        return accumulator + tl.dot((a * power).to(tl.float16), b) / power
-    return tl.dot(a.to(b.dtype), b, accumulator, input_precision=PRECISION)
 
 
 @triton.jit
@@ -48,21 +37,9 @@ def add_positives(
 
 
 @triton.jit
-def store_item_grad(
-    p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim: tl.constexpr, HAS_BIAS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    d = own_d + tl.arange(0, BLOCK_D)
-    p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
-    tl.store(p_tile, (grad * scale).to(p_item_grad.dtype.element_ty), mask=m_ids[:, None] & (d < dim)[None, :])
-    if HAS_BIAS:
-        tl.store(p_bias_grad + ids, bias_grad.to(p_bias_grad.dtype.element_ty), mask=m_ids & (own_d + ids * 0 == 0))
-
-
-@triton.jit
 def tile_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
-    p_ids, p_rows, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
+    p_ids, p_slot_row, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
     num_rows, num_items, dim: tl.constexpr, num_candidates, block, drawn_blocks, last_drawn, last_block, slots,
@@ -148,9 +125,9 @@ def tile_item_grad_kernel(
         else:
             first_slot = tile * BLOCK_M
             width = tl.where(number == last_drawn, last_block, block)
-        # slots are padded to whole tiles, and weigh nothing where no row counts: nothing here needs a mask
+        # slots are padded to whole tiles with a row that counts, which weighs nothing there: nothing here needs a mask
         slot_m = first_slot + tl.arange(0, BLOCK_M)
-        rows = tl.load(p_rows + slot_m)
+        rows = tl.load(p_slot_row + slot_m)
         hidden = load_all_rows(p_hidden, rows, own_d, dim, BLOCK_D)
         # items are the rows of the product, so that their scores' gradients are the left operand of the next one as
         # they are
@@ -195,9 +172,8 @@ def tile_item_grad_kernel(
                 a = tl.where(ids[:, None] != target[None, :], a, 0.0)
             else:
                 a = tl.where(position[:, None] != target[None, :], a, 0.0)
-        if SOURCE == LISTED:
-            a = tl.where(m_ids[:, None], a, 0.0)
-        elif not FULL:  # a select: where a score is not a candidate's, its exponential may be infinite
+        # places of the tile that no item has hold any number, or none: their rows of the product are never stored
+        if not FULL:  # a select: where a score is not a candidate's, its exponential may be infinite
             a = tl.where((offset < width)[:, None], a, 0.0)
         if SOURCE == MEMBER:
             drawn = membership(
@@ -229,6 +205,7 @@ def tile_item_grad_kernel(
                 own_d,
                 dim,
                 HAS_BIAS,
+                False,
                 BLOCK_D,
             )
             m_slots = m_ids & (part != FRESH)
@@ -299,7 +276,9 @@ def tile_item_grad_kernel(
                     PRECISION,
                 )
                 start = tl.minimum(start + PART, chunk_end)
-        store_item_grad(p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim, HAS_BIAS, BLOCK_D)
+        store_item_grad(
+            p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim, HAS_BIAS, False, BLOCK_D
+        )
 
 
 @triton.jit
@@ -316,14 +295,13 @@ def zero_item_grad_kernel(
         visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
         ids = tl.load(p_items + ids, mask=m_ids, other=0)
         m_ids = m_ids & (visits == 0)
+    zeros = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
+    bias_zeros = tl.zeros((BLOCK_B,), tl.float32)
     for chunk in range(NUM_D):
-        d = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        p_tile = p_item_grad + ids.to(tl.int64)[:, None] * dim + d[None, :]
-        tl.store(
-            p_tile, tl.zeros((BLOCK_B, BLOCK_D), p_item_grad.dtype.element_ty), mask=m_ids[:, None] & (d < dim)[None, :]
+        own_d = chunk * BLOCK_D
+        store_item_grad(
+            p_item_grad, p_bias_grad, zeros, bias_zeros, ids, m_ids, 1.0, own_d, dim, HAS_BIAS, False, BLOCK_D
         )
-    if HAS_BIAS:
-        tl.store(p_bias_grad + ids, tl.zeros((BLOCK_B,), p_bias_grad.dtype.element_ty), mask=m_ids)
 
 
 @triton.jit
@@ -369,16 +347,11 @@ def positive_item_grad_kernel(
                 start = tl.minimum(start + PART, chunk_end)
             following = tl.load(p_sorted_keys + tl.minimum(start, num_rows - 1))
             more = ((start < num_rows) & (following == key)).to(tl.int32)
-        item = key.to(tl.int64)
+        item = key
         if PERMUTED:
-            item = tl.load(p_items + key).to(tl.int64)
-        p_row = p_item_grad + item * dim + d
-        grad *= tl.load(p_scale)
-        if HAS_KNOWN:
-            grad += tl.load(p_row, mask=d < dim, other=0.0).to(tl.float32)
-        tl.store(p_row, grad.to(p_item_grad.dtype.element_ty), mask=d < dim)
-        if HAS_BIAS:
-            if own_d == 0:
-                if HAS_KNOWN:
-                    bias_grad += tl.load(p_bias_grad + item).to(tl.float32)
-                tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty))
+            item = tl.load(p_items + key)
+        one = tl.arange(0, 1)
+        store_item_grad(
+            p_item_grad, p_bias_grad, grad[None, :], bias_grad + one, item + one, one == 0, tl.load(p_scale), own_d,
+            dim, HAS_BIAS, HAS_KNOWN, BLOCK_D,
+        )  # fmt: skip

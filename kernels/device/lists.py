@@ -4,6 +4,7 @@ sums."""
 import triton
 import triton.language as tl
 
+from .item_store import store_item_grad
 from .permutation import permute
 from .search import lower_bound
 from .tables import store_keys
@@ -158,23 +159,18 @@ def add_list_grad_kernel(
         parts += tl.where(carries_on[:, None], carry[None, :], 0.0)
         _, grad = tl.associative_scan((starts[:, None] + tl.zeros_like(parts).to(tl.int32), parts), 0, add_segments)
         carry = tl.sum(tl.where(goes_on[:, None], grad, 0.0), 0)
-        item = tl.where(whole, key - first_key, 0).to(tl.int64)
-        p_rows = p_item_grad + item[:, None] * dim + d[None, :]
-        total = grad * scale
-        if HAS_KNOWN:
-            total += tl.load(p_rows, mask=whole[:, None] & m_d, other=0.0).to(tl.float32)
-        tl.store(p_rows, total.to(p_item_grad.dtype.element_ty), mask=whole[:, None] & m_d)
         tl.store(p_begin + d[None, :] + i[:, None] * 0, grad, mask=begins_before[:, None] & m_d)
+        bias_grad = tl.zeros((STEP,), tl.float32)
         if HAS_BIAS:
             first_chunk = own_d + i * 0 == 0
             part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0) + tl.where(carries_on, bias_carry, 0.0)
             _, bias_grad = tl.associative_scan((starts, part_bias), 0, add_segments)
             bias_carry = tl.sum(tl.where(goes_on, bias_grad, 0.0), 0)
-            total_bias = bias_grad
-            if HAS_KNOWN:
-                total_bias += tl.load(p_bias_grad + item, mask=whole & first_chunk, other=0.0).to(tl.float32)
-            tl.store(p_bias_grad + item, total_bias.to(p_bias_grad.dtype.element_ty), mask=whole & first_chunk)
             tl.store(p_begin + dim + i * 0, bias_grad, mask=begins_before & first_chunk)
+        item = tl.where(whole, key - first_key, 0)
+        store_item_grad(
+            p_item_grad, p_bias_grad, grad, bias_grad, item, whole, scale, own_d, dim, HAS_BIAS, HAS_KNOWN, BLOCK_D
+        )
     end = start + PART
     if end < num_draws:
         key = tl.load(p_sorted_keys + end - 1)
@@ -218,11 +214,8 @@ def join_list_grad_kernel(
                     bias_grad += tl.sum(tl.load(p_other + dim, mask=m_other, other=0.0), 0)
                 start += TILES
                 more = tl.min(m_other.to(tl.int32), 0)
-            item = (key - first_key).to(tl.int64)
-            p_row = p_item_grad + item * dim + d
-            grad = grad * tl.load(p_scale) + tl.load(p_row, mask=d < dim, other=0.0).to(tl.float32)
-            tl.store(p_row, grad.to(p_item_grad.dtype.element_ty), mask=d < dim)
-            if HAS_BIAS:
-                if own_d == 0:
-                    bias_grad += tl.load(p_bias_grad + item).to(tl.float32)
-                    tl.store(p_bias_grad + item, bias_grad.to(p_bias_grad.dtype.element_ty))
+            one = tl.arange(0, 1)
+            store_item_grad(
+                p_item_grad, p_bias_grad, grad[None, :], bias_grad + one, key - first_key + one, one == 0,
+                tl.load(p_scale), own_d, dim, HAS_BIAS, True, BLOCK_D,
+            )  # fmt: skip

@@ -17,7 +17,7 @@ def pool_scores_kernel(
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The largest score of each pool item over the rows of its group,
-    but for those that cannot have it as a negative; minus infinity without any."""
+    but for those that cannot have it as a negative; minus infinity without any. A NaN is the largest."""
     group = tl.program_id(0) // blocks
     column = tl.program_id(0) % blocks * BLOCK_B + tl.arange(0, BLOCK_B)
     m_column = column < columns
@@ -40,6 +40,7 @@ def pool_scores_kernel(
             item = load_rows(p_item, ids, m_column, first_d, dim, BLOCK_D).to(hidden.dtype)
             dot = tl.dot(hidden, tl.trans(item), dot, input_precision=PRECISION)
         s, _slope = cap(dot * scale + bias[None, :], softcap, HAS_SOFTCAP)
+        s = tl.where(s != s, float("inf"), s)
         counts = m_counted[:, None]
         if REMOVE_HITS:
             counts = counts & (ids[None, :] != target[:, None])

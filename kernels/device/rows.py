@@ -61,7 +61,8 @@ def combine_forward_kernel(
 def input_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_positive_key, p_loss, p_peak, p_shift,
     p_average_dot, p_average,
-    p_grad_loss, p_grad_lse, p_input_grad, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_scale_grad,
+    p_grad_loss, p_grad_lse, p_input_grad, p_slot_row, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad,
+    p_scale_grad,
     num_rows, num_slots, num_items, dim: tl.constexpr, softcap, positive_weight, grad_loss_stride,
     BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr,
     SCALE_GRAD: tl.constexpr,
@@ -71,13 +72,14 @@ def input_grad_kernel(
 
     BINARY: w = -u positive_weight sigmoid(-s_t) h_t / (1 + m), and there is no v. Keeping the positive out of A leaves
     1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item gradient reads: w of each row
-    and, for each slot (with BY_SLOT false for each row), the position of the row's target, its peak and the factor (u +
-    v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the
-    scale.
+    and, for each slot (with BY_SLOT false for each row), the row, the position of its target, its peak and the factor
+    (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the
+    scale. Slots without a row that counts repeat the last one that does, with a factor of 0.
     """
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_in = slot < num_rows
-    m_counted = slot < tl.load(p_count)
+    count = tl.load(p_count)
+    m_counted = slot < count
     n = tl.load(p_rows + slot, mask=m_in, other=0)
     item, m_item = load_targets(p_target, n, m_counted, num_items)
     loss = tl.load(p_loss + n, mask=m_counted, other=0.0)
@@ -106,10 +108,14 @@ def input_grad_kernel(
     positive_grad = tl.where(m_counted, positive_grad, 0.0)
     at = slot if BY_SLOT else n
     m_at = slot < num_slots if BY_SLOT else m_in
+    read = n
+    if BY_SLOT:  # the last row that counts, among whose candidates an item's program is wherever it reads such a slot
+        read = tl.load(p_rows + tl.minimum(slot, tl.maximum(count - 1, 0)), mask=m_at, other=0)
+        tl.store(p_slot_row + at, read, mask=m_at)
     # where no row counts, no score is above the peak and the factor is 0: nobody needs a mask
     tl.store(p_slot_peak + at, tl.where(m_counted, peak, -LOWEST_PEAK), mask=m_at)
     tl.store(p_slot_weight + at, tl.where(m_counted, row_grad * factor, 0.0), mask=m_at)
-    tl.store(p_slot_target + at, tl.load(p_positive_key + n, mask=m_in, other=0), mask=m_at)
+    tl.store(p_slot_target + at, tl.load(p_positive_key + read, mask=m_at, other=0), mask=m_at)
     tl.store(p_positive_grad + n, positive_grad, mask=m_in)
     if p_input_grad is not None:
         scale = tl.load(p_scale)

@@ -79,10 +79,17 @@ def sigmoid(s):
 
 
 @triton.jit
-def power_of_two_scale(largest):
-    """The power of two that brings numbers up to ``largest`` near 1, where fp16 holds them best; 2^100 at most."""
-    exponent = -tl.ceil(tl.log2(tl.maximum(largest, 1e-30)))
-    return tl.where(largest > 0, tl.exp2(exponent), 1.0)
+def add_product(accumulator, a, b, PRECISION: tl.constexpr):
+    """accumulator + a b for fp32 ``a`` (B, M) and ``b`` (M, D) of any dtype, as ``b``'s matrix product.
+
+    fp16 would lose probabilities times 1 / N below its range: each row of ``a`` is brought near 1 by a power of two
+    before the cast. Rows stay apart, so that one of small numbers, or of none that is ever stored, is nobody's scale.
+    """
+    if b.dtype == tl.float16:
+        largest = tl.max(tl.abs(a), 1)
+        power = tl.where(largest > 0, tl.exp2(-tl.ceil(tl.log2(tl.maximum(largest, 1e-30)))), 1.0)  # 2^100 at most
+        return accumulator + tl.dot((a * power[:, None]).to(tl.float16), b) * (1.0 / power)[:, None]
+    return tl.dot(a.to(b.dtype), b, accumulator, input_precision=PRECISION)
 
 
 @triton.jit
@@ -93,17 +100,21 @@ def finish_rows(peak, l, kept, z_positive, mass):
     Negatives' z is s + log(mass / kept). With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse
     = z_0 + loss, and a negative's probability is
     exp(s_j) / 2^peak exp(-shift) with shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
-    neither a confident positive nor logits of 1e4 cost accuracy.
+    neither a confident positive nor logits of 1e4 cost accuracy. Where no draw is kept, or none weighs anything, the
+    loss is 0; a positive of +inf makes it NaN, as it does F.cross_entropy's.
     """
-    any_kept = kept > 0
+    weighs = l != 0.0
     # one item and hits kept: log(0 / m) is minus infinity, so that the draw weighs nothing
-    correction = tl.log(tl.where(any_kept, mass / tl.where(any_kept, kept, 1.0), 1.0))
-    peak = tl.where(any_kept, peak, 0.0)
-    log_l = tl.log(tl.where(any_kept, l, 1.0))
-    gap = tl.where(any_kept, -tl.fma(z_positive, LOG2E, -peak) * LN2 + (log_l + correction), float("-inf"))
+    correction = tl.log(tl.where(weighs, mass / tl.where(weighs, kept, 1.0), 1.0))
+    peak = tl.where(weighs, peak, 0.0)
+    log_l = tl.log(tl.where(weighs, l, 1.0))
+    z_positive = tl.where(z_positive == float("inf"), float("nan"), z_positive)
+    gap = tl.where(weighs, -tl.fma(z_positive, LOG2E, -peak) * LN2 + (log_l + correction), float("-inf"))
     gap = tl.where(z_positive != z_positive, z_positive, gap)
     loss = softplus(gap)
-    return loss, z_positive + loss, peak, log_l + softplus(-gap)
+    of_negatives = peak * LN2 + (log_l + correction)
+    lse = tl.where(weighs & (z_positive == float("-inf")), of_negatives, z_positive + loss)
+    return loss, lse, peak, log_l + softplus(-gap)
 
 
 @triton.jit

@@ -22,12 +22,13 @@ LISTED = tl.constexpr(4)  # explicit ids, a list for each group of rows
 @triton.jit
 def candidate_ids(p_ids, position, num_candidates, num_items, SOURCE: tl.constexpr, FULL: tl.constexpr):
     """(item ids, which of them are candidates, which are malformed) at ``position`` of the candidate list; FULL: all
-    are, or weigh nothing in a list, where empty columns stand for its first item."""
+    are, or weigh nothing in a list, where the ids of empty columns are its first item's."""
     if FULL:
         inside = position >= 0
         ids = tl.load(p_ids + position)
         if SOURCE == LISTED:
-            ids = tl.where(ids < 0, tl.maximum(tl.load(p_ids), 0), ids)
+            inside = ids >= 0
+            ids = tl.where(inside, ids, tl.maximum(tl.load(p_ids), 0))
         return ids, inside, position < 0
     inside = position < num_candidates
     ids = position
@@ -101,6 +102,8 @@ def tile_forward_kernel(
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
     # where candidates are distinct, a hit is told by the target's position: no id has to reach the scores' layout
     DISTINCT: tl.constexpr = SOURCE != SHARED and SOURCE != LISTED
+    ALL_THERE: tl.constexpr = FULL and SOURCE != LISTED  # each column holds a candidate
+    DROPS: tl.constexpr = REMOVE_HITS or HAS_HISTORY or SOURCE == MEMBER  # rows of a tile keep different columns
     target_position = target
     if SOURCE == GROUPED:
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
@@ -155,29 +158,39 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
-        item_ids = ids
+        item_ids, m_columns = ids, m_ids
         if SOURCE == LISTED and FULL:  # looked up once more: cheaper than to bring them into the scores' layout
             item_ids = tl.load(p_ids_again + start + offset)
+            m_columns = item_ids >= 0
         if HAS_LOG_WEIGHT:
-            if SOURCE == LISTED:  # looked up beforehand, so that they need not wait for the ids
+            if SOURCE == LISTED and FULL:  # looked up beforehand, so that they need not wait for the ids
+                s += tl.load(p_list_weights + start + offset)[None, :]
+            elif SOURCE == LISTED:
                 s += tl.load(p_list_weights + start + offset, mask=m_ids, other=0.0)[None, :]
             else:
                 s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
-        if not FULL:
-            s += tl.where(m_ids, 0.0, float("-inf"))[None, :]
+        # what a row keeps, which may score minus infinity as well: an item masked out by its bias is a draw
+        keep = m_columns[None, :]
         if REMOVE_HITS:
             if DISTINCT:
-                s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
+                no_hit = (start + offset)[None, :] != target_position[:, None]
             else:
-                s = tl.where(item_ids[None, :] != target[:, None], s, float("-inf"))
+                no_hit = item_ids[None, :] != target[:, None]
+            if ALL_THERE:
+                keep = no_hit
+            else:
+                keep = keep & no_hit
         if SOURCE == MEMBER:
-            drawn = membership(
+            keep = keep & membership(
                 ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
-            s = tl.where(drawn, s, float("-inf"))
         if HAS_HISTORY:
             known = in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :])
-            s = tl.where(known, float("-inf"), s)
+            keep = keep & (known == 0)
+        if DROPS:
+            s = tl.where(keep, s, float("-inf"))
+        elif not ALL_THERE:
+            s += tl.where(m_columns, 0.0, float("-inf"))[None, :]
         if BINARY:
             p, term = sigmoid_softplus(s)
             fade = tl.full((BLOCK_M,), 1.0, tl.float32)  # nothing to rescale; the compiler drops it
@@ -194,8 +207,10 @@ def tile_forward_kernel(
             kept += (end - start).to(tl.float32)
             if REMOVE_HITS:
                 kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
+        elif DROPS:
+            kept += tl.sum(tl.where(keep, 1.0, 0.0), 1)
         else:
-            kept += tl.sum(tl.where(s > float("-inf"), 1.0, 0.0), 1)
+            kept += tl.sum(tl.where(m_columns, 1.0, 0.0), 0)
         if not DISTINCT:
             l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         if HAS_SOFTCAP:

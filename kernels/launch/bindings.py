@@ -22,7 +22,7 @@ CORRECTIONS = {
     "weighted": row_results.WEIGHTED.value,
     "pool": row_results.UNCORRECTED.value,
 }
-INTEGER_SCRATCH = ("slot_target", "starts", "draw_starts", "part_of_draw", "is_summed")
+INTEGER_SCRATCH = ("slot_row", "slot_target", "starts", "draw_starts", "part_of_draw", "is_summed")
 
 
 @lru_cache(maxsize=256)

@@ -148,9 +148,12 @@ def _num_keys(p: Problem) -> int:
     return p.num_rows + (p.listed.draws if p.listed else 0)
 
 
-def _draw_keys(ids: Tensor, p: Problem) -> Tensor:
-    """What explicit ids are sorted by."""
-    return torch.where((ids >= 0) & (ids < p.num_items), ids, NO_ID).int().flatten()
+def _draw_keys(ids: Tensor, target: Tensor, p: Problem) -> Tensor:
+    """What explicit ids are sorted by; those that ignored rows have for themselves as none."""
+    is_draw = (ids >= 0) & (ids < p.num_items)
+    if not p.kind.tiled:
+        is_draw = is_draw & (target != p.ignore_index)[:, None]
+    return torch.where(is_draw, ids, NO_ID).int().flatten()
 
 
 def _saved(between: tuple[object, ...]) -> tuple[Saved, Wanted]:
@@ -189,7 +192,7 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
             keys = _table(saved.tables, "positive_key", p, _num_keys(p))
             ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
             if p.sorts_draws and x.ids is not None:
-                ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, p), stable=True)
+                ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, x.target, p), stable=True)
         # after the sorts, which need memory for themselves
         outs = _empty(_backward_layout(p, input_grad is None), x.input.device)
         if input_grad is not None and wanted.input:

@@ -47,10 +47,15 @@ def _cap(x: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | float]:
     return softcap * torch.tanh(x / softcap), torch.cosh(x / softcap) ** -2
 
 
+def _hidden(x: Operands, rows: Tensor, counted: Tensor) -> Tensor:
+    """Hidden states of rows in fp32, zeros of those that do not count: what they hold times 0 may be NaN."""
+    return torch.where(counted[..., None], x.input[rows].float(), 0.0)
+
+
 def _scores(x: Operands, chunk: Chunk, p: Problem) -> _Scores:
     candidate = (chunk.ids >= 0) & (chunk.ids < p.num_items)
     ids = torch.where(candidate, chunk.ids, 0)
-    hidden = x.input[chunk.rows].float()
+    hidden = _hidden(x, chunk.rows, chunk.counted)
     items = x.weight[None] if p.mode == "all" else x.weight[ids]
     items = items.to(x.input.dtype).float()  # rounded as the kernels round them
     dot = hidden @ items.transpose(1, 2)
@@ -77,7 +82,7 @@ def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
 def _positive_scores(x: Operands, has_item: Tensor, item: Tensor, p: Problem) -> tuple[Tensor, Tensor | float, Tensor]:
     """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none."""
-    dot = torch.empty(p.num_rows, device=x.input.device)
+    dot = x.scale.new_empty(p.num_rows)
     for rows in torch.arange(p.num_rows, device=x.input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         dot[rows] = (x.input[rows].float() * x.weight[item[rows]].to(x.input.dtype).float()).sum(1)
     logits = x.scale * dot
@@ -101,11 +106,13 @@ def check_ranges(x: Operands, p: Problem) -> None:
     if wrong.numel():
         raise ArgumentValueError("target", f"ignore_index or an item in [0, {p.num_items})", int(wrong[0]))
     if x.ids is not None:
-        wrong = x.ids[(x.ids < -1) | (x.ids >= p.num_items)]
+        ids = x.ids[counted] if p.mode == "row_ids" else x.ids
+        wrong = ids[(ids < -1) | (ids >= p.num_items)]
         if wrong.numel():
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
     if x.users is not None and x.history_offsets is not None and x.history_items is not None:
-        check_history(x.users.numpy(), x.history_offsets.numpy(), x.history_items.numpy(), p.num_items)
+        users = x.users[counted]
+        check_history(users.numpy(), x.history_offsets.numpy(), x.history_items.numpy(), p.num_items)
 
 
 def _known_users(x: Operands, p: Problem) -> Tensor:
@@ -134,39 +141,42 @@ def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> 
     q_t) without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
-    mass = torch.full_like(kept, p.num_items - 1, dtype=torch.float32)
+    mass = torch.full_like(kept, p.num_items - 1)
     if x.log_weight is not None:
         mass = p.num_items - torch.exp(-x.log_weight[item])
     if p.history and x.users is not None and x.history_items is not None:
         items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
-        weights = (
-            torch.ones(len(items), device=items.device) if x.log_weight is None else torch.exp(-x.log_weight[items])
-        )
-        of_users = torch.zeros(p.history.num_users, device=items.device).index_add_(0, _known_users(x, p), weights)
+        weights = x.scale.new_ones(len(items)) if x.log_weight is None else torch.exp(-x.log_weight[items])
+        of_users = x.scale.new_zeros(p.history.num_users).index_add_(0, _known_users(x, p), weights)
         of_target = torch.ones_like(mass) if x.log_weight is None else torch.exp(-x.log_weight[item])
         mass = mass - of_users[users] + torch.where(in_history(x, users, item, p), of_target, 0.0)
     return mass.clamp(min=0)
 
 
 def _choose(x: Operands, chunk: Chunk, p: Problem) -> Tensor:
-    """The highest-scoring ids (T, K) of each tile's, by their largest score over its rows."""
+    """The highest-scoring ids (T, K) of each tile's, by their largest score over its rows; NaN is the largest."""
     s = _scores(x, chunk, p)
-    best = torch.where(s.keep, s.score, -math.inf).amax(1)
+    score = torch.where(s.score.isnan(), math.inf, s.score)
+    best = torch.where(s.keep, score, -math.inf).amax(1)
     return chunk.ids.gather(1, torch.sort(best, dim=1, descending=True, stable=True).indices[:, : p.negatives])
 
 
-def _softmax_rows(
-    s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(loss, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
+def _softmax_rows(s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor) -> tuple[Tensor, ...]:
+    """(loss, lse, peak, shift, exp(-shift)) (T, G) of rows and exp(score - peak) (T, G, K) of the kept draws."""
     correction = torch.log(mass / kept.clamp(min=1))
-    peak = torch.where(kept > 0, s.score.masked_fill(~s.keep, -math.inf).amax(2), 0.0)
+    peak = torch.where(s.keep, s.score, -math.inf).amax(2)
+    peak = torch.where(peak == -math.inf, 0.0, peak)  # nothing is kept, or weighs anything
     weights = torch.where(s.keep, torch.exp(s.score - peak[:, :, None]), 0.0)
-    total = torch.where(kept > 0, weights.sum(2), 1.0)
+    total = weights.sum(2)
+    weighs = total != 0
+    total = torch.where(weighs, total, 1.0)
     log_sum = torch.log(total)
-    gap = torch.where(kept > 0, peak - positive + (log_sum + correction), -math.inf)
-    gap = torch.where(positive.isnan(), math.nan, gap)
-    return softplus(gap), peak, log_sum + softplus(-gap), torch.sigmoid(gap) / total, weights
+    positive = torch.where(positive == math.inf, math.nan, positive)
+    of_negatives = peak + (log_sum + correction)
+    gap = torch.where(weighs | positive.isnan(), peak - positive + (log_sum + correction), -math.inf)
+    loss = softplus(gap)
+    lse = torch.where(weighs & (positive == -math.inf), of_negatives, positive + loss)
+    return loss, lse, peak, log_sum + softplus(-gap), torch.sigmoid(gap) / total, weights
 
 
 def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,21 +192,19 @@ def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: fl
 
 def forward(x: Operands, p: Problem) -> Rows:
     """loss, lse, peak, shift (N,) fp32 and the negatives' average (N, D) in input's dtype; see ``Rows``."""
-    device = x.input.device
     _, has_item, item = _target_items(x.target, p)
     positive, _, _ = _positive_scores(x, has_item, item, p)
-    loss, lse, peak, shift = (torch.zeros(p.num_rows, device=device) for _ in range(4))
-    average_dot = torch.zeros(p.num_rows if p.scale_grad else 0, device=device)
+    loss, lse, peak, shift = (x.scale.new_zeros(p.num_rows) for _ in range(4))
+    average_dot = x.scale.new_zeros(p.num_rows if p.scale_grad else 0)
     average = torch.zeros_like(x.input)
     for chunk in chunks(x, p, lambda pool: _choose(x, pool, p)):
         s = _scores(x, chunk, p)
-        kept = s.keep.sum(2)
+        kept = s.keep.sum(2).float()
         malformed = ((chunk.ids < -1) | (chunk.ids >= p.num_items)).any(1, keepdim=True)
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
             mass = _mass(x, chunk.rows, kept, item[chunk.rows], p)
-            row_loss, row_peak, row_shift, factor, weights = _softmax_rows(s, kept, row_positive, mass)
-            row_lse = row_positive + row_loss
+            row_loss, row_lse, row_peak, row_shift, factor, weights = _softmax_rows(s, kept, row_positive, mass)
         else:
             row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
             factor, row_peak, row_lse = row_shift, row_positive, row_positive
@@ -207,7 +215,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         peak[to], shift[to] = row_peak[take], row_shift[take]
         if p.scale_grad:
             average_dot[to] = ((weights * s.dot).sum(2) * factor)[take]
-        average[to] = torch.where(kept[take][:, None] > 0, row_average[take], 0.0).to(average.dtype)
+        average[to] = row_average[take].to(average.dtype)
     return Rows(loss, lse, peak, shift, average_dot, average)
 
 
@@ -224,14 +232,14 @@ def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Ten
         positive_grad = -grad_loss * p.positive_weight * torch.sigmoid(-peak) * shift
     positive_grad = torch.where(counted, positive_grad * slope, 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
-    weight_grad = torch.zeros(x.weight.shape, device=device)
-    bias_grad = torch.zeros(p.num_items if x.bias is not None else 0, device=device)
+    weight_grad = x.scale.new_zeros(x.weight.shape)
+    bias_grad = x.scale.new_zeros(p.num_items if x.bias is not None else 0)
     input_grad = torch.empty_like(x.input)
-    scale_grad = torch.empty(0, device=device)
+    scale_grad = x.scale.new_empty(0)
     if p.scale_grad:
         scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
     for rows in torch.arange(p.num_rows, device=device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        hidden = x.input[rows].float()
+        hidden = _hidden(x, rows, counted[rows])
         positive = x.weight[item[rows]].to(x.input.dtype).float()
         grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * positive
         input_grad[rows] = (x.scale * grad).to(x.input.dtype)

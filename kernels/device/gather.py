@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from .history import in_history
+from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows, load_targets, store_row_results
 from .scores import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
@@ -44,7 +45,7 @@ def row_candidates(
     return tl.where(keep, ids, ids | NO_NEGATIVE), keep, malformed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
     p_ids, p_rows, p_count, p_keys,

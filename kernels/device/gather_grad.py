@@ -7,6 +7,7 @@ import triton.language as tl
 from .gather import ROUNDS, ROW_IDS
 from .history import in_history
 from .item_store import store_item_grad
+from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows
 from .scores import LOG2E, cap, exp_from, sigmoid
@@ -23,7 +24,7 @@ def row_products(table_row, hidden, ITEMS: tl.constexpr, EACH: tl.constexpr, BLO
     return tl.sum(tl.reshape(product, (ITEMS * EACH, BLOCK_D)), 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def gather_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows, p_count,
     p_items, p_keys,
@@ -159,7 +160,7 @@ def gather_item_grad_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def sum_parts_kernel(
     p_hidden, p_scale, p_items, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_part_grad, p_part_bias, p_item_grad, p_bias_grad,

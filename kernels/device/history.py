@@ -3,11 +3,12 @@
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
 from .scores import exp
 from .search import lower_bound
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def history_ranges_kernel(p_users, p_offsets, p_first, p_end, num_rows, num_users, num_known, BLOCK: tl.constexpr):
     """The range of each row's items; of a user that there is not it ends before it begins, which makes the row's loss
     NaN."""

@@ -7,6 +7,7 @@ import triton.language as tl
 from .history import in_history
 from .item_store import store_item_grad
 from .lists import FRESH
+from .numbers import ROW_NUMBERS
 from .row_results import load_all_rows, load_histories, load_rows
 from .scores import LOG2E, add_product, cap, exp_from, sigmoid
 from .tiles import LISTED, MEMBER, SHARED, add_other_chunks, candidate_ids, membership
@@ -36,7 +37,7 @@ def add_positives(
     return grad, bias_grad
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def tile_item_grad_kernel(
     p_hidden, p_item, p_bias, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
     p_ids, p_slot_row, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
@@ -281,7 +282,7 @@ def tile_item_grad_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def zero_item_grad_kernel(
     p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim: tl.constexpr, block, drawn_blocks,
     PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
@@ -304,7 +305,7 @@ def zero_item_grad_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad,
     p_bias_grad,

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from .item_store import store_item_grad
+from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .search import lower_bound
 from .tables import store_keys
@@ -12,13 +13,13 @@ from .tables import store_keys
 FRESH = tl.constexpr(-1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def slot_keys_kernel(p_seed, p_keys, halves, total, DOMAIN: tl.constexpr, BLOCK: tl.constexpr):
     """The keys of every (round, stratum)'s permutation of slots."""
     store_keys(p_seed, p_keys, tl.program_id(0) * BLOCK, tl.full((), DOMAIN, tl.int32), halves, total, BLOCK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def slot_ids_kernel(
     p_keys, p_slot_ends, p_ids, num_items, total, negatives, columns, block, strata, width, groups_per_round, shift, b,
     HAS_ENDS: tl.constexpr, HALVES: tl.constexpr, BLOCK: tl.constexpr,
@@ -42,7 +43,7 @@ def slot_ids_kernel(
     tl.store(p_ids + group.to(tl.int64) * columns + column, item, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def row_targets_kernel(
     p_target, p_rows, p_count, p_ids, num_places, num_items, group_size, columns, BLOCK: tl.constexpr
 ):
@@ -56,7 +57,7 @@ def row_targets_kernel(
     tl.store(p_out, item, mask=place < num_places)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def describe_lists_kernel(
     p_ids, p_log_weight, p_keys, p_weights, num_draws, num_items, negatives, columns_per_pass,
     HAS_LOG_WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
@@ -81,7 +82,7 @@ def is_sorted_in(p_sorted, number, wanted):
     return tl.load(p_sorted + place, mask=place < number, other=-1) == wanted
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def find_parts_kernel(
     p_sorted_keys, p_sorted_places, p_part_of_draw, p_is_summed, num_draws, num_rows, num_items, draws_per_pass, passes,
     LOOKS_UP: tl.constexpr, BLOCK: tl.constexpr,
@@ -121,7 +122,7 @@ def add_segments(starts, value, other_starts, other_value):
     return starts | other_starts, tl.where(other_starts != 0, other_value, value + other_value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def add_list_grad_kernel(
     p_scale, p_sorted_keys, p_is_summed, p_part_grad, p_part_bias, p_ends, p_item_grad, p_bias_grad,
     num_draws, num_items, dim: tl.constexpr, first_key,
@@ -182,7 +183,7 @@ def add_list_grad_kernel(
                     tl.store(p_kept + dim, bias_carry)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def join_list_grad_kernel(
     p_scale, p_sorted_keys, p_is_summed, p_ends, p_item_grad, p_bias_grad, num_draws, num_items, dim: tl.constexpr,
     first_key,

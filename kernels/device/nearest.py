@@ -4,6 +4,7 @@
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
 from .row_results import load_rows
 
 
@@ -16,7 +17,7 @@ def counted_vectors(p_counted, vectors, num_vectors, HAS_COUNTED: tl.constexpr):
     return inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def block_maxima_kernel(
     p_centres, p_vectors, p_counted, p_maxima, p_tile_maxima, num_centres, num_vectors, num_blocks, dim: tl.constexpr,
     HAS_COUNTED: tl.constexpr, HAS_TILES: tl.constexpr,
@@ -46,7 +47,7 @@ def block_maxima_kernel(
             tl.store(p_tile_maxima + centre.to(tl.int64) * num_tiles + tile, tl.max(largest, 1), mask=m_centre)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def block_products_kernel(
     p_centres, p_vectors, p_counted, p_blocks, p_products, num_vectors, num_chosen, parts, dim: tl.constexpr,
     HAS_COUNTED: tl.constexpr,

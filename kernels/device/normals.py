@@ -3,13 +3,14 @@
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
 from .permutation import load_seed, murmur_finalise, stream64
 
 DOMAIN_NORMALS = tl.constexpr(4)
 DROPPED_BITS = tl.constexpr(9)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def normal_places_kernel(p_seed, p_places, first_row, num_columns, total, BLOCK: tl.constexpr):
     """k of rows ``first_row`` .. and ``num_columns`` columns, row-major."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -4,11 +4,12 @@ import triton
 import triton.language as tl
 
 from .history import in_history
+from .numbers import ROW_NUMBERS
 from .row_results import load_histories, load_rows, load_targets
 from .scores import cap
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def pool_scores_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_history_items, p_history_first, p_history_end, p_ids, p_rows,
     p_count, p_scores,

@@ -3,11 +3,12 @@
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
 from .row_results import load_histories, load_rows, load_targets, positive_score, split_tiles, store_row_results
 from .scores import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def combine_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows,
     p_count,
@@ -57,7 +58,7 @@ def combine_forward_kernel(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def input_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_positive_key, p_loss, p_peak, p_shift,
     p_average_dot, p_average,
@@ -131,7 +132,7 @@ def input_grad_kernel(
             tl.store(p_tile, (grad * scale).to(p_input_grad.dtype.element_ty), mask=m_in[:, None] & (d < dim)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def popular_sums_kernel(
     p_hidden, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums,
     num_rows, dim: tl.constexpr, no_key, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,

@@ -4,6 +4,8 @@ registers."""
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
+
 NONE = tl.constexpr(-(2**31))  # the key of what is no value
 
 
@@ -14,7 +16,7 @@ def ordered_keys(value):
     return tl.maximum(bits ^ ((bits >> 31) & 0x7FFFFFFF), NONE + 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def select_kernel(
     p_values, p_counted, p_candidates, p_blocks, p_places, num_values, num_candidates, section, size, factor, block,
     num_vectors,

@@ -6,6 +6,7 @@ The parts are those of ``plan.buffers.table_sizes``; nothing here waits for the 
 import triton
 import triton.language as tl
 
+from .numbers import ROW_NUMBERS
 from .permutation import factors, load_seed, permute, stream64
 from .search import lower_bound
 
@@ -25,7 +26,7 @@ def store_keys(p_seed, p_keys, first, domain, halves, total, BLOCK: tl.constexpr
     tl.store(p_keys + i, key.to(tl.int32, bitcast=True), mask=i < total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def count_rows_kernel(
     p_target, p_seed, p_counts, p_item_keys, p_round_keys, p_row_keys,
     num_rows, ignore_index, row_programs, item_programs, round_programs,
@@ -59,7 +60,7 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
     return tl.sum(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def build_tables_kernel(
     p_target, p_counts, p_item_keys, p_round_keys, p_row_keys,
     p_rows, p_count, p_counted, p_positive_key, p_items, p_group_blocks, p_visits, p_block_groups,
@@ -124,7 +125,7 @@ def build_tables_kernel(
             tl.store(p_visits + drawn, number, mask=drawn < num_blocks)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def segment_starts_kernel(p_sorted_keys, p_starts, num_keys, unit, num_starts, BLOCK: tl.constexpr):
     """starts[j] = the first index whose sorted key is at least j * unit."""
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .history import in_history
+from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows, load_targets, split_tiles, store_row_results
 from .scores import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
@@ -65,7 +66,7 @@ def add_other_chunks(
     return dot
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROW_NUMBERS)
 def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first,
     p_history_end,

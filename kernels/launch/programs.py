@@ -79,7 +79,7 @@ class Program:
     them."""
 
     def __init__(self, launches: list[Launch]) -> None:
-        self._launches = launches
+        self.launches = launches
         pointers = [value for each in launches for value in each.arguments.values() if isinstance(value, Pointer)]
         self._names = tuple(dict.fromkeys(pointer.name for pointer in pointers))
         self._compiled: dict[object, list[_Compiled]] = {}
@@ -87,7 +87,7 @@ class Program:
     def run(self, arrays: Mapping[str, Tensor]) -> None:
         """Launch on the current device and stream; compiles at the first call for these dtypes and alignments."""
         if interprets():
-            for each in self._launches:
+            for each in self.launches:
                 arguments = {name: _slice(arrays, value) for name, value in each.arguments.items()}
                 each.kernel[each.grid](**arguments, **each.options)
             return
@@ -110,7 +110,7 @@ class Program:
         key = (torch.cuda.current_device(), alignments, *(array.dtype for array in used))
         ready = self._compiled.get(key)
         if ready is None:
-            ready = self._compiled[key] = [self._compile(each, used, addresses) for each in self._launches]
+            ready = self._compiled[key] = [self._compile(each, used, addresses) for each in self.launches]
         return ready
 
     def _compile(self, each: Launch, used: list[Any], addresses: list[int]) -> _Compiled:
@@ -123,8 +123,37 @@ class Program:
                 offset = value.offset * used[array].dtype.itemsize
                 places.append((index, array, offset))
                 stand_ins[index] = _Address(value.dtype or used[array].dtype, addresses[array] + offset)
-        kernel = each.kernel.warmup(*stand_ins, grid=each.grid, **each.options)
-        return _Compiled(kernel[each.grid], values, places)
+        return _Compiled(_compiled(each, stand_ins)[each.grid], values, places)
+
+
+_variants: dict[object, Any] = {}
+
+
+def _compiled(each: Launch, arguments: list[Any]) -> Any:
+    """The compiled kernel for arguments of these kinds; another number of rows needs no look by Triton."""
+    parameters = zip(each.kernel.params, arguments, strict=True)
+    key = (
+        each.kernel,
+        torch.cuda.current_device(),
+        *each.options.values(),
+        *(_kind(argument, parameter) for parameter, argument in parameters),
+    )
+    if key not in _variants:
+        _variants[key] = each.kernel.warmup(*arguments, grid=each.grid, **each.options)
+    return _variants[key]
+
+
+def _kind(argument: Any, parameter: Any) -> object:
+    """What Triton compiles other code for: values of compile-time constants, dtypes and alignment of addresses, and of
+    integers how wide they are, whether they are 1 and whether 16 divides them, where these make a difference."""
+    if parameter.is_constexpr or argument is None or isinstance(argument, bool):
+        return type(argument), argument
+    if isinstance(argument, _Address):
+        return argument.dtype, argument.data_ptr() % ALIGNMENT == 0
+    if isinstance(argument, float):
+        return float
+    wide = not -(2**31) <= argument < 2**31
+    return (int, wide) if parameter.do_not_specialize else (int, wide, argument == 1, argument % ALIGNMENT == 0)
 
 
 def _slice(arrays: Mapping[str, Tensor], value: object) -> object:

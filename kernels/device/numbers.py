@@ -1,0 +1,20 @@
+"""Numbers that follow from how many rows a call has: kernels are not compiled anew for another number of them."""
+
+ROW_NUMBERS = (
+    "num_rows",
+    "num_slots",
+    "num_draws",
+    "num_places",
+    "num_keys",
+    "total",
+    "row_programs",
+    "round_programs",
+    "group_programs",
+    "round_keys",
+    "rounds",
+    "splits",
+    "passes",
+    "draws_per_pass",
+    "columns_per_pass",
+    "first_row",
+)

@@ -154,7 +154,9 @@ def gather_item_grad_kernel(
             bias_grad += tl.sum(factors, 1)
             start_p = tl.minimum(start_p + PART, chunk_end)
 
-    store_item_grad(p_item_grad, p_bias_grad, total, bias_grad, item, m_item, scale, own_d, dim, HAS_BIAS, False, BLOCK_D)
+    store_item_grad(
+        p_item_grad, p_bias_grad, total, bias_grad, item, m_item, scale, own_d, dim, HAS_BIAS, False, BLOCK_D
+    )
 
 
 @triton.jit

@@ -61,7 +61,8 @@ def combine_forward_kernel(
 def input_grad_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_rows, p_count, p_positive_key, p_loss, p_peak, p_shift,
     p_average_dot, p_average,
-    p_grad_loss, p_grad_lse, p_input_grad, p_slot_row, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_scale_grad,
+    p_grad_loss, p_grad_lse, p_input_grad, p_slot_row, p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad,
+    p_scale_grad,
     num_rows, num_slots, num_items, dim: tl.constexpr, softcap, positive_weight, grad_loss_stride,
     BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr,
     SCALE_GRAD: tl.constexpr,

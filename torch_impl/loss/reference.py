@@ -146,9 +146,7 @@ def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> 
         mass = p.num_items - torch.exp(-x.log_weight[item])
     if p.history and x.users is not None and x.history_items is not None:
         items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
-        weights = (
-            x.scale.new_ones(len(items)) if x.log_weight is None else torch.exp(-x.log_weight[items])
-        )
+        weights = x.scale.new_ones(len(items)) if x.log_weight is None else torch.exp(-x.log_weight[items])
         of_users = x.scale.new_zeros(p.history.num_users).index_add_(0, _known_users(x, p), weights)
         of_target = torch.ones_like(mass) if x.log_weight is None else torch.exp(-x.log_weight[item])
         mass = mass - of_users[users] + torch.where(in_history(x, users, item, p), of_target, 0.0)

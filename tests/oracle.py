@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +38,7 @@ class _Scores:
     slope: Float64  # h = ds / dx
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # logits of infinity, and log 0: no draws, or the edge V = 1
 def oracle(
     hidden: NDArray[np.floating],
     table: NDArray[np.floating],
@@ -160,37 +160,36 @@ def oracle(
         kept[rows] = m
         if positive_weight is not None:
             share = u[rows] / (1 + m)
-            terms = _of_draws(draws, lambda: draws * np.logaddexp(0, negative.capped))
+            terms = _of_draws(draws, draws * np.logaddexp(0, negative.capped))
             loss[rows] = (positive_weight * np.logaddexp(0, -positive.capped) + terms.sum(1)) / (1 + m)
-            a = _of_draws(draws, lambda: share[:, None] * draws * expit(negative.capped) * negative.slope)
+            a = _of_draws(draws, share[:, None] * draws * expit(negative.capped) * negative.slope)
             a_target = -share * positive_weight * expit(-positive.capped) * positive.slope
             add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
             continue
-        with np.errstate(divide="ignore", invalid="ignore"):  # log 0 = -inf is meant: no draws, or the edge V = 1
-            if not logq_correction:
-                correction = np.full((len(rows), 1), np.log(draw_weight))
-            elif log_q is None:
-                left = (catalog_size or num_items) - 1 - own.sum(1)
-                correction = np.log(left / np.maximum(m, 1))[:, None]
-            else:
-                left = -np.expm1(np.asarray(log_q[target[rows]], np.float64))  # 1 - q_target
-                left = left - own @ np.exp(np.asarray(log_q, np.float64))
-                correction = np.log(left / np.maximum(m, 1))[:, None] - np.where(
-                    draws > 0, np.asarray(log_q[items], np.float64), 0
-                )
-            # all draws of an item as one term
-            z = _of_draws(draws, lambda: negative.capped + np.log(draws) + correction, -np.inf)
-            peak = np.maximum(z.max(axis=1, initial=-np.inf), -1e300)  # finite: -inf - -inf would be NaN
-            negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
-            z_positive = np.where(positive.capped == np.inf, np.nan, positive.capped)
-            nothing = negatives_lse == -np.inf
-            of_nothing = np.where(np.isnan(z_positive), np.nan, 0.0)
-            loss[rows] = np.where(nothing, of_nothing, np.logaddexp(0, negatives_lse - z_positive))
-            lse[rows] = np.logaddexp(z_positive, negatives_lse)
-            p = _of_draws(draws * ~nothing[:, None], lambda: np.exp(z - lse[rows, None]))
+        if not logq_correction:
+            correction = np.full((len(rows), 1), np.log(draw_weight))
+        elif log_q is None:
+            left = (catalog_size or num_items) - 1 - own.sum(1)
+            correction = np.log(left / np.maximum(m, 1))[:, None]
+        else:
+            left = -np.expm1(np.asarray(log_q[target[rows]], np.float64))  # 1 - q_target
+            left = left - own @ np.exp(np.asarray(log_q, np.float64))
+            correction = np.log(left / np.maximum(m, 1))[:, None] - np.where(
+                draws > 0, np.asarray(log_q[items], np.float64), 0
+            )
+        # all draws of an item as one term
+        z = _of_draws(draws, negative.capped + np.log(draws) + correction, -np.inf)
+        peak = np.maximum(z.max(axis=1, initial=-np.inf), -1e300)  # finite: -inf - -inf would be NaN
+        negatives_lse = peak + np.log(np.exp(z - peak[:, None]).sum(1))
+        z_positive = np.where(positive.capped == np.inf, np.nan, positive.capped)
+        nothing = negatives_lse == -np.inf
+        of_nothing = np.where(np.isnan(z_positive), np.nan, 0.0)
+        loss[rows] = np.where(nothing, of_nothing, np.logaddexp(0, negatives_lse - z_positive))
+        lse[rows] = np.logaddexp(z_positive, negatives_lse)
+        p = _of_draws(draws * ~nothing[:, None], np.exp(z - lse[rows, None]))
 
         # 1 - p_0 is summed from the negatives: 1 - exp(-loss) would cancel for a confident row.
-        a = _of_draws(draws, lambda: (u[rows] + v[rows])[:, None] * p * negative.slope)
+        a = _of_draws(draws, (u[rows] + v[rows])[:, None] * p * negative.slope)
         a_target = (v[rows] * np.exp(-loss[rows]) - u[rows] * p.sum(1)) * positive.slope
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
@@ -198,10 +197,9 @@ def oracle(
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), magnitude, kept)
 
 
-def _of_draws(draws: Int64, values: Callable[[], Float64], others: float = 0.0) -> Float64:
-    """``values`` (rows, items) of the items that rows drew, whatever the others' would be."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(draws > 0, values(), others)
+def _of_draws(draws: Int64, values: Float64, others: float = 0.0) -> Float64:
+    """``values`` (rows, items) of the items that rows drew, whatever the others' are."""
+    return np.where(draws > 0, values, others)
 
 
 def _names_unknown_item(target: Int64, ids: Int64 | None, num_items: int) -> NDArray[np.bool_]:

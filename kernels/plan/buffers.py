@@ -66,9 +66,8 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     """The parts of the backward's scratch buffer, in order; of 4 bytes an element, int32 or float32.
 
     slot_row, slot_peak, slot_weight, slot_target: see ``input_grad_kernel``; positive_grad: the factor of each row's
-        hidden state
-    in its target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of sorted rows with
-    one target; draw_starts: first sorted draw of each item; and those of lists.
+    hidden state in its target's gradient; starts: first sorted row of each segment of positions; sums: of chunks of
+    sorted rows with one target; draw_starts: first sorted draw of each item; and those of lists.
     """
     p = problem
     return {

@@ -1,7 +1,8 @@
-"""From the public call to the first launch: few functions carry the sampler, since it answers for itself at the door."""
+"""From the public call to the first launch: few functions carry the sampler, as it answers for itself at once."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from pathlib import Path
 from types import FrameType
@@ -33,7 +34,7 @@ def holds(value: Any, sampler: Any) -> bool:
 
 
 def frames_with(sampler: Any) -> tuple[list[str], list[str]]:
-    """(functions of the project on the stack, those of them with a variable that is the sampler), the outermost last."""
+    """(the project's functions on the stack, those of them with a variable that is the sampler), outermost last."""
     frame: FrameType | None = inspect.currentframe()
     ours, holding = [], []
     while frame is not None:
@@ -65,18 +66,12 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_few_frames_hold_the_sampler(framework: str, sampler: Any, stack: dict[str, Any]):
     stack["sampler"] = sampler
     hidden, table, target = np.ones((40, 16), np.float32), np.ones((90, 16), np.float32), np.arange(40)
+    implementation = importlib.import_module(f"cce_minus.{framework}_impl")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    as_array = jnp.asarray if framework == "jax" else lambda array: torch.from_numpy(array).to(device)
+    arrays = [as_array(array) for array in (hidden, table, target)]
     with pytest.raises(LaunchedError):
-        if framework == "torch":
-            from cce_minus.torch_impl import sampled_linear_cross_entropy
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            arrays = [torch.from_numpy(array).to(device) for array in (hidden, table, target)]
-            sampled_linear_cross_entropy(*arrays, sampler, seed=1, impl="triton")
-        else:
-            from cce_minus.jax_impl import sampled_linear_cross_entropy
-
-            arrays = [jnp.asarray(array) for array in (hidden, table, target)]
-            sampled_linear_cross_entropy(*arrays, sampler, seed=1, impl="triton")
+        implementation.sampled_linear_cross_entropy(*arrays, sampler, seed=1, impl="triton")
     ours, holding = stack["frames"]
     assert "sampled_linear_cross_entropy" in holding
     assert len(holding) <= MOST_FRAMES, holding

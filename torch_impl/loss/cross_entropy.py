@@ -72,9 +72,13 @@ def sampled_linear_cross_entropy(
         target: (...) integer items in [0, V), or ``ignore_index``.
         negatives: a sampler, or explicit integer ids (K,) shared by all rows or (..., K) of each row, ignored rows
             included; -1 is an empty slot and repeated ids count as often as they stand.
-        linear_bias: (V,) added to the logits.
+        linear_bias: (V,) added to the logits. Minus infinity masks an item out, as one out of stock: a draw of it
+            counts in m and weighs nothing. Where none of a row's draws weighs anything its loss is 0, else a target
+            masked out has loss +inf, as in F.cross_entropy. +inf and NaN, of the target or a kept draw, make the row
+            NaN. A softcap takes minus infinity to -softcap.
         sample_weight: (...) weight w of each row, differentiable.
-        ignore_index: target of rows to leave out; their loss, lse and gradients are 0.
+        ignore_index: target of rows to leave out; their loss, lse and gradients are 0, and nothing else of them
+            is read.
         reduction: "mean" = sum(w loss) / sum(w) over rows not ignored (0 if that is empty), "sum" = sum(w loss), "none"
             = w loss.
         logit_scale: a number, or a tensor of one element, which gets its gradient.

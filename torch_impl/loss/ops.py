@@ -23,6 +23,7 @@ from . import reference
 from .operands import Operands, Options, Saved, schema, split
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 RESULTS = 3  # of the forward's outputs what a caller reads; the rest is kept for the backward

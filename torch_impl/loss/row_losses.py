@@ -17,13 +17,12 @@ from ...kernels.negatives.arguments import (
     is_sampler,
 )
 from ...kernels.negatives.history import History
-from ...kernels.negatives.samplers import InBatchNegatives, Sampler, as_index
+from ...kernels.negatives.samplers import InBatchNegatives, Sampler
 from ...kernels.plan.problem import interprets
 from . import operands, ops
 from .list_operands import list_operands
 from .operands import Operands
-
-INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+from .seeds import seed_words
 
 
 def _spec(argument: str, value: object) -> Spec:
@@ -42,30 +41,6 @@ def _history_specs(history: object) -> tuple[Spec, ...] | None:
     if not isinstance(history, History):
         raise ArgumentTypeError("history", "a History", type(history).__name__)
     return tuple(_spec("history", array) for array in history)
-
-
-def seed_words(seed: object, device: torch.device) -> Tensor:
-    """A seed as two int32 words (low, high) on ``device``, without waiting for it.
-
-    ``seed`` is an int, a tensor of one integer, or one of two integers taken as 32-bit words (high, low); all modulo
-    2^64. None draws one from the default generator of the device.
-    """
-    if seed is None:
-        value = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
-    elif isinstance(seed, Tensor):
-        if seed.dtype not in INTEGER_DTYPES and seed.dtype not in (torch.uint32, torch.uint64):
-            raise ArgumentTypeError("seed", "an int or an integer tensor", str(seed.dtype))
-        if seed.numel() not in (1, 2):
-            raise ArgumentValueError("seed", "a tensor of 1 or 2 elements", tuple(seed.shape))
-        if seed.device != device:
-            raise ArgumentValueError("seed", f"device {device}, that of input", seed.device)
-        value = seed.detach().reshape(-1).to(torch.int64)
-        if value.numel() == 2:
-            value = (value[:1] << 32) | (value[1:] & 0xFFFFFFFF)
-    else:
-        wrapped = as_index("seed", seed) & (2**64 - 1)
-        value = torch.full((1,), wrapped - 2**64 if wrapped >= 2**63 else wrapped, dtype=torch.int64, device=device)
-    return value.view(torch.int32)
 
 
 def _scale(logit_scale: object, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ from .cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .scalable import scalable_linear_cross_entropy
 from .seeds import drawn_start, next_seed, signed
 
+
 def _shown(o: Options) -> str:
     """The options of losses that draw no negatives."""
     return f"ignore_index={o.ignore_index}, reduction={o.reduction!r}, softcap={o.softcap}, impl={o.impl!r}"

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ...kernels.draws.lists import ListDraws, parts_of
 from ...kernels.negatives.samplers import AllItems, UniformNegatives
@@ -124,7 +123,7 @@ def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ten
             _choose_lists(outs, p)
         launch.launch_forward(outs, ins, p)
     if not p.scale_grad:
-        outs["average_dot"] = torch.empty(0, device=x.input.device)
+        outs["average_dot"] = torch.empty(0, dtype=torch.float32, device=x.input.device)
     return tuple(outs[name] for name in FORWARD_OUTPUTS)  # type: ignore[return-value]
 
 
@@ -180,7 +179,7 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
         launch.launch_backward(outs, ins, p)
     for name in ("bias_grad", "scale_grad"):
         if name not in outs:
-            outs[name] = torch.empty(0, device=x.input.device)
+            outs[name] = torch.empty(0, dtype=torch.float32, device=x.input.device)
     return outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"]
 
 
@@ -215,38 +214,18 @@ def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tenso
     return tuple(of_inputs.values())
 
 
-def _no_second_derivatives(ctx, *_):
-    raise NotImplementedError(
-        "cce_minus: the loss has no second derivatives; differentiate its gradient by another method"
-    )
-
-
-def operator(
-    name: str,
-    schema: str,
-    implementation: Callable,
-    fake: Callable,
-    gradients: Callable | None = None,
-    setup: Callable | None = None,
-) -> Callable:
+def operator(name: str, schema: str, implementation: Callable, fake: Callable) -> Callable:
     """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
     qualified = f"cce_minus::{name}"
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
     torch.library.register_fake(qualified)(fake)
-    if gradients is not None:
-        torch.library.register_autograd(qualified, gradients, setup_context=setup)
     return getattr(torch.ops.cce_minus, name).default
 
 
-backward = operator(
-    "backward", schema(4, Operands, Saved, Options), _backward, _fake_backward, _no_second_derivatives,
-    lambda ctx, inputs, output: None,
-)  # fmt: skip
-forward = operator(
-    "forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward,
-    lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward,
-)  # fmt: skip
+# their derivatives are those of rows.py
+backward = operator("backward", schema(4, Operands, Saved, Options), _backward, _fake_backward)
+forward = operator("forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward)
 
 
 class _Rows(torch.autograd.Function):
@@ -270,21 +249,3 @@ class _Rows(torch.autograd.Function):
             return _backward_into(None if kept else average, *args)
 
         return _gradients(ctx, compute, *grads[:2])
-
-
-def is_transformed() -> bool:
-    """Whether calls are traced or transformed, so that they must go through operators."""
-    return _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
-
-
-def rows(x: Operands, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """loss, lse (N,) and the number of counted rows (at least 1); differentiable once in loss and lse."""
-    if torch.compiler.is_compiling():
-        return forward(*x, *options)[:RESULTS]
-    tensors = [arg for arg in x if arg is not None]
-    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-    if is_transformed() or not plain:
-        return forward(*x, *options)[:RESULTS]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _Rows.apply(*x, *options)[:RESULTS]  # type: ignore[index]
-    return _forward(*x, *options)[:RESULTS]

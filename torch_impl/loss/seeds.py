@@ -12,6 +12,7 @@ from ...kernels.draws.permutation import seed_words as words_of_int
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.samplers import as_index
 from . import ops
+from .rows import is_transformed
 
 EXPECTED = "an int or an integer tensor of 1 or 2 elements"
 STRIDE = 0x9E3779B97F4A7C15 - 2**64  # odd, so that 2^64 calls pass before a seed returns
@@ -137,6 +138,6 @@ def next_seed(progress: Tensor, start: int) -> Tensor:
     All on the device, so that compiled code and CUDA graphs see a new one each time. A recomputation in a backward pass
     gets the seed of the run it repeats, and raises where the random state is not that of a run.
     """
-    if torch.compiler.is_compiling() or ops.is_transformed() or progress.is_meta:
+    if torch.compiler.is_compiling() or is_transformed() or progress.is_meta:
         return _next_seed_operator(progress, start, torch.compiler.is_compiling())
     return _next_seed(progress, start, False)

@@ -16,9 +16,11 @@ draw by keys of domains of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import cached_property, wraps
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from . import permutation as pm
 from .permutation import Arithmetic, Array, Seed
 from .uniform import SLOT_POSITIONS
 
+T = TypeVar("T")
 MOST_SLOTS = 1 << 28
 MAX_WEIGHTED_ITEMS = 1 << 26  # so that an item's share is known to a quarter of the average one
 
@@ -92,7 +95,21 @@ class SlotTable(NamedTuple):
     log_weight: NDArray[np.float32]
 
 
-@lru_cache(maxsize=16)
+def kept_with_sampler(make: Callable[..., T]) -> Callable[..., T]:
+    """``make(sampler, *rest)``, computed once for a sampler and the rest, and kept no longer than the sampler lives."""
+    kept: WeakKeyDictionary[WeightedNegatives, dict[tuple[object, ...], T]] = WeakKeyDictionary()
+
+    @wraps(make)
+    def get(sampler: WeightedNegatives, *rest: object) -> T:
+        of_sampler = kept.setdefault(sampler, {})
+        if rest not in of_sampler:
+            of_sampler[rest] = make(sampler, *rest)
+        return of_sampler[rest]
+
+    return get
+
+
+@kept_with_sampler
 def slot_table(sampler: WeightedNegatives, num_items: int) -> SlotTable:
     """The slots of every item; raises ArgumentValueError where the sampler is of another number of items."""
     if num_items > MAX_WEIGHTED_ITEMS:

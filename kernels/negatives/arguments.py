@@ -70,7 +70,7 @@ def check_arrays(
     _shape("target", target, rows, "that of input without its last axis")
     if ids is not None:
         _dtype("negatives", ids, INTEGERS)
-        if len(ids.shape) != 1 and ids.shape[:-1] != rows:
+        if len(ids.shape) != 1 and (not ids.shape or ids.shape[:-1] != rows):
             raise ArgumentValueError("negatives", f"shape (K,) or {(*rows, 'K')}", ids.shape)
         if ids.shape[-1] == 0:
             raise ArgumentValueError("negatives", "at least one id a row", ids.shape)
@@ -125,7 +125,7 @@ class Options:
     logq_correction: bool = True
 
     def __post_init__(self) -> None:
-        as_index("ignore_index", self.ignore_index)
+        check_ignore_index(self.ignore_index)
         if self.reduction not in REDUCTIONS:
             raise ArgumentValueError("reduction", " or ".join(REDUCTIONS), repr(self.reduction))
         if self.impl not in IMPLS:
@@ -137,10 +137,16 @@ class Options:
             object.__setattr__(self, "softcap", as_positive("softcap", self.softcap))
 
 
+def check_ignore_index(value: object) -> None:
+    ignore_index = as_index("ignore_index", value)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ArgumentValueError("ignore_index", "an int of 64 bits", ignore_index)
+
+
 def as_positive(argument: str, value: object) -> float:
     """``value`` as a finite positive float."""
     number = as_number(argument, value)
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number < math.inf:  # comparisons, which torch.compile traces
         raise ArgumentValueError(argument, "a finite number above 0", value)
     return number
 

@@ -3,22 +3,23 @@ differentiable."""
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
 
 from ...kernels.draws.lists import mixed_samplers, mixture_shares, weighted_samplers
-from ...kernels.draws.slots import slot_table
+from ...kernels.draws.slots import kept_with_sampler, slot_table
 from ...kernels.negatives.samplers import InBatchNegatives, MixedNegatives, WeightedNegatives, weighted_sampler
 from . import ops
+from .rows import is_transformed
 
 
-@functools.lru_cache(maxsize=16)
+@kept_with_sampler
 def _slot_tensors(sampler: WeightedNegatives, num_items: int, device: torch.device) -> tuple[Tensor, Tensor]:
     ends, log_weight = slot_table(sampler, num_items)
-    return torch.from_numpy(ends).to(device), torch.from_numpy(log_weight).to(device)
+    with torch.inference_mode(False):  # they serve training, too
+        return torch.from_numpy(ends).to(device), torch.from_numpy(log_weight).to(device)
 
 
 def _copied_slot_tensors(seed: Tensor, number: int, num_items: int) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def _copied_slot_tensors(seed: Tensor, number: int, num_items: int) -> tuple[Ten
 
 
 def _fake_slot_tensors(seed, number, num_items):
-    return seed.new_empty(num_items), seed.new_empty(num_items, dtype=torch.float32)
+    return seed.new_empty(num_items, dtype=torch.int32), seed.new_empty(num_items, dtype=torch.float32)
 
 
 _slot_tensors_operator = ops.operator(
@@ -43,7 +44,7 @@ _slot_tensors_operator = ops.operator(
 def slot_tensors(sampler: WeightedNegatives, num_items: int, seed: Tensor) -> tuple[Tensor, Tensor]:
     """Where the slots of each item end (V,) int32, and its log weight (V,) fp32; made once for a sampler and the device
     of ``seed``."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed() or type(seed) is not Tensor or seed.is_meta:
         return _slot_tensors_operator(seed, sampler.number, num_items)
     return _slot_tensors(sampler, num_items, seed.device)
 
@@ -68,5 +69,5 @@ def list_operands(
         elif isinstance(part, InBatchNegatives) and log_q is not None:
             parts.append(log_q.detach().float() + math.log(share * num_items))
         else:
-            parts.append(torch.full((), math.log(share), device=seed.device))
+            parts.append(torch.full((), math.log(share), dtype=torch.float32, device=seed.device))
     return slot_ends, -torch.logaddexp(*parts) if slots or log_q is not None else None

@@ -175,17 +175,22 @@ class _Forward(Function):
         return results, (*[0] * (len(results) - 1), None)
 
 
+def _refuse_traced_transforms(*_: object) -> NoReturn:
+    raise NotImplementedError(
+        "cce_minus: torch.compile cannot trace torch.func's transforms of the loss; leave them to eager code"
+    )
+
+
 def _differentiable(operator: Callable, function: type[Function]) -> None:
-    """Makes ``function``, of all transforms, the operator's derivative."""
+    """Makes ``function`` the operator's derivative, where only traced code meets it under transforms."""
 
     def kernel(*args):
         if torch._C._are_functorch_transforms_active():
-            raise NotImplementedError(
-                "cce_minus: torch.compile cannot trace torch.func's transforms of the loss; leave them to eager code"
-            )
+            _refuse_traced_transforms()
         return function.apply(*args)
 
     torch.library.impl(operator.name(), "Autograd")(kernel)  # type: ignore[attr-defined]
+    torch.library.register_vmap(operator.name(), _refuse_traced_transforms)  # type: ignore[attr-defined]
 
 
 _differentiable(ops.forward, _Forward)

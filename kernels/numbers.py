@@ -29,7 +29,7 @@ def as_number(argument: str, value: object) -> float:
 def as_positive(argument: str, value: object) -> float:
     """``value`` as a finite positive float."""
     number = as_number(argument, value)
-    if not (math.isfinite(number) and number > 0):
+    if not 0 < number < math.inf:  # comparisons, which torch.compile traces
         raise ArgumentValueError(argument, "a finite number above 0", value)
     return number
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from cce_minus.recsys import TrainConfig
-from cce_minus.torch_impl.loss.row_losses import seed_words
+from cce_minus.torch_impl.loss.seeds import seed_words
 from cce_minus.torch_impl.models.sequence_model import SequenceModel
 from cce_minus.torch_impl.training.objective import make_optimizer, step_seed
 from torch import Tensor

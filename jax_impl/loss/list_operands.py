@@ -4,7 +4,6 @@ differentiable."""
 from __future__ import annotations
 
 import math
-from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +11,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ...kernels.draws.draw import Draw
-from ...kernels.negatives.base import Negatives
+from ...kernels.negatives.base import Negatives, kept_with_sampler
 
 Tables = tuple[Array | None, Array | None]  # slot_ends and log_weight, see ``Probabilities``
 
-_tables: WeakKeyDictionary[Negatives, dict[int, Tables]] = WeakKeyDictionary()  # of living samplers only
 
-
+@kept_with_sampler
 def _tables_of(sampler: Negatives, num_items: int) -> Tables:
-    known = _tables.setdefault(sampler, {})
-    if num_items not in known:
-        with jax.ensure_compile_time_eval():
-            tables = sampler.probabilities(num_items)
-            known[num_items] = tuple(None if table is None else jnp.asarray(table) for table in tables)  # type: ignore
-    return known[num_items]
+    ends, log_weight = sampler.probabilities(num_items)
+    with jax.ensure_compile_time_eval():
+        return None if ends is None else jnp.asarray(ends), None if log_weight is None else jnp.asarray(log_weight)
 
 
 def list_operands(

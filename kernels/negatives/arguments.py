@@ -69,7 +69,7 @@ def check_arrays(
     _shape("target", target, rows, "that of input without its last axis")
     if ids is not None:
         _dtype("negatives", ids, INTEGERS)
-        if len(ids.shape) != 1 and ids.shape[:-1] != rows:
+        if len(ids.shape) != 1 and (not ids.shape or ids.shape[:-1] != rows):
             raise ArgumentValueError("negatives", f"shape (K,) or {(*rows, 'K')}", ids.shape)
         if ids.shape[-1] == 0:
             raise ArgumentValueError("negatives", "at least one id a row", ids.shape)
@@ -124,7 +124,7 @@ class Options:
     logq_correction: bool = True
 
     def __post_init__(self) -> None:
-        as_index("ignore_index", self.ignore_index)
+        check_ignore_index(self.ignore_index)
         if self.reduction not in REDUCTIONS:
             raise ArgumentValueError("reduction", " or ".join(REDUCTIONS), repr(self.reduction))
         if self.impl not in IMPLS:
@@ -134,6 +134,12 @@ class Options:
                 raise ArgumentTypeError(argument, "a bool", type(getattr(self, argument)).__name__)
         if self.softcap is not None:
             object.__setattr__(self, "softcap", as_positive("softcap", self.softcap))
+
+
+def check_ignore_index(value: object) -> None:
+    ignore_index = as_index("ignore_index", value)
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ArgumentValueError("ignore_index", "an int of 64 bits", ignore_index)
 
 
 def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> float:

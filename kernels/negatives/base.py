@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, NamedTuple
-from weakref import WeakSet
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,23 @@ def _made_of(text: str, kinds: tuple[type[Negatives], ...]) -> Negatives:
         return value_of(ast.parse(text, mode="eval").body)
     except (KeyError, ValueError):
         raise ArgumentValueError("negatives", "a sampler that a compiled program was made with, alive", text) from None
+
+
+T = TypeVar("T")
+
+
+def kept_with_sampler(make: Callable[..., T]) -> Callable[..., T]:
+    """``make(sampler, *rest)``, computed once for a sampler and the rest, and kept no longer than the sampler lives."""
+    kept: WeakKeyDictionary[Negatives, dict[tuple[object, ...], T]] = WeakKeyDictionary()
+
+    @functools.wraps(make)
+    def get(sampler: Negatives, *rest: object) -> T:
+        of_sampler = kept.setdefault(sampler, {})
+        if rest not in of_sampler:
+            of_sampler[rest] = make(sampler, *rest)
+        return of_sampler[rest]
+
+    return get
 
 
 def check_count(sampler: object, option: str, limit: int = 2**31) -> None:

@@ -265,7 +265,7 @@ def torch_choice(case: Case, dtype: torch.dtype, device: str) -> Chosen:
     """The buckets that the PyTorch function makes, checked: what is left out has no clearly larger product than what is
     in."""
     from cce_minus.kernels.negatives.buckets import Buckets
-    from cce_minus.torch_impl.loss.row_losses import seed_words
+    from cce_minus.torch_impl.loss.seeds import seed_words
 
     inputs = make_inputs(case, dtype)
     buckets = Buckets(**case.sizes).fitted(case.num_rows, case.num_items)

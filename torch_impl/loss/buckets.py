@@ -98,7 +98,7 @@ def _centres(hidden: Tensor, seed: Tensor, buckets: Buckets, impl: str) -> Tenso
     every dtype."""
     num_rows, dim = hidden.shape
     if buckets.mix_x:
-        centres = torch.zeros(buckets.n_buckets, dim, device=hidden.device)
+        centres = torch.zeros(buckets.n_buckets, dim, dtype=torch.float32, device=hidden.device)
         for first in range(0, num_rows, buckets.mixed_at_a_time):
             some = hidden[first : first + buckets.mixed_at_a_time]
             centres = centres + _product(normals(seed, first, len(some), buckets.n_buckets, impl).T, some)
@@ -185,9 +185,9 @@ def largest_losses(loss: Tensor, rows: Tensor, used: Tensor, num_rows: int) -> t
     Only losses that are ``used`` count. The gradient goes to the largest one, in equal parts to several.
     """
     known = torch.where(used, loss.detach(), 0.0)  # losses are at least 0
-    largest = torch.zeros(num_rows, device=loss.device).scatter_reduce(0, rows, known, "amax")
+    largest = torch.zeros(num_rows, dtype=torch.float32, device=loss.device).scatter_reduce(0, rows, known, "amax")
     is_largest = used & ~(known < largest[rows])  # NaN too
-    number = torch.zeros(num_rows, device=loss.device).index_add(0, rows, is_largest.float())
+    number = torch.zeros(num_rows, dtype=torch.float32, device=loss.device).index_add(0, rows, is_largest.float())
     shares = torch.where(is_largest, loss, 0.0) / number.clamp(min=1)[rows]
     # sums of equal numbers, or of one and zeros, which no order of adding changes
-    return torch.zeros(num_rows, device=loss.device).index_add(0, rows, shares), number > 0
+    return torch.zeros(num_rows, dtype=torch.float32, device=loss.device).index_add(0, rows, shares), number > 0

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import check_rate
+from ...kernels.negatives.arguments import check_ignore_index, check_rate
+from .ops import INTEGER_DTYPES
 
 
 def update_frequencies(frequencies: Tensor, target: Tensor, *, rate: float, ignore_index: int = -100) -> Tensor:
@@ -26,10 +27,13 @@ def update_frequencies(frequencies: Tensor, target: Tensor, *, rate: float, igno
         raise ArgumentTypeError(
             "frequencies", "a float32 tensor", str(getattr(frequencies, "dtype", type(frequencies).__name__))
         )
-    if frequencies.ndim != 1:
+    if frequencies.ndim != 1 or not len(frequencies):
         raise ArgumentValueError("frequencies", "shape (V,)", tuple(frequencies.shape))
-    if not isinstance(target, Tensor) or target.is_floating_point():
+    if not isinstance(target, Tensor) or target.dtype not in INTEGER_DTYPES:
         raise ArgumentTypeError("target", "an integer tensor", str(getattr(target, "dtype", type(target).__name__)))
+    if target.device != frequencies.device:
+        raise ArgumentValueError("target", f"device {frequencies.device}, that of frequencies", target.device)
+    check_ignore_index(ignore_index)
     with torch.no_grad():
         items = target.reshape(-1).long()
         counted = (items != ignore_index) & (items >= 0) & (items < len(frequencies))

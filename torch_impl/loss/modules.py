@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ...kernels.errors import ArgumentTypeError
+from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
 from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.buckets import Buckets
@@ -14,10 +17,8 @@ from ...kernels.negatives.samplers import Sampler
 from ...kernels.numbers import as_index
 from .binary import sampled_linear_binary_cross_entropy
 from .cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
-from .row_losses import seed_words
 from .scalable import scalable_linear_cross_entropy
-
-SEED_STRIDE = 0x9E3779B97F4A7C15 - 2**64  # odd, so that 2^64 steps pass before a seed returns
+from .seeds import drawn_start, next_seed, signed
 
 
 def _shown(o: Options) -> str:
@@ -26,22 +27,64 @@ def _shown(o: Options) -> str:
 
 
 class _SeededLoss(nn.Module):
-    """Keeps a seed as a buffer that each call advances on the device, so that compiled code and CUDA graphs see new
-    draws without recompiling, and a checkpoint resumes them."""
+    """Draws from ``start + progress``: the seed given at construction, or a random one, and a buffer that each call
+    moves on by the same amount on the device, so that compiled code and CUDA graphs see new draws without recompiling.
 
-    seed: Tensor
+    Only the progress moves between ranks, by DDP's buffer sync or a checkpoint: it is the same everywhere, while ranks
+    keep the seeds that they were given. The state dict's ``seed`` holds (start, progress); a module constructed without
+    a seed takes the start too, and one of an earlier version holds their sum.
+    """
+
+    progress: Tensor
 
     def __init__(self, options: Options, logit_scale: float, seed: int | None) -> None:
         super().__init__()
         self.options = options
         self.logit_scale = logit_scale
-        start = None if seed is None else as_index("seed", seed)
-        self.register_buffer("seed", seed_words(start, torch.device("cpu")).view(torch.int64))
+        self._start = drawn_start() if seed is None else signed(as_index("seed", seed))
+        self._keeps_start = seed is not None
+        with torch.inference_mode(False):
+            self.register_buffer("progress", torch.zeros(1, dtype=torch.int64), persistent=False)
 
-    def _next_seed(self) -> Tensor:
-        seed = self.seed.clone()
-        self.seed.add_(SEED_STRIDE)
-        return seed
+    @property
+    def seed(self) -> int:
+        """What the next call draws from, read from the device."""
+        return signed(self._start + int(self.progress))
+
+    def _next_seed(self, input: Tensor) -> Tensor:
+        place = self.progress.device
+        if isinstance(input, Tensor) and input.device != place:
+            expected = f"device {place}, where this {type(self).__name__} is (its .to(device) moves it)"
+            raise ArgumentValueError("input", expected, input.device)
+        return next_seed(self.progress, self._start)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _SeededLoss:
+        had_no_data = self.progress.is_meta
+        super()._apply(fn, recurse)
+        if had_no_data and not self.progress.is_meta:
+            self.progress.zero_()  # to_empty leaves whatever was there
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "seed"] = torch.cat([torch.full_like(self.progress, self._start), self.progress])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.pop(prefix + "seed", None)  # absent from weights that were saved without the loss
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if saved is None or saved.is_meta:
+            return
+        if saved.dtype != torch.int64 or saved.shape not in ((1,), (2,)):
+            errors = args[-1]
+            errors.append(f"{prefix}seed: expected int64 of shape (2,), got {saved.dtype} {tuple(saved.shape)}")
+            return
+        start, *progress = saved.tolist()
+        if not progress:
+            progress = [signed(start - self._start) if self._keeps_start else 0]
+        if not self._keeps_start:
+            self._start = start
+        with torch.no_grad():
+            self.progress.fill_(progress[0])
 
 
 class _SampledLoss(_SeededLoss):
@@ -135,7 +178,7 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
             input, linear_weight, target, self.negatives, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
             remove_accidental_hits=o.remove_accidental_hits, log_q=log_q, logq_correction=o.logq_correction,
-            history=history, seed=self._next_seed(), return_lse=o.return_lse, impl=o.impl,
+            history=history, seed=self._next_seed(input), return_lse=o.return_lse, impl=o.impl,
         )  # fmt: skip
 
 
@@ -177,7 +220,7 @@ class SampledLinearBinaryCrossEntropyLoss(_SampledLoss):
             input, linear_weight, target, self.negatives, gbce_t=self.gbce_t, linear_bias=linear_bias,
             sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
-            remove_accidental_hits=o.remove_accidental_hits, history=history, seed=self._next_seed(), impl=o.impl,
+            remove_accidental_hits=o.remove_accidental_hits, history=history, seed=self._next_seed(input), impl=o.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -220,7 +263,7 @@ class ScalableLinearCrossEntropyLoss(_SeededLoss):
             bucket_size_y=b.bucket_size_y,
             mix_x=b.mix_x, linear_bias=linear_bias, sample_weight=sample_weight, ignore_index=o.ignore_index,
             reduction=o.reduction,
-            logit_scale=self.logit_scale, softcap=o.softcap, seed=self._next_seed(), impl=o.impl,
+            logit_scale=self.logit_scale, softcap=o.softcap, seed=self._next_seed(input), impl=o.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

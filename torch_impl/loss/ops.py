@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ...kernels.draws.draw import Draw, given_ids
 from ...kernels.negatives.samplers import sampler_of
@@ -34,6 +33,7 @@ from . import reference
 from .operands import Operands, Options, Saved, schema, split
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _NAMES: dict[torch.dtype, Dtype] = {dtype: name for name, dtype in DTYPES.items()}  # type: ignore[misc]
 Layout = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 RESULTS = 3  # of the forward's outputs what a caller reads; the rest is kept for the backward
@@ -130,7 +130,7 @@ def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ten
             _choose_lists(outs, p)
         launch.launch_forward(outs, ins, p)
     if not p.scale_grad:
-        outs["average_dot"] = torch.empty(0, device=x.input.device)
+        outs["average_dot"] = torch.empty(0, dtype=torch.float32, device=x.input.device)
     return tuple(outs[name] for name in FORWARD_OUTPUTS)  # type: ignore[return-value]
 
 
@@ -156,7 +156,7 @@ def _draw_keys(ids: Tensor, target: Tensor, p: Problem) -> Tensor:
     return torch.where(is_draw, ids, NO_ID).int().flatten()
 
 
-def _saved(between: tuple[object, ...]) -> tuple[Saved, Wanted]:
+def saved_and_wanted(between: tuple[object, ...]) -> tuple[Saved, Wanted]:
     """What the backward's operator takes between operands and options."""
     last = len(Saved._fields)
     return Saved(*between[:last]), Wanted(*between[last:])  # type: ignore[arg-type]
@@ -172,13 +172,13 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     """``_backward`` whose kernels write the gradient of input into ``input_grad``, which may be ``average``; None, and
     the reference, take new memory."""
     x, between, options = split(args)
-    saved, wanted = _saved(between)
+    saved, wanted = saved_and_wanted(between)
     p = _problem(x, options, wanted)
     if options.impl == "reference":
         if saved.grad_lse is None:
             saved = saved._replace(grad_lse=torch.zeros_like(saved.loss))
         with torch.autocast(x.input.device.type, enabled=False):
-            return _only(wanted, reference.backward(x, saved, p))
+            return _only(wanted, reference.backward(x, saved, p), x.input.device)
     from ...kernels.launch import loss as launch
 
     grad_loss, grad_lse = saved.grad_loss, saved.grad_lse
@@ -198,12 +198,14 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
         if input_grad is not None and wanted.input:
             outs["input_grad"] = input_grad
         launch.launch_backward(outs, ins, p)
-    return _only(wanted, [outs.get(name) for name in ("input_grad", "item_grad", "bias_grad", "scale_grad")])
+    named = [outs.get(name) for name in ("input_grad", "item_grad", "bias_grad", "scale_grad")]
+    return _only(wanted, named, x.input.device)
 
 
-def _only(wanted: Wanted, gradients: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _only(
+    wanted: Wanted, gradients: Sequence[Tensor | None], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients that are wanted, empty ones in place of the others."""
-    device = next(gradient for gradient in gradients if gradient is not None).device
     none = torch.empty(0, dtype=torch.float32, device=device)
     return tuple(  # type: ignore[return-value]
         gradient if is_wanted and gradient is not None else none
@@ -213,7 +215,7 @@ def _only(wanted: Wanted, gradients: Sequence[Tensor | None]) -> tuple[Tensor, T
 
 def _fake_backward(*args):
     x, between, _ = split(args)
-    _, wanted = _saved(between)
+    _, wanted = saved_and_wanted(between)
     none = x.input.new_empty(0, dtype=torch.float32)
     of_tensors = zip((x.input, x.weight, x.bias), wanted[:3], strict=True)
     gradients = [
@@ -244,38 +246,18 @@ def _gradients(ctx, compute: Callable, grad_loss: Tensor | None, grad_lse: Tenso
     return tuple(of_inputs.values())
 
 
-def _no_second_derivatives(ctx, *_):
-    raise NotImplementedError(
-        "cce_minus: the loss has no second derivatives; differentiate its gradient by another method"
-    )
-
-
-def operator(
-    name: str,
-    schema: str,
-    implementation: Callable,
-    fake: Callable,
-    gradients: Callable | None = None,
-    setup: Callable | None = None,
-) -> Callable:
+def operator(name: str, schema: str, implementation: Callable, fake: Callable) -> Callable:
     """Registers an operator by hand, without the host time of ``custom_op``'s wrapper."""
     qualified = f"cce_minus::{name}"
     torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(qualified, ("cpu", "cuda"))(implementation)
     torch.library.register_fake(qualified)(fake)
-    if gradients is not None:
-        torch.library.register_autograd(qualified, gradients, setup_context=setup)
     return getattr(torch.ops.cce_minus, name).default
 
 
-backward = operator(
-    "backward", schema(4, Operands, Saved, Wanted, Options), _backward, _fake_backward, _no_second_derivatives,
-    lambda ctx, inputs, output: None,
-)  # fmt: skip
-forward = operator(
-    "forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward,
-    lambda ctx, *grads: _gradients(ctx, backward, *grads[:2]), _setup_forward,
-)  # fmt: skip
+# their derivatives are those of rows.py
+backward = operator("backward", schema(4, Operands, Saved, Wanted, Options), _backward, _fake_backward)
+forward = operator("forward", schema(len(FORWARD_OUTPUTS), Operands, Options), _forward, _fake_forward)
 
 
 class _Rows(torch.autograd.Function):
@@ -299,21 +281,3 @@ class _Rows(torch.autograd.Function):
             return _backward_into(None if kept else average, *args)
 
         return _gradients(ctx, compute, *grads[:2])
-
-
-def is_transformed() -> bool:
-    """Whether calls are traced or transformed, so that they must go through operators."""
-    return _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active()
-
-
-def rows(x: Operands, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-    """loss, lse (N,) and the number of counted rows (at least 1); differentiable once in loss and lse."""
-    if torch.compiler.is_compiling():
-        return forward(*x, *options)[:RESULTS]
-    tensors = [arg for arg in x if arg is not None]
-    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-    if is_transformed() or not plain:
-        return forward(*x, *options)[:RESULTS]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _Rows.apply(*x, *options)[:RESULTS]  # type: ignore[index]
-    return _forward(*x, *options)[:RESULTS]

@@ -16,18 +16,24 @@ from ...kernels.negatives.arguments import (
 from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
-from ...kernels.numbers import as_index, as_number
+from ...kernels.numbers import as_number
 from ...kernels.plan.problem import interprets
-from . import operands, ops
+from . import operands
 from .list_operands import list_operands
 from .operands import Operands
+from .rows import rows
+from .seeds import seed_words
 
-INTEGER_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def _spec(argument: str, value: object) -> Spec:
     if not isinstance(value, Tensor):
         raise ArgumentTypeError(argument, "a torch.Tensor", type(value).__name__)
+    if type(value) not in (Tensor, torch.nn.Parameter) and any(t.__name__ == "DTensor" for t in type(value).__mro__):
+        raise ArgumentTypeError(argument, "a local tensor (to_local() or full_tensor() give one)", "a DTensor")
+    if value.is_nested or value.layout != torch.strided:
+        raise ArgumentTypeError(argument, "a dense tensor", f"one of layout {value.layout}")
     return Spec(tuple(value.shape), str(value.dtype).removeprefix("torch."), str(value.device))
 
 
@@ -43,33 +49,13 @@ def _history_specs(history: object) -> tuple[Spec, ...] | None:
     return tuple(_spec("history", array) for array in history)
 
 
-def seed_words(seed: object, device: torch.device) -> Tensor:
-    """A seed as two int32 words (low, high) on ``device``, without waiting for it.
-
-    ``seed`` is an int, a tensor of one integer, or one of two integers taken as 32-bit words (high, low); all modulo
-    2^64. None draws one from the default generator of the device.
-    """
-    if seed is None:
-        value = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
-    elif isinstance(seed, Tensor):
-        if seed.dtype not in INTEGER_DTYPES and seed.dtype not in (torch.uint32, torch.uint64):
-            raise ArgumentTypeError("seed", "an int or an integer tensor", str(seed.dtype))
-        if seed.numel() not in (1, 2):
-            raise ArgumentValueError("seed", "a tensor of 1 or 2 elements", tuple(seed.shape))
-        if seed.device != device:
-            raise ArgumentValueError("seed", f"device {device}, that of input", seed.device)
-        value = seed.detach().reshape(-1).to(torch.int64)
-        if value.numel() == 2:
-            value = (value[:1] << 32) | (value[1:] & 0xFFFFFFFF)
-    else:
-        wrapped = as_index("seed", seed) & (2**64 - 1)
-        value = torch.full((1,), wrapped - 2**64 if wrapped >= 2**63 else wrapped, dtype=torch.int64, device=device)
-    return value.view(torch.int32)
-
-
 def _scale(logit_scale: object, device: torch.device) -> Tensor:
     if not isinstance(logit_scale, Tensor):
-        return torch.full((1,), as_number("logit_scale", logit_scale), dtype=torch.float32, device=device)
+        number = as_number("logit_scale", logit_scale)
+        if torch.compiler.is_compiling():  # a factor may be a symbol of one graph for every number, a filling may not
+            return torch.ones(1, dtype=torch.float32, device=device) * number
+        return torch.full((1,), number, dtype=torch.float32, device=device)
+    _spec("logit_scale", logit_scale)
     if logit_scale.numel() != 1:
         raise ArgumentValueError("logit_scale", "a number or a tensor of 1 element", tuple(logit_scale.shape))
     if not logit_scale.is_floating_point():
@@ -94,6 +80,11 @@ def _as_kernel_ints(value: Tensor) -> Tensor:
     return value if value.dtype in (torch.int64, torch.int32) else value.long()
 
 
+def comparable(target: Tensor, ignore_index: int) -> Tensor:
+    """``target`` in a dtype that holds ``ignore_index``, which torch rounds to the target's otherwise."""
+    return _as_kernel_ints(target) if -(2**31) <= ignore_index < 2**31 else target.long()
+
+
 def reduce(
     row_values: Tensor, num_counted: Tensor, target: Tensor, sample_weight: Tensor | None, options: Options
 ) -> Tensor:
@@ -108,7 +99,7 @@ def reduce(
 
 def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: Options) -> Tensor:
     """Weights and reduction over the rows that are not ignored; ignored rows hold zeros."""
-    counted = target != options.ignore_index
+    counted = comparable(target, options.ignore_index) != options.ignore_index
     weights = torch.where(counted, sample_weight.to(torch.float32), 0.0)
     # an ignored row's zero must stay one whatever its weight
     row_values = torch.where(counted, row_values * weights, 0.0)
@@ -119,6 +110,14 @@ def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: O
         return total
     mass = weights.sum()
     return torch.where(mass == 0, total * 0.0, total / torch.where(mass == 0, 1.0, mass))
+
+
+def _as_autocast(input: Tensor) -> Tensor:
+    """``input`` in autocast's dtype, where that is on; it makes no wrong dtype right."""
+    if not isinstance(input, Tensor) or input.dtype not in FLOAT_DTYPES:
+        return input
+    device = input.device.type
+    return input.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else input
 
 
 def num_items_of(linear_weight: object) -> int:
@@ -135,19 +134,18 @@ def checked_operands(
 ) -> Operands:  # fmt: skip
     """A public loss's arguments, checked, as flat rows without their candidates; without a ``seed`` one is drawn where
     the call ``draws``."""
+    input = _as_autocast(input)
     check_arrays(
         _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
         _optional("log_q", log_q), _history_specs(history),
     )  # fmt: skip
     device = input.device
-    if torch.is_autocast_enabled(device.type):
-        input = input.to(torch.get_autocast_dtype(device.type))
     return Operands(
         input=input.reshape(-1, input.shape[-1]).contiguous(),
         weight=linear_weight.contiguous(),
-        target=_as_kernel_ints(target).reshape(-1).contiguous(),
-        seed=seed_words(seed, device)
+        target=comparable(target, options.ignore_index).reshape(-1).contiguous(),
+        seed=seed_words(seed, device, input)
         if seed is not None or draws
         else torch.zeros(2, dtype=torch.int32, device=device),
         scale=_scale(logit_scale, device),
@@ -157,8 +155,8 @@ def checked_operands(
 
 def no_rows(x: Operands) -> Tensor:
     """The losses (0,) of an empty batch, from which its zero gradients follow."""
-    zeros = (x.input.sum() + x.weight.sum() + x.scale.sum()) * 0.0
-    return zeros.float() + torch.zeros(0, device=x.input.device)
+    operands = (x.input, x.weight, x.scale, *(() if x.bias is None else (x.bias,)))
+    return torch.stack([each.sum(dtype=torch.float32) for each in operands]).sum().view(1)[:0]
 
 
 def row_losses(
@@ -185,7 +183,7 @@ def row_losses(
     impl = resolve_impl(options.impl, input.device)
     if target.numel() == 0:
         row_loss = row_lse = no_rows(x).view(target.shape)
-        return row_loss, row_lse, torch.ones((), device=input.device)
+        return row_loss, row_lse, torch.ones((), dtype=torch.float32, device=input.device)
     if draw is not None and draw.targets:
         is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
         ids = torch.where(is_item, x.target, -1)
@@ -210,5 +208,5 @@ def row_losses(
         positive_weight=positive_weight,
         correction=correction,
     )
-    row_loss, row_lse, num_counted = ops.rows(x, static)
+    row_loss, row_lse, num_counted = rows(x, static)
     return row_loss.view(target.shape), row_lse.view(target.shape), num_counted

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ...kernels.negatives.arguments import Options
 from ...kernels.negatives.buckets import COUNTS_ALWAYS, Buckets
-from . import ops
 from .buckets import choose, largest_losses, row_targets
 from .operands import Operands
 from .operands import Options as RowOptions
 from .row_losses import checked_operands, no_rows, reduce, resolve_impl
+from .rows import rows as loss_of_rows
 
 
 def scalable_linear_cross_entropy(
@@ -103,5 +103,5 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets) -> tuple[Tensor
         positive_weight=None,
         correction="none",
     )
-    loss = ops.rows(x._replace(input=hidden.index_select(0, flat), target=target[flat], ids=ids), static)[0]
+    loss = loss_of_rows(x._replace(input=hidden.index_select(0, flat), target=target[flat], ids=ids), static)[0]
     return largest_losses(loss, flat, used, num_rows)

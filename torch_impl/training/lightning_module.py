@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ...recsys import MetricsTally, Split, TrainConfig, epoch_batches, eval_batches, evaluation_options, num_batches
-from ..loss.row_losses import seed_words
+from ..loss.seeds import seed_words
 from ..models.sequence_model import SequenceModel
 from ..serving.evaluate import batch_ranking
 from ..serving.ranking import Seen

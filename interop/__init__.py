@@ -7,5 +7,6 @@ except ImportError as error:
 
 from .bridge import Launcher, call, gpu_numbers
 from .manual_axes import as_varying, varying_axes
+from .settings import in_auto_axes, own_settings
 
-__all__ = ["Launcher", "as_varying", "call", "gpu_numbers", "varying_axes"]
+__all__ = ["Launcher", "as_varying", "call", "gpu_numbers", "in_auto_axes", "own_settings", "varying_axes"]

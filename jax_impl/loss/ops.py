@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
-from ...interop import as_varying, call, gpu_numbers, varying_axes
-from ...kernels.draws.lists import plan_lists
+from ...interop import as_varying, call, gpu_numbers, own_settings, varying_axes
+from ...kernels.draws.lists import ListDraws, plan_lists
 from ...kernels.negatives.samplers import InBatchNegatives, Sampler
 from ...kernels.plan.buffers import (
     Buffer,
@@ -39,12 +39,33 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, Tensor]
 
 
+class Drawn(NamedTuple):
+    """How a call's candidates come about: a sampler that its own numbers describe, lists, or ids that are given."""
+
+    sampler: Sampler | None = None
+    lists: ListDraws | None = None
+    group_size: int = 1
+    shuffle_rows: bool = False
+    targets: bool = False  # the ids are all rows' targets
+    items_only: bool = False  # given ids of groups hold no empty slots
+
+
+def drawn(sampler: Sampler | None, num_items: int) -> Drawn:
+    """A sampler's draw, without the sampler itself where it holds arrays: what is compiled may outlive it."""
+    lists = plan_lists(sampler, num_items)
+    if lists is None and not isinstance(sampler, InBatchNegatives):
+        return Drawn(sampler)
+    group_size = getattr(sampler, "group_size", None) or 1
+    return Drawn(
+        None, lists, group_size, getattr(sampler, "shuffle_rows", False) and group_size > 1, targets=lists is None
+    )
+
+
 @dataclass(frozen=True)
 class Options:
-    """The static options of a call; ``sampler`` None takes explicit ids, which ``group_size`` rows share if it is above
-    1: items only."""
+    """The static options of a call."""
 
-    sampler: Sampler | None
+    draw: Drawn
     softcap: float | None
     remove_accidental_hits: bool
     ignore_index: int
@@ -52,7 +73,6 @@ class Options:
     positive_weight: float | None
     correction: Correction
     impl: str
-    group_size: int = 1
 
 
 class Saved(NamedTuple):
@@ -64,20 +84,15 @@ class Saved(NamedTuple):
 
 
 def _problem(x: Operands, options: Options) -> Problem:
-    sampler, lists, history = options.sampler, None, None
-    ids_shape, group_size, shuffle_rows = None if x.ids is None else x.ids.shape, options.group_size, False
-    if sampler is not None:
-        lists = plan_lists(sampler, x.weight.shape[0])
-    if lists is not None or isinstance(sampler, InBatchNegatives):
-        group_size = getattr(sampler, "group_size", None) or 1
-        shuffle_rows, sampler = getattr(sampler, "shuffle_rows", False) and group_size > 1, None
+    draw, history = options.draw, None
+    ids_shape = None if x.ids is None else x.ids.shape
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
     return cached_problem(
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
-        None if x.bias is None else str(x.bias.dtype), sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, options.positive_weight, group_size, shuffle_rows, options.correction,
-        lists, options.group_size > 1, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        None if x.bias is None else str(x.bias.dtype), draw.sampler, options.softcap, options.remove_accidental_hits,
+        options.ignore_index, options.scale_grad, options.positive_weight, draw.group_size, draw.shuffle_rows, options.correction,
+        draw.lists, draw.items_only, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -178,6 +193,7 @@ def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array,
     return reference.backward(x, saved.rows, grad_loss, grad_lse, p)
 
 
+@own_settings()
 @functools.partial(jax.jit, static_argnames="options")
 def forward(x: Operands, options: Options) -> Saved:
     """The rows of ``x`` and what their gradients need; "auto" is settled when the call is lowered for a platform."""
@@ -193,6 +209,7 @@ def forward(x: Operands, options: Options) -> Saved:
     )
 
 
+@own_settings()
 @functools.partial(jax.jit, static_argnames="options")
 def backward(x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array, options: Options) -> Gradients:
     """The gradients for the rows' upstream gradients (N,) fp32."""

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
-from ...interop import as_varying, call, gpu_numbers, own_settings, varying_axes
+from ...interop import as_varying, call, gpu_numbers, local_gpus, own_settings, varying_axes
 from ...kernels.draws.lists import ListDraws, plan_lists
 from ...kernels.negatives.samplers import InBatchNegatives, Sampler
 from ...kernels.plan.buffers import (
@@ -136,10 +136,10 @@ def _draw_keys(ids: Array, p: Problem) -> Array:
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
     """Compile the kernels while the call is traced: inside XLA's callback other work of the device would wait for
     it."""
-    if jax.default_backend() == "gpu":
+    for gpu in local_gpus():
         from ...kernels.launch import loss as launch
 
-        launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward)
+        launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward, gpu)
 
 
 def _table(tables: Array, name: str, p: Problem, *shape: int) -> Array:

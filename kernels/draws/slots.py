@@ -17,7 +17,7 @@ draw by keys of domains of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +92,6 @@ class SlotTable(NamedTuple):
     log_weight: NDArray[np.float32]
 
 
-@lru_cache(maxsize=16)
 def slot_table(sampler: WeightedNegatives, num_items: int) -> SlotTable:
     """The slots of every item; raises ArgumentValueError where the sampler is of another number of items."""
     if num_items > MAX_WEIGHTED_ITEMS:

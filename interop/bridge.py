@@ -66,11 +66,21 @@ def call(
     return dict(zip(out_names, arrays, strict=True))
 
 
-def gpu_numbers(otherwise: tuple[int, int]) -> tuple[int, int]:
-    """Multiprocessors of this process's GPUs and 10 major + minor of their compute capability, or ``otherwise`` where
-    JAX has none; for sizes fixed at trace time."""
+def local_gpus() -> tuple[int, ...]:
+    """The numbers of this process's GPUs. A call that is traced may run on any of them, under ``shard_map`` on
+    several."""
     if jax.default_backend() != "gpu":
-        return otherwise
-    from .views import first_gpu
+        return ()
+    return tuple(device.local_hardware_id for device in jax.local_devices())
 
-    return first_gpu()
+
+def gpu_numbers(otherwise: tuple[int, int]) -> tuple[int, int]:
+    """Multiprocessors of a GPU and 10 major + minor of its compute capability, the least of this process's GPUs, or
+    ``otherwise`` where JAX has none; for sizes fixed at trace time."""
+    gpus = local_gpus()
+    if not gpus:
+        return otherwise
+    from .views import numbers_of_gpu
+
+    multiprocessors, capabilities = zip(*map(numbers_of_gpu, gpus), strict=True)
+    return min(multiprocessors), min(capabilities)

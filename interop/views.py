@@ -49,6 +49,6 @@ def launch_on_views(
 
 
 @functools.cache
-def first_gpu() -> tuple[int, int]:
-    properties = torch.cuda.get_device_properties(0)
+def numbers_of_gpu(index: int) -> tuple[int, int]:
+    properties = torch.cuda.get_device_properties(index)
     return properties.multi_processor_count, 10 * properties.major + properties.minor

@@ -8,7 +8,8 @@ from jax.typing import ArrayLike
 from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
-from .row_losses import num_items_of, reduce, row_losses
+from .arguments import num_items_of
+from .row_losses import sampled_losses
 
 
 def sampled_linear_binary_cross_entropy(
@@ -49,9 +50,9 @@ def sampled_linear_binary_cross_entropy(
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, False, impl)
     check_binary_negatives(negatives)
     positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
-    row_loss, _ = row_losses(
+    (loss,) = sampled_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, history=history,
         positive_weight=positive_weight,
     )  # fmt: skip
-    return reduce(row_loss, target, sample_weight, options)
+    return loss

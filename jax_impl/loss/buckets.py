@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import sequential_vmap
 
-from ...interop import call, varying_axes
+from ...interop import call, local_gpus, varying_axes
 from ...kernels.draws.normals import normal_places, normals_of_places
 from ...kernels.negatives.buckets import Buckets
 from ...kernels.plan.nearest import Nearest, plan_nearest
@@ -86,10 +86,11 @@ def _find_nearest(plan: Nearest, arrays: dict[str, Array]) -> Array:
         centres, vectors = arrays["centres"], arrays["vectors"]
         rest = {name: array.astype(jnp.int32) for name, array in arrays.items() if name == "counted"}
         arrays = {"values": _product(centres, vectors.astype(centres.dtype).T)} | rest
-    if jax.default_backend() == "gpu":
+    for gpu in local_gpus():
         from ...kernels.launch import nearest as nearest_launch
 
-        nearest_launch.compile_kernels(plan, dim, tuple((name, str(array.dtype)) for name, array in arrays.items()))
+        dtypes = tuple((name, str(array.dtype)) for name, array in arrays.items())
+        nearest_launch.compile_kernels(plan, dim, dtypes, gpu)
     outs = {buffer.name: jax.ShapeDtypeStruct(buffer.shape, buffer.dtype) for buffer in plan.buffers}
     outs["places"] = jax.ShapeDtypeStruct((plan.num_centres, plan.size), jnp.int32)
     return call(_launch_nearest, outs, arrays, plan)["places"]

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from ...kernels.negatives.arguments import Options, check_log_q
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import AllItems, Sampler
-from .row_losses import reduce, row_losses
+from .row_losses import sampled_losses
 
 
 # The overloads tell type checkers what ``return_lse`` returns.
@@ -111,13 +111,12 @@ def sampled_linear_cross_entropy(
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     check_log_q(negatives, log_q, options)
-    row_loss, row_lse = row_losses(
+    results = sampled_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
         history=history,
     )  # fmt: skip
-    loss = reduce(row_loss, target, sample_weight, options)
-    return (loss, row_lse) if return_lse else loss
+    return results if return_lse else results[0]  # type: ignore[return-value]
 
 
 @overload

@@ -4,36 +4,44 @@ differentiable."""
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
-from ...kernels.draws.draw import Draw
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 
-Tables = tuple[Array | None, Array | None]  # slot_ends and log_weight, see ``Probabilities``
+
+class Tables(NamedTuple):
+    """A sampler's ``Probabilities`` on a device; of no trace, whatever is traced."""
+
+    slot_ends: Array | None = None
+    log_weight: Array | None = None
 
 
 @kept_with_sampler
-def _tables_of(sampler: Negatives, num_items: int) -> Tables:
-    ends, log_weight = sampler.probabilities(num_items)
+def _tables(sampler: Negatives, num_items: int, device: object) -> Tables:
     with jax.ensure_compile_time_eval():
-        return None if ends is None else jnp.asarray(ends), None if log_weight is None else jnp.asarray(log_weight)
+        return Tables(*jax.device_put(tuple(sampler.probabilities(num_items))))
+
+
+def sampler_tables(sampler: Negatives | None, num_items: int) -> Tables:
+    """What a sampler's draws need of its probabilities, on the default device; made once."""
+    if sampler is None or (lists := sampler.draw(num_items).lists) is None or not lists.has_weights:
+        return Tables()
+    return _tables(sampler, num_items, jax.config.jax_default_device)
 
 
 def list_operands(
-    sampler: Negatives | None, draw: Draw, num_items: int, log_q: ArrayLike | None
+    tables: Tables, batch_share: float, num_items: int, log_q: Array | None
 ) -> tuple[Array | None, Array | None]:
     """(slot_ends, log_weight) of a call with a sampler or explicit ids, None where there are none; see ``Operands``.
 
-    ``log_q``: of explicit ids, or of rows' targets as negatives.
+    ``log_q``: of explicit ids, or of rows' targets as negatives, which are a ``batch_share`` of them.
     """
-    slot_ends = log_weight = None
-    if sampler is not None and draw.lists is not None and draw.lists.has_weights:
-        slot_ends, log_weight = _tables_of(sampler, num_items)
+    slot_ends, log_weight = tables
     if log_q is not None:
-        known = jax.lax.stop_gradient(jnp.asarray(log_q, jnp.float32)) + math.log(draw.batch_share * num_items)
+        known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(batch_share * num_items)
         log_weight = -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
     return slot_ends, log_weight

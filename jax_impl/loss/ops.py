@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
-from ...interop import as_varying, call, gpu_numbers, varying_axes
-from ...kernels.draws.draw import Draw
+from ...interop import as_varying, call, gpu_numbers, local_gpus, own_settings, varying_axes
+from ...kernels.draws.draw import Draw, given_ids
 from ...kernels.plan.buffers import (
     Buffer,
     backward_buffers,
@@ -50,11 +50,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """The static options of a call: how its candidates come about, its choices, and the gradients asked for."""
+    """The static options of a call: a sampler's draw or else ids that ``ids_group`` rows share, its choices, and the
+    gradients asked for."""
 
-    draw: Draw
+    draw: Draw | None
     choices: Choices
     impl: str
+    ids_group: int = 1
     wanted: Wanted = EVERY_GRADIENT
 
 
@@ -74,8 +76,11 @@ def _problem(x: Operands, options: Options) -> Problem:
         *x.input.shape, x.weight.shape[0], str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
-    num_ids = None if x.ids is None else x.ids.shape[-1]
-    return cached_problem(shapes, options.choices, options.draw, num_ids, options.wanted)
+    draw = options.draw
+    if draw is None:
+        assert x.ids is not None
+        draw = given_ids(x.ids.shape, options.ids_group)
+    return cached_problem(shapes, options.choices, draw, options.wanted)
 
 
 def _launch_forward(outs: Tensors, ins: Tensors, p: Problem) -> None:
@@ -126,10 +131,10 @@ def _draw_keys(ids: Array, target: Array, p: Problem) -> Array:
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
     """Compile the kernels while the call is traced: inside XLA's callback other work of the device would wait for
     it."""
-    if jax.default_backend() == "gpu":
+    for gpu in local_gpus():
         from ...kernels.launch import loss as launch
 
-        launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward)
+        launch.compile_kernels(p, str(x.target.dtype), None if x.ids is None else str(x.ids.dtype), backward, gpu)
 
 
 def _table(tables: Array, name: str, p: Problem, *shape: int) -> Array:
@@ -181,6 +186,7 @@ def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array,
     return Gradients(*(g if wanted else g[:0] for g, wanted in zip(gradients, p.wanted, strict=True)))
 
 
+@own_settings()
 @functools.partial(jax.jit, static_argnames="options")
 def forward(x: Operands, options: Options) -> Saved:
     """The rows of ``x`` and what their gradients need; "auto" is settled when the call is lowered for a platform."""
@@ -196,6 +202,7 @@ def forward(x: Operands, options: Options) -> Saved:
     )
 
 
+@own_settings()
 @functools.partial(jax.jit, static_argnames="options")
 def backward(x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array, options: Options) -> Gradients:
     """The gradients for the rows' upstream gradients (N,) fp32."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, varying_axes
-from ...kernels.draws.draw import given_ids
 from ...kernels.negatives.arguments import Options
 from ...kernels.negatives.buckets import COUNTS_ALWAYS, Buckets
 from ...kernels.plan.problem import Choices
 from . import ops
+from .arguments import Arguments, checked_arguments, is_array
 from .buckets import choose, largest_losses, row_targets
 from .operands import Operands
-from .row_losses import checked_operands, is_array, no_rows, reduce
+from .row_losses import evaluate, no_rows
 from .rows import rows
 
 
@@ -71,25 +73,29 @@ def scalable_linear_cross_entropy(
     """
     options = Options(ignore_index, reduction, softcap, True, False, impl)
     buckets = Buckets(n_buckets, bucket_size_x, bucket_size_y, mix_x)
-    x = checked_operands(
+    arguments = checked_arguments(
         input, linear_weight, target, None, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, draws=True,
     )  # fmt: skip
-    if x.target.size == 0:
-        row_loss, in_bucket = no_rows(x), jnp.zeros(0, bool)
-    else:
-        buckets = buckets.fitted(len(x.input), len(x.weight))
-        row_loss, in_bucket = _row_losses(x, options, buckets, is_array(logit_scale))
-    in_bucket = in_bucket.reshape(np.shape(target))
-    reduced = jnp.where(
-        in_bucket, x.target.reshape(in_bucket.shape), ignore_index
-    )  # what is in no bucket is as good as ignored
-    return reduce(row_loss.reshape(in_bucket.shape), reduced, sample_weight, options)
+    (loss,) = evaluate(_row_losses, arguments, Scalable(options, buckets, is_array(logit_scale)))
+    return loss
 
 
-def _row_losses(x: Operands, options: Options, buckets: Buckets, scale_grad: bool) -> tuple[Array, Array]:
-    """The loss (N,) of each row, and whether it is in a bucket."""
-    num_rows = len(x.input)
+@dataclass(frozen=True)
+class Scalable:
+    """What is static in a call."""
+
+    options: Options
+    buckets: Buckets
+    scale_grad: bool
+
+
+def _row_losses(x: Operands, _: Arguments, static: Scalable) -> tuple[Array, None, Array]:
+    """The loss (N,) of each row, and whether it is in a bucket: the others are as good as ignored."""
+    num_rows, options = len(x.input), static.options
+    if num_rows == 0:
+        return no_rows(x), None, jnp.zeros(0, bool)
+    buckets = static.buckets.fitted(num_rows, len(x.weight))
     target = row_targets(x.target, len(x.weight), options.ignore_index)
     counted = x.target != options.ignore_index
     hidden = jnp.where(counted[:, None], x.input, jnp.zeros((), x.input.dtype))  # whatever ignored rows hold
@@ -100,7 +106,8 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets, scale_grad: boo
     used = (counted[flat] & (place < buckets.bucket_size_x)).reshape(-1)
     flat = flat.reshape(-1)
     x = x._replace(input=hidden[flat], target=target[flat], ids=ids, seed=jnp.zeros(2, jnp.int32))
-    choices = Choices(options.softcap, True, COUNTS_ALWAYS, scale_grad, None, "none")
-    static = ops.Options(given_ids(ids.shape, buckets.group_size), choices, options.impl)
-    loss, _ = rows(as_varying(x, varying_axes(x)), static)
-    return largest_losses(loss, flat, used, num_rows)
+    choices = Choices(options.softcap, True, COUNTS_ALWAYS, static.scale_grad, None, "none")
+    each = ops.Options(None, choices, options.impl, ids_group=buckets.group_size)
+    loss, _ = rows(as_varying(x, varying_axes(x)), each)
+    loss, in_bucket = largest_losses(loss, flat, used, num_rows)
+    return loss, None, in_bucket & counted

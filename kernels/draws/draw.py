@@ -18,7 +18,7 @@ class Draw:
 
     ``mode``: grouped and independent uniform draws; member: independent ones of more than half the catalog; all: every
     item; ids shared by all rows, of each row, or of each group of rows, drawn by ``lists`` or given. ``negatives``: K,
-    candidates of a row; 0 where the ids that are given tell. ``correction``: what kept draws stand for where their
+    candidates of a row; 0 where rows' targets will tell. ``correction``: what kept draws stand for where their
     probabilities are the sampler's own, see ``Options``. ``random``: whether the seed matters. ``targets``: the ids are
     all rows' targets. ``full_lists``: whether groups' ids hold items only.
     """

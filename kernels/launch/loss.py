@@ -73,9 +73,9 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
 
 
 @lru_cache(maxsize=1024)
-def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, backward: bool) -> None:
-    """Compile the kernels of a problem's forward or backward on the current GPU and launch none, for callers that must
-    not compile later."""
+def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, backward: bool, gpu: int) -> None:
+    """Compile the kernels of a problem's forward or backward for a GPU and launch none, for callers that must not
+    compile later."""
     buffers = (*forward_buffers(problem), *pool_buffers(problem), *backward_buffers(problem))
     dtypes = {buffer.name: buffer.dtype for buffer in buffers}
     dtypes |= {
@@ -90,5 +90,6 @@ def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, 
     programs = [backward_program(problem, 1, True)] if backward else [forward_program(problem)]
     if problem.chooses and not backward:
         programs.append(pool_program(problem))
-    for program in programs:
-        program.compile({name: getattr(torch, dtype) for name, dtype in dtypes.items()})
+    with torch.cuda.device(gpu):
+        for program in programs:
+            program.compile({name: getattr(torch, dtype) for name, dtype in dtypes.items()})

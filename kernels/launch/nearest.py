@@ -124,10 +124,11 @@ def launch_nearest(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: 
     _program(plan, centres.shape[1], dtype, "counted" in ins).run({**ins, **outs})
 
 
-def compile_kernels(plan: Nearest, dim: int, dtypes: tuple[tuple[str, str], ...]) -> None:
-    """Compile for inputs of these dtypes by name on the current GPU and launch nothing, for callers that must not
-    compile later."""
+def compile_kernels(plan: Nearest, dim: int, dtypes: tuple[tuple[str, str], ...], gpu: int) -> None:
+    """Compile for inputs of these dtypes by name for a GPU and launch nothing, for callers that must not compile
+    later."""
     inputs = dict(dtypes)
     by_name = {buffer.name: buffer.dtype for buffer in plan.buffers} | inputs | {"places": "int32"}
     program = _program(plan, dim, inputs.get("centres", "float32"), "counted" in inputs)
-    program.compile({name: getattr(torch, dtype) for name, dtype in by_name.items()})
+    with torch.cuda.device(gpu):
+        program.compile({name: getattr(torch, dtype) for name, dtype in by_name.items()})

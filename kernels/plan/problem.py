@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
@@ -243,12 +243,8 @@ class Problem(Shapes, Choices):
         return self.kind.by_id and not self.kind.of_groups
 
 
-def build_problem(
-    shapes: Shapes, choices: Choices, draw: Draw, num_ids: int | None = None, wanted: Wanted = EVERY_GRADIENT
-) -> Problem:
-    """The problem of a call on flat rows; ``num_ids`` of each row where they are rows' targets."""
-    if draw.targets and num_ids is not None:
-        draw = replace(draw, negatives=num_ids)
+def build_problem(shapes: Shapes, choices: Choices, draw: Draw, wanted: Wanted = EVERY_GRADIENT) -> Problem:
+    """The problem of a call on flat rows."""
     wanted = Wanted(
         wanted.input, wanted.items, wanted.items and shapes.bias_dtype is not None, wanted.scale and choices.scale_grad
     )

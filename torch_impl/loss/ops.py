@@ -69,7 +69,7 @@ def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> 
         num_rows, dim, num_items, _NAMES[x.input.dtype], _NAMES[x.weight.dtype], bias_dtype, history, device
     )
     build = build_problem if symbolic else cached_problem
-    return build(shapes, options.choices, draw, None if ids_shape is None else ids_shape[-1], wanted)
+    return build(shapes, options.choices, draw, wanted)
 
 
 def layout_of(buffers: Iterable[Buffer]) -> Layout:

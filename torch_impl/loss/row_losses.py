@@ -184,11 +184,12 @@ def row_losses(
     if target.numel() == 0:
         row_loss = row_lse = no_rows(x).view(target.shape)
         return row_loss, row_lse, torch.ones((), dtype=torch.float32, device=input.device)
-    if draw is not None and draw.targets:
+    if draw is not None and draw.targets:  # as good as ids that are given
         is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
-        ids = torch.where(is_item, x.target, -1)
+        sampler, ids = None, torch.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
+    if ids is not None:
         draw = given_ids(tuple(ids.shape))
     assert draw is not None
     slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)

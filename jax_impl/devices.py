@@ -10,10 +10,12 @@ from ..recsys import ConfigError
 
 
 def on_device(name: str) -> AbstractContextManager[object]:
-    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one."""
-    if name == "auto":
-        return nullcontext()
+    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one. Raises ``ConfigError`` for
+    a device that is not there."""
     try:
+        if name == "auto":
+            jax.devices()
+            return nullcontext()
         return jax.default_device(jax.devices(name)[0])
     except RuntimeError as error:
         raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error

@@ -12,7 +12,7 @@ from flax import nnx
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.weights_file import read_config
 from .devices import on_device
-from .models import build_model
+from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
@@ -21,7 +21,7 @@ from .serving.recommend import recommend
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The `recsys.serving.ServedModel` of JAX."""
+    """The `recsys.serving.ServedModel` of JAX; the model's dtype is the encoder's, scores are float32 in any."""
 
     model: SequenceModel
     device: str
@@ -40,10 +40,11 @@ class ServedModel:
         return np.asarray(self.model.item_rows())
 
 
-def load_served(weights: Path, device: str) -> ServedModel:
+def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework; raises ``ConfigError``."""
     with on_device(device):
+        config = read_config(weights)
         # Shapes alone: drawing and compiling initial weights would take seconds of a cold start.
-        model = nnx.eval_shape(lambda: build_model(read_config(weights), rngs=nnx.Rngs(0)))
+        model = nnx.eval_shape(lambda: build_model(config, rngs=nnx.Rngs(0), dtype=DTYPES[precision]))
         load_weights(model, weights)
     return ServedModel(model, device)

@@ -93,7 +93,7 @@ def _scale(logit_scale: object) -> Array:
     return jnp.asarray(logit_scale, jnp.float32).reshape(1)
 
 
-def _check_impl(impl: str, input: Any) -> None:
+def check_impl(impl: str, input: Any) -> None:
     """Raise for kernels on a CPU, as far as the platform is known before lowering."""
     devices = [] if isinstance(input, (np.ndarray, np.generic, Tracer)) else input.devices()
     platform = next((device.platform for device in devices), jax.default_backend())
@@ -154,7 +154,7 @@ def checked_operands(
     assert is_array(input)
     assert is_array(linear_weight)
     assert is_array(target)
-    _check_impl(options.impl, input)
+    check_impl(options.impl, input)
     num_items, dim = linear_weight.shape
     _check_ranges(target, ids, history, options.ignore_index, num_items)
     return Operands(

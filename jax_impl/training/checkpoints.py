@@ -21,8 +21,7 @@ TrainingState = tuple[SequenceModel, nnx.Optimizer[SequenceModel], Frequencies |
 
 
 class Checkpoints:
-    """The last checkpoint of a run; a new one is complete before the old one goes (Orbax renames a finished
-    folder)."""
+    """The last checkpoint of a run; a new one is complete before the old one goes (Orbax renames a finished folder)."""
 
     def __init__(self, manager: ocp.CheckpointManager) -> None:
         self._manager = manager

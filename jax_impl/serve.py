@@ -11,7 +11,7 @@ from flax import nnx
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.weights_file import read_config
-from .devices import on_device
+from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
@@ -26,12 +26,14 @@ class ServedModel:
     model: SequenceModel
     device: str
 
+    @enough_memory()
     def evaluate(
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]:
         with on_device(self.device):
             return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
+    @enough_memory()
     def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
         with on_device(self.device):
             return recommend(self.model, histories, k, filter_seen=filter_seen)
@@ -40,6 +42,7 @@ class ServedModel:
         return np.asarray(self.model.item_rows())
 
 
+@enough_memory()
 def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework; raises ``ConfigError``."""
     with on_device(device):

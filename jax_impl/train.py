@@ -15,7 +15,7 @@ from ..recsys.run.progress import Progress, TrainResult
 from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import RunDirectory, claim_run, find_run
 from ..recsys.run.side_information import side_information
-from .devices import on_device
+from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import largest_weight, load_weights, save_weights
@@ -25,6 +25,7 @@ from .training.checkpoints import TrainingState, open_checkpoints
 from .training.objective import make_optimizer, objective_of, start_frequencies, step_seed, train_step, try_loss
 
 
+@enough_memory()
 def train(config: TrainConfig) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 

@@ -11,7 +11,7 @@ import torch
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.weights_file import read_config
-from .devices import device_of
+from .devices import device_of, enough_memory
 from .models import build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
@@ -26,12 +26,14 @@ class ServedModel:
     model: SequenceModel
     precision: str = "fp32"
 
+    @enough_memory()
     def evaluate(
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]:
         with self._autocast():
             return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
+    @enough_memory()
     def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
         with self._autocast():
             return recommend(self.model, histories, k, filter_seen=filter_seen)
@@ -43,6 +45,7 @@ class ServedModel:
         return torch.autocast(self.model.item_table.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
+@enough_memory()
 def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
     place = device_of(device)

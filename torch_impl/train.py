@@ -19,7 +19,7 @@ from ..recsys.run.progress import Progress, TrainResult
 from ..recsys.run.recorder import finish_run
 from ..recsys.run.run_directory import RunDirectory, claim_run, find_run
 from ..recsys.run.side_information import side_information
-from .devices import device_of
+from .devices import device_of, enough_memory
 from .models import build_model
 from .models.weights import load_weights
 from .serve import ServedModel
@@ -30,6 +30,7 @@ from .training.objective import try_loss
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
+@enough_memory()
 def train(config: TrainConfig) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 

@@ -67,6 +67,9 @@ class MetricsLog:
 
 
 def read_metrics_log(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a log as numbers; metrics that an epoch did not measure are left out of its row."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Rows of a log as numbers; metrics that an epoch did not measure are left out of its row. Raises `DataError`."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as the log of a run ({error})") from error

@@ -151,7 +151,7 @@ def claim_run(run: RunDirectory, config: TrainConfig, interactions: Interactions
 
 def _has_epochs(run: RunDirectory) -> bool:
     """Whether a training has left more than its claims: weights, or a row below the log's header."""
-    logged = run.metrics_log.exists() and run.metrics_log.read_bytes().count(b"\n") > 1
+    logged = run.metrics_log.is_file() and run.metrics_log.read_bytes().count(b"\n") > 1
     return logged or run.best_weights.exists()
 
 

@@ -72,7 +72,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, *arguments, **options)
         # What unpickling raises for a damaged file, beside the archive's own RuntimeError.
         except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({error})") from error
+            reason = f"{type(error).__name__}: {error!s:.100}"
+            raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({reason})") from error
 
 
 def training_callbacks(run: RunDirectory, config: TrainConfig) -> tuple[EpochRecorder, list[Callback]]:

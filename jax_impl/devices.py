@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
 
@@ -10,10 +11,27 @@ from ..recsys import ConfigError
 
 
 def on_device(name: str) -> AbstractContextManager[object]:
-    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one."""
-    if name == "auto":
-        return nullcontext()
+    """Puts new arrays on the device; ``auto`` is JAX's own choice, a GPU where there is one. Raises ``ConfigError`` for
+    a device that is not there."""
     try:
+        if name == "auto":
+            jax.devices()
+            return nullcontext()
         return jax.default_device(jax.devices(name)[0])
     except RuntimeError as error:
         raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises ``ConfigError`` where the memory does not hold what the options ask for."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # XLA's errors say what they are in their text alone.
+        if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        raise ConfigError(
+            f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
+            f"{str(error).splitlines()[0]:.200}"
+        ) from error

@@ -11,8 +11,8 @@ from flax import nnx
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.weights_file import read_config
-from .devices import on_device
-from .models import build_model
+from .devices import enough_memory, on_device
+from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
@@ -21,17 +21,19 @@ from .serving.recommend import recommend
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The `recsys.serving.ServedModel` of JAX."""
+    """The `recsys.serving.ServedModel` of JAX; the model's dtype is the encoder's, scores are float32 in any."""
 
     model: SequenceModel
     device: str
 
+    @enough_memory()
     def evaluate(
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]:
         with on_device(self.device):
             return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
+    @enough_memory()
     def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
         with on_device(self.device):
             return recommend(self.model, histories, k, filter_seen=filter_seen)
@@ -40,10 +42,12 @@ class ServedModel:
         return np.asarray(self.model.item_rows())
 
 
-def load_served(weights: Path, device: str) -> ServedModel:
+@enough_memory()
+def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework; raises ``ConfigError``."""
     with on_device(device):
+        config = read_config(weights)
         # Shapes alone: drawing and compiling initial weights would take seconds of a cold start.
-        model = nnx.eval_shape(lambda: build_model(read_config(weights), rngs=nnx.Rngs(0)))
+        model = nnx.eval_shape(lambda: build_model(config, rngs=nnx.Rngs(0), dtype=DTYPES[precision]))
         load_weights(model, weights)
     return ServedModel(model, device)

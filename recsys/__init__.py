@@ -6,7 +6,7 @@ from .data.datasets import DATASETS, load_dataset
 from .data.filters import keep_frequent, keep_rated
 from .data.interactions import Interactions, read_interactions
 from .data.ragged import Ragged
-from .errors import ConfigError, DataError, DownloadError
+from .errors import ConfigError, DataError, DivergedError, DownloadError
 from .protocol.batches import (
     IGNORE,
     MASK,
@@ -48,6 +48,7 @@ __all__ = [
     "Batch",
     "ConfigError",
     "DataError",
+    "DivergedError",
     "DownloadError",
     "EvalBatch",
     "Interactions",

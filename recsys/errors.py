@@ -13,3 +13,7 @@ class DownloadError(DataError):
 
 class ConfigError(ValueError):
     """An option has an unusable value; the message names the option, what it expects and what it got."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss or the weights of a training are no finite numbers; the message names the epoch and the step."""

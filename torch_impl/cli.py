@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from ..recsys.cli.commands import framework_app
 
-from ..recsys import TrainConfig
-from ..recsys.cli.commands import build_app
-from ..recsys.serving.served_run import ServedModel
-
-
-def _train(config: TrainConfig) -> object:
-    from .train import train  # here, because --help need not wait for the framework
-
-    return train(config)
-
-
-def _load(weights: Path, device: str) -> ServedModel:
-    from .serve import load_served
-
-    return load_served(weights, device)
-
-
-app = build_app("torch", _train, _load)
+app = framework_app("torch", __package__)
 
 
 def main() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from ..recsys import ConfigError
@@ -15,3 +18,17 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raises ``ConfigError`` where the memory does not hold what the options ask for."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
+            f"{str(error).splitlines()[0]:.200}"
+        ) from error

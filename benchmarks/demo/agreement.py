@@ -26,9 +26,9 @@ def largest_loss_difference(
 ) -> float:
     """Returns the largest ``|loss_jax - loss_torch| / loss_torch`` over ``steps`` training steps, dropout 0.
 
-    PyTorch trains from the weights in ``initial``. Before each step the Flax model takes over PyTorch's
-    weights through a file in ``folder``, so that every step is compared from identical weights, on the same
-    batch and with the same seed for the negatives. NaN if a loss is NaN.
+    PyTorch trains from the weights in ``initial``. Before each step the Flax model takes over PyTorch's weights through
+    a file in ``folder``, so that every step is compared from identical weights, on the same batch and with the same
+    seed for the negatives. NaN if a loss is NaN.
     """
     config = replace(config, dropout=0.0)
     shape = ModelConfig.from_train(config, split.num_items)

@@ -58,8 +58,7 @@ class Cell:
 
 def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
     """Eight hexadecimal digits that follow from the data set's name and from every option that shapes a result and is
-    not at its
-    default: an option added later leaves them as they are."""
+    not at its default: an option added later leaves them as they are."""
     fields = [field for field in dataclasses.fields(config) if field.name not in _NO_RESULT]
     options = {
         field.name: getattr(config, field.name) for field in fields if getattr(config, field.name) != field.default

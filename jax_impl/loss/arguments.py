@@ -113,7 +113,7 @@ def _scale(logit_scale: object) -> Array | np.ndarray:
     return logit_scale
 
 
-def _check_impl(impl: str, input: Any) -> None:
+def check_impl(impl: str, input: Any) -> None:
     """Raise for kernels on a CPU, as far as the platform is known before lowering."""
     devices = [] if isinstance(input, (np.ndarray, np.generic, Tracer)) else input.devices()
     platform = next((device.platform for device in devices), jax.default_backend())
@@ -178,7 +178,7 @@ def checked_arguments(
         log_q=log_q,
         history=history,
     )
-    _check_impl(options.impl, input)
+    check_impl(options.impl, input)
     _check_ranges(target, ids, history, options.ignore_index, num_items_of(linear_weight))
     scale = _scale(logit_scale)
     seed = as_seed(seed) if seed is not None or draws else np.zeros(2, np.uint32)

@@ -18,10 +18,9 @@ from .transformer import INIT_STD, bidirectional_mask
 class BERT4Rec(SequenceModel):
     """Bidirectional transformer over item ids, trained to find masked items again.
 
-    Inputs are those of ``SequenceModel`` and -2 for a masked place, which holds ``sqrt(D) mask_vector``
-    instead of an item's row; every place sees every other that is no padding. The state at a masked place
-    scores the items by the item rows, without the paper's output projection and bias, so that the losses
-    are those of the other models.
+    Inputs are those of ``SequenceModel`` and -2 for a masked place, which holds ``sqrt(D) mask_vector`` instead of an
+    item's row; every place sees every other that is no padding. The state at a masked place scores the items by the
+    item rows, without the paper's output projection and bias, so that the losses are those of the other models.
     """
 
     name = "bert4rec"
@@ -31,8 +30,8 @@ class BERT4Rec(SequenceModel):
         self.mask_vector = nnx.Param(nnx.initializers.normal(INIT_STD)(rngs.params(), (config.dim,), jnp.float32))
 
     def next_item_hidden(self, inputs: Array, rows: Array | None = None) -> Array:
-        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
-        the left: that of a masked place put behind their last max_length - 1 items."""
+        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
+        that of a masked place put behind their last max_length - 1 items."""
         self.check_inputs(inputs)
         kept = inputs[:, max(inputs.shape[1] + 1 - self.config.max_length, 0) :]
         return self(jnp.concatenate([kept, jnp.full_like(inputs[:, :1], MASK)], axis=1), rows)[:, -1]

@@ -25,19 +25,19 @@ class SequenceModel(nnx.Module):
     """Transformer over item ids whose item rows serve both as input and as output embedding.
 
     ``hidden = LayerNorm(blocks(dropout(embed(inputs, rows) + positions)))``, ``embed(inputs, rows) = sqrt(D)
-    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a
-    subclass overrides ``attention_mask`` and ``next_item_hidden``.
+    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a subclass
+    overrides ``attention_mask`` and ``next_item_hidden``.
 
     ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
-    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the
-    projection (P, D) is learned. A caller who needs the rows too computes them once and passes them on.
+    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the projection (P, D)
+    is learned. A caller who needs the rows too computes them once and passes them on.
 
-    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
-    float32. ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual
-    stream and norms are float32 always. Dropout acts only when ``rngs`` is given, from its ``dropout``
-    stream. Positions are counted from the sequence's end, so left padding never changes a result. Outputs
-    at padded places are finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer
-    than max_length, and ``ConfigError`` for the configuration of another model.
+    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) float32.
+    ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual stream and norms are
+    float32 always. Dropout acts only when ``rngs`` is given, from its ``dropout`` stream. Positions are counted from
+    the sequence's end, so left padding never changes a result. Outputs at padded places are finite and mean nothing.
+    Raises ``ValueError`` for inputs of another rank or longer than max_length, and ``ConfigError`` for the
+    configuration of another model.
     """
 
     name: ClassVar[str]
@@ -62,8 +62,8 @@ class SequenceModel(nnx.Module):
         self.feature_projection = nnx.Param(init(rngs.params(), (p, config.dim), jnp.float32)) if p else None
 
     def start_items(self, side: SideInformation) -> None:
-        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at
-        the standard deviation of its own."""
+        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at the
+        standard deviation of its own."""
         if self.item_features is not None:
             self.item_features[...] = jnp.asarray(side.features)
         if side.initial is not None:
@@ -91,15 +91,14 @@ class SequenceModel(nnx.Module):
         return self.final_norm(hidden)
 
     def next_item_hidden(self, inputs: Array, rows: Array | None = None) -> Array:
-        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
-        the left: the last place's."""
+        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
+        the last place's."""
         return self(inputs, rows)[:, -1]
 
     def embed(self, inputs: Array, rows: Array) -> Array:
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
         ids."""
-        # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real
-        # row.
+        # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
         ids = jnp.where(inputs >= 0, inputs, self.config.num_items)
         items = rows.at[ids].get(mode="fill", fill_value=0)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.

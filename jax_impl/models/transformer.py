@@ -71,8 +71,8 @@ def layer_norm(dim: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
 def causal_mask(valid: Array) -> Array:
     """Returns the (B, L, L) boolean mask: place q sees k if k <= q and k is no padding, and always itself.
 
-    ``valid`` (B, L) bool is False at padding. A padded place sees itself so that no softmax row is empty;
-    nothing reads its output.
+    ``valid`` (B, L) bool is False at padding. A padded place sees itself so that no softmax row is empty; nothing reads
+    its output.
     """
     length = valid.shape[1]
     causal = jnp.tril(jnp.ones((length, length), dtype=bool))

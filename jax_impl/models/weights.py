@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from ...recsys.run.weights_file import read_weights, write_weights
 from .sequence_model import ItemFeatures, SequenceModel
@@ -24,8 +26,7 @@ def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
 
 
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
-    differs."""
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
     parameters = _parameters(model)
     shapes = {name: param.shape[::-1] if kernel else param.shape for _, name, param, kernel in parameters}
     tensors = read_weights(path, model.config, shapes)
@@ -35,6 +36,16 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
         for path, name, param, kernel in parameters
     ]
     nnx.update(model, nnx.from_flat_state(loaded))
+
+
+def largest_weight(model: SequenceModel) -> float:
+    """The largest magnitude of the parameters, NaN if there is one among them; the host waits for it."""
+    return float(_largest(nnx.state(model, nnx.Param)))
+
+
+@jax.jit
+def _largest(parameters: nnx.State) -> Array:
+    return jnp.stack([jnp.abs(weight).max() for weight in jax.tree.leaves(parameters)]).max()
 
 
 def _parameters(model: SequenceModel) -> list[tuple[tuple[Any, ...], str, nnx.Variable, bool]]:

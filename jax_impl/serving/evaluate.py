@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ...recsys import MetricsTally, Ragged, eval_batches
+from ...recsys import EvalBatch, Ragged
+from ...recsys.serving.evaluation import evaluate_batches
 from ..models.sequence_model import SequenceModel
 from .ranking import CHUNK, Seen, rank_and_top
 
@@ -22,32 +23,20 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
-    cutoffs: Sequence[int] = (10,),
-    filter_seen: bool = False,
-    information: npt.NDArray[np.float64] | None = None,
-    batch_size: int = 128,
     chunk: int = CHUNK,
+    **options: Any,
 ) -> dict[str, float]:
-    """Returns NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``,
-    dropout off.
+    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
 
-    Ranks ``targets`` (rows,) after the last ``max_length`` items of each of ``histories``. Seen items compete too;
-    ``filter_seen`` leaves all items of a history, however long, out of its ranking and top list, except for the target.
-    ``information`` (V,) float64 is ``self_information`` of the training part; without it there is no Surprisal.
-    Compiled once for a batch size (and number of seen items, rounded up to a power of two). Raises ``ConfigError`` for
-    cutoffs below 1 and information of another catalog.
+    Compiled once for a batch size (and number of seen items, rounded up to a power of two).
     """
-    num_items = model.config.num_items
-    tally = MetricsTally(num_items, cutoffs=cutoffs, information=information)
-    max_length = model.config.max_length
     rows = model.item_rows()
-    for batch in eval_batches(
-        histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen
-    ):
-        seen = Seen.of(batch.seen, num_items, chunk)
-        ranks, top = batch_ranking(model, rows, batch.inputs, batch.target, tally.width, chunk, seen)
-        tally.add(np.asarray(ranks)[: batch.count], np.asarray(top)[: batch.count])
-    return tally.metrics()
+
+    def rank(batch: EvalBatch, k: int) -> tuple[Array, Array]:
+        seen = Seen.of(batch.seen, model.config.num_items, chunk)
+        return batch_ranking(model, rows, batch.inputs, batch.target, k, chunk, seen)
+
+    return evaluate_batches(rank, model.config, histories, targets, **options)
 
 
 @partial(nnx.jit, static_argnums=(4, 5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 
 import jax
@@ -13,24 +15,58 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from ...kernels import fold_seed
+from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
-from ...recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
+from ...recsys import (
+    ConfigError,
+    Split,
+    TrainConfig,
+    epoch_batches,
+    item_counts,
+    loss_options,
+    smoothed_frequencies,
+)
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
+from ..loss.arguments import check_impl
 from ..loss.scalable import scalable_linear_cross_entropy
 from ..models.sequence_model import SequenceModel
 
 
 def objective_of(config: TrainConfig, split: Split) -> Objective:
-    """Returns what a run minimises, to be made once for the run."""
-    return make_objective(**loss_options(config, split))
+    """Returns what a run minimises, to be made once for the run; raises ``ConfigError`` for options that the samplers
+    refuse."""
+    with _options_refused():
+        return make_objective(**loss_options(config, split))
+
+
+def try_loss(model: SequenceModel, objective: Objective, config: TrainConfig, split: Split) -> None:
+    """Traces the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims its
+    folder."""
+    batch = next(epoch_batches(config, split, 0))
+    start = start_frequencies(objective, split)
+    frequencies = None if start is None else start.values[...]
+    with _options_refused():
+        check_impl(objective.impl, model.item_table[...])  # a traced array knows no device
+        nnx.eval_shape(
+            partial(training_loss, objective=objective),
+            *(model, batch.inputs, batch.targets, step_seed(config, 0)),
+            frequencies=frequencies,
+        )
+
+
+@contextmanager
+def _options_refused() -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        raise ConfigError(str(error)) from error
 
 
 class Frequencies(nnx.Module):
-    """The estimate ``values`` (V,) float32 of how often each item is a target: state of a training, beside
-    model and optimiser."""
+    """The estimate ``values`` (V,) float32 of how often each item is a target: state of a training, beside model and
+    optimiser."""
 
     def __init__(self, values: ArrayLike) -> None:
         self.values = nnx.Variable(jnp.asarray(values, jnp.float32))
@@ -65,9 +101,9 @@ def training_loss(
 ) -> Array:
     """Returns the mean loss (float32 scalar) of a batch: ``inputs`` and ``targets`` (B, L), -100 ignored.
 
-    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks.
-    Dropout acts when a key is given. ``objective`` is ``objective_of(config, split)``; ``frequencies`` (V,),
-    if it follows any, are those with this batch's targets in them.
+    ``seed`` is ``step_seed(config, step)``: it draws the step's negatives, the same in both frameworks. Dropout acts
+    when a key is given. ``objective`` is ``objective_of(config, split)``; ``frequencies`` (V,), if it follows any, are
+    those with this batch's targets in them.
     """
     rows = model.item_rows()
     hidden = model(jnp.asarray(inputs), rows, rngs=None if dropout_key is None else nnx.Rngs(dropout=dropout_key))
@@ -85,8 +121,7 @@ def training_loss(
 
 
 def step_seed(config: TrainConfig, step: int) -> npt.NDArray[np.uint32]:
-    """Returns ``fold_seed(config.seed, step)`` as two words (high, low), uint32: an operand, not a
-    constant."""
+    """Returns ``fold_seed(config.seed, step)`` as two words (high, low), uint32: an operand, not a constant."""
     seed = fold_seed(config.seed, step)
     return np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
 
@@ -100,8 +135,8 @@ def make_optimizer(model: SequenceModel, config: TrainConfig) -> nnx.Optimizer[S
     return nnx.Optimizer(model, transformation, wrt=nnx.Param)
 
 
-# Cached because Optax's transformations equal only themselves: with a new one each time, every run in one
-# process would compile its step again.
+# Cached because Optax's transformations equal only themselves: with a new one each time, every run in one process would
+# compile its step again.
 @cache
 def _adamw(learning_rate: float, warmup_steps: int, weight_decay: float) -> optax.GradientTransformationExtraArgs:
     warmup = max(warmup_steps, 1)
@@ -109,8 +144,8 @@ def _adamw(learning_rate: float, warmup_steps: int, weight_decay: float) -> opta
     return optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
 
 
-# Only what shapes the step is static: a whole TrainConfig would compile it again for another output folder.
-# Donated: the old weights and moments make room for the new ones instead of standing beside them.
+# Only what shapes the step is static: a whole TrainConfig would compile it again for another output folder. Donated:
+# the old weights and moments make room for the new ones instead of standing beside them.
 @partial(nnx.jit, static_argnames="objective", donate_argnames=("model", "optimizer", "frequencies"))
 def train_step(
     model: SequenceModel,
@@ -122,8 +157,7 @@ def train_step(
     *,
     objective: Objective,
 ) -> Array:
-    """Updates ``model``, ``optimizer`` and ``frequencies`` in place by one step and returns its loss;
-    compiled once.
+    """Updates ``model``, ``optimizer`` and ``frequencies`` in place by one step and returns its loss; compiled once.
 
     ``seed`` is ``step_seed(config, step)``, from which dropout follows too; ``frequencies`` start as
     ``start_frequencies(objective, split)``.

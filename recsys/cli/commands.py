@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, DivergedError
 from ..run.config import TrainConfig
-from ..serving.served_run import Load
+from ..serving.served_run import Load, ServedModel
 from .serving_commands import add_serving
+
+
+def framework_app(framework: str, package: str | None) -> typer.Typer:
+    """The command line of ``framework``, whose ``package`` has ``train.train`` and ``serve.load_served``; they are
+    imported when a command needs them, because --help need not wait for a framework."""
+
+    def train(config: TrainConfig) -> object:
+        return importlib.import_module(".train", package).train(config)
+
+    def load(weights: Path, device: str, precision: str) -> ServedModel:
+        return importlib.import_module(".serve", package).load_served(weights, device, precision)
+
+    return build_app(framework, train, load)
 
 
 def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load) -> typer.Typer:
@@ -21,7 +36,7 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
     ``evaluate``, ``recommend`` and ``export``, which serve a run's weights with the model that ``load`` makes of them.
 
     ``train`` has one option for each field of `TrainConfig`; only the default folder differs, ``runs/<framework>``.
-    `DataError` and `ConfigError` end the program with status 2 and a message of one line.
+    Errors end the program as `guarded` says.
     """
     app = typer.Typer(
         name=f"cce-minus-{framework}",
@@ -32,19 +47,22 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
     )
 
     app.command("train", help=_help(framework))(_command(framework, train))
-    add_serving(app, framework, load, _guarded)
+    add_serving(app, framework, load, guarded)
     return app
 
 
-def _guarded(work: Callable[[], object]) -> None:
+def guarded(work: Callable[[], object]) -> None:
+    """Does a command's work with its log on the terminal. `DataError` and `ConfigError` end the program with a message
+    of one line and status 2, `DivergedError` with status 1: the command was right, its training failed. Other errors
+    are faults of the program and keep their traceback."""
     # force: an import may have configured the root logger already (Orbax's does), with another format.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("cce_minus").setLevel(logging.INFO)
     try:
         work()
-    except (DataError, ConfigError) as error:
+    except (DataError, ConfigError, DivergedError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(1 if isinstance(error, DivergedError) else 2) from error
 
 
 def _help(framework: str) -> str:
@@ -61,7 +79,7 @@ def _help(framework: str) -> str:
 
 def _command(framework: str, train: Callable[[TrainConfig], object]) -> Callable[..., None]:
     def command(**options: Any) -> None:
-        _guarded(lambda: train(TrainConfig(**options)))
+        guarded(lambda: train(TrainConfig(**options)))
 
     defaults = TrainConfig(out=f"runs/{framework}")
     hints = get_type_hints(TrainConfig)

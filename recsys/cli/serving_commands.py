@@ -11,15 +11,17 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..serving.served_run import Load, ServedRun, evaluate_run, export_run, recommend_run, write_recommendations
+from ..serving.recommendations import check_output, recommend_run, write_recommendations
+from ..serving.served_run import Load, ServedRun, evaluate_run, export_run
 
 Run = Annotated[Path, typer.Option(help="Folder of a training run, of either framework.")]
+Data = Annotated[str | None, typer.Option(help="Where the run's data are now, if they have moved since.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
 
 
 def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[[Callable[[], object]], None]) -> None:
-    """Adds the three commands to ``app``. ``load(weights, device)`` gives the framework's `ServedModel`; ``guarded``
-    runs a command's work and turns its typed errors into one line."""
+    """Adds the three commands to ``app``. ``load`` gives the framework's `ServedModel`; ``guarded`` runs a command's
+    work and turns its typed errors into one line."""
     default = Path(f"runs/{framework}")
 
     @app.command("evaluate", help="Measure a trained model on its data, over the full catalog.")
@@ -31,18 +33,17 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
         ] = None,
         filter_seen: Annotated[
             bool | None,
-            typer.Option(
-                help="Leave items of the user's own history out of the ranking; the run's choice if not given."
-            ),
+            typer.Option(help="Leave items of the user's history out of the ranking; the run's choice if not given."),
         ] = None,
         batch_size: Annotated[int | None, typer.Option(help="Users scored at once; the run's if not given.")] = None,
+        data: Data = None,
         device: Device = "auto",
         as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ) -> None:
         def work() -> None:
             if part not in ("test", "valid"):
                 raise ConfigError(f"part: expected test or valid, got {part}")
-            served = ServedRun.open(run)
+            served = ServedRun.open(run, data)
             given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "batch_size": batch_size}
             changes = {name: value for name, value in given.items() if value is not None}
             config = dataclasses.replace(served.config, device=device, **changes)
@@ -69,12 +70,15 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
         skip_unknown: Annotated[
             bool, typer.Option(help="Leave items that the model does not know out of sequences.")
         ] = False,
+        data: Data = None,
         output: Annotated[Path | None, typer.Option(help="Write a .json or .parquet file instead of a table.")] = None,
         device: Device = "auto",
     ) -> None:
         def work() -> None:
+            if output is not None:
+                check_output(output)
             rows = recommend_run(
-                ServedRun.open(run), load, users=user or [], sequences=sequences, k=k,
+                ServedRun.open(run, data), load, users=user or [], sequences=sequences, k=k,
                 filter_seen=filter_seen, skip_unknown=skip_unknown, device=device,
             )  # fmt: skip
             if output is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..data.datasets import DATASETS
@@ -26,6 +28,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda"),
     "impl": ("auto", "triton", "reference"),
 }
+
+PATHS = ("data", "titles", "item_features", "item_vectors", "init_weights", "out")
+"""Options that name a file or a folder; ``data`` may name a data set instead."""
 
 _LEAST: dict[str, int] = {
     "min_item_events": 1,
@@ -262,6 +267,11 @@ class TrainConfig:
         check_protocol(vars(self), defaults)
         check_features(vars(self), defaults)
 
+    def located(self) -> TrainConfig:
+        """The same with absolute paths, so that it holds in any working folder."""
+        paths = {name: value for name in PATHS if (value := getattr(self, name)) is not None and value not in DATASETS}
+        return dataclasses.replace(self, **{name: os.path.abspath(path) for name, path in paths.items()})
+
     def to_json(self) -> str:
         """Every option and its value as an indented JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -271,7 +281,7 @@ class TrainConfig:
         """Read what `to_json` wrote; missing options get their defaults, unknown ones raise `ConfigError`."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"config: expected a JSON object, got text that is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
@@ -280,6 +290,14 @@ class TrainConfig:
         if unknown:
             raise ConfigError(f"config: unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**values)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """Reads a file of `to_json`; raises `ConfigError` that names it."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: expected the options of a run, got: {error}") from error
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..data.datasets import load_dataset
 from ..data.filters import keep_frequent, keep_rated
 from ..data.interactions import Interactions
+from ..files import usable
 from ..protocol.batches import Batch, mean_targets, train_batches
 from ..protocol.cutoffs import parse_cutoffs
 from ..protocol.list_metrics import self_information
@@ -23,16 +24,17 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
 
     Ratings are filtered first, then items and users by their events (`keep_frequent`), and the rest is split.
     """
-    interactions = load_dataset(
-        config.data,
-        user_column=config.user_column,
-        item_column=config.item_column,
-        time_column=config.time_column,
-        rating_column=config.rating_column,
-        with_ratings=config.min_rating is not None,
-        titles=config.titles,
-        title_column=config.title_column,
-    )
+    with usable("data", "files that can be read"):
+        interactions = load_dataset(
+            config.data,
+            user_column=config.user_column,
+            item_column=config.item_column,
+            time_column=config.time_column,
+            rating_column=config.rating_column,
+            with_ratings=config.min_rating is not None,
+            titles=config.titles,
+            title_column=config.title_column,
+        )
     if config.min_rating is not None:
         interactions = keep_rated(interactions, config.min_rating)
     interactions = keep_frequent(

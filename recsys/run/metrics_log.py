@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
+from ..files import replacing
 
 _BEFORE = ("epoch", "step", "train_loss")
 _AFTER = ("seconds",)
@@ -16,9 +16,9 @@ _AFTER = ("seconds",)
 class MetricsLog:
     """CSV file with the columns epoch, step, train_loss, one for each validation metric, and seconds.
 
-    ``resume_after`` None starts a new file; a number keeps the rows of epochs up to it and drops later ones,
-    which belong to work that a killed run did after its last checkpoint. A missing file then starts new.
-    Raises `DataError` if the file to continue has other columns.
+    ``resume_after`` None starts a new file; a number keeps the rows of epochs up to it and drops later ones, which
+    belong to work that a killed run did after its last checkpoint. A missing file then starts new. Raises `DataError`
+    if the file to continue has other columns.
     """
 
     def __init__(self, path: str | Path, *, metric_names: Sequence[str], resume_after: int | None = None) -> None:
@@ -46,25 +46,30 @@ class MetricsLog:
             csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(row)
 
     def _read_rows(self) -> list[dict[str, str]]:
-        # A kill may leave half a line; only lines that end are rows.
-        text = self.path.read_text(encoding="utf-8")
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        header, *rows = csv.reader(lines) if lines else [list(self.columns)]
+        try:
+            # A kill may leave half a line; only lines that end are rows.
+            text = self.path.read_text(encoding="utf-8")
+            lines = text[: text.rfind("\n") + 1].splitlines()
+            header, *rows = csv.reader(lines) if lines else [list(self.columns)]
+            records = [dict(zip(header, row, strict=True)) for row in rows if int(row[0]) >= 0]
+        except (OSError, ValueError, IndexError, csv.Error) as error:
+            raise DataError(f"{self.path}: cannot be read as the log of a run ({error})") from error
         if tuple(header) != self.columns:
             raise DataError(f"{self.path}: expected the columns {', '.join(self.columns)}, got {', '.join(header)}")
-        return [dict(zip(header, row, strict=True)) for row in rows]
+        return records
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".new")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
 
 def read_metrics_log(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a log as numbers; metrics that an epoch did not measure are left out of its row."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Rows of a log as numbers; metrics that an epoch did not measure are left out of its row. Raises `DataError`."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as the log of a run ({error})") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,8 +36,8 @@ class Progress:
     def update(self, train_loss: float, metrics: dict[str, float], seconds: float, *, keep_last: bool = False) -> bool:
         """Adds one epoch and says whether its weights are the ones to keep.
 
-        ``metrics`` is empty without validation. Kept are those of the best validation so far, or, with ``keep_last``,
-        of a run that never validates, those of the last epoch.
+        ``metrics`` is empty without validation. Kept are those of the best validation so far (NaN is never the best),
+        or, with ``keep_last``, of a run that never validates, those of the last epoch.
         """
         self.losses.append(train_loss)
         self.seconds = seconds
@@ -44,8 +46,7 @@ class Progress:
             return True
         if not metrics:
             return False
-        best = self.best_metrics.get(SELECTION_METRIC)
-        if best is None or metrics[SELECTION_METRIC] > best:
+        if metrics[SELECTION_METRIC] > self.best_metrics.get(SELECTION_METRIC, -math.inf):
             self.best_epoch, self.best_metrics, self.validations_since_best = self.epochs - 1, metrics, 0
             return True
         self.validations_since_best += 1
@@ -66,9 +67,9 @@ class Progress:
 class TrainResult:
     """Outcome of a run: metrics of the best epoch's weights on test and validation, ``ndcg@10`` and so on.
 
-    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty.
-    ``losses`` has each epoch's mean training loss, ``seconds`` the time of training and validation, summed
-    over resumed parts; epochs count from 0. ``weights`` is the path of the best epoch's weights.
+    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty. ``losses`` has each epoch's
+    mean training loss, ``seconds`` the time of training and validation, summed over resumed parts; epochs count from 0.
+    ``weights`` is the path of the best epoch's weights, in ``result.json`` relative to it.
     """
 
     test: dict[str, float]
@@ -91,7 +92,8 @@ class TrainResult:
 
     def write(self, path: Path) -> None:
         """Writes the result as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        record = asdict(self) | {"weights": os.path.relpath(self.weights, path.parent)}
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
         """One line for a terminal."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.catalog import Catalog
+from ..data.datasets import DATASETS
 from ..data.interactions import Interactions
 from ..errors import ConfigError
-from .config import TrainConfig
+from ..files import replacing, usable
+from ..protocol.splits import Split
+from .config import PATHS, TrainConfig
+from .fingerprint import Fingerprint
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
 _MAY_CHANGE = ("epochs", "device", "out", "resume")
+# Files that may have moved, because what they hold is compared: with the fingerprint and with the weights' features.
+_MAY_MOVE = ("data", "titles", "item_features", "item_vectors")
+
+WRITABLE = "a folder that can be written"
+"""What a run expects of the option ``out``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,10 @@ class RunDirectory:
         return self.path / "catalog.parquet"
 
     @property
+    def fingerprint(self) -> Path:
+        return self.path / "data.json"
+
+    @property
     def best_weights(self) -> Path:
         return self.path / "best.safetensors"
 
@@ -50,13 +67,17 @@ class RunDirectory:
     def result(self) -> Path:
         return self.path / "result.json"
 
+    @property
+    def claims(self) -> tuple[Path, ...]:
+        """What a run writes before its first epoch ends; the folder of checkpoints is still empty then."""
+        return self.checkpoints, self.catalog, self.fingerprint, self.metrics_log, self.config
 
-def open_run(config: TrainConfig, framework: str, interactions: Interactions) -> RunDirectory:
-    """Claims ``config.out`` for a new run, or with ``resume`` checks that the run there is this one.
 
-    Writes the resolved configuration to ``config.json`` and the items to ``catalog.parquet``. Raises ``ConfigError``
-    when the folder already holds a run, when there is none of this framework to resume, or when an option that shapes
-    the result has changed, and ``DataError`` when the data's items have.
+def find_run(config: TrainConfig, framework: str) -> RunDirectory:
+    """The folder of a new run, or with ``resume`` of the run to continue, looked at before any data are read.
+
+    Raises ``ConfigError`` when the folder already holds a run or cannot be one, when there is none of this framework to
+    resume, or when an option that shapes the result has changed.
     """
     if config.eval_every > config.epochs:
         raise ConfigError(
@@ -64,26 +85,82 @@ def open_run(config: TrainConfig, framework: str, interactions: Interactions) ->
             f"{config.eval_every}"
         )
     run = RunDirectory(Path(config.out).absolute(), framework)
-    if config.resume:
-        _check_resumable(run, config, interactions)
-    elif run.config.exists():
-        raise ConfigError(
-            f"out: expected a folder without a run, got {run.path}; pass --resume to continue it, or another --out"
-        )
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
-    Catalog.of(interactions).write(run.catalog)
-    temporary = run.config.with_suffix(".json.tmp")
-    temporary.write_text(config.to_json())
-    temporary.replace(run.config)
+    with usable("out", WRITABLE):
+        if config.resume:
+            _require_resumable(run, config)
+        elif run.config.exists():
+            raise ConfigError(
+                f"out: expected a folder without a run, got {run.path}; pass --resume to continue it, or another --out"
+            )
+        nearest = next(folder for folder in (run.path, *run.path.parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise ConfigError(f"out: expected {WRITABLE}, got {run.path}, where {nearest} is none")
     return run
 
 
-def _check_resumable(run: RunDirectory, config: TrainConfig, interactions: Interactions) -> None:
+def _require_resumable(run: RunDirectory, config: TrainConfig) -> None:
     if not (run.config.exists() and run.catalog.exists() and run.checkpoints.is_dir()):
         raise ConfigError(f"resume: expected a {run.framework} run in {run.path}, got none")
-    saved = TrainConfig.from_json(run.config.read_text())
+    saved = TrainConfig.read(run.config)
+    # Runs of before there were fingerprints say nothing of their data but where they are.
+    may_move = set(_MAY_MOVE) if run.fingerprint.exists() else set()
+    if config.item_vectors_as == "initial":
+        may_move.discard("item_vectors")
     for name in (field.name for field in dataclasses.fields(TrainConfig) if field.name not in _MAY_CHANGE):
         expected, got = getattr(saved, name), getattr(config, name)
-        if got != expected:
+        same = expected == got
+        if name in PATHS and None not in (expected, got):
+            same = name in may_move or _same_place(expected, got)
+        if not same:
             raise ConfigError(f"{name}: expected {expected!r} as in the run to resume, got {got!r}")
-    Catalog.read(run.catalog).require_same(interactions, source=str(run.path))
+
+
+def _same_place(expected: str, got: str) -> bool:
+    if expected in DATASETS or got in DATASETS:
+        return expected == got
+    return os.path.realpath(expected) == os.path.realpath(got)
+
+
+@contextmanager
+def claim_run(run: RunDirectory, config: TrainConfig, interactions: Interactions, split: Split) -> Iterator[None]:
+    """Claims the folder of `find_run` for a training inside, and lets go of one that ends in an error before its first
+    epoch: nothing is left of it then.
+
+    Writes the resolved configuration with absolute paths to ``config.json``, the items to ``catalog.parquet`` and what
+    tells the events from others to ``data.json``. Raises ``DataError`` when the items or events are not those of the
+    run to resume, and ``ConfigError`` when the folder cannot be written.
+    """
+    if config.resume:
+        Catalog.read(run.catalog).require_same(interactions, source=str(run.path))
+        if run.fingerprint.exists():
+            Fingerprint.read(run.fingerprint).require_same(Fingerprint.of(split), source=interactions.source)
+    new = [path for path in (run.path, *run.path.parents, *run.claims) if not path.exists()]
+    try:
+        with usable("out", WRITABLE):
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            Catalog.of(interactions).write(run.catalog)
+            Fingerprint.of(split).write(run.fingerprint)
+            with replacing(run.config) as temporary:
+                temporary.write_text(config.located().to_json(), encoding="utf-8")
+        yield
+    except BaseException:
+        if not _has_epochs(run):
+            _remove([path for path in run.claims if path in new], [path for path in new if path not in run.claims])
+        raise
+
+
+def _has_epochs(run: RunDirectory) -> bool:
+    """Whether a training has left more than its claims: weights, or a row below the log's header."""
+    logged = run.metrics_log.is_file() and run.metrics_log.read_bytes().count(b"\n") > 1
+    return logged or run.best_weights.exists()
+
+
+def _remove(claims: list[Path], folders: list[Path]) -> None:
+    for path in claims:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for folder in folders:  # the innermost first
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,5 +1,4 @@
-"""The weights file both frameworks read and write: safetensors, torch-like names, (out, in) matrices,
-float32.
+"""The weights file both frameworks read and write: safetensors, torch-like names, (out, in) matrices, float32.
 
 The model's configuration is kept in the file's metadata under ``config`` (JSON). Reading never executes code.
 """
@@ -18,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import ConfigError
+from ..files import replacing
 from .model_config import ModelConfig
 
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
 _STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads", "num_features")
 
 ITEM_FEATURES = "item_features"
-"""The tensor of the items' side features: stored with the weights, so that a served model needs no other file, but
-never trained."""
+"""The tensor of the items' side features: never trained, but stored, so that a served model needs no other file."""
 
 
 class WeightsError(ConfigError):
@@ -33,14 +32,12 @@ class WeightsError(ConfigError):
 
 
 def write_weights(path: str | os.PathLike[str], config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes ``tensors`` and ``config`` to ``path`` atomically (a temporary file beside it, then a
-    rename)."""
+    """Writes ``tensors`` and ``config`` to ``path`` by a rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(save(contiguous, metadata={"config": json.dumps(asdict(config))}))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(contiguous, metadata={"config": json.dumps(asdict(config))}))
 
 
 def read_config(path: str | os.PathLike[str]) -> ModelConfig:
@@ -48,9 +45,9 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
     stored, _ = _open(path, names=())
     try:
         return ModelConfig(**stored)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise WeightsError(
-            f"{path}: expected a model's configuration in the metadata, got {', '.join(stored) or 'none'}"
+            f"{path}: expected a model's configuration in the metadata, got {stored} ({error})"
         ) from error
 
 
@@ -59,8 +56,9 @@ def read_weights(
 ) -> dict[str, np.ndarray]:
     """Reads the tensors named in ``shapes`` from ``path``.
 
-    Raises ``WeightsError`` when the file cannot be read, was written for another configuration (dropout
-    aside), or has a missing tensor, an unknown tensor, or a tensor of another shape or dtype than float32.
+    Raises ``WeightsError`` when the file cannot be read, was written for another configuration (dropout aside), or has
+    a missing tensor, an unknown tensor, a tensor of another shape or dtype than float32, or numbers that are not
+    finite: those of a training that diverged rank nothing.
     """
     stored, tensors = _open(path)
     for name in _STRUCTURE:
@@ -72,6 +70,8 @@ def read_weights(
         got_text = _describe(tensors[name].dtype, tensors[name].shape) if name in tensors else "no such tensor"
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")
+        if not np.isfinite(tensors[name]).all():
+            raise WeightsError(f"{path}: tensor {name}: expected finite numbers, got NaN or inf among them")
     return tensors
 
 
@@ -87,8 +87,10 @@ def _open(
     try:
         with safe_open(path, framework="np") as file:
             stored = json.loads((file.metadata() or {}).get("config", "{}"))
+            if not isinstance(stored, dict):
+                raise WeightsError(f"{path}: expected a JSON object as the metadata's config, got {stored!r:.80}")
             return stored, {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{path}: expected a safetensors file of a model's weights, got: {error}") from error
 
 

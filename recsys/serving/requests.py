@@ -17,7 +17,9 @@ from ..data.catalog import Catalog
 from ..data.ids import places
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged, take_ranges
+from ..data.tables import read_columns
 from ..errors import DataError
+from ..files import usable
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ def user_requests(interactions: Interactions, users: Sequence[str]) -> Requests:
 def read_requests(path: Path, catalog: Catalog, *, skip_unknown: bool) -> Requests:
     """Sequences of items by their original ids, the latest last, from a file that ends in .json or .parquet.
 
-    JSON: a list of sequences, an object of sequences by user, or a list of objects with "user_id" and "items". Parquet:
-    a row a sequence with a list column "items" and, if present, "user_id". Without names users are numbered from 0. An
-    item that the catalog lacks raises `DataError`, or is left out with ``skip_unknown``; so does a sequence without
-    items.
+    JSON: a list of sequences, an object of sequences by user, or a list of objects with "items" and, all or none of
+    them, "user_id". Parquet: a row a sequence with a list column "items" and, if present, "user_id". Users are text or
+    integers; without names they are numbered from 0. An item that the catalog lacks raises `DataError`, or is left out
+    with ``skip_unknown``; so does a sequence without items.
     """
-    users, sequences = _read(path)
+    with usable("sequences", "a file that can be read"):
+        users, sequences = _read(path)
     ids = [catalog.ids(sequence) for sequence in sequences]
     unknown = [(user, label) for user, sequence, row in zip(users, sequences, ids, strict=True)
                for label, item in zip(sequence, row, strict=True) if item < 0]  # fmt: skip
@@ -84,9 +87,10 @@ def _read(path: Path) -> tuple[list[Any], list[list[Any]]]:
     users, sequences = readers[path.suffix.lower()](path)
     if not sequences:
         raise DataError(f"{path}: expected at least one sequence, got none")
+    if not (all(map(_is_text, users)) or all(map(_is_integer, users))):
+        odd = next((user for user in users if not _is_text(user)), None)
+        raise DataError(f"{path}: expected {USER!r} to be text everywhere, or integers, got {odd!r:.80} among them")
     for user, sequence in zip(users, sequences, strict=True):
-        if not _is_id(user):
-            raise DataError(f"{path}: expected text or an integer for each {USER}, got {user!r:.80}")
         if not isinstance(sequence, list) or not all(map(_is_id, sequence)):
             raise DataError(
                 f"{path}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
@@ -94,8 +98,18 @@ def _read(path: Path) -> tuple[list[Any], list[list[Any]]]:
     return users, sequences
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it can be written again: JSON may escape halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
 def _is_id(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+    """Items match by their text, however large a number is."""
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,22 +129,25 @@ def _read_json(path: Path) -> tuple[list[Any], list[Any]]:
         return list(content), list(content.values())
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a JSON list or object, got {type(content).__name__}")
-    if content and all(isinstance(row, dict) for row in content):
-        for number, row in enumerate(content):
-            if ITEMS not in row:
+    if not any(isinstance(row, dict) for row in content):
+        return list(range(len(content))), content
+    named = any(isinstance(row, dict) and USER in row for row in content)
+    keys = (USER, ITEMS) if named else (ITEMS,)
+    for number, row in enumerate(content):
+        for key in keys:
+            if not isinstance(row, dict) or key not in row:
+                found = ", ".join(row) if isinstance(row, dict) else f"{row!r:.80}"
                 raise DataError(
-                    f"{path}: expected the key {ITEMS!r} in every object, got {', '.join(row)} in number {number}"
+                    f"{path}: expected the key {key!r} in every object or in none, got {found} in number {number}"
                 )
-        return [row.get(USER, number) for number, row in enumerate(content)], [row[ITEMS] for row in content]
-    return list(range(len(content))), content
+    return [row[USER] if named else number for number, row in enumerate(content)], [row[ITEMS] for row in content]
 
 
 def _read_parquet(path: Path) -> tuple[list[Any], list[Any]]:
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet ({error})") from error
-    if ITEMS not in table.column_names:
-        raise DataError(f"{path}: no column {ITEMS!r}; the file has {', '.join(map(repr, table.column_names))}")
-    users = table[USER].to_pylist() if USER in table.column_names else list(range(table.num_rows))
-    return users, table[ITEMS].to_pylist()
+    table = read_columns(path, [ITEMS, USER] if USER in names else [ITEMS])
+    sequences = table[ITEMS].to_pylist()
+    return table[USER].to_pylist() if USER in names else list(range(len(sequences))), sequences

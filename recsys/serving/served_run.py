@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..data.catalog import Catalog
+from ..data.datasets import DATASETS
+from ..data.interactions import Interactions
 from ..data.ragged import Ragged
 from ..errors import ConfigError
+from ..files import usable
 from ..protocol.splits import Split
 from ..run.config import TrainConfig
 from ..run.experiment import prepare_data
+from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
 from ..run.weights_file import read_config
-from .requests import Requests, read_requests, user_requests
+
+logger = logging.getLogger(__name__)
 
 
 class ServedModel(Protocol):
@@ -38,106 +43,65 @@ class ServedModel(Protocol):
     def item_vectors(self) -> npt.NDArray[np.float32]: ...
 
 
-LAST_SEEN = 3
-"""Items of a history that a recommendation is shown with."""
-
-Load = Callable[[Path, str], ServedModel]
-"""``load(weights file, device)``: a model of the configuration in the file's metadata."""
+Load = Callable[[Path, str, str], ServedModel]
+"""``load(weights file, device, precision)``: a model of the configuration in the file's metadata, which computes hidden
+states in the precision of a run (``TrainConfig.precision``), as its training and its test did."""
 
 
 @dataclass(frozen=True)
 class ServedRun:
-    """A run that has finished at least one validation, whichever framework trained it."""
+    """A run that has finished at least one validation, whichever framework trained it and wherever its folder is
+    now."""
 
     files: RunDirectory
     config: TrainConfig
     catalog: Catalog
 
     @classmethod
-    def open(cls, path: str | Path) -> ServedRun:
-        """Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog."""
+    def open(cls, path: str | Path, data: str | None = None) -> ServedRun:
+        """The run in the folder ``path``, with ``data`` in place of where its events were.
+
+        Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog.
+        """
         files = RunDirectory(Path(path).absolute(), "any")
-        for file in (files.config, files.catalog, files.best_weights):
-            if not file.is_file():
-                raise ConfigError(
-                    f"run: expected the folder of a training run with its weights, got {path} without {file.name}"
-                )
+        with usable("run", "the folder of a training run"):
+            for file in (files.config, files.catalog, files.best_weights):
+                if not file.is_file():
+                    raise ConfigError(
+                        f"run: expected the folder of a training run with its weights, got {path} without {file.name}"
+                    )
         catalog, num_items = Catalog.read(files.catalog), read_config(files.best_weights).num_items
         if num_items != len(catalog):
             raise ConfigError(
-                f"run: expected weights of the {len(catalog)} items of {files.catalog}, got weights of {num_items} "
-                f"items"
+                f"run: expected weights of the {len(catalog)} items of {files.catalog}, got weights of {num_items}"
             )
-        return cls(files, TrainConfig.from_json(files.config.read_text()), catalog)
+        # Titles are in the catalog: nothing served reads their file again.
+        changes = {"titles": None} | ({} if data is None else {"data": data})
+        return cls(files, dataclasses.replace(TrainConfig.read(files.config), **changes), catalog)
+
+    def read_data(self) -> tuple[Interactions, Split]:
+        """The run's data; raises `DataError` where their items are not the model's."""
+        data = self.config.data
+        if data not in DATASETS and not Path(data).exists():
+            raise ConfigError(f"data: expected the events of the run, got no file {data}; pass --data with their place")
+        interactions, split = prepare_data(self.config)
+        self.catalog.require_same(interactions, source=str(self.files.path))
+        return interactions, split
+
+    def load(self, load: Load, device: str) -> ServedModel:
+        """The run's weights as a model of a framework."""
+        return load(self.files.best_weights, device, self.config.precision)
 
 
 def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
     """Metrics of the run's weights on the data's ``test`` or ``valid`` part, by the options of ``config``."""
-    interactions, split = prepare_data(config)
-    run.catalog.require_same(interactions, source=str(run.files.path))
-    model = load(run.files.best_weights, config.device)
+    interactions, split = run.read_data()
+    trained_on = run.files.fingerprint
+    if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):
+        logger.warning("%s: other events than those that the run was trained on", interactions.source)
+    model = run.load(load, config.device)
     parts = {"test": (split.test_history, split.test_target), "valid": (split.valid_history, split.valid_target)}
     return model.evaluate(*parts[part], split, config=config)
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The best items of one user, best first: their original ids and what to call them."""
-
-    user: Any
-    items: list[Any]
-    names: list[str]
-    last_seen: list[str]
-
-
-def recommend_run(
-    run: ServedRun,
-    load: Load,
-    *,
-    users: list[str],
-    sequences: Path | None,
-    k: int,
-    filter_seen: bool,
-    skip_unknown: bool,
-    device: str,
-) -> list[Recommendation]:
-    """The top k items for users of the run's data, or for the sequences of a file."""
-    requests = _requests(run, users, sequences, skip_unknown)
-    model = load(run.files.best_weights, device)
-    top = model.recommend(requests.histories, k, filter_seen=filter_seen)
-    catalog = run.catalog
-    return [
-        Recommendation(user, catalog.labels[items].tolist(), catalog.names(items), catalog.names(history[-LAST_SEEN:]))
-        for user, items, history in zip(requests.users, top, requests.histories, strict=True)
-    ]
-
-
-def _requests(run: ServedRun, users: list[str], sequences: Path | None, skip_unknown: bool) -> Requests:
-    if bool(users) == (sequences is not None):
-        raise ConfigError(f"user: expected users or a file of sequences, got {'both' if users else 'neither'}")
-    if sequences is not None:
-        return read_requests(sequences, run.catalog, skip_unknown=skip_unknown)
-    if skip_unknown:
-        raise ConfigError("skip_unknown: only for sequences, got users")
-    interactions, _ = prepare_data(run.config)
-    run.catalog.require_same(interactions, source=str(run.files.path))
-    return user_requests(interactions, users)
-
-
-def write_recommendations(rows: list[Recommendation], path: Path) -> None:
-    """Writes ``user_id``, ``items`` and ``names``, a row a user, to a file that ends in .json or .parquet."""
-    table = {
-        "user_id": [row.user for row in rows],
-        "items": [row.items for row in rows],
-        "names": [row.names for row in rows],
-    }
-    if path.suffix.lower() == ".json":
-        records = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-        path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    elif path.suffix.lower() == ".parquet":
-        pq.write_table(pa.table(table), path)
-    else:
-        raise ConfigError(f"output: expected a file name that ends in .json or .parquet, got {path.name!r}")
 
 
 def export_run(run: ServedRun, load: Load, to: Path, *, device: str) -> list[Path]:
@@ -151,13 +115,17 @@ def export_run(run: ServedRun, load: Load, to: Path, *, device: str) -> list[Pat
         import faiss  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError("export: needs the package faiss-cpu, which cce-minus[export] installs") from error
-    vectors = load(run.files.best_weights, device).item_vectors()
-    to.mkdir(parents=True, exist_ok=True)
+    if to.exists() and (not to.is_dir() or to.resolve() == run.files.path.resolve()):
+        raise ConfigError(f"to: expected a folder of its own for the files, got {to}")
+    vectors = run.load(load, device).item_vectors()
     files = [to / name for name in ("items.safetensors", "encoder.safetensors", "catalog.parquet", "index.faiss")]
-    save_file({"vectors": vectors}, files[0])
-    shutil.copyfile(run.files.best_weights, files[1])
-    shutil.copyfile(run.files.catalog, files[2])
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)  # pyright: ignore[reportCallIssue]
-    faiss.write_index(index, str(files[3]))
+    # Neither library raises OSError for a file that cannot be written.
+    with usable("to", "a folder that can be written", SafetensorError, RuntimeError):
+        to.mkdir(parents=True, exist_ok=True)
+        save_file({"vectors": vectors}, files[0])
+        shutil.copyfile(run.files.best_weights, files[1])
+        shutil.copyfile(run.files.catalog, files[2])
+        faiss.write_index(index, str(files[3]))
     return files

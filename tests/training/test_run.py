@@ -1,5 +1,4 @@
-"""A whole run: it learns, leaves the promised files, resumes to the same result, and never overwrites
-another."""
+"""A whole run: it learns, leaves the promised files, resumes to the same result, and never overwrites another."""
 
 from __future__ import annotations
 

@@ -58,8 +58,7 @@ def test_losses_and_updates_agree(make_config: Callable[..., TrainConfig], tmp_p
     torch_tensors, jax_tensors = (load_file(tmp_path / f"{name}.safetensors") for name in ("torch", "jax"))
     start = load_file(tmp_path / "start.safetensors")
     for name, tensor in torch_tensors.items():
-        # AdamW divides by the gradient's size, so rounding shows where a gradient is near 0 (the key bias
-        # has none).
+        # AdamW divides by the gradient's size, so rounding shows where a gradient is near 0 (the key bias has none).
         if name.endswith("qkv.bias"):
             continue
         moved = np.abs(tensor - start[name]).max()

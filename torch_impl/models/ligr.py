@@ -13,8 +13,8 @@ from .transformer import LAYER_NORM_EPS, Attention
 class GatedBlock(nn.Module):
     """Pre-norm block whose residual branches are gated by the stream that they are added to:
 
-    ``x += sigmoid(attention_gate(x)) * dropout(attention(norm(x)))``, then
-    ``x += sigmoid(feed_forward_gate(x)) * dropout(feed_forward(norm(x)))``; the gates are D -> D.
+    ``x += sigmoid(attention_gate(x)) * dropout(attention(norm(x)))``, then ``x += sigmoid(feed_forward_gate(x)) *
+    dropout(feed_forward(norm(x)))``; the gates are D -> D.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:

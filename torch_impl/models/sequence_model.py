@@ -19,18 +19,18 @@ class SequenceModel(nn.Module):
     """Transformer over item ids whose item rows serve both as input and as output embedding.
 
     ``hidden = LayerNorm(blocks(dropout(embed(inputs, rows) + positions)))``, ``embed(inputs, rows) = sqrt(D)
-    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a
-    subclass overrides ``attention_mask`` and ``next_item_hidden``.
+    rows[inputs]``; the score of item j at position l is ``hidden[b, l] . rows[j]``. It is causal unless a subclass
+    overrides ``attention_mask`` and ``next_item_hidden``.
 
     ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
-    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the
-    projection (P, D) is learned. A caller who needs the rows too computes them once and passes them on.
+    ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the projection (P, D)
+    is learned. A caller who needs the rows too computes them once and passes them on.
 
-    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D)
-    in the dtype of the computation (float32, or the autocast dtype up to the last norm). Positions are
-    counted from the sequence's end, so left padding never changes a result. Outputs at padded places are
-    finite and mean nothing. Raises ``ValueError`` for inputs of another rank or longer than max_length, and
-    ``ConfigError`` for the configuration of another model.
+    Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) in the dtype
+    of the computation (float32, or the autocast dtype up to the last norm). Positions are counted from the sequence's
+    end, so left padding never changes a result. Outputs at padded places are finite and mean nothing. Raises
+    ``ValueError`` for inputs of another rank or longer than max_length, and ``ConfigError`` for the configuration of
+    another model.
     """
 
     name: ClassVar[str]
@@ -71,8 +71,8 @@ class SequenceModel(nn.Module):
 
     @torch.no_grad()
     def start_items(self, side: SideInformation) -> None:
-        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at
-        the standard deviation of its own."""
+        """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at the
+        standard deviation of its own."""
         if self.item_features is not None:
             self.item_features.copy_(torch.from_numpy(side.features))
         if side.initial is not None:
@@ -98,8 +98,8 @@ class SequenceModel(nn.Module):
         return self.final_norm(hidden)
 
     def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on
-        the left: the last place's."""
+        """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
+        the last place's."""
         return self(inputs, rows)[:, -1]
 
     def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:

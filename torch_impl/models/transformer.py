@@ -60,8 +60,8 @@ class FeedForward(nn.Module):
 def causal_mask(valid: Tensor) -> Tensor:
     """Returns the (B, L, L) boolean mask: place q sees k if k <= q and k is no padding, and always itself.
 
-    ``valid`` (B, L) bool is False at padding. A padded place sees itself so that no softmax row is empty (an
-    empty row is NaN); nothing reads its output.
+    ``valid`` (B, L) bool is False at padding. A padded place sees itself so that no softmax row is empty (an empty row
+    is NaN); nothing reads its output.
     """
     length = valid.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()

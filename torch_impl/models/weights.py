@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch import Tensor
 
 from ...recsys.run.weights_file import read_weights, write_weights
 from .sequence_model import SequenceModel
@@ -18,8 +19,15 @@ def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
 
 
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what
-    differs."""
+    """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
     state = model.state_dict()
     tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
     model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+
+
+@torch.no_grad()
+def largest_weight(model: SequenceModel) -> float:
+    """The largest magnitude of the parameters, NaN if there is one among them; the host waits for it."""
+    # A norm holds no copy of a table, as a test of each element would.
+    magnitudes: list[Tensor] = [torch.linalg.vector_norm(weight, torch.inf) for weight in model.parameters()]
+    return float(torch.stack(magnitudes).max())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...recsys import MetricsTally, Ragged, eval_batches
+from ...recsys import EvalBatch, Ragged
+from ...recsys.serving.evaluation import evaluate_batches
 from ..models.sequence_model import SequenceModel
 from .ranking import CHUNK, Seen, rank_and_top
 
@@ -19,36 +20,24 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
-    cutoffs: Sequence[int] = (10,),
-    filter_seen: bool = False,
-    information: npt.NDArray[np.float64] | None = None,
-    batch_size: int = 128,
     chunk: int = CHUNK,
+    **options: Any,
 ) -> dict[str, float]:
-    """Returns NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``,
-    dropout off.
-
-    Ranks ``targets`` (rows,) after the last ``max_length`` items of each of ``histories``. Seen items compete too;
-    ``filter_seen`` leaves all items of a history, however long, out of its ranking and top list, except for the target.
-    ``information`` (V,) float64 is ``self_information`` of the training part; without it there is no Surprisal. Raises
-    ``ConfigError`` for cutoffs below 1 and information of another catalog.
-    """
-    num_items = model.config.num_items
-    tally = MetricsTally(num_items, cutoffs=cutoffs, information=information)
+    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off."""
     was_training = model.training
     model.eval()
     device = model.item_table.device
-    max_length = model.config.max_length
     rows = model.item_rows().detach()
-    for batch in eval_batches(
-        histories, targets, batch_size=batch_size, max_length=max_length, filter_seen=filter_seen
-    ):
+
+    def rank(batch: EvalBatch, k: int) -> tuple[npt.NDArray, npt.NDArray]:
         inputs, target = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target))
-        seen = Seen.of(batch.seen, num_items, device, chunk)
-        ranks, top = batch_ranking(model, rows, inputs, target, tally.width, chunk, seen)
-        tally.add(ranks[: batch.count].cpu().numpy(), top[: batch.count].cpu().numpy())
+        seen = Seen.of(batch.seen, model.config.num_items, device, chunk)
+        ranks, top = batch_ranking(model, rows, inputs, target, k, chunk, seen)
+        return ranks.cpu().numpy(), top.cpu().numpy()
+
+    metrics = evaluate_batches(rank, model.config, histories, targets, **options)
     model.train(was_training)
-    return tally.metrics()
+    return metrics
 
 
 @torch.no_grad()

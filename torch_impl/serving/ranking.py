@@ -11,8 +11,8 @@ from torch import Tensor
 from ...recsys import NO_ITEM, SeenItems
 
 CHUNK = 32768
-"""Catalog items scored at once: memory is rows x CHUNK scores and sort keys of eight bytes, whatever the
-catalog's size. Each chunk costs the host some forty kernels."""
+"""Catalog items scored at once: memory is rows x CHUNK scores and sort keys of eight bytes, whatever the catalog's
+size. Each chunk costs the host some forty kernels."""
 
 _LEFT_OUT = torch.iinfo(torch.int64).min  # below the key of every score
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,39 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ...recsys import MetricsLog, TrainConfig, parse_cutoffs
-from ...recsys.run.progress import SELECTION_METRIC, Progress, metric_names
-from ...recsys.run.run_directory import RunDirectory
-from ..models.weights import save_weights
+from ...recsys import ConfigError, TrainConfig
+from ...recsys.files import replacing, usable
+from ...recsys.run.losses import require_finite_weights
+from ...recsys.run.progress import SELECTION_METRIC, Progress
+from ...recsys.run.recorder import Recorder
+from ...recsys.run.run_directory import WRITABLE, RunDirectory
+from ..models.weights import largest_weight, save_weights
 from .lightning_module import SequenceModule
-
-logger = logging.getLogger(__name__)
 
 
 class EpochRecorder(Callback):
-    """Keeps ``progress``, the metrics log and the best epoch's weights; its state travels in the checkpoint.
-
-    Weights and log are written before the checkpoint of the same epoch. A run killed in between repeats that
-    epoch and writes the same again.
-    """
+    """Keeps ``progress`` with a `Recorder`; its state travels in the checkpoint."""
 
     def __init__(self, run: RunDirectory, config: TrainConfig) -> None:
         self.run = run
         self.config = config
         self.progress = Progress()
-        self._log: MetricsLog | None = None
-        self._started = 0.0
+        self._recorder: Recorder | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.perf_counter() - self.progress.seconds
-        names = metric_names(parse_cutoffs(self.config.metrics_at))
-        self._log = MetricsLog(self.run.metrics_log, metric_names=names, resume_after=self.progress.epochs - 1)
+        self._recorder = Recorder(self.run, self.config, self.progress)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
-        assert self._log is not None
-        loss, metrics = pl_module.epoch_loss, pl_module.epoch_metrics
-        seconds = time.perf_counter() - self._started
-        if self.progress.update(loss, metrics, seconds, keep_last=self.config.train_on_valid):
-            save_weights(pl_module.model, self.run.best_weights)
-        self._log.append(
-            epoch=trainer.current_epoch,
+        assert self._recorder is not None
+        model, loss = pl_module.model, pl_module.epoch_losses.mean()
+        require_finite_weights(largest_weight(model), trainer.current_epoch)
+        self._recorder.end_epoch(
             step=trainer.global_step,
-            train_loss=loss,
-            metrics=metrics,
-            seconds=self.progress.seconds,
+            loss=loss,
+            metrics=pl_module.epoch_metrics,
+            save_weights=lambda path: save_weights(model, path),
         )
-        logger.info("%s", self.progress.line(metrics))
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self.progress)
@@ -72,13 +61,19 @@ class LastingEarlyStopping(EarlyStopping):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new
-    one."""
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        temporary = Path(f"{path}.tmp")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(path)
+        with usable("out", WRITABLE), replacing(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        # What unpickling raises for a damaged file, beside the archive's own RuntimeError.
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            reason = f"{type(error).__name__}: {error!s:.100}"
+            raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({reason})") from error
 
 
 def training_callbacks(run: RunDirectory, config: TrainConfig) -> tuple[EpochRecorder, list[Callback]]:

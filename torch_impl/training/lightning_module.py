@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ...recsys import MetricsTally, Split, TrainConfig, epoch_batches, eval_batches, evaluation_options, num_batches
+from ...recsys.run.losses import EpochLosses
 from ..loss.seeds import seed_words
 from ..models.sequence_model import SequenceModel
 from ..serving.evaluate import batch_ranking
@@ -21,10 +22,10 @@ from .objective import follow, make_optimizer, objective_of, start_frequencies, 
 class SequenceModule(LightningModule):
     """Trains ``model`` on (inputs, targets) batches and validates on (inputs, target, count, seen) batches.
 
-    Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted
-    one; the frequencies of targets, where the loss follows them, are a buffer and so part of a checkpoint.
-    On a GPU the loss and its gradients are CUDA graphs, captured at the first step. ``epoch_loss`` and
-    ``epoch_metrics`` hold the last epoch's mean loss and metrics (empty without validation).
+    Everything random in step s comes from (config.seed, s), so that a resumed run repeats an uninterrupted one; the
+    frequencies of targets, where the loss follows them, are a buffer and so part of a checkpoint. On a GPU the loss and
+    its gradients are CUDA graphs, captured at the first step. ``epoch_losses`` and ``epoch_metrics`` hold the last
+    epoch's losses and metrics (empty without validation).
     """
 
     frequencies: Tensor | None
@@ -36,14 +37,10 @@ class SequenceModule(LightningModule):
         self.objective = objective_of(config, split)
         self.register_buffer("frequencies", start_frequencies(self.objective, split))
         self.epoch_metrics: dict[str, float] = {}
-        self._losses: list[Tensor] = []
+        self.epoch_losses = _losses_of(0, 0)
         self._captured: CapturedLoss | None = None
         self._evaluation = evaluation_options(config, split)
         self._tally = self._new_tally()
-
-    @property
-    def epoch_loss(self) -> float:
-        return float(torch.stack(self._losses).mean())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer, schedule = make_optimizer(self.model, self.config)
@@ -53,7 +50,8 @@ class SequenceModule(LightningModule):
         self._captured = None  # an earlier fit's parameters have been elsewhere since
 
     def on_train_epoch_start(self) -> None:
-        self._losses, self.epoch_metrics = [], {}
+        self.epoch_losses = _losses_of(self.trainer.current_epoch, self.trainer.global_step)
+        self.epoch_metrics = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         step = self.trainer.global_step
@@ -66,7 +64,7 @@ class SequenceModule(LightningModule):
         torch.manual_seed(seed)  # dropout's
         loss = self._captured(*operands) if self._captured else self._loss(self.model, *operands)
         result = loss.detach().clone()  # the next replay overwrites the loss
-        self._losses.append(result)
+        self.epoch_losses.add(result)
         self.log("loss", result, prog_bar=True, batch_size=self.config.batch_size)
         return loss
 
@@ -95,6 +93,10 @@ class SequenceModule(LightningModule):
         return MetricsTally(self.model.config.num_items, cutoffs=options["cutoffs"], information=options["information"])
 
 
+def _losses_of(epoch: int, first_step: int) -> EpochLosses[Tensor]:
+    return EpochLosses(epoch, first_step, lambda losses: torch.stack(losses).cpu().numpy())
+
+
 class SequenceData(LightningDataModule):
     """The batches of ``split``: the same ones, in the same order, as in the other framework."""
 
@@ -111,8 +113,7 @@ class SequenceData(LightningDataModule):
 
 
 class EpochBatches:
-    """Iterable of an epoch's (inputs, targets), for the epoch that ``epoch()`` tells when iteration
-    starts."""
+    """Iterable of an epoch's (inputs, targets), for the epoch that ``epoch()`` tells when iteration starts."""
 
     def __init__(self, split: Split, config: TrainConfig, epoch: Callable[[], int]) -> None:
         self.split = split

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
-from ...kernels import fold_seed
+from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
-from ...recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
+from ...recsys import (
+    ConfigError,
+    Split,
+    TrainConfig,
+    epoch_batches,
+    item_counts,
+    loss_options,
+    smoothed_frequencies,
+)
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
@@ -17,13 +28,36 @@ from ..models.sequence_model import SequenceModel
 
 
 def objective_of(config: TrainConfig, split: Split) -> Objective:
-    """Returns what a run minimises, to be made once for the run."""
-    return make_objective(**loss_options(config, split))
+    """Returns what a run minimises, to be made once for the run; raises ``ConfigError`` for options that the samplers
+    refuse."""
+    with _options_refused():
+        return make_objective(**loss_options(config, split))
+
+
+@torch.no_grad()
+def try_loss(model: SequenceModel, objective: Objective, config: TrainConfig, split: Split) -> None:
+    """Computes the first batch's loss on the model's device, so that what only the loss refuses is a ``ConfigError``
+    before a run claims its folder. Draws from torch's generator."""
+    device = model.item_table.device
+    batch = next(epoch_batches(config, split, 0))
+    inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
+    start = start_frequencies(objective, split)
+    frequencies = None if start is None else start.to(device)
+    with _options_refused(), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        training_loss(model, inputs, targets, step_seed(config, 0), objective=objective, frequencies=frequencies)
+
+
+@contextmanager
+def _options_refused() -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        raise ConfigError(str(error)) from error
 
 
 def start_frequencies(objective: Objective, split: Split) -> Tensor | None:
-    """Returns the estimate (V,) float32 of how often each item is a target, from the training part; None
-    where the objective follows none."""
+    """Returns the estimate (V,) float32 of how often each item is a target, from the training part; None where the
+    objective follows none."""
     if objective.frequency_rate is None:
         return None
     return torch.from_numpy(smoothed_frequencies(item_counts(split.train, split.num_items)))

@@ -59,8 +59,9 @@ def assert_close(
     dtype: torch.dtype,
     *,
     magnitude: float | None = None,
-) -> None:
-    """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor.
+) -> float:
+    """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor; the largest
+    share of that which one takes.
 
     Args:
         name: what is compared, for the message.
@@ -85,23 +86,25 @@ def assert_close(
     assert not wrong.any(), f"{name}: {got[wrong][0]} instead of {truth[wrong][0]} at {_first(wrong)}"
     assert np.isfinite(yardstick[np.isfinite(truth)]).all(), f"{name}: the plain result overflows: no yardstick"
 
-    allowed = errors(yardstick, truth, magnitude)
+    allowed, share = errors(yardstick, truth, magnitude), 0.0
     for kind, ours in errors(got, truth, magnitude).items():
         limit = ALLOWED_RATIO * allowed[kind] + FLOOR[dtype]
         assert ours <= limit, (
             f"{name}: {kind} {ours:.3e}, plain {dtype} has {allowed[kind]:.3e}, allowed {limit:.3e}; "
             f"largest difference at {_first(_is_largest(got, truth))}"
         )
+        share = max(share, ours / limit)
+    return share
 
 
-def assert_result_close(name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype) -> None:
+def assert_result_close(name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype) -> float:
     """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
 
     ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32.
     """
     stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
     magnitude = oracle.dscale_magnitude if name == "dscale" and np.isfinite(oracle.dscale) else None
-    assert_close(name, actual, getattr(oracle, name), getattr(plain, name), stored, magnitude=magnitude)
+    return assert_close(name, actual, getattr(oracle, name), getattr(plain, name), stored, magnitude=magnitude)
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -26,10 +26,10 @@ from ...recsys import (
     loss_options,
     smoothed_frequencies,
 )
+from ..loss.arguments import check_impl
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
-from ..loss.arguments import check_impl
 from ..loss.scalable import scalable_linear_cross_entropy
 from ..models.sequence_model import SequenceModel
 

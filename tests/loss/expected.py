@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from cce_minus.kernels.negatives.samplers import Sampler
 
 from tests.inputs import Case, Inputs, make_inputs
 from tests.inputs import options as array_options
@@ -16,20 +17,41 @@ from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
 from tests.tolerance import assert_close, assert_result_close
 
-__all__ = ["SEED", "Expected", "Result", "assert_right", "expected", "negatives_of", "options", "softmax_options"]
+__all__ = [
+    "PLAINLY", "SEED", "Expected", "How", "Result", "assert_right", "expect", "expected", "negatives_of", "options",
+    "softmax_options",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run's loss (reduced), lse and gradients, as NumPy arrays; dweight None without sample weights."""
+    """A run's loss (reduced), lse and gradients, as NumPy arrays; None of what the call has no gradient of."""
 
     loss: np.ndarray
-    lse: np.ndarray
-    dhidden: np.ndarray
-    dtable: np.ndarray
+    lse: np.ndarray | None
+    dhidden: np.ndarray | None
+    dtable: np.ndarray | None
     dbias: np.ndarray | None
-    dscale: float
+    dscale: float | None
     dweight: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class How:
+    """Ways to call a loss that leave its results as they are."""
+
+    seed: int = SEED
+    seed_kind: Literal["int", "one", "words", "key"] = "words"  # an array of one integer, of two words, JAX's key
+    scale: Literal["array", "number"] = "array"
+    wide_table: bool = False  # the table in float32 beside hidden states in half precision
+    wide_bias: bool = False
+    frozen: tuple[str, ...] = ()  # of hidden, table, bias, scale and weight: no gradient is asked for
+    leading: tuple[int, ...] | None = None  # rows as (.., N / product), instead of (N,)
+    full: bool = False  # every item through linear_cross_entropy
+    short_ints: bool = False  # targets, ids and users as int32
+
+
+PLAINLY = How()
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,9 @@ class Expected:
     truth: OracleResult
     yardstick: OracleResult
     dtype: torch.dtype
+    negatives: Sampler | np.ndarray  # as the loss takes them
+    given: Inputs  # what the loss is called with: the inputs, and anything in ignored rows
+    how: How = PLAINLY
 
 
 def options(case: Case) -> dict[str, Any]:
@@ -61,45 +86,50 @@ def softmax_options(case: Case) -> dict[str, Any]:
 def expected(case: Case, dtype: torch.dtype = torch.float32) -> Expected:
     """The truth and the yardstick of a case, on inputs rounded to ``dtype``."""
     inputs = make_inputs(case, dtype=dtype)
-    ids, of_draws = oracle_negatives(case, inputs)
+    return expect(case, inputs, dtype, negatives_of(case, inputs))
+
+
+def expect(
+    case: Case,
+    inputs: Inputs,
+    dtype: torch.dtype,
+    negatives: Sampler | np.ndarray,
+    given: Inputs | None = None,
+    how: How = PLAINLY,
+) -> Expected:
+    """The same on any inputs, of which ``given`` are called with."""
+    ids, of_draws = oracle_negatives(case, inputs, negatives, how.seed)
     keywords = array_options(case, inputs) | of_draws
-    rows = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
-    u, _ = upstream(
-        rows.loss,
-        inputs.target,
-        inputs.sample_weight,
-        case.reduction,
-        case.ignore_index,
-        grad_output=_grad_output(case, inputs),
-    )
-    keywords["grad_loss"] = u
+    keywords["grad_loss"], _ = _upstream(case, inputs, np.zeros(case.num_rows))
     truth = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)
     yardstick = plain(inputs.hidden, inputs.table, inputs.target, ids, dtype=dtype, **keywords)
-    return Expected(case, inputs, ids, truth, yardstick, dtype)
+    return Expected(case, inputs, ids, truth, yardstick, dtype, negatives, given or inputs, how)
 
 
-def _grad_output(case: Case, inputs: Inputs) -> np.ndarray | float:
-    return inputs.grad_loss if case.reduction == "none" else 1.0
+def _upstream(case: Case, inputs: Inputs, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of the reduced loss: with respect to each row's, whatever ``loss`` is, and to the weights."""
+    output = inputs.grad_loss if case.reduction == "none" else 1.0
+    return upstream(loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=output)
 
 
-def assert_right(result: Result, want: Expected) -> None:
-    """Every part of a run within tolerance of the oracle."""
+def assert_right(result: Result, want: Expected) -> float:
+    """Every part of a run within tolerance of the oracle; the largest share of what is allowed that an error takes."""
     case, inputs = want.case, want.inputs
     reduced, reduced_plain = (
         reduce_oracle(r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index)
         for r in (want.truth, want.yardstick)
     )
-    assert_close("loss", result.loss, reduced, reduced_plain, torch.float32)
-    for name in ("lse", "dhidden", "dtable", "dscale"):
-        assert_result_close(name, getattr(result, name), want.truth, want.yardstick, want.dtype)
-    if inputs.bias is not None:
-        assert_result_close("dbias", result.dbias, want.truth, want.yardstick, want.dtype)
-    if inputs.sample_weight is not None:
-        truth, yardstick = (
-            upstream(
-                r.loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index,
-                grad_output=_grad_output(case, inputs),
-            )[1]
-            for r in (want.truth, want.yardstick)
-        )  # fmt: skip
-        assert_close("dweight", result.dweight, truth, yardstick, torch.float32)
+    shares = [assert_close("loss", result.loss, reduced, reduced_plain, torch.float32)]
+    absent = {f"d{name}" for name in want.how.frozen}
+    absent |= {"dscale"} if want.how.scale == "number" else set()
+    absent |= {"dbias"} if inputs.bias is None else set()
+    for name in ("lse", "dhidden", "dtable", "dbias", "dscale"):
+        value = getattr(result, name)
+        if name in absent:
+            assert value is None, f"{name}: nobody asked for it"
+        else:
+            shares.append(assert_result_close(name, value, want.truth, want.yardstick, want.dtype))
+    if inputs.sample_weight is not None and "dweight" not in absent:
+        truth, yardstick = (_upstream(case, inputs, r.loss)[1] for r in (want.truth, want.yardstick))
+        shares.append(assert_close("dweight", result.dweight, truth, yardstick, torch.float32))
+    return max(shares)

@@ -2,79 +2,124 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cce_minus.jax_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.jax_impl import linear_cross_entropy, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 from cce_minus.kernels import History
+from cce_minus.kernels.negatives.samplers import Sampler
 from jax import Array
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
+from tests.inputs import Case
+from tests.loss.expected import Expected, How, Result, options, softmax_options
+
+Arrays = dict[str, Any]
 
 
 def to_numpy(array: Array) -> np.ndarray:
     return np.asarray(array.astype(jnp.float32), np.float64)
 
 
-def run_jax(want: Expected, impl: str) -> Result:
-    case, inputs = want.case, want.inputs
-    dtype = str(want.dtype).removeprefix("torch.")
-    negatives = negatives_of(case, inputs)
-    explicit = isinstance(negatives, np.ndarray)
+@functools.lru_cache(maxsize=8)
+def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callable[[Arrays, Arrays], Any]:
+    """Loss, lse and gradients by leaves and other arrays: compiled once for all data of a case."""
 
-    @jax.jit
-    def loss_and_gradients(leaves: dict[str, Array], target: Array, ids: Array | None, seed: Array) -> Any:
-        def objective(leaves: dict[str, Array]) -> tuple[Array, tuple[Array, Array]]:
-            arguments = (
-                leaves["hidden"],
-                leaves["table"] if case.contiguous else leaves["table"].T,
-                target,
-                negatives if ids is None else ids,
+    def objective(leaves: Arrays, rest: Arrays) -> tuple[Array, tuple[Array, Array]]:
+        def rows(name: str, array: Any) -> Any:
+            return array if how.leading is None else array.reshape(*how.leading, -1, *array.shape[1:])
+
+        leaves = leaves | {name: array for name, array in rest.items() if name in ("hidden", "table", "bias", "weight")}
+        ids = rest.get("ids")
+        negatives = sampler if ids is None else ids if ids.ndim == 1 else rows("ids", ids)
+        arguments = (
+            rows("hidden", leaves["hidden"]), leaves["table"] if case.contiguous else leaves["table"].T,
+            rows("target", rest["target"]),
+        )  # fmt: skip
+        keywords = options(case) | {
+            "linear_bias": leaves.get("bias"),
+            "sample_weight": rows("weight", leaves["weight"]) if "weight" in leaves else None,
+            "logit_scale": leaves.get("scale", case.logit_scale),
+            "impl": impl,
+            "history": History(rows("users", rest["users"]), *rest["history"]) if "users" in rest else None,
+        }
+        if how.full:
+            del keywords["remove_accidental_hits"]
+            loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
+        elif case.positive_weight is None:
+            loss, lse = sampled_linear_cross_entropy(
+                *arguments, negatives, log_q=rest.get("log_q"), seed=rest["seed"], **softmax_options(case), **keywords
             )
-            keywords = options(case) | {
-                "linear_bias": leaves.get("bias"),
-                "sample_weight": leaves.get("weight"),
-                "logit_scale": leaves["scale"],
-                "seed": seed,
-                "impl": impl,
-                "history": None if inputs.history is None else History(*inputs.history),
-            }
-            if case.positive_weight is None:
-                loss, lse = sampled_linear_cross_entropy(
-                    *arguments, log_q=inputs.log_q, **softmax_options(case), **keywords
-                )
-            else:
-                loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
-                lse = jnp.zeros(case.num_rows)
-            of_loss = (inputs.grad_loss * loss).sum() if case.reduction == "none" else loss
-            return of_loss + (inputs.grad_lse * lse).sum(), (loss, lse)
+        else:
+            loss = sampled_linear_binary_cross_entropy(
+                *arguments, negatives, gbce_t=case.gbce_t, seed=rest["seed"], **keywords
+            )
+            lse = jnp.zeros(case.num_rows)
+        lse = lse.reshape(-1)
+        if case.reduction == "none":
+            assert loss.shape == arguments[2].shape
+            loss = loss.reshape(-1)
+            of_loss = (rest["grad_loss"] * loss).sum()
+        else:
+            of_loss = loss
+        return of_loss + (rest["grad_lse"] * lse).sum(), (loss, lse)
 
-        return jax.value_and_grad(objective, has_aux=True)(leaves)
+    return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
+
+def _seed(how: How) -> Any:
+    if how.seed_kind == "key":
+        return jax.random.key(how.seed)
+    if how.seed_kind == "one":
+        return jnp.array([how.seed], jnp.uint32)
+    return jnp.array([how.seed >> 32, how.seed & 0xFFFFFFFF], jnp.uint32)  # a Python int would be compiled for
+
+
+def run_jax(want: Expected, impl: str) -> Result:
+    case, inputs, how = want.case, want.given, want.how
+    dtype = str(want.dtype).removeprefix("torch.")
     leaves = {
         "hidden": jnp.asarray(inputs.hidden, dtype),
-        "table": jnp.asarray(inputs.table if case.contiguous else inputs.table.T, dtype),
-        "scale": jnp.float32(case.logit_scale),
+        "table": jnp.asarray(
+            inputs.table if case.contiguous else inputs.table.T, "float32" if how.wide_table else dtype
+        ),
     }
     if inputs.bias is not None:
-        leaves["bias"] = jnp.asarray(inputs.bias, dtype)
+        leaves["bias"] = jnp.asarray(inputs.bias, "float32" if how.wide_bias else dtype)
     if inputs.sample_weight is not None:
         leaves["weight"] = jnp.asarray(inputs.sample_weight)
-    seed = jnp.array([SEED >> 32, SEED & 0xFFFFFFFF], jnp.uint32)
-    (_, (loss, lse)), grads = loss_and_gradients(
-        leaves,
-        jnp.asarray(inputs.target, jnp.int32),
-        jnp.asarray(negatives, jnp.int32) if explicit else None,
-        seed,
-    )
+    if how.scale == "array":
+        leaves["scale"] = jnp.float32(case.logit_scale)
+    rest = {
+        "target": jnp.asarray(inputs.target, jnp.int32),
+        "seed": _seed(how),
+        "grad_loss": inputs.grad_loss,
+        "grad_lse": inputs.grad_lse,
+    }
+    explicit = isinstance(want.negatives, np.ndarray)
+    if explicit:
+        rest["ids"] = jnp.asarray(want.negatives, jnp.int32)
+    if inputs.log_q is not None:
+        rest["log_q"] = inputs.log_q
+    if inputs.history is not None:
+        users, *items = (jnp.asarray(array, jnp.int32) for array in inputs.history)
+        rest |= {"users": users, "history": tuple(items)}
+    asked = {name: leaf for name, leaf in leaves.items() if name not in how.frozen}
+    rest |= {name: leaf for name, leaf in leaves.items() if name in how.frozen}
+    program = _program(case, replace(how, seed=0), None if explicit else want.negatives, impl)  # type: ignore[arg-type]
+    (_, (loss, lse)), grads = program(asked, rest)
+    of_table = grads.get("table")
+    got = {name: to_numpy(grad) for name, grad in grads.items()}
     return Result(
         loss=to_numpy(loss),
         lse=to_numpy(lse),
-        dhidden=to_numpy(grads["hidden"]),
-        dtable=to_numpy(grads["table"] if case.contiguous else grads["table"].T),
-        dbias=to_numpy(grads["bias"]) if "bias" in grads else None,
-        dscale=float(grads["scale"]),
-        dweight=to_numpy(grads["weight"]) if "weight" in grads else None,
+        dhidden=got.get("hidden"),
+        dtable=None if of_table is None else got["table"] if case.contiguous else got["table"].T,
+        dbias=got.get("bias"),
+        dscale=float(grads["scale"]) if "scale" in grads else None,
+        dweight=got.get("weight"),
     )

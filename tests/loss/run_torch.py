@@ -8,11 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from cce_minus.kernels import History
-from cce_minus.torch_impl import sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.torch_impl import (
+    linear_cross_entropy,
+    sampled_linear_binary_cross_entropy,
+    sampled_linear_cross_entropy,
+)
 from cce_minus.torch_impl.loss import ops
 from torch import Tensor
 
-from tests.loss.expected import SEED, Expected, Result, negatives_of, options, softmax_options
+from tests.loss.expected import Expected, How, Result, options, softmax_options
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -43,54 +47,88 @@ def run_torch(want: Expected, impl: str, device: str = "cpu") -> Result:
         return _run(want, impl, device)
 
 
+def _seed(how: How, device: str) -> int | Tensor:
+    value = how.seed - 2**64 if how.seed >= 2**63 else how.seed
+    if how.seed_kind == "one":
+        return torch.tensor([value], device=device)
+    if how.seed_kind == "words":
+        return torch.tensor([how.seed >> 32, how.seed & 0xFFFFFFFF], device=device)
+    return how.seed
+
+
 def _run(want: Expected, impl: str, device: str) -> Result:
-    case, inputs = want.case, want.inputs
-
-    def leaf(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.to(device, want.dtype, memory_format=torch.preserve_format).requires_grad_()
-
-    hidden, table = leaf(inputs.hidden), leaf(inputs.table)
-    if not case.contiguous:
-        table = leaf(np.ascontiguousarray(inputs.table.T))
-    bias = None if inputs.bias is None else leaf(inputs.bias)
-    weight = (
-        None if inputs.sample_weight is None else torch.tensor(inputs.sample_weight, device=device, requires_grad=True)
-    )
-    scale = torch.tensor(case.logit_scale, device=device, requires_grad=True)
-    negatives = negatives_of(case, inputs)
+    case, inputs, how = want.case, want.given, want.how
+    shape = (case.num_rows,) if how.leading is None else (*how.leading, -1)
     # JAX's integers in half precision on a GPU, so that its tests find these kernels compiled
-    ints = torch.int32 if device == "cuda" and want.dtype != torch.float32 else torch.int64
+    ints = torch.int32 if how.short_ints or (device == "cuda" and want.dtype != torch.float32) else torch.int64
+
+    def leaf(name: str, array: np.ndarray, dtype: torch.dtype = want.dtype) -> Tensor:
+        tensor = torch.from_numpy(array).to(device, dtype, memory_format=torch.preserve_format)
+        return tensor.requires_grad_(name not in how.frozen)
+
+    def integers(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device, ints)
+
+    table = inputs.table if case.contiguous else np.ascontiguousarray(inputs.table.T)
+    leaves = {
+        "hidden": leaf("hidden", inputs.hidden),
+        "table": leaf("table", table, torch.float32 if how.wide_table else want.dtype),
+    }
+    if inputs.bias is not None:
+        leaves["bias"] = leaf("bias", inputs.bias, torch.float32 if how.wide_bias else want.dtype)
+    if inputs.sample_weight is not None:
+        leaves["weight"] = leaf("weight", inputs.sample_weight, torch.float32)
+    if how.scale == "array":
+        leaves["scale"] = leaf("scale", np.array(case.logit_scale), torch.float32)
+
+    def rows(tensor: Tensor) -> Tensor:
+        return tensor if how.leading is None else tensor.reshape(*shape, *tensor.shape[1:])
+
+    negatives = want.negatives
+    if isinstance(negatives, np.ndarray):
+        negatives = integers(negatives) if negatives.ndim == 1 else rows(integers(negatives))
     arguments = (
-        hidden,
-        table if case.contiguous else table.T,
-        torch.from_numpy(inputs.target).to(device, ints),
-        torch.from_numpy(negatives).to(device, ints) if isinstance(negatives, np.ndarray) else negatives,
-    )
+        rows(leaves["hidden"]), leaves["table"] if case.contiguous else leaves["table"].T,
+        rows(integers(inputs.target)),
+    )  # fmt: skip
     keywords = options(case) | {
-        "linear_bias": bias,
-        "sample_weight": weight,
-        "logit_scale": scale,
-        "seed": SEED,
+        "linear_bias": leaves.get("bias"),
+        "sample_weight": rows(leaves["weight"]) if "weight" in leaves else None,
+        "logit_scale": leaves.get("scale", case.logit_scale),
         "impl": impl,
     }
     if inputs.history is not None:
-        keywords["history"] = History(*(torch.from_numpy(array).to(device) for array in inputs.history))
-    log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
-    if case.positive_weight is None:
-        loss, lse = sampled_linear_cross_entropy(*arguments, log_q=log_q, **softmax_options(case), **keywords)
+        users, *items = map(integers, inputs.history)
+        keywords["history"] = History(rows(users), *items)
+    if how.full:
+        del keywords["remove_accidental_hits"]
+        loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
+    elif case.positive_weight is None:
+        log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
+        loss, lse = sampled_linear_cross_entropy(
+            *arguments, negatives, log_q=log_q, seed=_seed(how, device), **softmax_options(case), **keywords
+        )
     else:
-        loss = sampled_linear_binary_cross_entropy(*arguments, gbce_t=case.gbce_t, **keywords)
+        loss = sampled_linear_binary_cross_entropy(
+            *arguments, negatives, gbce_t=case.gbce_t, seed=_seed(how, device), **keywords
+        )
         lse = torch.zeros(case.num_rows, device=device)
     u, v = (torch.from_numpy(g).to(device) for g in (inputs.grad_loss, inputs.grad_lse))
-    ((u * loss).sum() if case.reduction == "none" else loss).add((v * lse).sum()).backward()
-    table_grad = table.grad if case.contiguous else table.grad.T  # type: ignore[union-attr]
+    if case.reduction == "none":
+        assert loss.shape == arguments[2].shape
+        loss = loss.flatten()
+    lse = lse.flatten()
+    total = ((u * loss).sum() if case.reduction == "none" else loss) + (v * lse).sum()
+    if total.requires_grad:
+        total.backward()
+    grads = {name: None if tensor.grad is None else to_numpy(tensor.grad) for name, tensor in leaves.items()}
+    of_table = grads["table"]
     return Result(
         loss=to_numpy(loss),
         lse=to_numpy(lse),
-        dhidden=to_numpy(hidden.grad),  # type: ignore[arg-type]
-        dtable=to_numpy(table_grad),  # type: ignore[arg-type]
-        dbias=None if bias is None else to_numpy(bias.grad),  # type: ignore[arg-type]
-        dscale=float(scale.grad),  # type: ignore[arg-type]
-        dweight=None if weight is None else to_numpy(weight.grad),  # type: ignore[arg-type]
+        dhidden=grads["hidden"],
+        dtable=of_table if case.contiguous or of_table is None else of_table.T,
+        dbias=grads.get("bias"),
+        dscale=None if grads.get("scale") is None else float(grads["scale"]),  # type: ignore[arg-type]
+        dweight=grads.get("weight"),
     )

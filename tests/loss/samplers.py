@@ -28,6 +28,10 @@ from tests.oracle import EMPTY_SLOT
 SEED = 2**63 + 12345  # both words in use, and negative as an int64
 
 
+class UnclearChoice(AssertionError):
+    """Scores too close for fp32 to choose what float64 does: take other inputs."""
+
+
 @functools.cache
 def _sampler(case: Case) -> Sampler:
     """One object a case: samplers with counts are compared by identity."""
@@ -57,9 +61,14 @@ def negatives_of(case: Case, inputs: Inputs) -> Sampler | np.ndarray:
     return AllItems() if case.mode == "all" else _sampler(case)
 
 
-def oracle_negatives(case: Case, inputs: Inputs) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """(ids (N, K) or None for every item, the oracle's keywords that go with them)."""
-    negatives = negatives_of(case, inputs)
+def oracle_negatives(
+    case: Case, inputs: Inputs, negatives: Sampler | np.ndarray | None = None, seed: int = SEED
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """(ids (N, K) or None for every item, the oracle's keywords that go with them).
+
+    ``negatives`` in place of the case's own; the groups of a sampler are the case's.
+    """
+    negatives = negatives_of(case, inputs) if negatives is None else negatives
     if isinstance(negatives, np.ndarray):
         return np.broadcast_to(negatives, (case.num_rows, negatives.shape[-1])), {}
     if isinstance(negatives, AllItems) or (
@@ -67,25 +76,25 @@ def oracle_negatives(case: Case, inputs: Inputs) -> tuple[np.ndarray | None, dic
     ):
         return None, {}
     if isinstance(negatives, InBatchNegatives):
-        return _targets_of_groups(case, inputs, negatives.group_size), {}
+        return _targets_of_groups(case, inputs, negatives.group_size, seed), {}
     if isinstance(negatives, HardNegatives):
-        weight = case.num_items / min(case.pool, case.num_items)
-        return _hardest(case, inputs, negatives), {
+        weight = case.num_items / min(negatives.pool, case.num_items)
+        return _hardest(case, inputs, negatives, seed), {
             "logq_correction": False,
             "draw_weight": weight,
         } if case.logq_correction else {}
     if isinstance(negatives, MixedNegatives):
-        return _mixed(case, inputs, negatives)
+        return _mixed(case, inputs, negatives, seed)
     keywords = {} if isinstance(negatives, UniformNegatives) else {"log_q": _log_q(negatives, case, inputs)}
-    return _drawn(negatives, case, inputs), keywords
+    return _drawn(negatives, case, inputs, seed), keywords
 
 
 def _counted(case: Case, inputs: Inputs) -> np.ndarray:
     return np.flatnonzero(inputs.target != case.ignore_index)
 
 
-def _drawn(negatives: Sampler, case: Case, inputs: Inputs) -> np.ndarray:
-    drawn = negative_ids(negatives, num_rows=len(_counted(case, inputs)), num_items=case.num_items, seed=SEED)
+def _drawn(negatives: Sampler, case: Case, inputs: Inputs, seed: int) -> np.ndarray:
+    drawn = negative_ids(negatives, num_rows=len(_counted(case, inputs)), num_items=case.num_items, seed=seed)
     return spread_over_rows(drawn, inputs.target, case.ignore_index)
 
 
@@ -100,40 +109,42 @@ def _log_q(sampler: object, case: Case, inputs: Inputs) -> np.ndarray:
     return -log_weight - np.log(case.num_items)
 
 
-def _groups(case: Case, inputs: Inputs, group_size: int | None) -> list[np.ndarray]:
+def _words(seed: int) -> tuple[Any, Any]:
+    high_low = [pm.NUMPY.u32(word) for word in pm.seed_words(seed)]
+    return high_low[0], high_low[1]
+
+
+def _groups(case: Case, inputs: Inputs, group_size: int | None, seed: int) -> list[np.ndarray]:
     """The rows of each group, in the order of their places."""
     counted = _counted(case, inputs)
     if group_size is None or not len(counted):
         return [counted]
-    words = [pm.NUMPY.u32(word) for word in pm.seed_words(SEED)]
-    places = row_places(pm.NUMPY, (words[0], words[1]), np.arange(len(counted)), len(counted), case.shuffle_rows)
+    places = row_places(pm.NUMPY, _words(seed), np.arange(len(counted)), len(counted), case.shuffle_rows)
     in_order = counted[np.argsort(places)]
     return np.split(in_order, range(group_size, len(in_order), group_size))
 
 
-def _targets_of_groups(case: Case, inputs: Inputs, group_size: int | None) -> np.ndarray:
+def _targets_of_groups(case: Case, inputs: Inputs, group_size: int | None, seed: int) -> np.ndarray:
     """The targets of the rows of each row's group, its own among them, which is dropped as a hit."""
     ids = np.full((case.num_rows, group_size or case.num_rows), EMPTY_SLOT)
-    for rows in _groups(case, inputs, group_size):
+    for rows in _groups(case, inputs, group_size, seed):
         ids[rows, : len(rows)] = inputs.target[rows]
     return ids
 
 
-def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndarray, dict[str, Any]]:
+def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Both samplers' ids, and the log of the mixture's probabilities."""
-    ids, draws, q = [], [], []
+    ids, draws = [], []
     parts = sampler.draw(case.num_items).lists
     assert parts is not None
-    words = [pm.NUMPY.u32(word) for word in pm.seed_words(SEED)]
-    groups = _groups(case, inputs, case.group_size)
+    groups = _groups(case, inputs, case.group_size, seed)
     for number, part in enumerate((sampler.first, sampler.second)):
         in_batch = isinstance(part, InBatchNegatives)
         draws.append(case.group_size - 1 if in_batch else min(part.num_negatives, case.num_items))  # type: ignore
-        q.append(np.exp(_log_q(part, case, inputs).astype(np.float64)))
         if in_batch:
-            ids.append(_targets_of_groups(case, inputs, case.group_size))
+            ids.append(_targets_of_groups(case, inputs, case.group_size, seed))
             continue
-        drawn = list(parts.drawn(pm.NUMPY, (words[0], words[1]), np.arange(len(groups))))
+        drawn = list(parts.drawn(pm.NUMPY, _words(seed), np.arange(len(groups))))
         columns = np.asarray(drawn[number][1])
         if not isinstance(part, UniformNegatives):
             columns = np.searchsorted(part.probabilities(case.num_items).slot_ends, columns, side="right")
@@ -141,18 +152,21 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives) -> tuple[np.ndar
         for rows, own in zip(groups, columns, strict=True):
             of_rows[rows] = own
         ids.append(of_rows)
+    together = np.concatenate(ids, 1)
+    if not case.logq_correction:
+        return together, {}
+    q = [np.exp(_log_q(part, case, inputs).astype(np.float64)) for part in (sampler.first, sampler.second)]
     with np.errstate(divide="ignore"):
         log_q = np.log((draws[0] * q[0] + draws[1] * q[1]) / sum(draws))
-    return np.concatenate(ids, 1), {"log_q": log_q}
+    return together, {"log_q": log_q}
 
 
-def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives) -> np.ndarray:
+def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int) -> np.ndarray:
     """The highest-scoring items of each group's pool, by float64 scores."""
     lists = sampler.draw(case.num_items).lists
     assert lists is not None
-    words = [pm.NUMPY.u32(word) for word in pm.seed_words(SEED)]
-    groups = _groups(case, inputs, case.group_size)
-    pools = drawn_lists(lists, pm.NUMPY, (words[0], words[1]), np.arange(len(groups)), None)
+    groups = _groups(case, inputs, case.group_size, seed)
+    pools = drawn_lists(lists, pm.NUMPY, _words(seed), np.arange(len(groups)), None)
     ids = np.full((case.num_rows, lists.negatives), EMPTY_SLOT)
     for rows, pool in zip(groups, pools, strict=True):
         scores = case.logit_scale * inputs.hidden[rows].astype(np.float64) @ inputs.table[pool].astype(np.float64).T
@@ -162,6 +176,19 @@ def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives) -> np.ndarray:
             scores[pool[None, :] == inputs.target[rows][:, None]] = -np.inf
         if inputs.excluded is not None:
             scores[inputs.excluded[rows][:, pool]] = -np.inf
-        hardest = np.argsort(-scores.max(0, initial=-np.inf), kind="stable")[: lists.negatives]
-        ids[rows] = pool[hardest]
+        best = scores.max(0, initial=-np.inf)
+        order = np.argsort(-best, kind="stable")
+        ids[rows] = pool[order[: lists.negatives]]
+        _check_clear(best[order[lists.negatives - 1 : lists.negatives + 1]], scores, case.softcap)
     return ids
+
+
+def _check_clear(edge: np.ndarray, scores: np.ndarray, softcap: float | None) -> None:
+    """Raise where the last score that is chosen and the next one would round to the same, but are not."""
+    if len(edge) < 2 or edge[0] == edge[1]:
+        return
+    magnitude = np.abs(scores[np.isfinite(scores)]).max(initial=0)
+    if softcap is not None:
+        edge, magnitude = softcap * np.tanh(edge / softcap), min(magnitude, softcap)
+    if edge[0] - edge[1] < 1e-5 * magnitude:
+        raise UnclearChoice(f"scores of {edge}")

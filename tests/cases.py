@@ -292,7 +292,7 @@ CASES: tuple[Case, ...] = (
 
 
 def far_cases() -> list[Case]:
-    """The cases whose logits are far from 0, to be computed in half precision too wherever kernels run."""
+    """Those whose logits are far from 0, which half precision has to stand too."""
     return [case for case in CASES if case.logits != "plain" or case.biases == "low"]
 
 

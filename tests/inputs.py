@@ -114,10 +114,8 @@ def make_inputs(case: Case, seed: int = 0, dtype: torch.dtype = torch.float32) -
         table = np.round(table * 16) / 16
         hidden = np.round(hidden * 1e4 / np.abs(hidden @ table.T).max())
     elif case.logits == "low_row":
-        # The first row's logits lie around -200, the others' around 0; exact in any order of summation as well.
-        table[:, 0], table[:, 1:] = 1, np.round(table[:, 1:] * 16) / 16
-        hidden[0] = np.round(hidden[0] * 16) / 16
-        hidden[0, 0] = -200
+        # The first row's logits lie around -40, the others' around 0.
+        table[:, 0], hidden[0, 0] = 1, -40
     elif case.logits == "confident":
         # A target logit of 24 among negatives with a deviation of 3: 1 - p_target is about 1e-6.
         direction = table[target] / np.linalg.norm(table[target], axis=1, keepdims=True)

@@ -28,7 +28,7 @@ def one_minus_exp_minus(x):
 
 @triton.jit
 def cap(x, softcap, HAS_SOFTCAP: tl.constexpr):
-    """(s, h): s = softcap tanh(x / softcap) and its derivative h = 1 - tanh^2, or (x, x * 0 + 1).
+    """(s, h): s = softcap tanh(x / softcap) and its derivative h = 1 - tanh^2, or (x, 1).
 
     With g = exp(-2 |x| / softcap): tanh = (1 - g) / (1 + g), by its series near 0 where that would cancel, and h = 4 g
     / (1 + g)^2, which stays accurate where 1 - tanh^2 would cancel.
@@ -43,7 +43,7 @@ def cap(x, softcap, HAS_SOFTCAP: tl.constexpr):
         h = 4.0 * g / ((1.0 + g) * (1.0 + g))
     else:
         s = x
-        h = x * 0.0 + 1.0
+        h = tl.zeros_like(x) + 1.0
     return s, h
 
 

@@ -1,4 +1,4 @@
-"""The losses as ``torch.nn.Module``s; those that draw keep their own seed on the device."""
+"""The losses as ``torch.nn.Module``s; those that draw count their calls on the device."""
 
 from __future__ import annotations
 
@@ -140,7 +140,11 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
     """``sampled_linear_cross_entropy`` with options fixed at construction and fresh negatives at every call.
 
     ``seed`` None starts the draws from torch's default CPU generator. Every data-parallel rank should start from its
-    own: ``seed=fold_seed(seed, rank)``. Raises ArgumentTypeError or ArgumentValueError naming the argument.
+    own, ``seed=fold_seed(seed, rank)``, and keeps it: DDP's buffer sync and a state dict move the calls so far only
+    (without a ``seed`` a state dict brings its own start). State dicts without ``seed`` leave both as they are.
+    Activation checkpointing recomputes with the draws of the first run; it must restore the random state
+    (``preserve_rng_state``, its default), or the recomputation raises. Raises ArgumentTypeError or ArgumentValueError
+    naming the argument.
     """
 
     def __init__(

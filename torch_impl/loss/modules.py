@@ -67,14 +67,18 @@ class _SeededLoss(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "seed"] = torch.cat([torch.full_like(self.progress, self._start), self.progress])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str],
+        unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
         saved = state_dict.pop(prefix + "seed", None)  # absent from weights that were saved without the loss
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )  # fmt: skip
         if saved is None or saved.is_meta:
             return
         if saved.dtype != torch.int64 or saved.shape not in ((1,), (2,)):
-            errors = args[-1]
-            errors.append(f"{prefix}seed: expected int64 of shape (2,), got {saved.dtype} {tuple(saved.shape)}")
+            error_msgs.append(f"{prefix}seed: expected int64 of shape (2,), got {saved.dtype} {tuple(saved.shape)}")
             return
         start, *progress = saved.tolist()
         if not progress:

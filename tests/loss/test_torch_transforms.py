@@ -189,12 +189,17 @@ def test_distributed_and_sparse_tensors_are_named(argument: str):
     from torch.distributed.tensor import DTensor, Replicate, device_mesh
 
     operands: dict[str, Any] = {"input": HIDDEN[0], "linear_weight": TABLE, "logit_scale": SCALE}
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo",
+        store=torch.distributed.HashStore(),  # type: ignore[attr-defined]
+        rank=0,
+        world_size=1,
+    )
     try:
         mesh = device_mesh.init_device_mesh("cpu", (1,))
         distributed = DTensor.from_local(operands[argument], mesh, [Replicate()])
         with pytest.raises(ArgumentTypeError, match=rf"^{argument}: expected a local tensor .*DTensor"):
-            linear_cross_entropy(target=TARGET[0], **operands | {argument: distributed})
+            linear_cross_entropy(target=TARGET[0], **operands | {argument: distributed})  # type: ignore[call-overload]
     finally:
         torch.distributed.destroy_process_group()
     with pytest.raises(ArgumentTypeError, match=rf"^{argument}: expected a dense tensor"):

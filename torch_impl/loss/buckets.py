@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 
@@ -172,7 +173,7 @@ def choose(
     Rows that do not count, of which ``hidden`` (N, D) holds zeros, fill up buckets that the others don't. Which of
     equal products are taken is not specified; those of continuous scores rarely are.
     """
-    with torch.autocast(hidden.device.type, enabled=False):
+    with contextlib.nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
         centres = _centres(hidden, seed, buckets, impl)
         rows = _nearest(centres, hidden, hidden.dtype, buckets.bucket_size_x, buckets, counted, impl)
         items = _nearest(centres, weight, hidden.dtype, buckets.bucket_size_y, buckets, None, impl)

@@ -90,16 +90,23 @@ def sampled_linear_cross_entropy(
         history: items that are no negatives of a row, such as its user's own: ``History(users, offsets, items)``. They
             leave the correction too: draws then stand for the items outside it. The target may be one of them.
         seed: what the draw follows from: an int, a tensor of one integer, or of two 32-bit words (high, low). None
-            takes one from the device's default generator, as dropout does. AllItems and explicit ids draw nothing.
+            takes one from the device's default generator, as dropout does. AllItems and explicit ids draw nothing. A
+            CUDA graph needs a tensor or None: an int would be the same in every replay, and raises.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.
         impl: "triton", "reference" (plain torch, in chunks), or "auto": triton on CUDA.
 
     Returns:
         The fp32 loss, a scalar or (...) for "none"; with ``return_lse`` a pair of it and the lse.
 
+    Under ``torch.compile`` a graph serves every int ``seed`` and float ``logit_scale``; ``softcap``, ``ignore_index``
+    and the sampler are compiled for, a graph a value. ``torch.func``'s grad, vjp and jacrev work, outside of compiled
+    code; vmap may map input, target, negatives and sample_weight: the mapped calls are one call on all their rows, with
+    one draw.
+
     Raises:
         ArgumentTypeError, ArgumentValueError: naming the argument. On CPU also for a target or id that is no item; on
-        CUDA, where reading them would wait for the device, such a row's loss is NaN.
+        CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
+        NotImplementedError: on second derivatives and in forward mode (jvp, jacfwd, hessian).
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     check_log_q(negatives, log_q, options)

@@ -1,4 +1,4 @@
-"""The losses as ``torch.nn.Module``s; those that draw keep their own seed on the device."""
+"""The losses as ``torch.nn.Module``s; those that draw count their calls on the device."""
 
 from __future__ import annotations
 
@@ -69,14 +69,18 @@ class _SeededLoss(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "seed"] = torch.cat([torch.full_like(self.progress, self._start), self.progress])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, missing_keys: list[str],
+        unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
         saved = state_dict.pop(prefix + "seed", None)  # absent from weights that were saved without the loss
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )  # fmt: skip
         if saved is None or saved.is_meta:
             return
         if saved.dtype != torch.int64 or saved.shape not in ((1,), (2,)):
-            errors = args[-1]
-            errors.append(f"{prefix}seed: expected int64 of shape (2,), got {saved.dtype} {tuple(saved.shape)}")
+            error_msgs.append(f"{prefix}seed: expected int64 of shape (2,), got {saved.dtype} {tuple(saved.shape)}")
             return
         start, *progress = saved.tolist()
         if not progress:
@@ -142,7 +146,11 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
     """``sampled_linear_cross_entropy`` with options fixed at construction and fresh negatives at every call.
 
     ``seed`` None starts the draws from torch's default CPU generator. Every data-parallel rank should start from its
-    own: ``seed=fold_seed(seed, rank)``. Raises ArgumentTypeError or ArgumentValueError naming the argument.
+    own, ``seed=fold_seed(seed, rank)``, and keeps it: DDP's buffer sync and a state dict move the calls so far only
+    (without a ``seed`` a state dict brings its own start). State dicts without ``seed`` leave both as they are.
+    Activation checkpointing recomputes with the draws of the first run; it must restore the random state
+    (``preserve_rng_state``, its default), or the recomputation raises. Raises ArgumentTypeError or ArgumentValueError
+    naming the argument.
     """
 
     def __init__(

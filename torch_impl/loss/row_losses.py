@@ -114,7 +114,7 @@ def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: O
 
 def _as_autocast(input: Tensor) -> Tensor:
     """``input`` in autocast's dtype, where that is on; it makes no wrong dtype right."""
-    if not isinstance(input, Tensor) or input.dtype not in FLOAT_DTYPES:
+    if not isinstance(input, Tensor) or input.dtype not in FLOAT_DTYPES or input.is_meta:
         return input
     device = input.device.type
     return input.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else input

@@ -99,8 +99,7 @@ class _Backward(Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    backward = staticmethod(_refuse_second_derivatives)
-    jvp = staticmethod(_refuse_second_derivatives)
+    backward = jvp = staticmethod(_refuse_second_derivatives)  # type: ignore[assignment]
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -131,7 +130,7 @@ class _Backward(Function):
             name: value if value is None or name == "tables" else _rows(value, getattr(dims, name), size)
             for name, value in saved._asdict().items()
         }
-        saved = Saved(**folded)
+        saved = Saved(**folded)  # type: ignore[arg-type]
         of_rows = wanted._replace(weight=False, bias=False)
         input_grad, item_grad, bias_grad, scale_grad = _Backward.apply(*x, *saved, *of_rows, *options)
         if wanted.items:
@@ -161,7 +160,7 @@ class _Forward(Function):
             return ops.forward(*args)
 
     setup_context = staticmethod(ops._setup_forward)
-    jvp = staticmethod(_refuse_forward_mode)
+    jvp = staticmethod(_refuse_forward_mode)  # type: ignore[assignment]
 
     @staticmethod
     def backward(ctx, *grads):

@@ -94,7 +94,8 @@ _kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 def _may_be_recomputed() -> bool:
     if torch.is_inference_mode_enabled():
         return False
-    return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+    return hooks is not None or not torch.is_grad_enabled()
 
 
 def _next_seed(progress: Tensor, start: int, traced: bool) -> Tensor:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Sharding
 
 from ...kernels.draws.lists import mixed_samplers, mixture_shares
 from ...kernels.draws.slots import slot_table
@@ -31,14 +32,14 @@ class PlacedArrays:
     def __init__(self) -> None:
         self._of_samplers: WeakKeyDictionary[Any, dict[Hashable, Any]] = WeakKeyDictionary()
 
-    def get(self, sampler: object, num_items: int, make: Callable[[], Any]) -> Any:
-        """What ``make`` makes of NumPy arrays, put on the default device; made once."""
-        device = jax.config.jax_default_device
+    def get(self, sampler: object, num_items: int, home: Sharding | None, make: Callable[[], Any]) -> Any:
+        """What ``make`` makes of NumPy arrays, put on ``home``'s devices or the default one; made once."""
+        place = num_items, home or jax.config.jax_default_device
         of_sampler = self._of_samplers.setdefault(sampler, {})
-        if (num_items, device) not in of_sampler:
+        if place not in of_sampler:
             with jax.ensure_compile_time_eval():
-                of_sampler[num_items, device] = jax.device_put(make())
-        return of_sampler[num_items, device]
+                of_sampler[place] = jax.device_put(make(), home)
+        return of_sampler[place]
 
 
 _slots = PlacedArrays()
@@ -53,10 +54,13 @@ def parts_of(sampler: object, num_items: int) -> tuple[Part, ...]:
     )
 
 
-def slot_arrays(sampler: object, num_items: int) -> tuple[tuple[Array, Array], ...]:
-    """Where the slots of each item end (V,) int32, and its log weight (V,) fp32, of each weighted part."""
+def slot_arrays(sampler: object, num_items: int, home: Sharding | None) -> tuple[tuple[Array, Array], ...]:
+    """Where the slots of each item end (V,) int32, and its log weight (V,) fp32, of each weighted part; on ``home``'s
+    devices."""
     weighted = [each for each in mixed_samplers(sampler) if isinstance(each, WeightedNegatives)]
-    return tuple(_slots.get(each, num_items, lambda each=each: tuple(slot_table(each, num_items))) for each in weighted)
+    return tuple(
+        _slots.get(each, num_items, home, lambda each=each: tuple(slot_table(each, num_items))) for each in weighted
+    )
 
 
 def list_operands(

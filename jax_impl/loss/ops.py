@@ -91,8 +91,8 @@ def _problem(x: Operands, options: Options) -> Problem:
     return cached_problem(
         *x.input.shape, x.weight.shape[0], ids_shape, str(x.input.dtype), str(x.weight.dtype),
         None if x.bias is None else str(x.bias.dtype), draw.sampler, options.softcap, options.remove_accidental_hits,
-        options.ignore_index, options.scale_grad, options.positive_weight, draw.group_size, draw.shuffle_rows, options.correction,
-        draw.lists, draw.items_only, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
+        options.ignore_index, options.scale_grad, options.positive_weight, draw.group_size, draw.shuffle_rows,
+        options.correction, draw.lists, draw.items_only, history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

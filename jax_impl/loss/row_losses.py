@@ -19,7 +19,7 @@ from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import SAMPLERS, Sampler
 from ...kernels.plan.problem import Correction
 from . import ops
-from .arguments import Arguments, as_int32, checked_arguments, is_array, num_items_of, placed
+from .arguments import Arguments, as_int32, checked_arguments, home_of, is_array, num_items_of, placed
 from .list_operands import Part, list_operands, parts_of, slot_arrays
 from .operands import Operands
 from .rows import rows
@@ -119,7 +119,7 @@ def sampled_losses(
         logit_scale=logit_scale,
         seed=seed, draws=draws_at_random(negatives, num_items), log_q=log_q, history=history,
     )  # fmt: skip
-    slots = slot_arrays(sampler, num_items)
+    slots = slot_arrays(sampler, num_items, home_of(arguments))
     correction = correction_of(negatives, slots or log_q, options, positive_weight)
     static = Sampled(
         options, is_array(logit_scale), ops.drawn(sampler, num_items), parts_of(sampler, num_items), correction,

@@ -79,7 +79,9 @@ def jax_lists(sampler: Any) -> np.ndarray:
         jnp.asarray(WORDS),
         slot_ends=slot_ends,
     )
-    p = jax_ops._problem(x, jax_ops.Options(jax_ops.drawn(sampler, V), None, True, -100, False, None, "none", "reference"))
+    p = jax_ops._problem(
+        x, jax_ops.Options(jax_ops.drawn(sampler, V), None, True, -100, False, None, "none", "reference")
+    )
     return np.asarray(jax_candidates.layout_of(x, p).ids(jnp.arange(p.num_groups)))
 
 

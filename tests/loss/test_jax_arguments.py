@@ -50,8 +50,8 @@ def test_targets_of_every_dtype():
         assert_same(loss_of(HIDDEN, TABLE, TARGET.astype(dtype), sample_weight=weight), want)
     unsigned = jnp.where(TARGET < 0, 255, TARGET).astype(jnp.uint8)
     assert_same(loss_of(HIDDEN, TABLE, unsigned, sample_weight=weight, ignore_index=255), want)
-    wrong = jnp.where(unsigned == 255, 0, unsigned)  # -100 is no uint8: every row counts
-    every = loss_of(HIDDEN, TABLE, wrong, reduction="none", negatives=jnp.arange(5), seed=None)
+    items = jnp.where(unsigned == 255, 0, unsigned)  # -100 is no uint8: every row counts
+    every = loss_of(HIDDEN, TABLE, items, reduction="none", negatives=jnp.arange(5), seed=None)
     assert bool((every != 0).all())
 
 

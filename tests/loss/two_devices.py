@@ -165,10 +165,10 @@ def main(impl: str) -> None:
     rng = np.random.default_rng(0)
     hidden, table = (jnp.asarray(rng.standard_normal((n, 8)), jnp.float32) for n in (2 * ROWS, ITEMS))
     target, scale = jnp.arange(2 * ROWS), jnp.float32(0.7)
-    if 0:
-        check_shard_map(impl, hidden, table, scale, target)
-    check_devices(impl, hidden, table, scale, target)
-    check_meshes(impl, hidden, table, target)
+    check_shard_map(impl, hidden, table, scale, target)
+    if impl != "triton":  # only there in the interpreter, where this takes minutes
+        check_devices(impl, hidden, table, scale, target)
+        check_meshes(impl, hidden, table, target)
 
 
 if __name__ == "__main__":

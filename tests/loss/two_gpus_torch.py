@@ -1,5 +1,5 @@
-"""Run by torch.distributed.run as two processes of a GPU each: under DDP, gradients are the mean of what each rank's own
-rows give alone."""
+"""Run by torch.distributed.run as two processes of a GPU each: under DDP, gradients are the mean of what each rank's
+own rows give alone."""
 
 from __future__ import annotations
 

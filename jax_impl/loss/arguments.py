@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
@@ -139,15 +139,17 @@ def as_int32(value: Array | np.ndarray) -> Array | np.ndarray:
         return jax.lax.clamp(jnp.int64(INT32.min), value, jnp.int64(INT32.max)).astype(jnp.int32)
 
 
-def placed(tree: Any) -> Any:
-    """``tree`` with its NumPy arrays on the devices of the arrays that are bound to some, which ``jax.jit`` would
-    otherwise do implicitly."""
+def home_of(tree: Any) -> Sharding | None:
+    """Every device that the arrays of ``tree`` are bound to; None where JAX may still move them."""
     bound = next(filter(_is_bound, jax.tree.leaves(tree)), None)
-    sharding = None
-    if bound is not None:
-        sharding = bound.sharding
-        if isinstance(sharding, NamedSharding):
-            sharding = NamedSharding(sharding.mesh, P())
+    if bound is None or not isinstance(bound.sharding, NamedSharding):
+        return None if bound is None else bound.sharding
+    return NamedSharding(bound.sharding.mesh, P())
+
+
+def placed(tree: Any) -> Any:
+    """``tree`` with its NumPy arrays where the others are, which ``jax.jit`` would otherwise do implicitly."""
+    sharding = home_of(tree)
 
     def place(leaf: Any) -> Array:
         if isinstance(leaf, jax.Array):

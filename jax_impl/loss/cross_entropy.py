@@ -101,13 +101,17 @@ def sampled_linear_cross_entropy(
         The fp32 loss, a scalar or (...) for "none"; with ``return_lse`` a pair of it and the lse.
 
     Works under jit, grad, scan, remat and shard_map, where each shard draws for its own rows: fold the axis
-    index into the seed. Without shard_map, XLA gathers sharded arrays for the kernels. vmap may map input,
-    target, negatives and sample_weight; the mapped calls are one call on all their rows, with one draw.
+    index into the seed. ``jax.grad`` inside shard_map returns the gradient of an array that all shards have
+    (a table with spec P()) summed over them, or with ``check_vma=False`` each shard's own, to be ``psum``med.
+    Without shard_map, XLA gathers sharded arrays for the kernels; the axes of their mesh may be automatic or
+    explicit (``jax.make_mesh``'s): losses of rows are then sharded like target. vmap may map input, target,
+    negatives and sample_weight; the mapped calls are one call on all their rows, with one draw. JAX's modes
+    (x64, promotion, matmul precision, transfer guards, debug_nans) change no result.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: naming the argument. For arrays in the host's memory and
         outside jit also for a target or id that is no item; elsewhere such a row's loss is NaN.
-        NotImplementedError: on second derivatives.
+        NotImplementedError: on second derivatives and forward mode (jvp, jacfwd).
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     check_log_q(negatives, log_q, options)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Sharding
 
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 
@@ -21,16 +22,16 @@ class Tables(NamedTuple):
 
 
 @kept_with_sampler
-def _tables(sampler: Negatives, num_items: int, device: object) -> Tables:
+def _tables(sampler: Negatives, num_items: int, home: Sharding | None, default: object) -> Tables:
     with jax.ensure_compile_time_eval():
-        return Tables(*jax.device_put(tuple(sampler.probabilities(num_items))))
+        return Tables(*jax.device_put(tuple(sampler.probabilities(num_items)), home))
 
 
-def sampler_tables(sampler: Negatives | None, num_items: int) -> Tables:
-    """What a sampler's draws need of its probabilities, on the default device; made once."""
+def sampler_tables(sampler: Negatives | None, num_items: int, home: Sharding | None) -> Tables:
+    """What a sampler's draws need of its probabilities, on ``home``'s devices or the default one; made once."""
     if sampler is None or (lists := sampler.draw(num_items).lists) is None or not lists.has_weights:
         return Tables()
-    return _tables(sampler, num_items, jax.config.jax_default_device)
+    return _tables(sampler, num_items, home, jax.config.jax_default_device)
 
 
 def list_operands(

@@ -21,7 +21,7 @@ from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from ...kernels.plan.problem import Choices
 from . import ops
-from .arguments import Arguments, as_int32, checked_arguments, is_array, num_items_of, placed
+from .arguments import Arguments, as_int32, checked_arguments, home_of, is_array, num_items_of, placed
 from .list_operands import list_operands, sampler_tables
 from .operands import Operands
 from .rows import rows
@@ -120,7 +120,7 @@ def sampled_losses(
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
         seed=seed, draws=draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
-    tables = sampler_tables(sampler, num_items)
+    tables = sampler_tables(sampler, num_items, home_of(arguments))
     known = tables.log_weight if log_q is None else log_q
     choices = Choices(
         softcap=options.softcap,

@@ -1,8 +1,9 @@
 """The loss's rows under JAX's transformations.
 
 ``rows`` is a primitive, so that vmap meets it before grad does: mapped rows become more rows of one call,
-whose gradient of the shared table is then computed once. Its derivative is a ``custom_vjp`` over
-``ops.forward`` and ``ops.backward``; where vmap comes outside grad, those two are what is mapped.
+whose gradient of the shared table is then computed once. Its derivative is a second primitive, whose transpose is
+``ops.backward``: only reverse mode has one. Where vmap comes outside grad, ``ops.forward`` and ``ops.backward`` are
+what is mapped.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ...interop import own_settings
 from ...kernels.errors import ArgumentValueError
-from ...kernels.plan.problem import EVERY_GRADIENT, Wanted
+from ...kernels.plan.problem import Wanted
 from . import ops
 from .operands import Gradients, Operands
 from .ops import Options, Saved
@@ -99,6 +101,7 @@ def _forward(options: Options) -> Callable[[Operands], Saved]:
         return ops.forward(x, options)
 
     @forward.def_vmap
+    @own_settings()
     def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
         saved = forward(_fold(x, mapped[0], size))
         rows = jax.tree.map(lambda a: _unfold(a, size), saved.rows)
@@ -114,6 +117,7 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
         return ops.backward(x, saved, grad_loss, grad_lse, options)
 
     @backward.def_vmap
+    @own_settings()
     def _(size: int, mapped: list[Any], x: Operands, saved: Saved, *grads: Array) -> tuple[Gradients, Gradients]:
         x_mapped, saved_mapped, *grads_mapped = mapped
         if (
@@ -143,32 +147,6 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
     return _without_derivative(backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _differentiable(x: Operands, options: Options) -> tuple[Array, Array]:
-    rows = _forward(replace(options, wanted=EVERY_GRADIENT))(x).rows
-    return rows.loss, rows.lse
-
-
-def _differentiable_forward(x: Operands, options: Options) -> tuple[tuple[Array, Array], tuple[Operands, Saved]]:
-    saved = _forward(replace(options, wanted=EVERY_GRADIENT))(x)
-    return (saved.rows.loss, saved.rows.lse), (x, saved)
-
-
-def _differentiable_backward(
-    options: Options, residuals: tuple[Operands, Saved], grads: tuple[Array, Array]
-) -> tuple[Operands]:
-    x, saved = residuals
-    gradients = _backward(options)(x, saved, *grads)
-    of_operands = dict.fromkeys(Operands._fields)
-    for name, wanted in options.wanted._asdict().items():
-        if wanted:
-            gradient = getattr(gradients, name)
-            of_operands[name] = gradient.sum(keepdims=True) if name == "scale" else gradient
-    return (Operands(**of_operands),)  # type: ignore[arg-type]
-
-
-_differentiable.defvjp(_differentiable_forward, _differentiable_backward)
-
 _rows_p = Primitive("cce_minus_rows")
 _rows_p.multiple_results = True
 
@@ -181,7 +159,8 @@ def rows(x: Operands, options: Options) -> tuple[Array, Array]:
 
 
 def _evaluate(*leaves: Array, tree: Any, options: Options) -> list[Array]:
-    return list(_differentiable(jax.tree.unflatten(tree, leaves), options))
+    saved = _forward(options)(jax.tree.unflatten(tree, leaves)).rows
+    return [saved.loss, saved.lse]
 
 
 _rows_p.def_impl(_evaluate)
@@ -197,23 +176,56 @@ def _(*leaves: Any, tree: Any, options: Options) -> list[Any]:
 def _derivative(
     primals: Sequence[Array], tangents: Sequence[Any], *, tree: Any, options: Options
 ) -> tuple[list[Array], list[Array]]:
-    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
-    # only the gradients of what moves are computed
-    moves = jax.tree.unflatten(tree, [i in moving for i in range(len(primals))])
-    options = replace(options, wanted=Wanted(*(bool(getattr(moves, name)) for name in Wanted._fields)))
-
-    def evaluate(*values: Array) -> list[Array]:
-        leaves = list(primals)
-        for i, value in zip(moving, values, strict=True):
-            leaves[i] = value
-        return _evaluate(*leaves, tree=tree, options=options)
-
-    return jax.jvp(evaluate, [primals[i] for i in moving], [tangents[i] for i in moving])
+    x = jax.tree.unflatten(tree, primals)
+    known = jax.tree.unflatten(tree, [None if isinstance(tangent, ad.Zero) else tangent for tangent in tangents])
+    moving = {name: getattr(known, name) for name in Wanted._fields if getattr(known, name) is not None}
+    saved = _forward(options)(x)
+    residuals, residual_tree = jax.tree.flatten((x, saved))
+    moved = _tangents_p.bind(
+        *moving.values(), *residuals, names=tuple(moving), tree=residual_tree, options=options
+    )  # fmt: skip
+    return [saved.rows.loss, saved.rows.lse], moved
 
 
 ad.primitive_jvps[_rows_p] = _derivative
 
+# The rows' tangents, linear in those of the operands ``names``: only ever transposed.
+_tangents_p = Primitive("cce_minus_row_tangents")
+_tangents_p.multiple_results = True
 
+
+def _refuse_forward_mode(*_: Any, **__: Any) -> NoReturn:
+    raise NotImplementedError("cce_minus: the loss has no forward mode (jvp, jacfwd); use grad, vjp or jacrev")
+
+
+_tangents_p.def_impl(_refuse_forward_mode)
+mlir.register_lowering(_tangents_p, _refuse_forward_mode)
+batching.primitive_batchers[_tangents_p] = _refuse_forward_mode
+ad.primitive_jvps[_tangents_p] = _refuse_forward_mode
+
+
+@_tangents_p.def_abstract_eval
+def _(*values: Any, names: tuple[str, ...], tree: Any, options: Options) -> list[Any]:
+    _, saved = jax.tree.unflatten(tree, values[len(names) :])
+    return [saved.rows.loss, saved.rows.lse]
+
+
+def _transpose(
+    cotangents: Sequence[Any], *values: Any, names: tuple[str, ...], tree: Any, options: Options
+) -> list[Array | None]:
+    residuals = values[len(names) :]
+    x, saved = jax.tree.unflatten(tree, residuals)
+    options = replace(options, wanted=Wanted(*(name in names for name in Wanted._fields)))
+    with own_settings():
+        gradients = _backward(options)(x, saved, *map(ad.instantiate_zeros, cotangents))
+        of_scale = gradients.scale.sum(keepdims=True)
+    return [of_scale if name == "scale" else getattr(gradients, name) for name in names] + [None] * len(residuals)
+
+
+ad.primitive_transposes[_tangents_p] = _transpose
+
+
+@own_settings()
 def _batch(
     leaves: Sequence[Array], axes: Sequence[int | None], *, tree: Any, options: Options
 ) -> tuple[list[Array], list[int]]:

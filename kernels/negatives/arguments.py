@@ -69,7 +69,7 @@ def check_arrays(
     _shape("target", target, rows, "that of input without its last axis")
     if ids is not None:
         _dtype("negatives", ids, INTEGERS)
-        if len(ids.shape) != 1 and (not ids.shape or ids.shape[:-1] != rows):
+        if not ids.shape or (len(ids.shape) != 1 and ids.shape[:-1] != rows):
             raise ArgumentValueError("negatives", f"shape (K,) or {(*rows, 'K')}", ids.shape)
         if ids.shape[-1] == 0:
             raise ArgumentValueError("negatives", "at least one id a row", ids.shape)

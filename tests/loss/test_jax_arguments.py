@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cce_minus.jax_impl import ArgumentError, History, linear_cross_entropy, sampled_linear_cross_entropy
+from jax import Array
 
 from tests.loss.small_jax import HIDDEN, SEED, TABLE, TARGET, D, N, V, assert_same, loss_of
 
@@ -28,6 +29,30 @@ def test_empty_batch():
         assert value.shape == shape
         assert not value.any()
         assert back(value)[0].shape == (0, 4, D)
+
+
+def test_an_empty_batch_has_gradients_of_zero():
+    def loss(*shared: Array) -> Array:
+        table, bias, scale = shared
+        hidden, target = jnp.zeros((0, D)), jnp.zeros(0, int)
+        return loss_of(hidden, table, target, linear_bias=bias, logit_scale=scale, reduction="mean")
+
+    shared = TABLE, jnp.ones(V), jnp.ones(1)
+    for gradient, array in zip(jax.grad(loss, (0, 1, 2))(*shared), shared, strict=True):
+        assert gradient.shape == array.shape
+        assert not gradient.any()
+
+
+def test_targets_of_every_dtype():
+    weight = jnp.linspace(0.0, 1.0, N)
+    want = loss_of(HIDDEN, TABLE, sample_weight=weight)
+    for dtype in ("int32", "int16", "int8"):
+        assert_same(loss_of(HIDDEN, TABLE, TARGET.astype(dtype), sample_weight=weight), want)
+    unsigned = jnp.where(TARGET < 0, 255, TARGET).astype(jnp.uint8)
+    assert_same(loss_of(HIDDEN, TABLE, unsigned, sample_weight=weight, ignore_index=255), want)
+    items = jnp.where(unsigned == 255, 0, unsigned)  # -100 is no uint8: every row counts
+    every = loss_of(HIDDEN, TABLE, items, reduction="none", negatives=jnp.arange(5), seed=None)
+    assert bool((every != 0).all())
 
 
 def test_out_of_range_raises_outside_jit_and_is_nan_inside():
@@ -49,10 +74,12 @@ def test_out_of_range_raises_outside_jit_and_is_nan_inside():
         ("target", {"target": TARGET[:3]}),
         ("target", {"target": TARGET.astype(jnp.float32)}),
         ("negatives", {"negatives": jnp.zeros((3, 4), int)}),
+        ("negatives", {"negatives": jnp.array(3)}),
         ("negatives", {"negatives": 5}),
         ("linear_bias", {"linear_bias": jnp.zeros(3)}),
         ("sample_weight", {"sample_weight": jnp.zeros(3)}),
         ("ignore_index", {"ignore_index": 2**31}),
+        ("ignore_index", {"ignore_index": 2**70}),
         ("reduction", {"reduction": "max"}),
         ("logit_scale", {"logit_scale": jnp.ones(2)}),
         ("logit_scale", {"logit_scale": "1"}),

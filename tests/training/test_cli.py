@@ -61,17 +61,33 @@ def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]
             ["--loss", "bce", "--negatives", "hard"],
             "negatives: expected uniform or popularity or log-uniform with loss = bce",
         ),
+        (["--out", __file__], "out: expected a folder that can be written"),
+        (["--out", f"{__file__}/run"], "out: expected a folder that can be written"),
+        # What only the samplers or the loss know to refuse.
+        (["--num-negatives", str(2**31)], "num_negatives: expected an int in"),
+        (["--loss", "sce", "--n-buckets", str(2**31)], "n_buckets: expected at most"),
+        (["--impl", "triton"], "impl: expected 'auto' or 'reference' for"),
+        (["--dim", str(10**13)], "memory: expected enough for the model and a batch"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_status_2(
-    app, interactions: Path, tmp_path: Path, arguments: list[str], message: str
+    app,
+    framework: str,
+    interactions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ):
+    """And none of them leaves a folder behind."""
+    monkeypatch.setattr(f"cce_minus.{framework}_impl.loss.row_losses.interprets", lambda: False)
     base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
     result = CliRunner().invoke(app, [*base, *arguments])
     assert result.exit_code == 2
     (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert message in line
     assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_module_can_be_run(framework: str):

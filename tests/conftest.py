@@ -7,9 +7,12 @@ import os
 import pytest
 import torch
 
+from tests.interpreter import speed_up
+
 # Triton reads this when a kernel is defined, so it must be set before any test module imports one.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    speed_up()
 # JAX takes most of a GPU's memory at start otherwise, and torch shares the device in these tests.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

@@ -23,6 +23,8 @@ FLOOR: dict[torch.dtype, float] = {
 }
 
 
+NOISE = 1e-13  # of float64 sums, relative to their terms
+
 # A row of less than this share of the largest row is measured against that share instead of its own size.
 SMALLEST_ROW = 1e-2
 
@@ -44,7 +46,7 @@ def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: f
     }
     if truth.ndim == 2:
         rows = np.linalg.norm(size, axis=1)
-        smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
+        smallest = magnitude or SMALLEST_ROW * rows.max(initial=0) or 1.0
         found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(
             initial=0
         )
@@ -59,6 +61,7 @@ def assert_close(
     dtype: torch.dtype,
     *,
     magnitude: float | None = None,
+    least: float = 0.0,
 ) -> float:
     """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor; the largest
     share of that which one takes.
@@ -71,6 +74,7 @@ def assert_close(
         dtype: what ``actual`` was rounded to. Loss, lse and dscale are float32 whatever the inputs are.
         magnitude: what errors are relative to, for a scalar that is a sum of both signs (dscale):
             cancellation can make the sum itself small beside its own rounding errors.
+        least: what the plain error counts as at least.
     """
     if isinstance(actual, torch.Tensor):
         actual = actual.detach().double().cpu().numpy()
@@ -88,7 +92,7 @@ def assert_close(
 
     allowed, share = errors(yardstick, truth, magnitude), 0.0
     for kind, ours in errors(got, truth, magnitude).items():
-        limit = ALLOWED_RATIO * allowed[kind] + FLOOR[dtype]
+        limit = ALLOWED_RATIO * max(allowed[kind], least) + FLOOR[dtype]
         assert ours <= limit, (
             f"{name}: {kind} {ours:.3e}, plain {dtype} has {allowed[kind]:.3e}, allowed {limit:.3e}; "
             f"largest difference at {_first(_is_largest(got, truth))}"
@@ -97,14 +101,28 @@ def assert_close(
     return share
 
 
-def assert_result_close(name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype) -> float:
+def assert_result_close(
+    name: str,
+    actual: Any,
+    oracle: OracleResult,
+    plain: OracleResult,
+    dtype: torch.dtype,
+    *,
+    gross: float = 0.0,
+    least: float = 0.0,
+) -> float:
     """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
 
-    ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32.
+    ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32. Of a gradient
+    whose terms are as large as ``gross``, what float64 leaves where they cancel is 0.
     """
     stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
-    magnitude = oracle.dscale_magnitude if name == "dscale" and np.isfinite(oracle.dscale) else None
-    return assert_close(name, actual, getattr(oracle, name), getattr(plain, name), stored, magnitude=magnitude)
+    truth = np.asarray(getattr(oracle, name))
+    truth = np.where(np.abs(truth) < NOISE * gross, 0.0, truth)
+    magnitude = None if truth.any() else gross
+    if name == "dscale" and np.isfinite(oracle.dscale):
+        magnitude = oracle.dscale_magnitude
+    return assert_close(name, actual, truth, getattr(plain, name), stored, magnitude=magnitude, least=least)
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

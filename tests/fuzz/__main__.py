@@ -21,9 +21,8 @@ SHOWN = 60  # failures
 def main() -> int:
     from tests.fuzz.calls import Outcome, Plan
     from tests.fuzz.signatures import SIZES
-    from tests.fuzz.workers import Died, outcomes, run
+    from tests.fuzz.workers import Died, outcomes, prepare, run
 
-    torch.set_num_threads(1)
     has_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--calls", type=int, default=1000)
@@ -45,6 +44,8 @@ def main() -> int:
         f"python -m tests.fuzz --framework {plan.framework} --seed {plan.seed} --static-signatures {plan.signatures} "
         f"--row-counts {plan.row_counts} --size {plan.size} --device {options.device}"
     )
+    if options.workers == 1 or options.only is not None:
+        prepare(options.device)
     start = shown_at = time.monotonic()
     if options.only is None:
         found = run(plan, options.calls, options.impl, options.device, options.workers, 60 * options.minutes)

@@ -61,17 +61,17 @@ def outcome(plan: Plan, number: int, impl: str, device: str) -> Outcome:
             if found.kind == "sce":
                 share = _scalable(plan, found, number, impl, device)
             else:
-                want, traits = _expected(plan, number)
+                want, traits, logits = _expected(plan, number)
                 about += f"; {traits}"
                 result = run_torch(want, impl, device) if plan.framework == "torch" else run_jax(want, impl)
-                share = assert_right(result, want)
+                share = assert_right(result, want, logits)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     return Outcome(number, found.kind, str(found.dtype).removeprefix("torch."), impl, share, failure, about)
 
 
 @functools.lru_cache(maxsize=4)  # one call may be run with several implementations
-def _expected(plan: Plan, number: int) -> tuple[Expected, str]:
+def _expected(plan: Plan, number: int) -> tuple[Expected, str, float]:
     found = plan.signature_of(number)
     case = found.case
     assert isinstance(case, Case)
@@ -92,7 +92,7 @@ def _expected(plan: Plan, number: int) -> tuple[Expected, str]:
             want = replace(want, negatives=given.ids)
         if found.dtype == torch.float16 and _overflows(want):
             continue
-        return want, data.traits
+        return want, data.traits, data.logits
     raise UnclearChoice(f"no usable data in {ATTEMPTS} attempts")
 
 
@@ -122,7 +122,7 @@ def _scalable(plan: Plan, found: Signature, number: int, impl: str, device: str)
                 result = scalable.run_torch(case, impl, dtype, device)
             else:
                 result = scalable.run_jax(case, impl, dtype)
-            return scalable.assert_right(result, truth, plain, dtype)
+            return scalable.assert_right(result, truth, plain, dtype, logits=10.0)
         finally:
             scalable.make_inputs.cache_clear()
             scalable.choose.cache_clear()

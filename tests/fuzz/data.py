@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from cce_minus.kernels import MixedNegatives
+from cce_minus.kernels.negatives.samplers import WeightedNegatives
 from numpy.typing import NDArray
 
 from tests.fuzz.signatures import Signature, chance
@@ -22,6 +24,7 @@ class Data:
     inputs: Inputs  # zeros where rows are ignored, for the oracle and the plain implementation
     given: Inputs  # what the loss is called with
     traits: str  # how they were drawn
+    logits: float  # the largest that rounding reaches
 
 
 def rounded(array: NDArray[np.floating], dtype: torch.dtype) -> NDArray[np.float32]:
@@ -36,7 +39,8 @@ def draw(signature: Signature, rng: Generator) -> Data:
     hidden, table, logits = _vectors(signature, case, target, rng)
     bias, stock = _bias(case, target[~ignored], logits, rng)
     ids, of_ids = _ids(case, signature, target, rng)
-    history, excluded = _history(signature, case, rng)
+    log_q = _log_q(v, rng) if case.knows_q else None
+    history, excluded = _history(signature, case, target, log_q, rng)
     u, w = rng.standard_normal((2, n)) * 2.0 ** rng.integers(-6, 1)
     upstream = rng.choice(["both", "both", "loss", "lse"])
     if signature.kind.startswith("binary"):
@@ -53,14 +57,14 @@ def draw(signature: Signature, rng: Generator) -> Data:
         grad_loss=(u * (upstream != "lse")).astype(np.float32),
         grad_lse=(w * (upstream != "loss")).astype(np.float32),
         counts=np.ones(v, np.int64),  # of no use: the sampler has its own
-        log_q=_log_q(v, rng) if case.knows_q else None,
+        log_q=log_q,
         history=history,
         excluded=excluded,
     )
     traits = ", ".join((goals, logits, stock, of_ids, str(upstream)))
     if not case.contiguous:
         clean = replace(clean, hidden=np.repeat(clean.hidden, 2, axis=1)[:, ::2], table=np.asfortranarray(clean.table))
-    return Data(clean, _with_rubbish(clean, ignored, rng), traits)
+    return Data(clean, _with_rubbish(clean, ignored, rng), traits, _largest(case, clean, logits))
 
 
 def _targets(case: Case, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.bool_], str]:
@@ -87,11 +91,13 @@ def _vectors(
     exact = abs(case.logit_scale) in (0.5, 1.0, 2.0)
     if kind in ("extreme", "low row", "low item") and not exact:
         kind = "plain"
+    if kind == "confident" and _cancels(signature, case):
+        kind = "plain"
     if kind == "confident":
         of_target = table[np.clip(target, 0, v - 1)]
         hidden = 24 * of_target / (of_target**2).sum(1, keepdims=True).clip(0.05) * np.sign(case.logit_scale)
     if kind in ("extreme", "low row", "low item"):
-        # on a grid, so that every logit is exact in float32 in any order of summation: see tests.inputs
+        # on a grid: see tests.inputs
         table = np.round(table * 16) / (1 if signature.dtype == torch.float16 else 16)
         far = hidden * FAR / max(np.abs(hidden @ table.T).max(), 1e-9)
         if kind == "extreme":
@@ -103,6 +109,11 @@ def _vectors(
             hidden = np.round(hidden * 4) / 4
             table[item] = -np.sign(hidden[rng.integers(n)]) * 64
     return hidden, table, f"{kind} logits"
+
+
+def _cancels(signature: Signature, case: Case) -> bool:
+    """Whether negatives that are the target may cancel it, but for the rounding of what a row keeps of them."""
+    return signature.dtype != torch.float32 and not case.remove_accidental_hits
 
 
 def _bias(case: Case, wanted: NDArray[np.int64], logits: str, rng: Generator) -> tuple[NDArray[np.float64] | None, str]:
@@ -133,6 +144,8 @@ def _ids(
     n, v, k = case.num_rows, case.num_items, case.num_negatives
     shape = (k,) if case.mode == "shared_ids" else (n, k)
     kind = str(rng.choice(["uniform", "few", "popular", "own targets"]))
+    if _cancels(signature, case):
+        kind = "uniform"
     ids = rng.integers(0, v, shape)
     if kind == "few":
         ids = rng.integers(0, min(5, v), shape)
@@ -150,21 +163,34 @@ def _log_q(num_items: int, rng: Generator) -> NDArray[np.float32]:
     """Of a heavy tail, of about equal items, of items that differ by orders of magnitude."""
     spread = rng.choice([0.1, 1.0, 3.0])
     log_q = spread * rng.standard_normal(num_items)
-    return (log_q - np.log(np.exp(log_q).sum())).astype(np.float32)
+    return np.minimum(log_q - np.log(np.exp(log_q).sum()), 0).astype(np.float32)
 
 
 def _history(
-    signature: Signature, case: Case, rng: Generator
+    signature: Signature, case: Case, target: NDArray[np.int64], log_q: NDArray[np.float32] | None, rng: Generator
 ) -> tuple[tuple[NDArray[np.int64], ...] | None, NDArray[np.bool_] | None]:
-    """Of a user without items, and where draws are uniform of one who has them all."""
+    """Of a user without items, and of one who may have them all where draws are uniform.
+
+    Elsewhere what is neither a row's target nor its user's has a probability of at least 0.01: it is a difference of
+    sums near 1, of which rounding leaves nothing below.
+    """
     if not case.has_history:
         return None, None
-    owned = rng.random((4, case.num_items)) < rng.choice([0.05, 0.3])
+    v = case.num_items
+    owned = rng.random((4, v)) < rng.choice([0.05, 0.3])
     owned[0] = False
-    weighted = case.knows_q or signature.kind.removeprefix("binary ") in ("popularity", "log_uniform", "mixed")
-    if not weighted and chance(rng, 0.3):
-        owned[1] = True
     users = rng.integers(0, 4, case.num_rows)
+    probabilities = [np.exp(log_q.astype(np.float64))] if log_q is not None else []
+    of = signature.negatives
+    for sampler in (of.first, of.second) if isinstance(of, MixedNegatives) else (of,):
+        if isinstance(sampler, WeightedNegatives):
+            weights = sampler.weights(v)
+            probabilities.append(weights / weights.sum())
+    if not probabilities and not isinstance(of, MixedNegatives) and chance(rng, 0.3):
+        owned[1] = True
+    gone = owned[users] | (np.arange(v) == target[:, None])
+    for q in probabilities:
+        users[~gone @ q < 0.01] = 0
     return (users, np.append(0, np.cumsum(owned.sum(1))), np.nonzero(owned)[1]), owned[users]
 
 
@@ -185,3 +211,15 @@ def _with_rubbish(clean: Inputs, ignored: NDArray[np.bool_], rng: Generator) -> 
         users = np.where(ignored, rng.choice([-3, 10**6]), clean.history[0])
         changed["history"] = (users, *clean.history[1:])
     return replace(clean, **changed)
+
+
+def _largest(case: Case, inputs: Inputs, logits: str) -> float:
+    """The largest logits that rounding reaches: those on a grid are exact, or far below all others."""
+    if logits == "extreme logits":
+        return 0.0
+    size = float(np.abs(case.logit_scale * inputs.hidden @ inputs.table.T).max(initial=0))
+    if logits.startswith("low"):
+        size = min(size, 10.0)
+    if inputs.bias is not None:
+        size += float(np.abs(inputs.bias[np.isfinite(inputs.bias)]).max(initial=0))
+    return size if case.softcap is None else min(size, case.softcap)

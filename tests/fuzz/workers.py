@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import jax
+import torch
+
 from tests.fuzz.calls import Outcome, Plan, outcome
+from tests.interpreter import speed_up
 
 BROKEN = 3  # the exit code of a process whose GPU context is lost
 
@@ -29,6 +33,16 @@ def impls_of(impl: str, dtype: str, device: str) -> tuple[str, ...]:
     """How a call is run: bfloat16 is wrong in Triton's interpreter."""
     wanted = ("triton", "reference") if impl == "both" else (impl,)
     return tuple(each for each in wanted if each != "triton" or device == "cuda" or dtype != "bfloat16")
+
+
+def prepare(device: str) -> None:
+    """What a process does before its first call."""
+    torch.set_num_threads(1)
+    if device == "cpu":
+        speed_up()
+        jax.config.update(
+            "jax_disable_most_optimizations", True
+        )  # each signature compiles, which takes most of the time
 
 
 def outcomes(plan: Plan, numbers: Iterable[int], impl: str, device: str) -> Iterator[Outcome]:
@@ -84,6 +98,7 @@ def run(
 
 
 def _work(name: int, plan: Plan, waiting: Any, results: Any, impl: str, device: str, end: float) -> None:
+    prepare(device)
     while True:
         try:
             share = waiting.get(timeout=5)

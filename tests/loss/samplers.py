@@ -140,7 +140,8 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives, seed: int) -> tu
     groups = _groups(case, inputs, case.group_size, seed)
     for number, part in enumerate((sampler.first, sampler.second)):
         in_batch = isinstance(part, InBatchNegatives)
-        draws.append(case.group_size - 1 if in_batch else min(part.num_negatives, case.num_items))  # type: ignore
+        drawn_at_most = case.num_items if isinstance(part, UniformNegatives) else np.inf
+        draws.append(case.group_size - 1 if in_batch else min(part.num_negatives, drawn_at_most))  # type: ignore
         if in_batch:
             ids.append(_targets_of_groups(case, inputs, case.group_size, seed))
             continue

@@ -12,6 +12,7 @@ from jax import Array, ShapeDtypeStruct
 from jax.experimental.buffer_callback import buffer_callback
 
 from .manual_axes import as_varying, varying_axes
+from .settings import in_mesh
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ def call(
         input_output_aliases=aliases,
         command_buffer_compatible=True,
     )
-    arrays = as_varying(function(*inputs.values()), varying_axes(inputs))
+    arrays = as_varying(in_mesh(function(*inputs.values())), varying_axes(inputs))
     return dict(zip(out_names, arrays, strict=True))
 
 

@@ -41,3 +41,10 @@ def in_auto_axes(function: Callable[..., T], arguments: Any, outs: Any) -> T:
 
     out_sharding = jax.tree.map(sharding_of, outs, is_leaf=lambda leaf: leaf is None)
     return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out_sharding)(arguments)
+
+
+def in_mesh(tree: T) -> T:
+    """``tree``, whose arrays are of no mesh, as whole arrays of the mesh that is computed in. ``buffer_callback``'s
+    would take the caller's for theirs when a backward pass meets them again."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.sharding.reshard(tree, P()) if mesh.auto_axes or mesh.explicit_axes else tree

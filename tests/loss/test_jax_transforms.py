@@ -59,6 +59,18 @@ def test_auto_is_the_kernels_where_lowered_for_cuda():
     assert "xla_ffi_python" not in text
 
 
+def test_kernels_are_compiled_for_every_gpu(monkeypatch: pytest.MonkeyPatch):
+    """A call that is traced may run on any of the process's."""
+    from cce_minus.jax_impl.loss import ops
+    from cce_minus.kernels.launch import loss as launch
+
+    compiled: list[int] = []
+    monkeypatch.setattr(ops, "local_gpus", lambda: (0, 3))
+    monkeypatch.setattr(launch, "compile_kernels", lambda *arguments: compiled.append(arguments[-1]))
+    jax.jit(partial(loss_of, impl="auto", softcap=1.25)).trace(HIDDEN, TABLE)  # of an option that no other test traced
+    assert compiled == [0, 3]
+
+
 def test_samplers_are_arguments_under_jit(truth):
     traces = 0
 

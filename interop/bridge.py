@@ -51,8 +51,12 @@ def call(
     calls. ``launcher`` is a module-level function and ``static`` hashable: both key the compilation. ``in_place``
     names outputs that overwrite an input: output by input, which XLA copies first where it is of further use.
     Works on CPU and GPU, eagerly and under jit, scan, remat and shard_map;
-    derivatives and vmap are the caller's to define.
+    derivatives and vmap are the caller's to define. No output may be empty: XLA's partitioner of several GPUs ends the
+    process where an array without elements leaves a ``shard_map``.
     """
+    empty = [name for name, output in outputs.items() if not output.size]
+    if empty:
+        raise ValueError(f"outputs without elements: {empty}")
     out_names, in_names = tuple(outputs), tuple(inputs)
     aliases = {in_names.index(name): out_names.index(output) for name, output in (in_place or {}).items()}
     callback = _Callback(launcher, out_names, in_names, static)

@@ -181,7 +181,7 @@ CASES: tuple[Case, ...] = (
     _case("grouped", "hard", "100 of a pool of 200 of 301 items; ignored rows", 75, 301, 100, group_size=32,
     sampler="hard", pool=200,
           ignored="some"),
-    _case("grouped", "hard_options", "every option, the pool is the catalog; D = 100", 40, 97, 20, dim=100,
+    _case("grouped", "hard_all_options", "every option, the pool is the catalog; D = 100", 40, 97, 20, dim=100,
     sampler="hard", pool=150,
           weighted=True, reduction="sum", **EVERYTHING),
     _case("grouped", "hard_uncorrected", "without a weight; no shuffle, hits kept", 40, 97, 5, sampler="hard", pool=30,

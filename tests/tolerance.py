@@ -119,7 +119,7 @@ def assert_result_close(
     stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
     truth = np.asarray(getattr(oracle, name))
     truth = np.where(np.abs(truth) < NOISE * gross, 0.0, truth)
-    magnitude = None if truth.any() else gross
+    magnitude = gross if gross and not truth.any() else None
     if name == "dscale" and np.isfinite(oracle.dscale):
         magnitude = oracle.dscale_magnitude
     return assert_close(name, actual, truth, getattr(plain, name), stored, magnitude=magnitude, least=least)

@@ -37,15 +37,17 @@ class Rows(NamedTuple):
     lse: Array
     peak: Array
     shift: Array
-    average_dot: Array  # empty unless the scale's gradient may be asked for
+    average_dot: Array | None  # None unless the scale's gradient may be asked for
     average: Array  # (N, D), the negatives' average, in input's dtype
 
 
 class Gradients(NamedTuple):
-    """Gradients of input, weight and bias, and each row's part of the scale's; without rows where they are not
-    wanted."""
+    """Gradients of input, weight and bias, and each row's part of the scale's; None where they are not wanted.
 
-    input: Array
-    weight: Array
-    bias: Array
-    scale: Array
+    None of these arrays, nor of ``Rows``, is ever empty: see ``interop.call``.
+    """
+
+    input: Array | None
+    weight: Array | None
+    bias: Array | None
+    scale: Array | None

@@ -61,11 +61,11 @@ class Options:
 
 
 class Saved(NamedTuple):
-    """What the forward hands to the backward: its rows, and the kernels' tables (empty where the reference runs
+    """What the forward hands to the backward: its rows, and the kernels' tables (None where the reference runs
     alone)."""
 
     rows: Rows
-    tables: Array
+    tables: Array | None
 
 
 def _problem(x: Operands, options: Options) -> Problem:
@@ -102,7 +102,7 @@ def _launch_backward(outs: Tensors, ins: Tensors, p: Problem) -> None:
 
 
 def _shapes(buffers: tuple[Buffer, ...]) -> dict[str, ShapeDtypeStruct]:
-    return {b.name: ShapeDtypeStruct(b.shape, b.dtype) for b in buffers}
+    return {b.name: ShapeDtypeStruct(b.shape, b.dtype) for b in buffers if b.size}
 
 
 def _named(x: Operands) -> dict[str, Array]:
@@ -159,7 +159,7 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
         buffers = tuple(buffer for buffer in buffers if buffer.name != "counted")
         in_place = {"tables": "tables"}
     outs = call(_launch_forward, _shapes(buffers), ins, p, in_place=in_place)
-    return Saved(Rows(*(outs[name] for name in Rows._fields)), outs["tables"])
+    return Saved(Rows(*map(outs.get, Rows._fields)), outs["tables"])  # type: ignore[arg-type]
 
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
@@ -173,17 +173,17 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
             ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, x.target, p))
     in_place = {"average": "input_grad"} if p.wanted.input else {}
     outs = call(_launch_backward, _shapes(backward_buffers(p)), ins, p, in_place=in_place)
-    return Gradients(outs["input_grad"], outs["item_grad"], outs["bias_grad"], outs["scale_grad"])
+    return Gradients(*map(outs.get, ("input_grad", "item_grad", "bias_grad", "scale_grad")))
 
 
 def _reference_forward(p: Problem, table_size: int, x: Operands) -> Saved:
-    tables = as_varying(jnp.zeros(table_size, jnp.int32), varying_axes(x))
+    tables = as_varying(jnp.zeros(table_size, jnp.int32), varying_axes(x)) if table_size else None
     return Saved(reference.forward(x, p), tables)
 
 
 def _reference_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     gradients = reference.backward(x, saved.rows, grad_loss, grad_lse, p)
-    return Gradients(*(g if wanted else g[:0] for g, wanted in zip(gradients, p.wanted, strict=True)))
+    return Gradients(*(g if wanted else None for g, wanted in zip(gradients, p.wanted, strict=True)))
 
 
 @own_settings()

@@ -190,7 +190,7 @@ def forward(x: Operands, p: Problem) -> Rows:
         return None, Rows(loss, lse, peak, shift, average_dot, average.astype(x.input.dtype))
 
     rows: Rows = _scan(layout, step, None)[1]
-    return rows if p.scale_grad else rows._replace(average_dot=rows.average_dot[:0])
+    return rows if p.scale_grad else rows._replace(average_dot=None)
 
 
 def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:

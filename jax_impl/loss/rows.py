@@ -105,7 +105,8 @@ def _forward(options: Options) -> Callable[[Operands], Saved]:
     def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
         saved = forward(_fold(x, mapped[0], size))
         rows = jax.tree.map(lambda a: _unfold(a, size), saved.rows)
-        return Saved(rows, saved.tables), Saved(jax.tree.map(lambda _: True, rows), False)  # type: ignore[arg-type]
+        is_mapped = jax.tree.map(lambda _: True, rows), jax.tree.map(lambda _: False, saved.tables)
+        return Saved(rows, saved.tables), Saved(*is_mapped)  # type: ignore[arg-type]
 
     return _without_derivative(forward)
 
@@ -127,22 +128,22 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
                 g if m else jnp.broadcast_to(g, (size, *g.shape)) for g, m in zip(grads, grads_mapped, strict=True)
             ]
             gradients = jax.lax.map(lambda each: backward(x, saved, *each), every)
-            return gradients, Gradients(True, True, True, True)  # type: ignore[arg-type]
+            return gradients, jax.tree.map(lambda _: True, gradients)
         x = _fold(x, x_mapped, size)
         saved = saved._replace(rows=_fold_rows(saved.rows, saved_mapped.rows, size))
         grads = tuple(_fold_rows(list(grads), grads_mapped, size))
         every = backward(x, saved, *grads)
         call_of_row = jnp.arange(len(grads[0])) // (len(grads[0]) // size)
 
-        def of_table(index: Array) -> tuple[Array, Array]:
+        def of_table(index: Array) -> tuple[Array | None, Array | None]:
             """The table's gradient of one mapped call; its rows' draws depend on all the others'."""
             own = backward(x, saved, *(jnp.where(call_of_row == index, grad, 0.0) for grad in grads))
             return own.weight, own.bias
 
-        weight, bias = jax.lax.map(of_table, jnp.arange(size))
-        return Gradients(_unfold(every.input, size), weight, bias, _unfold(every.scale, size)), Gradients(
-            True, True, True, True
-        )  # type: ignore[arg-type]
+        weight, bias = jax.lax.map(of_table, jnp.arange(size)) if options.wanted.items else (None, None)
+        of_rows = jax.tree.map(lambda a: _unfold(a, size), (every.input, every.scale))
+        gradients = Gradients(of_rows[0], weight, bias, of_rows[1])
+        return gradients, jax.tree.map(lambda _: True, gradients)
 
     return _without_derivative(backward)
 
@@ -218,8 +219,9 @@ def _transpose(
     options = replace(options, wanted=Wanted(*(name in names for name in Wanted._fields)))
     with own_settings():
         gradients = _backward(options)(x, saved, *map(ad.instantiate_zeros, cotangents))
-        of_scale = gradients.scale.sum(keepdims=True)
-    return [of_scale if name == "scale" else getattr(gradients, name) for name in names] + [None] * len(residuals)
+        if gradients.scale is not None:
+            gradients = gradients._replace(scale=gradients.scale.sum(keepdims=True))
+    return [getattr(gradients, name) for name in names] + [None] * len(residuals)
 
 
 ad.primitive_transposes[_tangents_p] = _transpose

@@ -62,12 +62,9 @@ class Negatives:
         """K / (V - 1), at most 1, of uniform draws without replacement; None of others."""
         return None
 
-    @property
-    def text(self) -> str:
-        """What stands for the sampler where a graph compiler takes numbers and texts only; see ``sampler_of``."""
-        values = [getattr(self, name) for name in self.__dataclass_fields__]  # type: ignore[attr-defined]
-        texts = [value.text if isinstance(value, Negatives) else f"{value}" for value in values]
-        return f"{type(self).__name__}({', '.join(texts)})"
+    text: str
+    """What stands for the sampler where a graph compiler takes numbers and texts only: how it is constructed, set once
+    by ``tell``; see ``sampler_of``."""
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         """Copies, in other processes too, are constructed anew."""
@@ -75,6 +72,11 @@ class Negatives:
 
 
 _kept: defaultdict[str, WeakSet[Negatives]] = defaultdict(WeakSet)
+
+
+def tell(sampler: Negatives, arguments: str) -> None:
+    """Set the text of a sampler that is constructed with these arguments."""
+    object.__setattr__(sampler, "text", f"{type(sampler).__name__}({arguments})")
 
 
 def keep_by_text(sampler: Negatives) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..draws.draw import Draw, listed
 from ..draws.lists import ITEMS, ListDraws, Part
 from ..errors import ArgumentValueError
-from .base import MOST_LISTED, Negatives, check_count, check_groups
+from .base import MOST_LISTED, Negatives, check_count, check_groups, tell
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class HardNegatives(Negatives):
         check_groups(self)
         if self.num_negatives > self.pool:
             raise ArgumentValueError("num_negatives", f"at most the {self.pool} items of the pool", self.num_negatives)
+        tell(self, f"{self.pool}, {self.num_negatives}, {self.group_size}, {self.shuffle_rows}")
 
     def draw(self, num_items: int) -> Draw:
         pool = min(self.pool, num_items)

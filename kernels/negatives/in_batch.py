@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ..draws.draw import Draw, listed
 from ..draws.lists import ROWS, ListDraws, Part
 from ..errors import ArgumentValueError
-from .base import Negatives, check_groups, check_shuffle
+from .base import Negatives, check_groups, check_shuffle, tell
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class InBatchNegatives(Negatives):
     shuffle_rows: bool = True
 
     def __post_init__(self) -> None:
+        tell(self, f"{self.group_size}, {self.shuffle_rows}")
         if self.group_size is not None:
             check_groups(self)
             return

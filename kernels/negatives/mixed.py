@@ -9,7 +9,7 @@ import numpy as np
 from ..draws.draw import Draw, listed
 from ..draws.lists import ROWS, ListDraws
 from ..errors import ArgumentTypeError, ArgumentValueError
-from .base import MIN_GROUP, Negatives, Probabilities, keep_by_text
+from .base import MIN_GROUP, Negatives, Probabilities, keep_by_text, tell
 from .in_batch import InBatchNegatives
 from .uniform import UniformNegatives
 from .weighted import LogUniformNegatives, PopularityNegatives
@@ -48,6 +48,7 @@ class MixedNegatives(Negatives):
             first, second = getattr(self.first, option), getattr(self.second, option)
             if first != second:
                 raise ArgumentValueError("second", f"the {option} of the first, {first}", second)
+        tell(self, f"{self.first.text}, {self.second.text}")
         if not self.whole_in_text:
             keep_by_text(self)
 

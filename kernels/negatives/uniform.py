@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..draws.draw import Draw, all_items
 from ..draws.lists import ITEMS, Part
 from ..draws.uniform import GroupedDraws, IndependentDraws
-from .base import Negatives, check_count, check_groups
+from .base import Negatives, check_count, check_groups, tell
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class UniformNegatives(Negatives):
     def __post_init__(self) -> None:
         check_count(self, "num_negatives")
         check_groups(self, smallest_group=1)
+        tell(self, f"{self.num_negatives}, {self.group_size}, {self.shuffle_rows}")
 
     def draw(self, num_items: int) -> Draw:
         if self.num_negatives >= num_items:
@@ -52,6 +53,9 @@ class AllItems(Negatives):
     """Every item is a candidate for every row: full softmax cross-entropy, with nothing drawn and no seed needed."""
 
     not_binary = "binary cross-entropy is over sampled items"
+
+    def __post_init__(self) -> None:
+        tell(self, "")
 
     def draw(self, num_items: int) -> Draw:
         return all_items(num_items)

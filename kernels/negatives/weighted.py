@@ -12,7 +12,7 @@ from ..draws.draw import Draw, listed
 from ..draws.lists import SLOTS, ListDraws, Part
 from ..draws.slots import slot_table
 from ..errors import ArgumentTypeError, ArgumentValueError
-from .base import MOST_LISTED, Negatives, Probabilities, check_count, check_groups, keep_by_text
+from .base import MOST_LISTED, Negatives, Probabilities, check_count, check_groups, keep_by_text, tell
 
 
 class WeightedNegatives(Negatives):
@@ -25,6 +25,7 @@ class WeightedNegatives(Negatives):
     def __post_init__(self) -> None:
         check_count(self, "num_negatives", MOST_LISTED + 1)
         check_groups(self)
+        tell(self, f"{self.num_negatives}, {self.group_size}, {self.shuffle_rows}")
 
     def weights(self, num_items: int) -> NDArray[np.float64]:
         """What each item's draw probability is proportional to; raises for a catalog that the sampler does not fit."""
@@ -78,13 +79,9 @@ class PopularityNegatives(WeightedNegatives):
             )
         counts.setflags(write=False)
         object.__setattr__(self, "counts", counts)
-        object.__setattr__(self, "_digest", hashlib.sha256(f"{counts.dtype}".encode() + counts.tobytes()).hexdigest())
+        digest = hashlib.sha256(f"{counts.dtype}".encode() + counts.tobytes()).hexdigest()
+        tell(self, f"counts_{digest}, {self.num_negatives}, {self.alpha}, {self.group_size}, {self.shuffle_rows}")
         keep_by_text(self)
-
-    @property
-    def text(self) -> str:
-        numbers = f"{self.num_negatives}, {self.alpha}, {self.group_size}, {self.shuffle_rows}"
-        return f"PopularityNegatives(counts_{self._digest}, {numbers})"  # type: ignore[attr-defined]
 
     def weights(self, num_items: int) -> NDArray[np.float64]:
         counts = np.asarray(self.counts, np.float64)

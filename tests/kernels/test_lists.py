@@ -65,7 +65,7 @@ def torch_lists(sampler: Any, impl: str) -> np.ndarray:
 
 
 def jax_lists(sampler: Any) -> np.ndarray:
-    slot_ends, _ = jax_list_operands.list_operands(sampler, sampler.draw(V), V, None)
+    slot_ends = jax_list_operands.sampler_tables(sampler, V, None).slot_ends
     one = jnp.ones(1)
     x = JaxOperands(
         jnp.zeros((N, 16)),

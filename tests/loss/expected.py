@@ -175,6 +175,7 @@ def _gross(want: Expected) -> dict[str, float]:
     upstream = np.abs(_upstream(want.case, want.inputs, want.truth.loss)[0]) + np.abs(want.inputs.grad_lse)
     largest = float(upstream.max(initial=0))
     hidden, table = (
-        abs(want.case.logit_scale) * float(np.abs(x).max(initial=0)) for x in (want.inputs.hidden, want.inputs.table)
+        abs(want.case.logit_scale) * float(np.nanmax(np.abs(x), initial=0))
+        for x in (want.inputs.hidden, want.inputs.table)
     )
     return {"dhidden": largest * table, "dtable": largest * hidden, "dbias": largest}

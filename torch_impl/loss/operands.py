@@ -69,9 +69,21 @@ _SCHEMA_TYPES = {
 
 
 def schema(results: int, *arguments: type) -> str:
-    """The operator schema of NamedTuples' fields, in order, with as many tensors as results."""
+    """The operator schema of NamedTuples' fields, in order, with as many tensors as results.
+
+    Names that came before, as those of operands whose gradients are wanted, begin with their tuple's.
+    """
+    taken: set[str] = set()
+
+    def named(owner: type, name: str) -> str:
+        name = f"{owner.__name__.lower()}_{name}" if name in taken else name
+        taken.add(name)
+        return name
+
     fields = [
-        f"{_SCHEMA_TYPES[hint]} {name}" for argument in arguments for name, hint in get_type_hints(argument).items()
+        f"{_SCHEMA_TYPES[hint]} {named(argument, name)}"
+        for argument in arguments
+        for name, hint in get_type_hints(argument).items()
     ]
     outputs = ", ".join(["Tensor"] * results)
     return f"({', '.join(fields)}) -> {outputs if results == 1 else f'({outputs})'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from .errors import ConfigError
 
@@ -18,3 +18,22 @@ def require_defaults(
                 f"{name}: expected its default {defaults[name]} with {choice}, which does not use it, got "
                 f"{options[name]}"
             )
+
+
+def require(condition: bool, name: str, expected: str, got: object) -> None:
+    """Raises ``ConfigError`` that names the option ``name`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {got}")
+
+
+def check_type(name: str, value: object, hint: object) -> None:
+    """Raises ``ConfigError`` unless ``value`` is of the type ``hint``: JSON and keyword arguments come unchecked. A
+    bool is no int here, and an int is a fine float."""
+    if hint is int:
+        good = isinstance(value, int) and not isinstance(value, bool)
+    elif hint is float or (float in get_args(hint) and value is not None):
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        good = isinstance(value, hint)  # pyright: ignore[reportArgumentType]
+    expected = getattr(hint, "__name__", str(hint))
+    require(good, name, f"a value of type {expected}", f"{value!r} of type {type(value).__name__}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from cce_minus.recsys import ConfigError, DataError, TrainConfig
+from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.cli.commands import guarded
 from rich.console import Console
 
 OUT = Path("runs/demo")
@@ -35,14 +35,9 @@ def main(
     console.print("Loading PyTorch and JAX ...")
     from .run import run_demo  # after the environment is set
 
-    logging.basicConfig(format="%(message)s", force=True)
-    logging.getLogger("cce_minus").setLevel(logging.INFO)
     shutil.rmtree(OUT, ignore_errors=True)
-    try:
-        broken = run_demo(TrainConfig(data=data, seed=seed, out=str(OUT)), console)
-    except (DataError, ConfigError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from error
+    broken: list[str] = []
+    guarded(lambda: broken.extend(run_demo(TrainConfig(data=data, seed=seed, out=str(OUT)), console)))
     for promise in broken:
         typer.echo(f"promise broken: {promise}", err=True)
     raise typer.Exit(1 if broken else 0)

@@ -8,10 +8,11 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from ..data.datasets import DATASETS
 from ..errors import ConfigError
+from ..option_checks import check_type, require
 from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
 from .feature_choices import VECTOR_USES, check_features
@@ -244,23 +245,23 @@ class TrainConfig:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), hints[field.name])
+            check_type(field.name, getattr(self, field.name), hints[field.name])
         for name, choices in CHOICES.items():
-            _require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name))
+            require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}", getattr(self, name))
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            _require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
+            require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
         for name in ("dropout", "mask_probability"):
-            _require(getattr(self, name) < 1, name, "a number below 1", getattr(self, name))
+            require(getattr(self, name) < 1, name, "a number below 1", getattr(self, name))
         for name in ("learning_rate", "frequency_rate", "mask_probability"):
-            _require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
-        _require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
-        _require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
+            require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
+        require(self.seed < 2**32, "seed", "an integer below 2**32", self.seed)
+        require(self.group_size in GROUP_SIZES, "group_size", f"one of {GROUP_SIZES}", self.group_size)
         for name in ("frequency_rate", "gbce_t"):
-            _require(getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
-        _require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
+            require(getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
+        require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
         for name in ("data", "user_column", "item_column", "time_column", "rating_column", "title_column", "out"):
-            _require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
+            require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         check_model(vars(self), defaults)
         check_loss(vars(self), defaults)
@@ -298,20 +299,3 @@ class TrainConfig:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: expected the options of a run, got: {error}") from error
-
-
-def _require(condition: bool, name: str, expected: str, got: object) -> None:
-    if not condition:
-        raise ConfigError(f"{name}: expected {expected}, got {got}")
-
-
-def _check_type(name: str, value: object, hint: object) -> None:
-    """JSON and keyword arguments come unchecked; bool is no int here, and an int is a fine float."""
-    if hint is int:
-        good = isinstance(value, int) and not isinstance(value, bool)
-    elif hint is float or (float in get_args(hint) and value is not None):
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        good = isinstance(value, hint)  # pyright: ignore[reportArgumentType]
-    expected = getattr(hint, "__name__", str(hint))
-    _require(good, name, f"a value of type {expected}", f"{value!r} of type {type(value).__name__}")

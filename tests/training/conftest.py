@@ -1,7 +1,8 @@
-"""A tiny data set that can be learnt, and the configuration of a run on it."""
+"""A tiny data set that can be learnt, the configuration of a run on it, and a finished run of each framework."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import TrainConfig
+
+from tests.training.commands import FRAMEWORKS, config_of
 
 USERS, ITEMS, LENGTH = 60, 40, 12
 
@@ -73,3 +76,28 @@ def framework(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def train(framework: str) -> Callable[[TrainConfig], Any]:
     return importlib.import_module(f"cce_minus.{framework}_impl.train").train
+
+
+@pytest.fixture(scope="session")
+def data(interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The walks with items by name, ``i07`` for item 7, and titles for most of them."""
+    folder = tmp_path_factory.mktemp("named")
+    table = pq.read_table(interactions)
+    names = [f"i{item:02}" for item in table["item_id"].to_pylist()]
+    table = table.set_column(table.schema.get_field_index("item_id"), "item_id", pa.array(names))
+    pq.write_table(table, folder / "events.parquet")
+    labels = sorted(set(names))[1:]
+    pq.write_table(
+        pa.table({"item_id": labels, "title": [f"Title of {label}" for label in labels]}), folder / "titles.parquet"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A short run of each framework, which names its data from their folder: tests serve it from elsewhere."""
+    folder = tmp_path_factory.mktemp("runs")
+    with contextlib.chdir(data):
+        for name in FRAMEWORKS:
+            importlib.import_module(f"cce_minus.{name}_impl.train").train(config_of(folder / name))
+    return {name: folder / name for name in FRAMEWORKS}

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cce_minus.recsys import ConfigError, DivergedError, TrainConfig, read_metrics_log
-from cce_minus.recsys.run.losses import EpochLosses
+from cce_minus.recsys import ConfigError, TrainConfig, read_metrics_log
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
+
+from tests.training.commands import call
 
 Train = Callable[[TrainConfig], Any]
 Make = Callable[..., TrainConfig]
@@ -129,9 +128,7 @@ def test_bf16_learns_too(train: Train, framework: str, make_config: Make):
     assert result.losses[-1] < result.losses[0] - 0.5
     weights = load_file(result.weights)
     assert {tensor.dtype for tensor in weights.values()} == {np.dtype(np.float32)}
-    app = importlib.import_module(f"cce_minus.{framework}_impl.cli").app
-    run = str(Path(result.weights).parent)
-    evaluated = CliRunner().invoke(app, ["evaluate", "--run", run, "--device", "cpu", "--json"])
+    evaluated = call(framework, "evaluate", "--run", Path(result.weights).parent, "--json")
     assert json.loads(evaluated.output) == result.test  # in the precision of the run
 
 
@@ -144,42 +141,6 @@ def test_callers_random_state_is_left_alone(make_config: Make):
     torch.manual_seed(123)
     train(make_config(epochs=1))
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_training_that_diverges_keeps_its_last_good_weights(
-    train: Train, framework: str, make_config: Make, monkeypatch: pytest.MonkeyPatch
-):
-    config = make_config(epochs=3)
-    add, steps = EpochLosses.add, iter(range(100))
-
-    def add_and_diverge(self: EpochLosses, loss: Any) -> None:
-        add(self, loss * float("nan") if next(steps) >= 5 else loss)
-
-    monkeypatch.setattr(EpochLosses, "add", add_and_diverge)
-    with pytest.raises(DivergedError, match=r"loss: .* got nan in epoch 1, step 1 \(step 5 of the run"):
-        train(config)
-    monkeypatch.undo()
-    out = Path(config.out)
-    weights = load_file(out / "best.safetensors")
-    assert all(np.isfinite(tensor).all() for tensor in weights.values())
-    assert [row["epoch"] for row in read_metrics_log(out / "metrics.csv")] == [0]
-    assert not (out / "result.json").exists()
-    resumed = train(replace(config, epochs=1, resume=True))
-    assert (resumed.best_epoch, len(resumed.losses)) == (0, 1)
-
-
-def test_a_training_that_diverges_at_once_exits_with_1_and_leaves_no_folder(framework: str, make_config: Make):
-    app = importlib.import_module(f"cce_minus.{framework}_impl.cli").app
-    config = make_config(epochs=2, learning_rate=1e30)
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
-    defaults = vars(TrainConfig())
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value != defaults[name]]
-    result = CliRunner().invoke(app, ["train", *arguments])
-    assert result.exit_code == 1
-    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert "loss: expected a finite number, got" in line
-    assert "in epoch 0, step 1 " in line
-    assert not Path(config.out).exists()
 
 
 def test_unusable_folders_and_options_are_named(train: Train, framework: str, make_config: Make):

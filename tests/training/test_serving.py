@@ -3,16 +3,12 @@ worth reading."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import importlib
 import json
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,53 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import TrainConfig, load_dataset
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
-FRAMEWORKS = ("torch", "jax")
-
-
-@pytest.fixture(scope="module")
-def data(interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The walks with items by name, ``i07`` for item 7, and titles for most of them."""
-    folder = tmp_path_factory.mktemp("named")
-    table = pq.read_table(interactions)
-    names = [f"i{item:02}" for item in table["item_id"].to_pylist()]
-    table = table.set_column(table.schema.get_field_index("item_id"), "item_id", pa.array(names))
-    pq.write_table(table, folder / "events.parquet")
-    labels = sorted(set(names))[1:]
-    pq.write_table(
-        pa.table({"item_id": labels, "title": [f"Title of {label}" for label in labels]}), folder / "titles.parquet"
-    )
-    return folder
-
-
-def config_of(out: Path) -> TrainConfig:
-    return TrainConfig(
-        data="events.parquet", titles="titles.parquet", max_length=12, dim=16, dropout=0.1,
-        negatives="all",
-        batch_size=16, learning_rate=1e-2, warmup_steps=5, epochs=3, device="cpu", out=str(out),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A short run of each framework, which names its data from their folder: tests serve it from elsewhere."""
-    folder = tmp_path_factory.mktemp("runs")
-    with contextlib.chdir(data):
-        for name in FRAMEWORKS:
-            importlib.import_module(f"cce_minus.{name}_impl.train").train(config_of(folder / name))
-    return {name: folder / name for name in FRAMEWORKS}
-
-
-def call(framework: str, *arguments: Any):
-    app = importlib.import_module(f"cce_minus.{framework}_impl.cli").app
-    return CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu"])
-
-
-def recommend(framework: str, run: Path, output: Path, *arguments: Any) -> list[dict[str, Any]]:
-    result = call(framework, "recommend", "--run", run, "--output", output, *arguments)
-    assert result.exit_code == 0, result.output
-    return json.loads(output.read_text()) if output.suffix == ".json" else pq.read_table(output).to_pylist()
+from tests.training.commands import FRAMEWORKS, call, error_of, recommend
 
 
 @pytest.mark.parametrize("trained_with", FRAMEWORKS)
@@ -127,7 +78,7 @@ def test_evaluate_repeats_the_result_of_training(runs: dict[str, Path], framewor
     for part in ("test", "valid"):
         result = call(framework, "evaluate", "--run", runs[framework], "--part", part, "--json")
         assert result.exit_code == 0, result.output
-        assert json.loads(result.output) == pytest.approx(expected[part])
+        assert json.loads(result.output) == expected[part]
 
 
 def test_export_finds_the_same_items_through_its_index(
@@ -221,11 +172,7 @@ def test_bad_requests_end_with_one_line(
     pq.write_table(pa.table({"user_id": [0.5], "items": rows}), "floats.parquet")
     pq.write_table(pa.Table.from_arrays([rows, rows], ["items", "items"]), "twice.parquet")
     Path("folder.json").mkdir()
-    result = call("torch", "recommend", "--run", runs["torch"], *arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert message in line
+    assert message in error_of(call("torch", "recommend", "--run", runs["torch"], *arguments))
 
 
 def test_a_run_of_another_catalog_is_refused(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
@@ -251,83 +198,6 @@ def test_a_run_of_another_catalog_is_refused(runs: dict[str, Path], data: Path, 
     result = call(framework, "recommend", "--run", run, "--sequences", tmp_path / "one.json")
     assert result.exit_code == 2
     assert "expected weights of the 39 items" in result.output
-
-
-def test_a_run_and_its_data_may_move(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
-    run, moved = tmp_path / "run", tmp_path / "moved.parquet"
-    shutil.copytree(runs[framework], run)
-    shutil.copyfile(data / "events.parquet", moved)
-    expected = json.loads((run / "result.json").read_text())
-    assert expected["weights"] == "best.safetensors"
-    options = json.loads((run / "config.json").read_text())
-    assert options["titles"] == str(data / "titles.parquet")
-    gone = {"data": str(tmp_path / "gone.parquet"), "titles": str(tmp_path / "gone.csv")}
-    (run / "config.json").write_text(json.dumps(options | gone))
-    for command in (["recommend", "--user", "1"], ["evaluate"]):
-        result = call(framework, *command, "--run", run)
-        assert result.exit_code == 2
-        assert f"data: expected the events of the run, got no file {gone['data']}; pass --data" in result.output
-    result = call(framework, "evaluate", "--run", run, "--data", moved, "--json")
-    assert json.loads(result.output) == expected["test"]
-    (row,) = recommend(framework, run, tmp_path / "top.json", "--user", 3, "--data", moved)
-    (before,) = recommend(framework, runs[framework], tmp_path / "top.json", "--user", 3)
-    assert row == before
-    # A finished run resumed: the checkpoint is found in the new place, and nothing is trained.
-    train = importlib.import_module(f"cce_minus.{framework}_impl.train").train
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        result = train(TrainConfig(**(options | {"data": str(moved), "out": str(run), "resume": True})))
-    assert (result.test, result.losses) == (expected["test"], expected["losses"])
-
-
-def test_other_events_are_told_of(runs: dict[str, Path], data: Path, tmp_path: Path):
-    events = pq.read_table(data / "events.parquet")
-    pq.write_table(pa.concat_tables([events, events.slice(0, 1)]), tmp_path / "more.parquet")
-    result = call("torch", "evaluate", "--run", runs["torch"], "--data", tmp_path / "more.parquet")
-    assert result.exit_code == 0, result.output
-    assert "other events than those that the run was trained on" in result.output
-
-
-@pytest.mark.parametrize("name", ["config.json", "best.safetensors", "catalog.parquet", "checkpoints"])
-def test_damaged_files_of_a_run_end_with_one_line(
-    runs: dict[str, Path], data: Path, tmp_path: Path, framework: str, name: str
-):
-    run = tmp_path / "run"
-    shutil.copytree(runs[framework], run)
-    files = [run / name] if name != "checkpoints" else [*run.glob("*-checkpoints/**/*")]
-    for file in files:
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    if name != "checkpoints":
-        result = call(framework, "recommend", "--run", run, "--user", 1)
-    else:
-        options = dataclasses.asdict(config_of(run))
-        options |= {name: str(data / options[name]) for name in ("data", "titles")}
-        arguments = [
-            f"--{option.replace('_', '-')}={value}" for option, value in options.items() if _changed(option, value)
-        ]
-        result = call(framework, "train", *arguments, "--resume")
-        name = f"resume: expected a checkpoint that can be read, got {run}"
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert name in line
-    assert "Traceback" not in result.output
-
-
-def _changed(option: str, value: Any) -> bool:
-    return value != getattr(TrainConfig(), option)
-
-
-def test_export_into_what_is_no_folder_of_its_own_ends_with_one_line(runs: dict[str, Path], tmp_path: Path):
-    pytest.importorskip("faiss")
-    (tmp_path / "file").touch()
-    for name in ("items.safetensors", "index.faiss"):
-        (tmp_path / name / name).mkdir(parents=True)
-    for to in (tmp_path / "file", tmp_path / "file" / "x", runs["torch"], *(tmp_path / name for name in
-               ("items.safetensors", "index.faiss"))):  # fmt: skip
-        result = call("torch", "export", "--run", runs["torch"], "--to", to)
-        assert result.exit_code == 2, result.output
-        assert "error: to: expected a folder" in result.output
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, framework: str):

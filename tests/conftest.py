@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from tests.grid import waits
 from tests.interpreter import speed_up
 
 # Triton reads this when a kernel is defined, so it must be set before any test module imports one.
@@ -22,9 +23,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_gpu = torch.cuda.is_available()
     for item in items:
+        if not has_gpu and waits(item.nodeid):
+            item.add_marker(pytest.mark.grid)
         if "gpu" in item.keywords and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if "interpreter" in item.keywords and has_gpu:

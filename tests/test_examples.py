@@ -22,7 +22,6 @@ PREAMBLE = OURS.findall(GUIDE)[0]
 BLOCKS = [(title, i, code) for title, part in SECTIONS.items() for i, code in enumerate(OURS.findall(part))]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "flax"])
 def test_example_learns_with_either_loss(name: str):
     run = subprocess.run(
@@ -38,7 +37,6 @@ def test_example_learns_with_either_loss(name: str):
         assert float(rate) > 0.5  # 0.01 by chance, about 0.8 at best
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_tutorial_beats_popularity_and_finds_the_next_chapter(framework: str):
     run = subprocess.run(

@@ -85,7 +85,7 @@ def _expected(plan: Plan, number: int) -> tuple[Expected, str, float]:
         negatives, given = found.negatives, data.given
         try:
             clean_ids = data.inputs.ids if negatives is None else negatives
-            want = expect(case, data.inputs, found.dtype, clean_ids, given, how)  # type: ignore[arg-type]
+            want = expect(case, data.inputs, found.dtype, clean_ids, given, how, must_be_clear=True)  # type: ignore[arg-type]
         except UnclearChoice:
             continue
         if negatives is None:

@@ -97,9 +97,10 @@ def expect(
     negatives: Sampler | np.ndarray,
     given: Inputs | None = None,
     how: How = PLAINLY,
+    must_be_clear: bool = False,
 ) -> Expected:
-    """The same on any inputs, of which ``given`` are called with."""
-    ids, of_draws = oracle_negatives(case, inputs, negatives, how.seed)
+    """The same on any inputs; the loss is called with ``given``, if not with them."""
+    ids, of_draws = oracle_negatives(case, inputs, negatives, how.seed, must_be_clear)
     keywords = array_options(case, inputs) | of_draws
     keywords["grad_loss"], _ = _upstream(case, inputs, np.zeros(case.num_rows))
     truth = oracle(inputs.hidden, inputs.table, inputs.target, ids, **keywords)

@@ -62,11 +62,16 @@ def negatives_of(case: Case, inputs: Inputs) -> Sampler | np.ndarray:
 
 
 def oracle_negatives(
-    case: Case, inputs: Inputs, negatives: Sampler | np.ndarray | None = None, seed: int = SEED
+    case: Case,
+    inputs: Inputs,
+    negatives: Sampler | np.ndarray | None = None,
+    seed: int = SEED,
+    must_be_clear: bool = False,
 ) -> tuple[np.ndarray | None, dict[str, Any]]:
     """(ids (N, K) or None for every item, the oracle's keywords that go with them).
 
-    ``negatives`` in place of the case's own; the groups of a sampler are the case's.
+    ``negatives`` in place of the case's own; the groups of a sampler are the case's. ``must_be_clear`` raises
+    UnclearChoice where hard negatives hang on rounding.
     """
     negatives = negatives_of(case, inputs) if negatives is None else negatives
     if isinstance(negatives, np.ndarray):
@@ -79,7 +84,7 @@ def oracle_negatives(
         return _targets_of_groups(case, inputs, negatives.group_size, seed), {}
     if isinstance(negatives, HardNegatives):
         weight = case.num_items / min(negatives.pool, case.num_items)
-        return _hardest(case, inputs, negatives, seed), {
+        return _hardest(case, inputs, negatives, seed, must_be_clear), {
             "logq_correction": False,
             "draw_weight": weight,
         } if case.logq_correction else {}
@@ -162,7 +167,7 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives, seed: int) -> tu
     return together, {"log_q": log_q}
 
 
-def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int) -> np.ndarray:
+def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int, must_be_clear: bool) -> np.ndarray:
     """The highest-scoring items of each group's pool, by float64 scores."""
     lists = sampler.draw(case.num_items).lists
     assert lists is not None
@@ -180,7 +185,8 @@ def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int) -> n
         best = scores.max(0, initial=-np.inf)
         order = np.argsort(-best, kind="stable")
         ids[rows] = pool[order[: lists.negatives]]
-        _check_clear(best[order[lists.negatives - 1 : lists.negatives + 1]], scores, case.softcap)
+        if must_be_clear:
+            _check_clear(best[order[lists.negatives - 1 : lists.negatives + 1]], scores, case.softcap)
     return ids
 
 

@@ -194,7 +194,7 @@ def forward(x: Operands, p: Problem) -> Rows:
 
 
 def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:
-    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
+    """Gradients of input, weight, bias and each row's part of the scale's, as far as they are wanted."""
     layout = layout_of(x, p)
     saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows, jnp.float32)
     if p.positive_weight is None:
@@ -212,24 +212,25 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
         peak = saved.peak[c.rows][:, :, None]
         probability = jnp.exp((c.score - peak) - shift) if softmax else jax.nn.sigmoid(c.score) * shift
         a = jnp.where(c.keep, of_row[:, :, None] * probability * c.slope, 0.0)
-        grads = _product(a.swapaxes(1, 2), c.hidden)
-        weight_grad = weight_grad.at[c.item].add(of_positive[:, :, None] * c.hidden)
-        weight_grad = weight_grad + grads[0] if p.mode == "all" else weight_grad.at[c.ids].add(grads)
-        if x.bias is not None:
+        if p.wanted.weight:
+            grads = _product(a.swapaxes(1, 2), c.hidden)
+            weight_grad = weight_grad.at[c.item].add(of_positive[:, :, None] * c.hidden)
+            weight_grad = weight_grad + grads[0] if p.mode == "all" else weight_grad.at[c.ids].add(grads)
+        if p.wanted.bias:
             bias_grad = bias_grad.at[c.item].add(of_positive).at[c.ids].add(a.sum(1))
         average = saved.average[c.rows].astype(jnp.float32)
         input_grad = x.scale * (of_row[:, :, None] * average + of_positive[:, :, None] * c.positive_item)
         scale_grad = of_row * saved_average_dot[c.rows] + of_positive * c.positive_dot
         return (weight_grad, bias_grad), (input_grad.astype(x.input.dtype), scale_grad)
 
-    bias_size = 0 if x.bias is None else p.num_items
-    start = jnp.zeros((p.num_items, p.dim), jnp.float32), jnp.zeros(bias_size, jnp.float32)
+    weight_rows, bias_size = (p.num_items if wanted else 0 for wanted in (p.wanted.weight, p.wanted.bias))
+    start = jnp.zeros((weight_rows, p.dim), jnp.float32), jnp.zeros(bias_size, jnp.float32)
     (weight_grad, bias_grad), (input_grad, scale_grad) = _scan(
         layout, step, as_varying(start, varying_axes((x, grad_loss)))
     )
     return Gradients(
-        input_grad,
-        (x.scale * weight_grad).astype(x.weight.dtype),
-        bias_grad if x.bias is None else bias_grad.astype(x.bias.dtype),
-        scale_grad if p.scale_grad else scale_grad[:0],
+        input_grad if p.wanted.input else None,
+        (x.scale * weight_grad).astype(x.weight.dtype) if p.wanted.weight else None,
+        bias_grad.astype(x.bias.dtype) if p.wanted.bias and x.bias is not None else None,
+        scale_grad if p.wanted.scale else None,
     )

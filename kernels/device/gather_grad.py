@@ -155,9 +155,7 @@ def gather_item_grad_kernel(
             bias_grad += tl.sum(factors, 1)
             start_p = tl.minimum(start_p + PART, chunk_end)
 
-    store_item_grad(
-        p_item_grad, p_bias_grad, total, bias_grad, item, m_item, scale, own_d, dim, HAS_BIAS, False, BLOCK_D
-    )
+    store_item_grad(p_item_grad, p_bias_grad, total, bias_grad, item, m_item, scale, own_d, dim, False, BLOCK_D)
 
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
@@ -165,7 +163,7 @@ def sum_parts_kernel(
     p_hidden, p_scale, p_items, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_sorted_draws, p_draw_starts, p_part_grad, p_part_bias, p_item_grad, p_bias_grad,
     dim: tl.constexpr, splits, num_candidates,
-    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
+    SOURCE: tl.constexpr, PERMUTED: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """One item adds up its partial sums, in order, and the rows whose target it is, and writes its gradient row
     once."""
@@ -191,8 +189,9 @@ def sum_parts_kernel(
             part = tl.load(p_sorted_draws + i).to(tl.int32)
         for split in range(splits):
             at = split * num_candidates + part
-            grad += tl.load(p_part_grad + at * part_width + d, mask=d < dim, other=0.0)
-            if HAS_BIAS:
+            if p_part_grad is not None:
+                grad += tl.load(p_part_grad + at * part_width + d, mask=d < dim, other=0.0)
+            if p_part_bias is not None:
                 bias_grad += tl.load(p_part_bias + at)
 
     first_p = tl.load(p_starts + position)
@@ -212,5 +211,5 @@ def sum_parts_kernel(
             bias_grad += tl.sum(weight, 0)
     store_item_grad(
         p_item_grad, p_bias_grad, grad[None, :], bias_grad, item + one, one == 0, tl.load(p_scale), own_d, dim,
-        HAS_BIAS, False, BLOCK_D,
+        False, BLOCK_D,
     )  # fmt: skip

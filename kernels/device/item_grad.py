@@ -185,7 +185,8 @@ def tile_item_grad_kernel(
             history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
             known = in_history(p_history_items, history_first[None, :], history_end[None, :], ids[:, None])
             a = tl.where(known, 0.0, a)
-        grad = add_product(grad, a, hidden, PRECISION)
+        if p_item_grad is not None:
+            grad = add_product(grad, a, hidden, PRECISION)
         if HAS_BIAS:
             bias_grad += tl.sum(a, 1)
 
@@ -205,17 +206,14 @@ def tile_item_grad_kernel(
                 scale,
                 own_d,
                 dim,
-                HAS_BIAS,
                 False,
                 BLOCK_D,
             )
             m_slots = m_ids & (part != FRESH)
-        tl.store(
-            p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :],
-            grad,
-            mask=m_slots[:, None] & (d < dim)[None, :],
-        )
-        if HAS_BIAS:
+        if p_part_grad is not None:
+            p_tile = p_part_grad + part.to(tl.int64)[:, None] * dim + d[None, :]
+            tl.store(p_tile, grad, mask=m_slots[:, None] & (d < dim)[None, :])
+        if p_part_bias is not None:
             tl.store(p_part_bias + part, bias_grad, mask=m_slots & (own_chunk + offset * 0 == 0))
     else:
         start = first
@@ -277,15 +275,13 @@ def tile_item_grad_kernel(
                     PRECISION,
                 )
                 start = tl.minimum(start + PART, chunk_end)
-        store_item_grad(
-            p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim, HAS_BIAS, False, BLOCK_D
-        )
+        store_item_grad(p_item_grad, p_bias_grad, grad, bias_grad, ids, m_ids, scale, own_d, dim, False, BLOCK_D)
 
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def zero_item_grad_kernel(
     p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim: tl.constexpr, block, drawn_blocks,
-    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    PERMUTED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Zeros for the items that nobody drew, or not PERMUTED for all: BLOCK_B positions of the item permutation a
     program."""
@@ -300,9 +296,7 @@ def zero_item_grad_kernel(
     bias_zeros = tl.zeros((BLOCK_B,), tl.float32)
     for chunk in range(NUM_D):
         own_d = chunk * BLOCK_D
-        store_item_grad(
-            p_item_grad, p_bias_grad, zeros, bias_zeros, ids, m_ids, 1.0, own_d, dim, HAS_BIAS, False, BLOCK_D
-        )
+        store_item_grad(p_item_grad, p_bias_grad, zeros, bias_zeros, ids, m_ids, 1.0, own_d, dim, False, BLOCK_D)
 
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
@@ -310,7 +304,7 @@ def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad,
     p_bias_grad,
     num_rows, num_items, dim: tl.constexpr, block, drawn_blocks,
-    PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_KNOWN: tl.constexpr, BLOCK_D: tl.constexpr,
+    PERMUTED: tl.constexpr, HAS_KNOWN: tl.constexpr, BLOCK_D: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the items that are targets and that nobody drew, or not PERMUTED of all targets, HAS_KNOWN beside
@@ -354,5 +348,5 @@ def positive_item_grad_kernel(
         one = tl.arange(0, 1)
         store_item_grad(
             p_item_grad, p_bias_grad, grad[None, :], bias_grad + one, item + one, one == 0, tl.load(p_scale), own_d,
-            dim, HAS_BIAS, HAS_KNOWN, BLOCK_D,
+            dim, HAS_KNOWN, BLOCK_D,
         )  # fmt: skip

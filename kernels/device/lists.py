@@ -150,7 +150,10 @@ def add_list_grad_kernel(
         before = tl.load(p_sorted_keys + i - 1, mask=m_i & (i > 0), other=-1)
         following = tl.load(p_sorted_keys + i + 1, mask=i + 1 < num_draws, other=-1)
         summed = m_i & (key - first_key < num_items) & (tl.load(p_is_summed + i, mask=m_i, other=0) > 0)
-        parts = tl.load(p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=summed[:, None] & m_d, other=0.0)
+        parts = tl.zeros((STEP, BLOCK_D), tl.float32)
+        if p_part_grad is not None:
+            p_parts = p_part_grad + i.to(tl.int64)[:, None] * dim + d[None, :]
+            parts = tl.load(p_parts, mask=summed[:, None] & m_d, other=0.0)
         starts = ((key != before) | (i == first)).to(tl.int32)
         carries_on = (i == first) & (key == before)  # nothing comes into the first step
         goes_on = summed & (i == first + STEP - 1) & (key == following)
@@ -162,16 +165,14 @@ def add_list_grad_kernel(
         carry = tl.sum(tl.where(goes_on[:, None], grad, 0.0), 0)
         tl.store(p_begin + d[None, :] + i[:, None] * 0, grad, mask=begins_before[:, None] & m_d)
         bias_grad = tl.zeros((STEP,), tl.float32)
-        if HAS_BIAS:
+        if p_part_bias is not None:
             first_chunk = own_d + i * 0 == 0
             part_bias = tl.load(p_part_bias + i, mask=summed, other=0.0) + tl.where(carries_on, bias_carry, 0.0)
             _, bias_grad = tl.associative_scan((starts, part_bias), 0, add_segments)
             bias_carry = tl.sum(tl.where(goes_on, bias_grad, 0.0), 0)
             tl.store(p_begin + dim + i * 0, bias_grad, mask=begins_before & first_chunk)
         item = tl.where(whole, key - first_key, 0)
-        store_item_grad(
-            p_item_grad, p_bias_grad, grad, bias_grad, item, whole, scale, own_d, dim, HAS_BIAS, HAS_KNOWN, BLOCK_D
-        )
+        store_item_grad(p_item_grad, p_bias_grad, grad, bias_grad, item, whole, scale, own_d, dim, HAS_KNOWN, BLOCK_D)
     end = start + PART
     if end < num_draws:
         key = tl.load(p_sorted_keys + end - 1)
@@ -218,5 +219,5 @@ def join_list_grad_kernel(
             one = tl.arange(0, 1)
             store_item_grad(
                 p_item_grad, p_bias_grad, grad[None, :], bias_grad + one, key - first_key + one, one == 0,
-                tl.load(p_scale), own_d, dim, HAS_BIAS, True, BLOCK_D,
+                tl.load(p_scale), own_d, dim, True, BLOCK_D,
             )  # fmt: skip

@@ -245,9 +245,8 @@ class Problem(Shapes, Choices):
 
 def build_problem(shapes: Shapes, choices: Choices, draw: Draw, wanted: Wanted = EVERY_GRADIENT) -> Problem:
     """The problem of a call on flat rows."""
-    wanted = Wanted(
-        wanted.input, wanted.items, wanted.items and shapes.bias_dtype is not None, wanted.scale and choices.scale_grad
-    )
+    bias, scale = wanted.bias and shapes.bias_dtype is not None, wanted.scale and choices.scale_grad
+    wanted = wanted._replace(bias=bias, scale=scale)
     return Problem(**vars(choices), **vars(shapes), draw=draw, wanted=wanted)
 
 

@@ -220,7 +220,7 @@ def forward(x: Operands, p: Problem) -> Rows:
 
 
 def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input, weight, bias (empty without one) and each row's part of the scale's."""
+    """Gradients of input, weight, bias and each row's part of the scale's; empty where they are not wanted."""
     device = x.input.device
     loss, peak, shift, average_dot, average, _, grad_loss, grad_lse = saved
     assert grad_lse is not None
@@ -232,19 +232,23 @@ def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Ten
         positive_grad = -grad_loss * p.positive_weight * torch.sigmoid(-peak) * shift
     positive_grad = torch.where(counted, positive_grad * slope, 0.0)
     row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
-    weight_grad = x.scale.new_zeros(x.weight.shape)
-    bias_grad = x.scale.new_zeros(p.num_items if x.bias is not None else 0)
-    input_grad = torch.empty_like(x.input)
+    weight_grad = x.scale.new_zeros(x.weight.shape if p.wanted.weight else 0)
+    bias_grad = x.scale.new_zeros(p.num_items if p.wanted.bias else 0)
+    input_grad = torch.empty_like(x.input) if p.wanted.input else x.input.new_empty(0)
     scale_grad = x.scale.new_empty(0)
-    if p.scale_grad:
+    if p.wanted.scale:
         scale_grad = torch.where(counted, row_grad * average_dot + positive_grad * dot, 0.0)
     for rows in torch.arange(p.num_rows, device=device).split(max(1, CHUNK_ELEMENTS // p.dim)):
-        hidden = _hidden(x, rows, counted[rows])
-        positive = x.weight[item[rows]].to(x.input.dtype).float()
-        grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * positive
-        input_grad[rows] = (x.scale * grad).to(x.input.dtype)
-        weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
-    if x.bias is not None:
+        if p.wanted.input:
+            positive = x.weight[item[rows]].to(x.input.dtype).float()
+            grad = row_grad[rows, None] * average[rows].float() + positive_grad[rows, None] * positive
+            input_grad[rows] = (x.scale * grad).to(x.input.dtype)
+        if p.wanted.weight:
+            hidden = _hidden(x, rows, counted[rows])
+            weight_grad.index_add_(0, item[rows], positive_grad[rows, None] * hidden)
+    if not p.wanted.items:
+        return input_grad, weight_grad, bias_grad, scale_grad
+    if p.wanted.bias:
         bias_grad.index_add_(0, item, positive_grad)
     for chunk in chunks(x, p, lambda pool: _choose(x, pool, p)):
         s = _scores(x, chunk, p)
@@ -252,12 +256,13 @@ def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Ten
         softmax = p.positive_weight is None
         probability = torch.exp((s.score - row_peak) - row_shift) if softmax else torch.sigmoid(s.score) * row_shift
         a = torch.where(s.keep, row_grad[chunk.rows][:, :, None] * probability * s.slope, 0.0)
-        grads = a.transpose(1, 2) @ s.hidden
-        if p.mode == "all":
-            weight_grad += grads[0]
-        else:
-            weight_grad.index_add_(0, s.ids.flatten(), grads.flatten(0, 1))
-        if x.bias is not None:
+        if p.wanted.weight:
+            grads = a.transpose(1, 2) @ s.hidden
+            if p.mode == "all":
+                weight_grad += grads[0]
+            else:
+                weight_grad.index_add_(0, s.ids.flatten(), grads.flatten(0, 1))
+        if p.wanted.bias:
             bias_grad.index_add_(0, s.ids.flatten(), a.sum(1).flatten())
     if x.bias is not None:
         bias_grad = bias_grad.to(x.bias.dtype)

@@ -74,7 +74,7 @@ def test_out_of_range_raises_outside_jit_and_is_nan_inside():
         ("target", {"target": TARGET[:3]}),
         ("target", {"target": TARGET.astype(jnp.float32)}),
         ("negatives", {"negatives": jnp.zeros((3, 4), int)}),
-        ("negatives", {"negatives": jnp.array(3)}),
+        ("negatives", {"hidden": HIDDEN[0], "target": TARGET[1], "negatives": jnp.array(3)}),
         ("negatives", {"negatives": 5}),
         ("linear_bias", {"linear_bias": jnp.zeros(3)}),
         ("sample_weight", {"sample_weight": jnp.zeros(3)}),

@@ -67,7 +67,7 @@ def test_kernels_are_compiled_for_every_gpu(monkeypatch: pytest.MonkeyPatch):
     compiled: list[int] = []
     monkeypatch.setattr(ops, "local_gpus", lambda: (0, 3))
     monkeypatch.setattr(launch, "compile_kernels", lambda *arguments: compiled.append(arguments[-1]))
-    jax.jit(partial(loss_of, impl="auto", softcap=1.25)).trace(HIDDEN, TABLE)  # of an option that no other test traced
+    jax.jit(partial(loss_of, impl="auto", softcap=1.25)).lower(HIDDEN, TABLE)  # of an option that no other test traced
     assert compiled == [0, 3]
 
 

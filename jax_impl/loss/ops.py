@@ -105,7 +105,7 @@ def _shapes(buffers: tuple[Buffer, ...]) -> dict[str, ShapeDtypeStruct]:
     return {b.name: ShapeDtypeStruct(b.shape, b.dtype) for b in buffers if b.size}
 
 
-def _named(x: Operands) -> dict[str, Array]:
+def _named(x: NamedTuple) -> dict[str, Array]:
     return {name: array for name, array in x._asdict().items() if array is not None}
 
 
@@ -164,7 +164,7 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
 
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     _compile(p, x, backward=True)
-    ins = _named(x) | saved.rows._asdict()
+    ins = _named(x) | _named(saved.rows)
     ins |= {"tables": saved.tables, "grad_loss": grad_loss, "grad_lse": grad_lse}
     if p.wanted.items:
         keys = _table(saved.tables, "positive_key", p, _num_keys(p))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from cce_minus.kernels import MixedNegatives
-from cce_minus.kernels.negatives.samplers import WeightedNegatives
+from cce_minus.kernels.negatives.weighted import WeightedNegatives
 from numpy.typing import NDArray
 
 from tests.fuzz.signatures import Signature, chance

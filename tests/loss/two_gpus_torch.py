@@ -33,7 +33,8 @@ def main() -> None:
     hidden = torch.randn(2, ROWS, D, generator=generator).to(device)
     target = torch.randint(ITEMS, (2, ROWS), generator=generator).to(device)
     model = Model(table.clone())
-    DistributedDataParallel(model, device_ids=[rank])(hidden[rank], target[rank], fold_seed(SEED, rank)).backward()
+    parallel = DistributedDataParallel(model, device_ids=[rank])  # its hooks live as long as it does
+    parallel(hidden[rank], target[rank], fold_seed(SEED, rank)).backward()
     grads = []
     for each in range(2):
         alone = Model(table.clone())

@@ -86,9 +86,9 @@ def add_product(accumulator, a, b, PRECISION: tl.constexpr):
     before the cast. Rows stay apart, so that one of small numbers, or of none that is ever stored, is nobody's scale.
     """
     if b.dtype == tl.float16:
-        largest = tl.max(tl.abs(a), 1)
-        power = tl.where(largest > 0, tl.exp2(-tl.ceil(tl.log2(tl.maximum(largest, 1e-30)))), 1.0)  # 2^100 at most
-        return accumulator + tl.dot((a * power[:, None]).to(tl.float16), b) * (1.0 / power)[:, None]
+        exponent = tl.ceil(tl.log2(tl.maximum(tl.max(tl.abs(a), 1), 1e-30)))
+        product = tl.dot((a * tl.exp2(-exponent)[:, None]).to(tl.float16), b)
+        return tl.fma(product, tl.exp2(exponent)[:, None], accumulator)
     return tl.dot(a.to(b.dtype), b, accumulator, input_precision=PRECISION)
 
 

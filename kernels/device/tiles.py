@@ -188,6 +188,17 @@ def tile_forward_kernel(
         if HAS_HISTORY:
             known = in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :])
             keep = keep & (known == 0)
+        if (
+            SOURCE == GROUPED or SOURCE == ALL
+        ) and not HAS_HISTORY:  # distinct candidates at [start, end): the target's position tells of a hit
+            kept += (end - start).to(tl.float32)
+            if REMOVE_HITS:
+                kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
+        elif DROPS:
+            # whatever s is: in a layout of its own, away from the scores', the count spilled registers
+            kept += tl.sum(tl.where(keep & ((s == s) | (s != s)), 1.0, 0.0), 1)
+        else:
+            kept += tl.sum(tl.where(m_columns, 1.0, 0.0), 0)
         if DROPS:
             s = tl.where(keep, s, float("-inf"))
         elif not ALL_THERE:
@@ -202,16 +213,6 @@ def tile_forward_kernel(
             fade = tl.exp2(peak - new_peak)
             l = l * fade + tl.sum(p, 1)
             peak = new_peak
-        if (
-            SOURCE == GROUPED or SOURCE == ALL
-        ) and not HAS_HISTORY:  # distinct candidates at [start, end): the target's position tells of a hit
-            kept += (end - start).to(tl.float32)
-            if REMOVE_HITS:
-                kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
-        elif DROPS:
-            kept += tl.sum(tl.where(keep, 1.0, 0.0), 1)
-        else:
-            kept += tl.sum(tl.where(m_columns, 1.0, 0.0), 0)
         if not DISTINCT:
             l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         if HAS_SOFTCAP:

@@ -74,8 +74,7 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
 
 @lru_cache(maxsize=1024)
 def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, backward: bool, gpu: int) -> None:
-    """Compile the kernels of a problem's forward or backward for a GPU and launch none, for callers that must not
-    compile later."""
+    """Compile the kernels of a problem's forward or backward for a GPU, for callers that must not compile later."""
     buffers = (*forward_buffers(problem), *pool_buffers(problem), *backward_buffers(problem))
     dtypes = {buffer.name: buffer.dtype for buffer in buffers}
     dtypes |= {

@@ -45,4 +45,5 @@ def train_arguments(config: TrainConfig) -> list[str]:
     """The command line of a run."""
     defaults = vars(TrainConfig())
     changed = {name: value for name, value in vars(config).items() if value != defaults[name]}
-    return ["train", *(f"--{name.replace('_', '-')}={value}" for name, value in changed.items())]
+    options = {name.replace("_", "-"): value for name, value in changed.items()}
+    return ["train", *(f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items())]

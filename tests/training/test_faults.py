@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import DivergedError, TrainConfig, read_metrics_log
 from cce_minus.recsys.run.losses import EpochLosses
+from cce_minus.recsys.run.weights_file import read_config, write_weights
 from safetensors.numpy import load_file
 
 from tests.training.commands import call, config_of, error_of, recommend, train_arguments
@@ -109,9 +110,16 @@ def test_a_training_that_diverges_keeps_its_last_good_weights(
     assert (resumed.best_epoch, len(resumed.losses)) == (0, 1)
 
 
-def test_a_training_that_diverges_at_once_exits_with_1_and_leaves_no_folder(framework: str, make_config: Make):
-    config = make_config(epochs=2, learning_rate=1e30)
+def test_a_training_that_diverges_at_once_exits_with_1_and_leaves_no_folder(
+    runs: dict[str, Path], tmp_path: Path, framework: str, make_config: Make
+):
+    config = make_config(epochs=1, init_weights=str(tmp_path / "huge.safetensors"))
+    weights = load_file(runs["torch"] / "best.safetensors")
+    shape = read_config(runs["torch"] / "best.safetensors")
+    write_weights(
+        str(config.init_weights), shape, {name: tensor * np.float32(1e30) for name, tensor in weights.items()}
+    )
     line = error_of(call(framework, *train_arguments(config)), status=1)
     assert "loss: expected a finite number, got" in line
-    assert "in epoch 0, step 1 " in line
+    assert "in epoch 0, step 0 " in line
     assert not Path(config.out).exists()

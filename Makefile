@@ -1,17 +1,22 @@
-# `make demo` and `make test` set up everything they need in .venv; `make clean` removes it.
+# `make demo`, `make test` and `make test-all` set up everything they need in .venv; `make clean` removes it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test test-all lint types wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.demo
 
+# each kind of thing once; XLA compiles without its optimisations, which take most of the time
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# every test that needs no GPU
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

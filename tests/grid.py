@@ -9,10 +9,8 @@ JAX_CASES_SHOWN = (
     "independent-ragged", "independent-membership", "independent-strata_popular", "all-options", "all-one_item_kept",
     "shared_ids-empty_slots", "shared_ids-log_q", "row_ids-all_hits", "row_ids-empty_slots",
     "grouped-popularity_options", "grouped-log_uniform_extreme", "grouped-in_batch_options", "grouped-in_batch_all",
-    "grouped-mixed",
-    "grouped-mixed_weighted", "grouped-hard_all_options", "grouped-history_popularity", "all-history",
-    "grouped-bce_plus",
-    "grouped-gbce", "independent-gbce_strata", "row_ids-bce_empty_slots",
+    "grouped-mixed", "grouped-mixed_weighted", "grouped-hard_all_options", "grouped-history_popularity", "all-history",
+    "grouped-bce_plus", "grouped-gbce", "independent-gbce_strata", "row_ids-bce_empty_slots",
 )  # fmt: skip
 
 # (test, as in a node id, and the cells that wait; why not they)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from cce_minus.kernels.negatives.weighted import WeightedNegatives
 from numpy.typing import NDArray
 
 from tests.fuzz.signatures import Signature, chance
-from tests.inputs import Case, Inputs, popular_item
+from tests.inputs import Case, Inputs, Int64, popular_item
 from tests.oracle import EMPTY_SLOT
 
 Generator = np.random.Generator
@@ -168,7 +169,7 @@ def _log_q(num_items: int, rng: Generator) -> NDArray[np.float32]:
 
 def _history(
     signature: Signature, case: Case, target: NDArray[np.int64], log_q: NDArray[np.float32] | None, rng: Generator
-) -> tuple[tuple[NDArray[np.int64], ...] | None, NDArray[np.bool_] | None]:
+) -> tuple[tuple[Int64, Int64, Int64] | None, NDArray[np.bool_] | None]:
     """Of a user without items, and of one who may have them all where draws are uniform.
 
     Elsewhere what is neither a row's target nor its user's has a probability of at least 0.01: it is a difference of
@@ -200,7 +201,7 @@ def _with_rubbish(clean: Inputs, ignored: NDArray[np.bool_], rng: Generator) -> 
         return clean
     hidden = clean.hidden.copy()
     hidden[ignored] = rng.choice(RUBBISH, hidden[ignored].shape)
-    changed = {"hidden": hidden}
+    changed: dict[str, Any] = {"hidden": hidden}
     if clean.sample_weight is not None:
         changed["sample_weight"] = np.where(ignored, rng.choice(RUBBISH), clean.sample_weight).astype(np.float32)
     if clean.ids is not None and clean.ids.ndim == 2:

@@ -120,9 +120,10 @@ def _signature(rng: np.random.Generator, number: int, kind: str, dtype: torch.dt
     if kind_of_draw == "mixed":
         first, second = MIXTURES[rng.integers(len(MIXTURES))]
         in_batch = "in_batch" in (first, second)
-        negatives = MixedNegatives(
-            _sampler(rng, first, v, k, group, shuffle), _sampler(rng, second, v, ragged(rng, k), group, shuffle)
-        )  # type: ignore[arg-type]
+        parts: list[Any] = [
+            _sampler(rng, name, v, size, group, shuffle) for name, size in ((first, k), (second, ragged(rng, k)))
+        ]
+        negatives = MixedNegatives(*parts)
     elif not explicit:
         negatives = _sampler(rng, kind_of_draw, v, k, group, shuffle)
     if kind_of_draw == "in_batch_all":

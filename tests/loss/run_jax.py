@@ -33,9 +33,9 @@ def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callab
         def rows(name: str, array: Any) -> Any:
             return array if how.leading is None else array.reshape(*how.leading, -1, *array.shape[1:])
 
-        leaves = leaves | {name: array for name, array in rest.items() if name in ("hidden", "table", "bias", "weight")}
+        leaves = leaves | {name: rest[name] for name in how.frozen if name in rest}
         ids = rest.get("ids")
-        negatives = sampler if ids is None else ids if ids.ndim == 1 else rows("ids", ids)
+        negatives: Any = sampler if ids is None else ids if ids.ndim == 1 else rows("ids", ids)
         arguments = (
             rows("hidden", leaves["hidden"]), leaves["table"] if case.contiguous else leaves["table"].T,
             rows("target", rest["target"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cce_minus.recsys import DataError, TrainConfig, prepare_data
+from cce_minus.recsys import DataError, DivergedError, TrainConfig, prepare_data
 from cce_minus.recsys.cli.commands import build_app
 from typer.testing import CliRunner
 
@@ -18,7 +18,7 @@ def trained() -> list[TrainConfig]:
     return []
 
 
-def unserved(weights: Path, device: str) -> Any:
+def unserved(weights: Path, device: str, precision: str) -> Any:
     raise AssertionError("no command of these tests serves a model")
 
 
@@ -113,6 +113,14 @@ def test_an_error_of_several_lines_is_joined():
 
     result = CliRunner().invoke(build_app("torch", train, unserved), ["train"])
     assert result.stderr == "error: first second\n"
+
+
+def test_a_training_that_diverges_is_one_line_and_status_1():
+    def train(config: TrainConfig) -> None:
+        raise DivergedError("loss: nan")
+
+    result = CliRunner().invoke(build_app("torch", train, unserved), ["train"])
+    assert (result.exit_code, result.stderr) == (1, "error: loss: nan\n")
 
 
 def test_other_errors_are_not_hidden():

@@ -143,8 +143,9 @@ def assert_right(result: Result, want: Expected, logits: float | None = None) ->
         truth, yardstick = (_upstream(case, inputs, r.loss)[1] for r in (want.truth, want.yardstick))
         # of a mean they are differences of losses, which may be all but equal
         mass = inputs.sample_weight[inputs.target != case.ignore_index].sum()
-        losses = float(np.linalg.norm(want.truth.loss)) / mass if case.reduction == "mean" and mass else None
-        size = float(np.abs(want.truth.loss).max(initial=0))
+        finite = want.truth.loss[np.isfinite(want.truth.loss)]
+        losses = float(np.linalg.norm(finite)) / mass if case.reduction == "mean" and mass else None
+        size = float(np.abs(finite).max(initial=0))
         shares.append(
             assert_close(
                 "dweight", result.dweight, truth, yardstick, torch.float32, magnitude=losses or None,
@@ -173,9 +174,12 @@ def _assert_loss(result: Result, want: Expected, least: Callable[[torch.dtype, f
 
 def _gross(want: Expected) -> dict[str, float]:
     """How large the terms are whose sums the gradients are."""
+    counted = want.inputs.target != want.case.ignore_index
     upstream = np.abs(_upstream(want.case, want.inputs, want.truth.loss)[0]) + np.abs(want.inputs.grad_lse)
-    largest = float(upstream.max(initial=0))
-    hidden, table = (
-        abs(want.case.logit_scale) * float(np.abs(x).max(initial=0)) for x in (want.inputs.hidden, want.inputs.table)
-    )
-    return {"dhidden": largest * table, "dtable": largest * hidden, "dbias": largest}
+
+    def largest(array: np.ndarray) -> float:
+        return float(np.abs(array[np.isfinite(array)]).max(initial=0))
+
+    size, scale = largest(upstream[counted]), abs(want.case.logit_scale)
+    table, hidden = largest(want.inputs.table), largest(want.inputs.hidden[counted])
+    return {"dhidden": size * scale * table, "dtable": size * scale * hidden, "dbias": size}

@@ -92,7 +92,7 @@ def _vectors(
     exact = abs(case.logit_scale) in (0.5, 1.0, 2.0)
     if kind in ("extreme", "low row", "low item") and not exact:
         kind = "plain"
-    if kind == "confident" and _cancels(signature, case):
+    if _cancels(signature, case):
         kind = "plain"
     if kind == "confident":
         of_target = table[np.clip(target, 0, v - 1)]

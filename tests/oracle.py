@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -197,7 +198,7 @@ def oracle(
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), magnitude, kept)
 
 
-def _of_draws(draws: Int64, values: Float64, others: float = 0.0) -> Float64:
+def _of_draws(draws: Int64, values: NDArray[Any], others: float = 0.0) -> Float64:
     """``values`` (rows, items) of the items that rows drew, whatever the others' are."""
     return np.where(draws > 0, values, others)
 

@@ -29,7 +29,12 @@ NOISE = 1e-13  # of float64 sums, relative to their terms
 SMALLEST_ROW = 1e-2
 
 
-def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: float | None = None) -> dict[str, float]:
+def errors(
+    actual: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    magnitude: float | None = None,
+    smallest_row: float = SMALLEST_ROW,
+) -> dict[str, float]:
     """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
 
     L2 is ``||actual - truth|| / ||truth||``, the largest error is divided by ``max |truth|``; both by
@@ -46,7 +51,7 @@ def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], magnitude: f
     }
     if truth.ndim == 2:
         rows = np.linalg.norm(size, axis=1)
-        smallest = magnitude or SMALLEST_ROW * rows.max(initial=0) or 1.0
+        smallest = magnitude or smallest_row * rows.max(initial=0) or 1.0
         found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(
             initial=0
         )
@@ -62,6 +67,7 @@ def assert_close(
     *,
     magnitude: float | None = None,
     least: float = 0.0,
+    smallest_row: float = SMALLEST_ROW,
 ) -> float:
     """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor; the largest
     share of that which one takes.
@@ -75,6 +81,7 @@ def assert_close(
         magnitude: what errors are relative to, for a scalar that is a sum of both signs (dscale):
             cancellation can make the sum itself small beside its own rounding errors.
         least: what the plain error counts as at least.
+        smallest_row: the share of the largest row that smaller ones are measured against.
     """
     if isinstance(actual, torch.Tensor):
         actual = actual.detach().double().cpu().numpy()
@@ -90,8 +97,8 @@ def assert_close(
     assert not wrong.any(), f"{name}: {got[wrong][0]} instead of {truth[wrong][0]} at {_first(wrong)}"
     assert np.isfinite(yardstick[np.isfinite(truth)]).all(), f"{name}: the plain result overflows: no yardstick"
 
-    allowed, share = errors(yardstick, truth, magnitude), 0.0
-    for kind, ours in errors(got, truth, magnitude).items():
+    allowed, share = errors(yardstick, truth, magnitude, smallest_row), 0.0
+    for kind, ours in errors(got, truth, magnitude, smallest_row).items():
         limit = ALLOWED_RATIO * max(allowed[kind], least) + FLOOR[dtype]
         assert ours <= limit, (
             f"{name}: {kind} {ours:.3e}, plain {dtype} has {allowed[kind]:.3e}, allowed {limit:.3e}; "
@@ -110,6 +117,7 @@ def assert_result_close(
     *,
     gross: float = 0.0,
     least: float = 0.0,
+    smallest_row: float = SMALLEST_ROW,
 ) -> float:
     """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
 
@@ -120,9 +128,11 @@ def assert_result_close(
     truth = np.asarray(getattr(oracle, name))
     truth = np.where(np.abs(truth) < NOISE * gross, 0.0, truth)
     magnitude = gross if gross and not truth.any() else None
-    if name == "dscale" and np.isfinite(oracle.dscale):
-        magnitude = oracle.dscale_magnitude
-    return assert_close(name, actual, truth, getattr(plain, name), stored, magnitude=magnitude, least=least)
+    if name == "dscale":
+        magnitude = oracle.dscale_magnitude if np.isfinite(oracle.dscale) else None
+    return assert_close(
+        name, actual, truth, getattr(plain, name), stored, magnitude=magnitude, least=least, smallest_row=smallest_row
+    )
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -185,7 +185,5 @@ def checked_arguments(
     _check_ranges(target, ids, history, options.ignore_index, num_items_of(linear_weight))
     scale = _scale(logit_scale)
     seed = as_seed(seed) if seed is not None or draws else np.zeros(2, np.uint32)
-    return Arguments(
-        input, linear_weight, target, ids, linear_bias, sample_weight, scale, seed, log_q,
-        None if history is None else tuple(history),
-    )  # type: ignore[arg-type]  # fmt: skip
+    given: Any = input, linear_weight, target, ids, linear_bias, sample_weight, scale, seed, log_q
+    return Arguments(*given, None if history is None else tuple(history))  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def sampler_tables(sampler: Negatives | None, num_items: int, home: Sharding | N
     """What a sampler's draws need of its probabilities, on ``home``'s devices or the default one; made once."""
     if sampler is None or (lists := sampler.draw(num_items).lists) is None or not lists.has_weights:
         return Tables()
-    return _tables(sampler, num_items, home, jax.config.jax_default_device)
+    return _tables(sampler, num_items, home, jax.config.jax_default_device)  # type: ignore[attr-defined]
 
 
 def list_operands(

@@ -72,10 +72,10 @@ def _problem(x: Operands, options: Options) -> Problem:
     history = None
     if x.history_offsets is not None and x.history_items is not None:
         history = HistorySize(x.history_offsets.shape[0] - 1, x.history_items.shape[0])
-    shapes = Shapes(
-        *x.input.shape, x.weight.shape[0], str(x.input.dtype), str(x.weight.dtype),
-        None if x.bias is None else str(x.bias.dtype), history, Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU)),
-    )  # type: ignore[arg-type]  # fmt: skip
+    (num_rows, dim), num_items = x.input.shape, x.weight.shape[0]
+    dtypes = str(x.input.dtype), str(x.weight.dtype), None if x.bias is None else str(x.bias.dtype)
+    gpu = Gpu(*gpu_numbers(otherwise=INTERPRETER_GPU))
+    shapes = Shapes(num_rows, dim, num_items, *dtypes, history, gpu)  # type: ignore[arg-type]
     draw = options.draw
     if draw is None:
         assert x.ids is not None
@@ -165,8 +165,9 @@ def _triton_forward(p: Problem, x: Operands) -> Saved:
 def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, grad_lse: Array) -> Gradients:
     _compile(p, x, backward=True)
     ins = _named(x) | _named(saved.rows)
-    ins |= {"tables": saved.tables, "grad_loss": grad_loss, "grad_lse": grad_lse}
+    ins |= {"grad_loss": grad_loss, "grad_lse": grad_lse} | ({} if saved.tables is None else {"tables": saved.tables})
     if p.wanted.items:
+        assert saved.tables is not None
         keys = _table(saved.tables, "positive_key", p, _num_keys(p))
         ins["sorted_keys"], ins["sorted_rows"] = _stable_sort(keys)
         if p.sorts_draws and x.ids is not None:

@@ -196,7 +196,7 @@ def forward(x: Operands, p: Problem) -> Rows:
 def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Problem) -> Gradients:
     """Gradients of input, weight, bias and each row's part of the scale's, as far as they are wanted."""
     layout = layout_of(x, p)
-    saved_average_dot = saved.average_dot if p.scale_grad else jnp.zeros(p.num_rows, jnp.float32)
+    saved_average_dot = saved.average_dot if saved.average_dot is not None else jnp.zeros(p.num_rows, jnp.float32)
     if p.positive_weight is None:
         positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
     else:  # peak holds the positive's score

@@ -90,7 +90,7 @@ class Scalable:
     scale_grad: bool
 
 
-def _row_losses(x: Operands, _: Arguments, static: Scalable) -> tuple[Array, None, Array]:
+def _row_losses(x: Operands, arguments: Arguments, static: Scalable) -> tuple[Array, None, Array]:
     """The loss (N,) of each row, and whether it is in a bucket: the others are as good as ignored."""
     num_rows, options = len(x.input), static.options
     if num_rows == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -101,13 +100,13 @@ def _numbers(p: Problem) -> dict[str, object]:
 
 
 @lru_cache(maxsize=256)
-def bindings(p: Problem) -> Mapping[str, Any]:
+def bindings(p: Problem) -> dict[str, Any]:
     """What all of a problem's kernels share; chunks of the width as rows are handled one by one."""
     return _pointers(p) | _numbers(p) | {"BLOCK_D": p.row_work.block_d, "NUM_D": p.row_work.num_d}
 
 
 @lru_cache(maxsize=256)
-def tile_bindings(p: Problem) -> Mapping[str, Any]:
+def tile_bindings(p: Problem) -> dict[str, Any]:
     """The same for kernels on tiles, and what their plan adds."""
     plan = p.tiled
     assert plan is not None
@@ -129,7 +128,7 @@ def tile_bindings(p: Problem) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def gather_bindings(p: Problem) -> Mapping[str, Any]:
+def gather_bindings(p: Problem) -> dict[str, Any]:
     """The same for kernels on rows with candidates of their own."""
     assert p.gathered is not None
     draw = p.gathered.draw

@@ -62,6 +62,8 @@ class Negatives:
         """K / (V - 1), at most 1, of uniform draws without replacement; None of others."""
         return None
 
+    group_size: int | None
+    shuffle_rows: bool
     text: str
     """What stands for the sampler where a graph compiler takes numbers and texts only: how it is constructed, set once
     by ``tell``; see ``sampler_of``."""

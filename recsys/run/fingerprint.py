@@ -30,9 +30,9 @@ class Fingerprint:
         digest = hashlib.blake2b(digest_size=16)
         for part in (split.train, split.valid_history, split.test_history):
             for array, dtype in ((part.offsets, "<i8"), (part.values, "<i4")):
-                digest.update(np.ascontiguousarray(array, dtype).data)
+                digest.update(np.ascontiguousarray(array, dtype).tobytes())
         for target in (split.valid_target, split.test_target):
-            digest.update(np.ascontiguousarray(target, "<i4").data)
+            digest.update(np.ascontiguousarray(target, "<i4").tobytes())
         return cls(digest.hexdigest(), len(split.train.values), len(split.test_target))
 
     def write(self, path: Path) -> None:

@@ -148,6 +148,6 @@ def _read_parquet(path: Path) -> tuple[list[Any], list[Any]]:
         names = pq.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet ({error})") from error
-    table = read_columns(path, [ITEMS, USER] if USER in names else [ITEMS])
+    table = read_columns(path, values=[ITEMS, USER] if USER in names else [ITEMS])
     sequences = table[ITEMS].to_pylist()
     return table[USER].to_pylist() if USER in names else list(range(len(sequences))), sequences

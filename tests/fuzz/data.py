@@ -92,7 +92,7 @@ def _vectors(
     exact = abs(case.logit_scale) in (0.5, 1.0, 2.0)
     if kind in ("extreme", "low row", "low item") and not exact:
         kind = "plain"
-    if kind == "confident" and _cancels(signature, case):
+    if _cancels(signature, case):
         kind = "plain"
     if kind == "confident":
         of_target = table[np.clip(target, 0, v - 1)]
@@ -202,6 +202,8 @@ def _with_rubbish(clean: Inputs, ignored: NDArray[np.bool_], rng: Generator) -> 
     hidden = clean.hidden.copy()
     hidden[ignored] = rng.choice(RUBBISH, hidden[ignored].shape)
     changed: dict[str, Any] = {"hidden": hidden}
+    for name in ("grad_loss", "grad_lse"):
+        changed[name] = np.where(ignored, rng.choice(RUBBISH), getattr(clean, name)).astype(np.float32)
     if clean.sample_weight is not None:
         changed["sample_weight"] = np.where(ignored, rng.choice(RUBBISH), clean.sample_weight).astype(np.float32)
     if clean.ids is not None and clean.ids.ndim == 2:

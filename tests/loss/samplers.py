@@ -18,6 +18,7 @@ from cce_minus.kernels import (
     negative_ids,
 )
 from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.slots import items_of_slots
 from cce_minus.kernels.draws.uniform import row_places
 from cce_minus.kernels.negatives.drawn_ids import drawn_lists
 from cce_minus.kernels.negatives.samplers import Sampler
@@ -153,7 +154,7 @@ def _mixed(case: Case, inputs: Inputs, sampler: MixedNegatives, seed: int) -> tu
         drawn = list(parts.drawn(pm.NUMPY, _words(seed), np.arange(len(groups))))
         columns = np.asarray(drawn[number][1])
         if not isinstance(part, UniformNegatives):
-            columns = np.searchsorted(part.probabilities(case.num_items).slot_ends, columns, side="right")
+            columns = items_of_slots(part.probabilities(case.num_items).slot_ends, columns)  # type: ignore
         of_rows = np.full((case.num_rows, draws[-1]), EMPTY_SLOT)
         for rows, own in zip(groups, columns, strict=True):
             of_rows[rows] = own

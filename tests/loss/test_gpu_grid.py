@@ -53,7 +53,15 @@ KINDS = {
 def grid_case(mode: str, dim: int) -> Case:
     kind = KINDS.get(mode, mode)
     return Case(
-        f"grid-{mode}-{dim}", "pairwise", kind, 150, 500, dim, ignored="some", has_bias=dim % 64 == 0, **MODES[mode]
+        f"grid-{mode}-{dim}",
+        "pairwise",
+        kind,  # type: ignore[arg-type]
+        150,
+        500,
+        dim,
+        ignored="some",
+        has_bias=dim % 64 == 0,
+        **MODES[mode],
     )  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ def _words_of_tensor(seed: Tensor, device: torch.device) -> Tensor:
         raise ArgumentTypeError("seed", EXPECTED, f"a tensor of {seed.dtype}")
     if seed.numel() not in (1, 2):
         raise ArgumentValueError("seed", "a tensor of 1 or 2 elements", tuple(seed.shape))
-    if torch._C._functorch.is_batchedtensor(seed):
+    if torch._C._functorch.is_batchedtensor(seed):  # type: ignore[attr-defined]
         raise ArgumentValueError("seed", "a tensor shared by the mapped rows", "a mapped tensor")
     if seed.device != device:
         raise ArgumentValueError("seed", f"device {device}, that of input", seed.device)

@@ -42,7 +42,7 @@ def check_type(name: str, value: object, hint: object) -> None:
 
 @contextmanager
 def options_refused(*errors: type[Exception]) -> Iterator[None]:
-    """Raises ``ConfigError`` with the text of ``errors``, by which a framework's loss names an option that it refuses."""
+    """Raises ``ConfigError`` with the text of ``errors``, in which a loss names the option that it refuses."""
     try:
         yield
     except errors as error:

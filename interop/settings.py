@@ -40,7 +40,8 @@ def in_auto_axes(function: Callable[..., T], arguments: Any, outs: Any) -> T:
         return own if own is not None and own.mesh == mesh else NamedSharding(mesh, P())
 
     out_sharding = jax.tree.map(sharding_of, outs, is_leaf=lambda leaf: leaf is None)
-    return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out_sharding)(arguments)  # type: ignore[return-value]
+    automatic: Any = jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out_sharding)
+    return automatic(arguments)
 
 
 def in_mesh(tree: T) -> T:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from .errors import ConfigError
@@ -37,3 +38,12 @@ def check_type(name: str, value: object, hint: object) -> None:
         good = isinstance(value, hint)  # pyright: ignore[reportArgumentType]
     expected = getattr(hint, "__name__", str(hint))
     require(good, name, f"a value of type {expected}", f"{value!r} of type {type(value).__name__}")
+
+
+@contextmanager
+def options_refused(*errors: type[Exception]) -> Iterator[None]:
+    """Raises ``ConfigError`` with the text of ``errors``, in which a loss names the option that it refuses."""
+    try:
+        yield
+    except errors as error:
+        raise ConfigError(str(error)) from error

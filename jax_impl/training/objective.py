@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 
 import jax
@@ -18,7 +16,6 @@ from jax.typing import ArrayLike
 from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
 from ...recsys import (
-    ConfigError,
     Split,
     TrainConfig,
     epoch_batches,
@@ -26,6 +23,7 @@ from ...recsys import (
     loss_options,
     smoothed_frequencies,
 )
+from ...recsys.option_checks import options_refused
 from ..loss.arguments import check_impl
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
@@ -37,7 +35,7 @@ from ..models.sequence_model import SequenceModel
 def objective_of(config: TrainConfig, split: Split) -> Objective:
     """Returns what a run minimises, to be made once for the run; raises ``ConfigError`` for options that the samplers
     refuse."""
-    with _options_refused():
+    with options_refused(ArgumentError):
         return make_objective(**loss_options(config, split))
 
 
@@ -47,21 +45,13 @@ def try_loss(model: SequenceModel, objective: Objective, config: TrainConfig, sp
     batch = next(epoch_batches(config, split, 0))
     start = start_frequencies(objective, split)
     frequencies = None if start is None else start.values[...]
-    with _options_refused():
+    with options_refused(ArgumentError):
         check_impl(objective.impl, model.item_table[...])  # a traced array knows no device
         nnx.eval_shape(
             partial(training_loss, objective=objective),
             *(model, batch.inputs, batch.targets, step_seed(config, 0)),
             frequencies=frequencies,
         )
-
-
-@contextmanager
-def _options_refused() -> Iterator[None]:
-    try:
-        yield
-    except ArgumentError as error:
-        raise ConfigError(str(error)) from error
 
 
 class Frequencies(nnx.Module):

@@ -62,7 +62,8 @@ class Negatives:
         """K / (V - 1), at most 1, of uniform draws without replacement; None of others."""
         return None
 
-    group_size: int | None
+    group_size: Any
+    """Rows of a group, an int; None stands for all rows."""
     shuffle_rows: bool
     text: str
     """What stands for the sampler where a graph compiler takes numbers and texts only: how it is constructed, set once

@@ -53,12 +53,12 @@ class MixedNegatives(Negatives):
             keep_by_text(self)
 
     @property
-    def group_size(self) -> int:
+    def group_size(self) -> int:  # type: ignore[override]
         assert self.first.group_size is not None
         return self.first.group_size
 
     @property
-    def shuffle_rows(self) -> bool:
+    def shuffle_rows(self) -> bool:  # type: ignore[override]
         return self.first.shuffle_rows
 
     @property

@@ -109,9 +109,7 @@ class TrainConfig:
         "features: the item vectors, standardised, are projected and added to the item's own embedding. initial: "
         "the item embeddings start from their principal components.",
     )
-    item_vectors_dim: int = _option(
-        0, "Data", "Principal components of the item vectors used as features; 0 takes them as they are."
-    )
+    item_vectors_dim: int = _option(0, "Data", "Principal components of the item vectors as features; 0: all of them.")
     min_rating: float | None = _option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
     min_item_events: int = _option(
         1,

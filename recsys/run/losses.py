@@ -12,7 +12,7 @@ from ..errors import DivergedError
 
 FETCH_EVERY = 1000
 """Steps after which losses are looked at before the epoch's end: a diverged epoch may last hours, and waiting once in
-so many steps for the device costs nothing that can be measured."""
+so many steps for the device costs little."""
 
 _ADVICE = "a lower learning_rate or more warmup_steps may help; what earlier epochs wrote is kept"
 

@@ -12,7 +12,7 @@ import torch
 from tests.fuzz.data import draw
 from tests.fuzz.signatures import Signature, signature, with_rows
 from tests.inputs import Case
-from tests.loss import scalable
+from tests.loss import run_scalable, scalable
 from tests.loss.expected import Expected, assert_right, expect
 from tests.loss.run_jax import run_jax
 from tests.loss.run_torch import run_torch
@@ -85,7 +85,7 @@ def _expected(plan: Plan, number: int) -> tuple[Expected, str, float]:
         negatives, given = found.negatives, data.given
         try:
             clean_ids = data.inputs.ids if negatives is None else negatives
-            want = expect(case, data.inputs, found.dtype, clean_ids, given, how, must_be_clear=True)  # type: ignore[arg-type]
+            want = expect(case, data.inputs, found.dtype, clean_ids, given, how, must_be_clear=True)  # type: ignore
         except UnclearChoice:
             continue
         if negatives is None:
@@ -113,15 +113,15 @@ def _scalable(plan: Plan, found: Signature, number: int, impl: str, device: str)
         name = f"fuzz-{plan.seed}-{number}-{attempt}"
         case = replace(found.case, name=name, ignored=ignored, rubbish=rubbish)
         try:
-            chosen = scalable.choose(case) if dtype == torch.float32 else scalable.torch_choice(case, dtype, device)
+            chosen = scalable.choose(case) if dtype == torch.float32 else run_scalable.torch_choice(case, dtype, device)
         except UnclearChoice:
             continue
         try:
             truth, plain = (scalable.formulas(case, chosen, each) for each in (torch.float64, dtype))
             if plan.framework == "torch":
-                result = scalable.run_torch(case, impl, dtype, device)
+                result = run_scalable.run_torch(case, impl, dtype, device)
             else:
-                result = scalable.run_jax(case, impl, dtype)
+                result = run_scalable.run_jax(case, impl, dtype)
             return scalable.assert_right(result, truth, plain, dtype, logits=10.0)
         finally:
             scalable.make_inputs.cache_clear()

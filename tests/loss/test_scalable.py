@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.loss.run_scalable import run_jax, run_torch, torch_choice
 from tests.loss.scalable import (
     CASES,
     Case,
@@ -17,9 +18,6 @@ from tests.loss.scalable import (
     choose,
     formulas,
     make_inputs,
-    run_jax,
-    run_torch,
-    torch_choice,
 )
 
 INTERPRETED = pytest.param("triton", marks=pytest.mark.interpreter)

@@ -41,8 +41,8 @@ def torch_gradients(negatives: Any, asked: set[str], impl: str) -> dict[str, np.
     ids = torch.from_numpy(negatives).to(DEVICE) if isinstance(negatives, np.ndarray) else negatives
     target = torch.from_numpy(TARGET).to(DEVICE)
     hidden, table = leaves.pop("input"), leaves.pop("linear_weight")
-    loss = torch_impl.sampled_linear_cross_entropy(hidden, table, target, ids, seed=1, impl=impl, **leaves)  # type: ignore
-    loss.backward()  # type: ignore[union-attr]
+    options: dict[str, Any] = {"seed": 1, "impl": impl, **leaves}
+    torch_impl.sampled_linear_cross_entropy(hidden, table, target, ids, **options).backward()
     leaves |= {"input": hidden, "linear_weight": table}
     return {name: None if leaf.grad is None else leaf.grad.cpu().numpy() for name, leaf in leaves.items()}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
@@ -12,7 +9,6 @@ from torch.optim.lr_scheduler import LinearLR
 from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
 from ...recsys import (
-    ConfigError,
     Split,
     TrainConfig,
     epoch_batches,
@@ -20,6 +16,7 @@ from ...recsys import (
     loss_options,
     smoothed_frequencies,
 )
+from ...recsys.option_checks import options_refused
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
@@ -30,7 +27,7 @@ from ..models.sequence_model import SequenceModel
 def objective_of(config: TrainConfig, split: Split) -> Objective:
     """Returns what a run minimises, to be made once for the run; raises ``ConfigError`` for options that the samplers
     refuse."""
-    with _options_refused():
+    with options_refused(ArgumentError):
         return make_objective(**loss_options(config, split))
 
 
@@ -43,16 +40,11 @@ def try_loss(model: SequenceModel, objective: Objective, config: TrainConfig, sp
     inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
     start = start_frequencies(objective, split)
     frequencies = None if start is None else start.to(device)
-    with _options_refused(), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with (
+        options_refused(ArgumentError),
+        torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+    ):
         training_loss(model, inputs, targets, step_seed(config, 0), objective=objective, frequencies=frequencies)
-
-
-@contextmanager
-def _options_refused() -> Iterator[None]:
-    try:
-        yield
-    except ArgumentError as error:
-        raise ConfigError(str(error)) from error
 
 
 def start_frequencies(objective: Objective, split: Split) -> Tensor | None:

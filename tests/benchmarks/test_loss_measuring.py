@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.loss import timing
 from benchmarks.loss.gate import GateError, check
 from benchmarks.loss.inputs import make_inputs
 from benchmarks.loss.peers import peer_providers
@@ -58,12 +59,18 @@ def test_zipf_targets_repeat_and_uniform_ones_hardly_do():
     assert popular["zipf"] > 100  # 2000 / ln(100000), about 165, go to the most popular item
 
 
-def sleeper(name: str, seconds: float, chained: bool = False) -> Timed:
-    return Timed(name, "eager", lambda: time.sleep(seconds), lambda _: None, chained)
-
-
 def test_turns_give_fast_ones_full_bursts_and_slow_ones_two(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0  # seconds, of a clock that only what is measured moves
+
+    def sleeper(name: str, seconds: float, chained: bool = False) -> Timed:
+        def sleep() -> None:
+            nonlocal now
+            now += seconds
+
+        return Timed(name, "eager", sleep, lambda _: None, chained)
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
     fast, slow, chained = sleeper("fast", 0.0005), sleeper("slow", 0.06), sleeper("chained", 0.0005, True)
     failures = []
 
@@ -77,7 +84,7 @@ def test_turns_give_fast_ones_full_bursts_and_slow_ones_two(monkeypatch: pytest.
     assert fast.steps >= 10
     assert (slow.steps, slow.lead) == (1, 0)
     assert chained.steps > fast.steps
-    assert 0.5 <= fast.ms[0] < 5
+    assert fast.ms[0] == pytest.approx(0.5)
     very_slow = sleeper("very slow", 0.1)
     interleave([very_slow], 5, 0.05, lambda: None, lambda item, error: None)
     assert len(very_slow.ms) == 2

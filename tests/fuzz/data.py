@@ -164,7 +164,8 @@ def _log_q(num_items: int, rng: Generator) -> NDArray[np.float32]:
     """Of a heavy tail, of about equal items, of items that differ by orders of magnitude."""
     spread = rng.choice([0.1, 1.0, 3.0])
     log_q = spread * rng.standard_normal(num_items)
-    return np.minimum(log_q - np.log(np.exp(log_q).sum()), 0).astype(np.float32)
+    # 1 - q of an item that is all but always drawn has few digits left in float32
+    return np.minimum(log_q - np.log(np.exp(log_q).sum()), np.log(0.9)).astype(np.float32)
 
 
 def _history(

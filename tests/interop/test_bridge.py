@@ -57,8 +57,8 @@ def scale(outs: Tensors, ins: Tensors, static: Static) -> None:
 
 def copy_all(outs: Tensors, ins: Tensors, static: None) -> None:
     Seen.record(outs, ins)
-    for name, tensor in ins.items():
-        outs[f"{name}_copy"].copy_(tensor)
+    for name, out in outs.items():
+        out.copy_(ins[name.removesuffix("_copy")])
 
 
 def scaled(x: Array, factor: float = 3.0) -> Array:
@@ -87,20 +87,23 @@ def test_intermediate_and_donated_buffers(x: Array):
     assert Seen.pointers["y"] == y.unsafe_buffer_pointer()
 
 
-def test_every_dtype_and_empty_buffers():
-    ins = {dtype: jnp.arange(6).astype(dtype).reshape(2, 3) for dtype in DTYPES}
-    ins |= {"empty": jnp.zeros((0, 4)), "scalar": jnp.float32(7)}
+def test_every_dtype_and_empty_inputs():
+    ins = {dtype: jnp.arange(6).astype(dtype).reshape(2, 3) for dtype in DTYPES} | {"scalar": jnp.float32(7)}
     outputs = {f"{name}_copy": ShapeDtypeStruct(array.shape, array.dtype) for name, array in ins.items()}
-    outs = jax.block_until_ready(jax.jit(lambda ins: call(copy_all, outputs, ins, None))(ins))
+    empty = {"empty": jnp.zeros((0, 4))}
+    outs = jax.block_until_ready(jax.jit(lambda ins: call(copy_all, outputs, ins, None))(ins | empty))
     for name, array in ins.items():
         np.testing.assert_array_equal(outs[f"{name}_copy"].astype(jnp.float32), array.astype(jnp.float32))
-        if array.size:
-            assert Seen.pointers[name] == array.unsafe_buffer_pointer()
-            assert Seen.pointers[f"{name}_copy"] == outs[f"{name}_copy"].unsafe_buffer_pointer()
-        else:
-            assert Seen.pointers[name] == Seen.pointers[f"{name}_copy"] == 0
+        assert Seen.pointers[name] == array.unsafe_buffer_pointer()
+        assert Seen.pointers[f"{name}_copy"] == outs[f"{name}_copy"].unsafe_buffer_pointer()
+    assert Seen.pointers["empty"] == 0
     seen: Any = Seen.state["dtypes"]
     assert {dtype: seen[dtype] for dtype in DTYPES} == dict(zip(DTYPES, DTYPES, strict=True))
+
+
+def test_an_output_without_elements_is_refused():
+    with pytest.raises(ValueError, match="outputs without elements"):
+        call(copy_all, {"y": ShapeDtypeStruct((0, 4), jnp.float32)}, {}, None)
 
 
 def fill(outs: Tensors, ins: Tensors, static: Static) -> None:

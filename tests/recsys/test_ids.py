@@ -198,8 +198,8 @@ def test_requests_find_ids_as_they_are_written(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"user_id": 1.5, "items": [5]}]', "expected text or an integer for each user_id, got 1.5"),
-        ('[{"user_id": true, "items": [5]}]', "expected text or an integer for each user_id, got True"),
+        ('[{"user_id": 1.5, "items": [5]}]', "expected 'user_id' to be text everywhere, or integers, got 1.5"),
+        ('[{"user_id": true, "items": [5]}]', "expected 'user_id' to be text everywhere, or integers, got True"),
         ('{"a": [5], "a": [7]}', "cannot be read as JSON .an object has 2 keys, of which 1 are different"),
         (f"[[{'9' * 5000}]]", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),

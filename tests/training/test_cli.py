@@ -78,7 +78,8 @@ def test_bad_input_ends_with_one_line_and_status_2(
     message: str,
 ):
     """And none of them leaves a folder behind."""
-    monkeypatch.setattr(f"cce_minus.{framework}_impl.loss.row_losses.interprets", lambda: False)
+    module = {"torch": "torch_impl.loss.row_losses", "jax": "jax_impl.loss.arguments"}[framework]
+    monkeypatch.setattr(f"cce_minus.{module}.interprets", lambda: False)
     base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
     assert message in error_of(CliRunner().invoke(app, [*base, *arguments]))
     assert not (tmp_path / "run").exists()

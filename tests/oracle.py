@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,16 @@ EMPTY_SLOT = -1
 CHUNK_ROWS = 64
 
 
+class Terms(NamedTuple):
+    """How large the terms are that gradients are sums of, which may cancel: the root of the sum of their squares, for
+    each row; of dscale the sum of rows' shares."""
+
+    dhidden: Float64  # (N,)
+    dtable: Float64  # (V,)
+    dbias: Float64  # (V,)
+    dscale: float
+
+
 @dataclass(frozen=True)
 class OracleResult:
     """Per-row results and the gradients of ``sum(grad_loss * loss + grad_lse * lse)``."""
@@ -26,8 +36,8 @@ class OracleResult:
     dtable: Float64  # (V, D)
     dbias: Float64  # (V,), also when no bias was given: the gradient a zero bias would have
     dscale: float
-    dscale_magnitude: float  # sum over rows of |row's share of dscale|: what a rounding error of dscale is relative to
     kept: Int64  # (N,), the draws m_n that stay in the denominator
+    terms: Terms | None = None  # what rounding errors are relative to; None of a yardstick's
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ def oracle(
     loss, lse, kept = np.zeros(num_rows), np.zeros(num_rows), np.zeros(num_rows, np.int64)
     dhidden, dtable = np.zeros(hidden.shape), np.zeros(table.shape)
     dbias, dscale_rows = np.zeros(num_items), np.zeros(num_rows)
+    hidden_squares, table_squares, bias_squares = np.zeros(num_rows), np.zeros(num_items), np.zeros(num_items)
 
     active = target != ignore_index
     invalid = active & _names_unknown_item(target, row_ids, num_items)
@@ -138,6 +149,12 @@ def oracle(
         dbias[items] += a.sum(0)
         np.add.at(dbias, target[rows], a_target)
         dscale_rows[rows] = (a * dot).sum(1) + a_target * dot_target
+        square, square_target, of_rows = a**2, a_target**2, (e**2).sum(1)
+        hidden_squares[rows] = square @ (c**2).sum(1) + square_target * (c_target**2).sum(1)
+        table_squares[items] += square.T @ of_rows
+        bias_squares[items] += square.sum(0)
+        np.add.at(table_squares, target[rows], square_target * of_rows)
+        np.add.at(bias_squares, target[rows], square_target)
 
     rows_left = np.flatnonzero(active & ~invalid)
     for start in range(0, len(rows_left), CHUNK_ROWS):
@@ -194,8 +211,9 @@ def oracle(
         a_target = (v[rows] * np.exp(-loss[rows]) - u[rows] * p.sum(1)) * positive.slope
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
-    magnitude = float(np.abs(dscale_rows).sum())
-    return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), magnitude, kept)
+    of_vectors = (abs(logit_scale) * np.sqrt(squares) for squares in (hidden_squares, table_squares))
+    terms = Terms(*of_vectors, np.sqrt(bias_squares), float(np.abs(dscale_rows).sum()))
+    return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), kept, terms)
 
 
 def _of_draws(draws: Int64, values: NDArray[Any], others: float = 0.0) -> Float64:

@@ -103,6 +103,5 @@ def plain(
         dtable=dc,
         dbias=db,
         dscale=float(dscale),
-        dscale_magnitude=abs(float(dscale)),
         kept=torch.where(active, m, 0).numpy(),
     )

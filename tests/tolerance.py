@@ -22,36 +22,32 @@ FLOOR: dict[torch.dtype, float] = {
     torch.bfloat16: 2.0**-8,
 }
 
-
-NOISE = 1e-13  # of float64 sums, relative to their terms
-
 # A row of less than this share of the largest row is measured against that share instead of its own size.
 SMALLEST_ROW = 1e-2
 
 
-def errors(
-    actual: NDArray[np.float64],
-    truth: NDArray[np.float64],
-    magnitude: float | None = None,
-    smallest_row: float = SMALLEST_ROW,
-) -> dict[str, float]:
+def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], terms: ArrayLike = 0.0) -> dict[str, float]:
     """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
 
-    L2 is ``||actual - truth|| / ||truth||``, the largest error is divided by ``max |truth|``; both by
-    ``magnitude`` where that is given. Errors are absolute where the truth is all zero; entries whose truth
-    is NaN or infinite are left out. The worst row catches a wrong gradient of a rare item, which is small beside that
-    of the targets.
+    Rows of the truth count as at least as large as their ``terms`` (a scalar, or one of each row), the root of the sum
+    of squares of what they are sums of: where these cancel, what is left is no smaller than their rounding errors.
+    L2 is ``||actual - truth||`` by that of sizes, the largest error is by the largest entry, which of a row of D is
+    at least its terms by sqrt(D). Errors are absolute where all sizes are zero; entries whose truth is NaN or infinite
+    are left out. The worst row catches a wrong gradient of a rare item, which is small beside that of the targets.
     """
     known = np.isfinite(truth)
     size = np.where(known, truth, 0.0)
     miss = np.where(known, actual, 0.0) - size
+    terms = np.where(np.isfinite(terms), terms, 0.0)
+    rows = np.maximum(np.linalg.norm(size, axis=1) if truth.ndim == 2 else np.abs(size), terms)
+    width = truth.shape[1] if truth.ndim == 2 else 1
+    largest = max(np.abs(size).max(initial=0), terms.max(initial=0) / np.sqrt(width))
     found = {
-        "relative L2 error": np.linalg.norm(miss) / (magnitude or np.linalg.norm(size) or 1.0),
-        "relative largest error": np.abs(miss).max(initial=0) / (magnitude or np.abs(size).max(initial=0) or 1.0),
+        "relative L2 error": np.linalg.norm(miss) / (np.linalg.norm(rows) or 1.0),
+        "relative largest error": np.abs(miss).max(initial=0) / (largest or 1.0),
     }
     if truth.ndim == 2:
-        rows = np.linalg.norm(size, axis=1)
-        smallest = magnitude or smallest_row * rows.max(initial=0) or 1.0
+        smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
         found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(
             initial=0
         )
@@ -65,9 +61,8 @@ def assert_close(
     plain: ArrayLike,
     dtype: torch.dtype,
     *,
-    magnitude: float | None = None,
+    terms: ArrayLike = 0.0,
     least: float = 0.0,
-    smallest_row: float = SMALLEST_ROW,
 ) -> float:
     """Fail unless each error of ``actual`` is at most twice that of ``plain``, plus the dtype's floor; the largest
     share of that which one takes.
@@ -78,10 +73,8 @@ def assert_close(
         oracle: the truth, same shape. NaN and infinities must be where the truth has them and nowhere else.
         plain: the yardstick, `tests.plain.plain` in the same dtype.
         dtype: what ``actual`` was rounded to. Loss, lse and dscale are float32 whatever the inputs are.
-        magnitude: what errors are relative to, for a scalar that is a sum of both signs (dscale):
-            cancellation can make the sum itself small beside its own rounding errors.
+        terms: how large the terms are that rows of the truth are sums of, as in `errors`.
         least: what the plain error counts as at least.
-        smallest_row: the share of the largest row that smaller ones are measured against.
     """
     if isinstance(actual, torch.Tensor):
         actual = actual.detach().double().cpu().numpy()
@@ -97,8 +90,8 @@ def assert_close(
     assert not wrong.any(), f"{name}: {got[wrong][0]} instead of {truth[wrong][0]} at {_first(wrong)}"
     assert np.isfinite(yardstick[np.isfinite(truth)]).all(), f"{name}: the plain result overflows: no yardstick"
 
-    allowed, share = errors(yardstick, truth, magnitude, smallest_row), 0.0
-    for kind, ours in errors(got, truth, magnitude, smallest_row).items():
+    allowed, share = errors(yardstick, truth, terms), 0.0
+    for kind, ours in errors(got, truth, terms).items():
         limit = ALLOWED_RATIO * max(allowed[kind], least) + FLOOR[dtype]
         assert ours <= limit, (
             f"{name}: {kind} {ours:.3e}, plain {dtype} has {allowed[kind]:.3e}, allowed {limit:.3e}; "
@@ -109,33 +102,16 @@ def assert_close(
 
 
 def assert_result_close(
-    name: str,
-    actual: Any,
-    oracle: OracleResult,
-    plain: OracleResult,
-    dtype: torch.dtype,
-    *,
-    gross: float = 0.0,
-    least: float = 0.0,
-    smallest_row: float = SMALLEST_ROW,
+    name: str, actual: Any, oracle: OracleResult, plain: OracleResult, dtype: torch.dtype, *, least: float = 0.0
 ) -> float:
-    """`assert_close` for one field of `OracleResult`, with the dtype and magnitude that belong to it.
+    """`assert_close` for one field of `OracleResult`, with the dtype and terms that belong to it.
 
-    ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32. Of a gradient
-    whose terms are as large as ``gross``, what float64 leaves where they cancel is 0.
+    ``dtype`` is that of the inputs, and of dhidden, dtable and dbias; loss, lse and dscale are float32.
     """
     stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
-    truth = np.asarray(getattr(oracle, name))
-    if isinstance(actual, torch.Tensor):
-        actual = actual.detach().double().cpu().numpy()
-    noise = np.abs(truth) < NOISE * gross
-    actual = np.where(noise & (np.abs(actual) < 2 * NOISE * gross), 0.0, actual)
-    truth = np.where(noise, 0.0, truth)
-    magnitude = gross if gross and not truth.any() else None
-    if name == "dscale":
-        magnitude = oracle.dscale_magnitude if np.isfinite(oracle.dscale) else None
+    terms = getattr(oracle.terms, name, 0.0)
     return assert_close(
-        name, actual, truth, getattr(plain, name), stored, magnitude=magnitude, least=least, smallest_row=smallest_row
+        name, actual, getattr(oracle, name), getattr(plain, name), stored, terms=terms, least=least
     )
 
 

@@ -45,4 +45,6 @@ def list_operands(
     if log_q is not None:
         known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(batch_share * num_items)
         log_weight = -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
+    elif log_weight is not None:
+        log_weight = jnp.broadcast_to(log_weight, num_items)
     return slot_ends, log_weight

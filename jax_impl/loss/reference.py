@@ -155,9 +155,9 @@ def _softmax_rows(c: Chunk, kept: Array, positive: Array, mass: Array) -> tuple[
     positive = jnp.where(positive == jnp.inf, jnp.nan, positive)
     of_negatives = peak + (log_sum + correction)
     gap = jnp.where(weighs | jnp.isnan(positive), peak - positive + (log_sum + correction), -jnp.inf)
-    loss = jax.nn.softplus(gap)
-    lse = jnp.where(weighs & (positive == -jnp.inf), of_negatives, positive + loss)
-    return loss, lse, peak, log_sum + jax.nn.softplus(-gap), jax.nn.sigmoid(gap) / total, weights
+    loss, excess = jax.nn.softplus(gap), jax.nn.softplus(-gap)
+    lse = jnp.where(gap > 0, of_negatives + excess, positive + loss)
+    return loss, lse, peak, log_sum + excess, jax.nn.sigmoid(gap) / total, weights
 
 
 def _binary_rows(c: Chunk, kept: Array, positive: Array, positive_weight: float) -> tuple[Array, Array, Array]:

@@ -45,7 +45,7 @@ def row_candidates(
     return tl.where(keep, ids, ids | NO_NEGATIVE), keep, malformed
 
 
-@triton.jit(do_not_specialize=ROW_NUMBERS)
+@triton.jit
 def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
     p_ids, p_rows, p_count, p_keys,

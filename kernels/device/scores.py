@@ -6,6 +6,7 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST_PEAK = tl.constexpr(-3.0e38)  # below every score, and finite: -inf - -inf would be NaN
+LOWEST_SCORE = tl.constexpr(-3.0e38)  # of a draw that counts: times LOG2E it is minus infinity again, and weighs nothing
 
 
 @triton.jit
@@ -98,23 +99,25 @@ def finish_rows(peak, l, kept, z_positive, mass):
     draws.
 
     Negatives' z is s + log(mass / kept). With gap = log(sum of the negatives' exp(z)) - z_0: loss = softplus(gap), lse
-    = z_0 + loss, and a negative's probability is
+    = z_0 + loss, or where the negatives are the larger ones theirs + softplus(-gap), and a negative's probability is
     exp(s_j) / 2^peak exp(-shift) with shift = log(l) + softplus(-gap). No difference of large numbers is ever rounded:
-    neither a confident positive nor logits of 1e4 cost accuracy. Where no draw is kept, or none weighs anything, the
-    loss is 0; a positive of +inf makes it NaN, as it does F.cross_entropy's.
+    neither a confident positive, nor one far below its negatives, nor logits of 1e4 cost accuracy. Where no draw is
+    kept, or none weighs anything, the loss is 0; a positive of +inf makes it NaN, as it does F.cross_entropy's.
     """
-    weighs = l != 0.0
+    weighs = kept > 0
     # one item and hits kept: log(0 / m) is minus infinity, so that the draw weighs nothing
     correction = tl.log(tl.where(weighs, mass / tl.where(weighs, kept, 1.0), 1.0))
-    peak = tl.where(weighs, peak, 0.0)
     log_l = tl.log(tl.where(weighs, l, 1.0))
+    weighs = weighs & (log_l != float("-inf"))
+    log_l = tl.where(weighs, log_l, 0.0)
+    peak = tl.where(weighs, peak, 0.0)
     z_positive = tl.where(z_positive == float("inf"), float("nan"), z_positive)
     gap = tl.where(weighs, -tl.fma(z_positive, LOG2E, -peak) * LN2 + (log_l + correction), float("-inf"))
     gap = tl.where(z_positive != z_positive, z_positive, gap)
-    loss = softplus(gap)
+    loss, excess = softplus(gap), softplus(-gap)
     of_negatives = peak * LN2 + (log_l + correction)
-    lse = tl.where(weighs & (z_positive == float("-inf")), of_negatives, z_positive + loss)
-    return loss, lse, peak, log_l + softplus(-gap)
+    lse = tl.where(gap > 0, of_negatives + excess, z_positive + loss)
+    return loss, lse, peak, log_l + excess
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from .history import in_history
 from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows, load_targets, split_tiles, store_row_results
-from .scores import LOG2E, LOWEST_PEAK, cap, exp_from, sigmoid_softplus
+from .scores import LOG2E, LOWEST_PEAK, LOWEST_SCORE, cap, exp_from, sigmoid_softplus
 
 GROUPED = tl.constexpr(0)
 ALL = tl.constexpr(1)
@@ -66,7 +66,7 @@ def add_other_chunks(
     return dot
 
 
-@triton.jit(do_not_specialize=ROW_NUMBERS)
+@triton.jit
 def tile_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first,
     p_history_end,
@@ -103,8 +103,9 @@ def tile_forward_kernel(
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
     # where candidates are distinct, a hit is told by the target's position: no id has to reach the scores' layout
     DISTINCT: tl.constexpr = SOURCE != SHARED and SOURCE != LISTED
-    ALL_THERE: tl.constexpr = FULL and SOURCE != LISTED  # each column holds a candidate
-    DROPS: tl.constexpr = REMOVE_HITS or HAS_HISTORY or SOURCE == MEMBER  # rows of a tile keep different columns
+    # where more than hits is dropped, or hits may come again, draws are counted one by one
+    SOMEWHERE: tl.constexpr = not FULL or SOURCE == LISTED  # there is a candidate, but not in each column
+    COUNTS: tl.constexpr = HAS_HISTORY or (SOURCE != GROUPED and SOURCE != ALL)
     target_position = target
     if SOURCE == GROUPED:
         target_position = tl.load(p_positive_key + rows, mask=m_target, other=-1)
@@ -159,50 +160,37 @@ def tile_forward_kernel(
         if HAS_BIAS:
             x += tl.load(p_bias + ids, mask=m_ids, other=0.0).to(tl.float32)[None, :]
         s, slope = cap(x, softcap, HAS_SOFTCAP)
-        item_ids, m_columns = ids, m_ids
+        item_ids, there = ids, m_ids
         if SOURCE == LISTED and FULL:  # looked up once more: cheaper than to bring them into the scores' layout
             item_ids = tl.load(p_ids_again + start + offset)
-            m_columns = item_ids >= 0
-        if HAS_LOG_WEIGHT:
-            if SOURCE == LISTED and FULL:  # looked up beforehand, so that they need not wait for the ids
-                s += tl.load(p_list_weights + start + offset)[None, :]
+            there = item_ids >= 0
+        least = LOWEST_SCORE
+        if HAS_LOG_WEIGHT or SOMEWHERE:
+            if not HAS_LOG_WEIGHT:
+                weight = tl.where(there, 0.0, float("-inf"))
+            elif SOURCE == LISTED and FULL:  # looked up beforehand, so that they need not wait for the ids
+                weight = tl.load(p_list_weights + start + offset)
             elif SOURCE == LISTED:
-                s += tl.load(p_list_weights + start + offset, mask=m_ids, other=0.0)[None, :]
+                weight = tl.load(p_list_weights + start + offset, mask=there, other=float("-inf"))
             else:
-                s += tl.load(p_log_weight + ids, mask=m_ids, other=0.0)[None, :]
-        # what a row keeps, which may score minus infinity as well: an item masked out by its bias is a draw
-        keep = m_columns[None, :]
+                weight = tl.load(p_log_weight + ids, mask=there, other=float("-inf"))
+            s += weight[None, :]  # minus infinity where there is no candidate
+            least = tl.minimum(weight, LOWEST_SCORE)[None, :]
+        if COUNTS:  # a kept draw of minus infinity, as of an item masked out by its bias, weighs nothing and is one
+            s = tl.maximum(s, least, propagate_nan=tl.PropagateNan.ALL)
         if REMOVE_HITS:
             if DISTINCT:
-                no_hit = (start + offset)[None, :] != target_position[:, None]
+                s = tl.where((start + offset)[None, :] != target_position[:, None], s, float("-inf"))
             else:
-                no_hit = item_ids[None, :] != target[:, None]
-            if ALL_THERE:
-                keep = no_hit
-            else:
-                keep = keep & no_hit
+                s = tl.where(item_ids[None, :] != target[:, None], s, float("-inf"))
         if SOURCE == MEMBER:
-            keep = keep & membership(
+            drawn = membership(
                 ids[None, :], slot_m[:, None], p_keys, num_rows, num_items, negatives, item_shift, item_b, ITEM_HALVES
             )
+            s = tl.where(drawn, s, float("-inf"))
         if HAS_HISTORY:
             known = in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :])
-            keep = keep & (known == 0)
-        if (
-            SOURCE == GROUPED or SOURCE == ALL
-        ) and not HAS_HISTORY:  # distinct candidates at [start, end): the target's position tells of a hit
-            kept += (end - start).to(tl.float32)
-            if REMOVE_HITS:
-                kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
-        elif DROPS:
-            # whatever s is: in a layout of its own, away from the scores', the count spilled registers
-            kept += tl.sum(tl.where(keep & ((s == s) | (s != s)), 1.0, 0.0), 1)
-        else:
-            kept += tl.sum(tl.where(m_columns, 1.0, 0.0), 0)
-        if DROPS:
-            s = tl.where(keep, s, float("-inf"))
-        elif not ALL_THERE:
-            s += tl.where(m_columns, 0.0, float("-inf"))[None, :]
+            s = tl.where(known, float("-inf"), s)
         if BINARY:
             p, term = sigmoid_softplus(s)
             fade = tl.full((BLOCK_M,), 1.0, tl.float32)  # nothing to rescale; the compiler drops it
@@ -213,6 +201,12 @@ def tile_forward_kernel(
             fade = tl.exp2(peak - new_peak)
             l = l * fade + tl.sum(p, 1)
             peak = new_peak
+        if COUNTS:
+            kept += tl.sum(tl.where(s > float("-inf"), 1.0, 0.0), 1)
+        else:  # distinct candidates at [start, end): the target's position tells of a hit
+            kept += (end - start).to(tl.float32)
+            if REMOVE_HITS:
+                kept -= ((target_position >= start) & (target_position < end)).to(tl.float32)
         if not DISTINCT:
             l += tl.where(tl.max(malformed.to(tl.int32), 0) > 0, float("nan"), 0.0)
         if HAS_SOFTCAP:

@@ -26,7 +26,8 @@ class Probabilities(NamedTuple):
     """What kernels read of a sampler's draw probabilities q, made once for a catalog.
 
     ``slot_ends`` (V,) int32 of each part that is drawn by slots. ``log_weight`` (V,) fp32: -log(V q) as far as q is
-    known beforehand, without rows' targets; None where it is 1 / V, or nothing is known.
+    known beforehand, without rows' targets, or (1,) where it is the same of all items; None where it is 1 / V, or
+    nothing is known.
     """
 
     slot_ends: NDArray[np.int32] | None = None

@@ -78,13 +78,13 @@ class MixedNegatives(Negatives):
         """q = the mean of its parts', by their shares of a row's draws."""
         lists = self.draw(num_items).lists
         assert lists is not None
-        ends, known = [], np.zeros(num_items)
+        ends, known = [], np.zeros(1)
         for sampler, part, share in zip((self.first, self.second), lists.parts, lists.shares, strict=True):
             q = sampler.probabilities(num_items)
             if q.slot_ends is not None:
                 ends.append(q.slot_ends)
             if part.source != ROWS:
-                known += share if q.log_weight is None else share * np.exp(-q.log_weight.astype(np.float64))
+                known = known + share * (1 if q.log_weight is None else np.exp(-q.log_weight.astype(np.float64)))
         with np.errstate(divide="ignore"):
             log_weight = -np.log(known).astype(np.float32) if lists.has_weights else None
         return Probabilities(np.concatenate(ends) if ends else None, log_weight)

@@ -14,7 +14,7 @@ from scipy.special import erfinv
 from torch import Tensor
 
 from tests.loss.samplers import UnclearChoice
-from tests.tolerance import FLOOR, NOISE, assert_close
+from tests.tolerance import FLOOR, assert_close
 
 SEED = 2**63 + 12345  # both words in use, and negative as an int64
 NAMES = ("loss", "dinput", "dweight", "dbias", "dscale", "dsample_weight")
@@ -199,9 +199,12 @@ def formulas_of(
     in_bucket = torch.zeros(case.num_rows, dtype=torch.bool).index_fill(0, rows, True)
     weighed = loss * weight
     result = weighed if case.reduction == "none" else weighed.sum()
+    weight_terms = torch.zeros_like(loss)
     if case.reduction == "mean":
         mass = (weight * (counted if mistake == "mean over all rows" else in_bucket)).sum()
-        result = result / mass if mass > 0 else result
+        if mass > 0:  # a mean's gradients of weights are differences of losses, which may be all but equal
+            result = result / mass
+            weight_terms = (loss.abs() + result.abs()) / mass
     upstream = torch.tensor(inputs.upstream, dtype=work)
     total = (result * upstream).sum() if case.reduction == "none" else result
     grads = torch.autograd.grad(
@@ -210,7 +213,9 @@ def formulas_of(
     values = (result, *grads)
     found = {name: value.detach().double().numpy() for name, value in zip(NAMES, values, strict=True)}
     shares = (np.where(counted[:, None], inputs.hidden, 0) * found["dinput"]).sum(1) / case.logit_scale
-    return found | {"of dscale": np.abs(shares).sum()}  # the sizes of rows' shares, which may cancel
+    # how large the terms are where they may cancel
+    terms = {"dscale": np.abs(shares).sum() + 1e-2, "dsample_weight": weight_terms.detach().double().numpy()}
+    return found | {f"terms of {name}": each for name, each in terms.items()}
 
 
 def assert_right(
@@ -221,10 +226,7 @@ def assert_right(
     shares = []
     for name, got in result.items():
         stored = dtype if name in ("dinput", "dweight", "dbias") else torch.float32
-        magnitude = float(truth["of dscale"]) + 1e-2 if name == "dscale" else None
         least = 0.0 if logits is None else max(FLOOR[stored], 2.0**-23 * logits)
-        exact = truth[name]
-        if name == "dsample_weight":  # a row alone is the mean, but for rounding
-            exact = np.where(np.abs(exact) < NOISE * np.abs(truth["loss"]).max(initial=0), 0, exact)
-        shares.append(assert_close(name, got, exact, plain[name], stored, magnitude=magnitude, least=least))
+        terms = truth.get(f"terms of {name}", 0.0)
+        shares.append(assert_close(name, got, truth[name], plain[name], stored, terms=terms, least=least))
     return max(shares)

@@ -17,6 +17,7 @@ from cce_minus.kernels import (
     UniformNegatives,
     negative_ids,
 )
+from cce_minus.kernels.launch import programs
 from cce_minus.torch_impl import AllItems, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
 
 from tests.inputs import Case
@@ -241,6 +242,19 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
     graph.replay()
     if mode not in ("all", "membership", "shared_ids", "row_ids", "binary, independent"):
         assert not torch.equal(captured[0], eager[0]), "a replay with another seed draws anew"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_another_number_of_rows_compiles_nothing(mode: str):
+    """As of jagged batches, whose sizes are all different."""
+    compiled = []
+    for rows in (2000, 1999, 1777, 2003):
+        hidden, table, target = tensors(rows, 3000, 64)
+        function = sampled_linear_binary_cross_entropy if mode.startswith("binary") else sampled_linear_cross_entropy
+        negatives, keywords = negatives_of(mode, rows, 3000), keywords_of(mode, rows, 3000)
+        function(hidden, table, target, negatives, seed=3, **keywords).backward()
+        compiled.append(len(programs._variants))
+    assert len(set(compiled)) == 1, compiled
 
 
 def test_out_of_range_rows_are_nan_without_an_illegal_access():

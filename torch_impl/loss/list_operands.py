@@ -10,29 +10,41 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ...kernels.draws.draw import Draw
+from ...kernels.errors import ArgumentValueError
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 from ...kernels.negatives.samplers import sampler_of
 from . import ops
 from .rows import is_transformed
 
-Tables = tuple[Tensor, Tensor]  # slot_ends and log_weight, see ``Probabilities``; empty where there are none
+# slot_ends and log_weight, see ``Probabilities``; empty where there are none, a number where it is that of all items
+Tables = tuple[Tensor, Tensor | float]
 
 
 @kept_with_sampler
 def _tables_of(sampler: Negatives, num_items: int, device: torch.device) -> Tables:
     ends, log_weight = sampler.probabilities(num_items)
+    waits = ends is not None or (log_weight is not None and log_weight.size > 1)
+    if waits and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise ArgumentValueError("negatives", "a sampler that was used before the CUDA graph's capture", sampler.text)
     with _disable_current_modes(), torch.inference_mode(False):  # they serve other calls, too
         slot_ends = torch.empty(0, dtype=torch.int32, device="cpu") if ends is None else torch.from_numpy(ends)
+        if log_weight is not None and log_weight.size == 1:
+            return slot_ends.to(device), log_weight.item()
         weights = torch.empty(0, dtype=torch.float32, device="cpu")
         weights = weights if log_weight is None else torch.from_numpy(log_weight)
         return slot_ends.to(device), weights.to(device)
 
 
-def _copied_tables(seed: Tensor, sampler: str, num_items: int, parts: int) -> Tables:
+def _log_weight(known: Tensor | float, num_items: int, device: torch.device) -> Tensor:
+    """(V,) of a sampler's tables."""
+    return known if isinstance(known, Tensor) else torch.full((num_items,), known, dtype=torch.float32, device=device)
+
+
+def _copied_tables(seed: Tensor, sampler: str, num_items: int, parts: int) -> tuple[Tensor, Tensor]:
     """``_tables_of`` the sampler of a text, on the device of ``seed``; copies, whose memory compiled code may use
     again."""
-    ends, log_weight = _tables_of(sampler_of(sampler), num_items, seed.device)
-    return ends.clone(), log_weight.clone()
+    ends, known = _tables_of(sampler_of(sampler), num_items, seed.device)
+    return ends.clone(), _log_weight(known, num_items, seed.device).clone()
 
 
 def _fake_tables(seed, sampler, num_items, parts):
@@ -60,7 +72,8 @@ def list_operands(
         if torch.compiler.is_compiling() or is_transformed() or type(seed) is not Tensor or seed.is_meta:
             ends, log_weight = _tables_operator(seed, sampler.text, num_items, lists.slot_parts)
         else:
-            ends, log_weight = _tables_of(sampler, num_items, seed.device)
+            ends, known = _tables_of(sampler, num_items, seed.device)
+            log_weight = _log_weight(known, num_items, seed.device)
         slot_ends = ends if lists.slot_parts else None
     if log_q is not None:
         known = log_q.detach().float() + math.log(draw.batch_share * num_items)

@@ -174,9 +174,9 @@ def _softmax_rows(s: _Scores, kept: Tensor, positive: Tensor, mass: Tensor) -> t
     positive = torch.where(positive == math.inf, math.nan, positive)
     of_negatives = peak + (log_sum + correction)
     gap = torch.where(weighs | positive.isnan(), peak - positive + (log_sum + correction), -math.inf)
-    loss = softplus(gap)
-    lse = torch.where(weighs & (positive == -math.inf), of_negatives, positive + loss)
-    return loss, lse, peak, log_sum + softplus(-gap), torch.sigmoid(gap) / total, weights
+    loss, excess = softplus(gap), softplus(-gap)
+    lse = torch.where(gap > 0, of_negatives + excess, positive + loss)
+    return loss, lse, peak, log_sum + excess, torch.sigmoid(gap) / total, weights
 
 
 def _binary_rows(s: _Scores, kept: Tensor, positive: Tensor, positive_weight: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,11 +17,12 @@ CHUNK_ROWS = 64
 
 
 class Terms(NamedTuple):
-    """How large the terms are that gradients are sums of, which may cancel: the root of the sum of their squares, for
-    each row; of dscale the sum of rows' shares."""
+    """How large the terms are of the sums that results are, which may cancel: the root of the sum of their squares; of
+    dscale the sum of rows' shares."""
 
-    dhidden: Float64  # (N,)
-    dtable: Float64  # (V,)
+    lse: Float64  # (N,), the mean of its logits', by their probabilities
+    dhidden: Float64  # (N, D)
+    dtable: Float64  # (V, D)
     dbias: Float64  # (V,)
     dscale: float
 
@@ -121,7 +122,8 @@ def oracle(
     loss, lse, kept = np.zeros(num_rows), np.zeros(num_rows), np.zeros(num_rows, np.int64)
     dhidden, dtable = np.zeros(hidden.shape), np.zeros(table.shape)
     dbias, dscale_rows = np.zeros(num_items), np.zeros(num_rows)
-    hidden_squares, table_squares, bias_squares = np.zeros(num_rows), np.zeros(num_items), np.zeros(num_items)
+    hidden_squares, table_squares, bias_squares = np.zeros(hidden.shape), np.zeros(table.shape), np.zeros(num_items)
+    lse_sizes = np.zeros(num_rows)
 
     active = target != ignore_index
     invalid = active & _names_unknown_item(target, row_ids, num_items)
@@ -149,11 +151,11 @@ def oracle(
         dbias[items] += a.sum(0)
         np.add.at(dbias, target[rows], a_target)
         dscale_rows[rows] = (a * dot).sum(1) + a_target * dot_target
-        square, square_target, of_rows = a**2, a_target**2, (e**2).sum(1)
-        hidden_squares[rows] = square @ (c**2).sum(1) + square_target * (c_target**2).sum(1)
-        table_squares[items] += square.T @ of_rows
+        square, square_target = a**2, a_target**2
+        hidden_squares[rows] = square @ c**2 + square_target[:, None] * c_target**2
+        table_squares[items] += square.T @ e**2
         bias_squares[items] += square.sum(0)
-        np.add.at(table_squares, target[rows], square_target * of_rows)
+        np.add.at(table_squares, target[rows], square_target[:, None] * e**2)
         np.add.at(bias_squares, target[rows], square_target)
 
     rows_left = np.flatnonzero(active & ~invalid)
@@ -205,6 +207,10 @@ def oracle(
         loss[rows] = np.where(nothing, of_nothing, np.logaddexp(0, negatives_lse - z_positive))
         lse[rows] = np.logaddexp(z_positive, negatives_lse)
         p = _of_draws(draws * ~nothing[:, None], np.exp(z - lse[rows, None]))
+        b = np.zeros(num_items) if bias is None else np.where(np.isfinite(bias), bias, 0).astype(np.float64)
+        size = np.sqrt(logit_scale**2 * (e**2 @ (c**2).T) + b[items] ** 2 + correction**2)
+        size_target = np.sqrt(logit_scale**2 * (e**2 * c_target**2).sum(1) + b[target[rows]] ** 2)
+        lse_sizes[rows] = _of_draws(p > 0, p * size).sum(1) + np.exp(z_positive - lse[rows]) * size_target
 
         # 1 - p_0 is summed from the negatives: 1 - exp(-loss) would cancel for a confident row.
         a = _of_draws(draws, (u[rows] + v[rows])[:, None] * p * negative.slope)
@@ -212,11 +218,11 @@ def oracle(
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
     of_vectors = (abs(logit_scale) * np.sqrt(squares) for squares in (hidden_squares, table_squares))
-    terms = Terms(*of_vectors, np.sqrt(bias_squares), float(np.abs(dscale_rows).sum()))
+    terms = Terms(lse_sizes, *of_vectors, np.sqrt(bias_squares), float(np.abs(dscale_rows).sum()))
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), kept, terms)
 
 
-def _of_draws(draws: Int64, values: NDArray[Any], others: float = 0.0) -> Float64:
+def _of_draws(draws: NDArray[Any], values: NDArray[Any], others: float = 0.0) -> Float64:
     """``values`` (rows, items) of the items that rows drew, whatever the others' are."""
     return np.where(draws > 0, values, others)
 

@@ -29,24 +29,22 @@ SMALLEST_ROW = 1e-2
 def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], terms: ArrayLike = 0.0) -> dict[str, float]:
     """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
 
-    Rows of the truth count as at least as large as their ``terms`` (a scalar, or one of each row), the root of the sum
-    of squares of what they are sums of: where these cancel, what is left is no smaller than their rounding errors.
-    L2 is ``||actual - truth||`` by that of sizes, the largest error is by the largest entry, which of a row of D is
-    at least its terms by sqrt(D). Errors are absolute where all sizes are zero; entries whose truth is NaN or infinite
-    are left out. The worst row catches a wrong gradient of a rare item, which is small beside that of the targets.
+    The truth counts as at least as large as its ``terms`` (of its shape, or a scalar), the root of the sum of squares
+    of what it is a sum of: where these cancel, what is left is no smaller than their rounding errors.
+    L2 is ``||actual - truth|| / ||truth||``, the largest error is divided by ``max |truth|``. Errors are absolute where
+    the truth is all zero; entries whose truth is NaN or infinite are left out. The worst row catches a wrong gradient
+    of a rare item, which is small beside that of the targets.
     """
     known = np.isfinite(truth)
     size = np.where(known, truth, 0.0)
     miss = np.where(known, actual, 0.0) - size
-    terms = np.where(np.isfinite(terms), terms, 0.0)
-    rows = np.maximum(np.linalg.norm(size, axis=1) if truth.ndim == 2 else np.abs(size), terms)
-    width = truth.shape[1] if truth.ndim == 2 else 1
-    largest = max(np.abs(size).max(initial=0), terms.max(initial=0) / np.sqrt(width))
+    size = np.maximum(np.abs(size), np.where(np.isfinite(terms), terms, 0.0))
     found = {
-        "relative L2 error": np.linalg.norm(miss) / (np.linalg.norm(rows) or 1.0),
-        "relative largest error": np.abs(miss).max(initial=0) / (largest or 1.0),
+        "relative L2 error": np.linalg.norm(miss) / (np.linalg.norm(size) or 1.0),
+        "relative largest error": np.abs(miss).max(initial=0) / (size.max(initial=0) or 1.0),
     }
     if truth.ndim == 2:
+        rows = np.linalg.norm(size, axis=1)
         smallest = SMALLEST_ROW * rows.max(initial=0) or 1.0
         found["relative L2 error of the worst row"] = (np.linalg.norm(miss, axis=1) / np.maximum(rows, smallest)).max(
             initial=0
@@ -73,7 +71,7 @@ def assert_close(
         oracle: the truth, same shape. NaN and infinities must be where the truth has them and nowhere else.
         plain: the yardstick, `tests.plain.plain` in the same dtype.
         dtype: what ``actual`` was rounded to. Loss, lse and dscale are float32 whatever the inputs are.
-        terms: how large the terms are that rows of the truth are sums of, as in `errors`.
+        terms: how large the terms are that the truth is a sum of, as in `errors`.
         least: what the plain error counts as at least.
     """
     if isinstance(actual, torch.Tensor):
@@ -110,9 +108,7 @@ def assert_result_close(
     """
     stored = torch.float32 if name in ("loss", "lse", "dscale") and dtype != torch.float64 else dtype
     terms = getattr(oracle.terms, name, 0.0)
-    return assert_close(
-        name, actual, getattr(oracle, name), getattr(plain, name), stored, terms=terms, least=least
-    )
+    return assert_close(name, actual, getattr(oracle, name), getattr(plain, name), stored, terms=terms, least=least)
 
 
 def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:

@@ -1,4 +1,8 @@
-"""Numbers that follow from how many rows a call has: kernels are not compiled anew for another number of them."""
+"""Numbers that follow from how many rows a call has: kernels are not compiled anew for another number of them.
+
+The forward kernels are compiled twice, for numbers of rows that 16 divides and for others: what follows of masks saves
+registers, whose lack cost 7% of the time.
+"""
 
 ROW_NUMBERS = (
     "num_rows",

@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 
 from .history import in_history
-from .numbers import ROW_NUMBERS
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows, load_targets, split_tiles, store_row_results
 from .scores import LOG2E, LOWEST_PEAK, LOWEST_SCORE, cap, exp_from, sigmoid_softplus

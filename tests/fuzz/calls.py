@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from tests.fuzz.data import draw
+from tests.fuzz.data import draw, largest_logit
 from tests.fuzz.signatures import Signature, signature, with_rows
 from tests.inputs import Case
 from tests.loss import run_scalable, scalable
@@ -117,12 +117,15 @@ def _scalable(plan: Plan, found: Signature, number: int, impl: str, device: str)
         except UnclearChoice:
             continue
         try:
-            truth, plain = (scalable.formulas(case, chosen, each) for each in (torch.float64, dtype))
+            truth, plain = scalable.formulas(case, chosen, dtype)
             if plan.framework == "torch":
                 result = run_scalable.run_torch(case, impl, dtype, device)
             else:
                 result = run_scalable.run_jax(case, impl, dtype)
-            return scalable.assert_right(result, truth, plain, dtype, logits=10.0)
+            inputs = scalable.make_inputs(case, dtype)
+            hidden = inputs.hidden[inputs.target != case.ignore_index]
+            logits = largest_logit(hidden, inputs.table, inputs.bias, case.logit_scale, case.softcap)
+            return scalable.assert_right(result, truth, plain, dtype, logits)
         finally:
             scalable.make_inputs.cache_clear()
             scalable.choose.cache_clear()

@@ -92,8 +92,6 @@ def _vectors(
     exact = abs(case.logit_scale) in (0.5, 1.0, 2.0)
     if kind in ("extreme", "low row", "low item") and not exact:
         kind = "plain"
-    if _cancels(signature, case):
-        kind = "plain"
     if kind == "confident":
         of_target = table[np.clip(target, 0, v - 1)]
         hidden = 24 * of_target / (of_target**2).sum(1, keepdims=True).clip(0.05) * np.sign(case.logit_scale)
@@ -110,11 +108,6 @@ def _vectors(
             hidden = np.round(hidden * 4) / 4
             table[item] = -np.sign(hidden[rng.integers(n)]) * 64
     return hidden, table, f"{kind} logits"
-
-
-def _cancels(signature: Signature, case: Case) -> bool:
-    """Whether negatives that are the target may cancel it, but for the rounding of what a row keeps of them."""
-    return signature.dtype != torch.float32 and not case.remove_accidental_hits
 
 
 def _bias(case: Case, wanted: NDArray[np.int64], logits: str, rng: Generator) -> tuple[NDArray[np.float64] | None, str]:
@@ -145,8 +138,6 @@ def _ids(
     n, v, k = case.num_rows, case.num_items, case.num_negatives
     shape = (k,) if case.mode == "shared_ids" else (n, k)
     kind = str(rng.choice(["uniform", "few", "popular", "own targets"]))
-    if _cancels(signature, case):
-        kind = "uniform"
     ids = rng.integers(0, v, shape)
     if kind == "few":
         ids = rng.integers(0, min(5, v), shape)
@@ -217,13 +208,22 @@ def _with_rubbish(clean: Inputs, ignored: NDArray[np.bool_], rng: Generator) -> 
     return replace(clean, **changed)
 
 
+def largest_logit(
+    hidden: NDArray[np.floating], table: NDArray[np.floating], bias: NDArray[np.floating] | None,
+    logit_scale: float, softcap: float | None, most: float = np.inf,
+) -> float:  # fmt: skip
+    """How large logits are to their rounding errors, dot products at ``most``: these are rounded as a product of the
+    vectors' lengths, and a softcap's exponential is good to 2^-22 on a GPU."""
+    lengths = (np.linalg.norm(rows, axis=1).max(initial=0) for rows in (hidden, table))
+    size = min(float(abs(logit_scale) * np.prod(list(lengths))), most)
+    if bias is not None:
+        size += float(np.abs(bias[np.isfinite(bias)]).max(initial=0))
+    return size if softcap is None else 2 * min(size, softcap)
+
+
 def _largest(case: Case, inputs: Inputs, logits: str) -> float:
-    """The largest logits that rounding reaches: those on a grid are exact, or far below all others."""
+    """The same of what rounding reaches: logits on a grid are exact, or far below all others."""
     if logits == "extreme logits":
         return 0.0
-    size = float(np.abs(case.logit_scale * inputs.hidden @ inputs.table.T).max(initial=0))
-    if logits.startswith("low"):
-        size = min(size, 10.0)
-    if inputs.bias is not None:
-        size += float(np.abs(inputs.bias[np.isfinite(inputs.bias)]).max(initial=0))
-    return size if case.softcap is None else min(size, case.softcap)
+    most = 10.0 if logits.startswith("low") else np.inf
+    return largest_logit(inputs.hidden, inputs.table, inputs.bias, case.logit_scale, case.softcap, most)

@@ -159,10 +159,14 @@ def choose(case: Case) -> Chosen:
     return chosen[0], chosen[1]
 
 
-def formulas(case: Case, chosen: Chosen, dtype: torch.dtype, mistake: Mistake | None = None) -> dict[str, np.ndarray]:
-    """Loss and gradients on given buckets: in float64, or as a plain implementation in ``dtype`` with sums in fp32."""
-    inputs = make_inputs(case, torch.float32 if dtype == torch.float64 else dtype)
-    return formulas_of(inputs, case, chosen, dtype, mistake)
+def formulas(
+    case: Case, chosen: Chosen, dtype: torch.dtype = torch.float32, mistake: Mistake | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Loss and gradients on given buckets of inputs that ``dtype`` represents: the truth in float64, and a plain
+    implementation's in ``dtype`` with sums in fp32."""
+    inputs = make_inputs(case, dtype)
+    truth, plain = (formulas_of(inputs, case, chosen, each, mistake) for each in (torch.float64, dtype))
+    return truth, plain
 
 
 def formulas_of(
@@ -181,7 +185,7 @@ def formulas_of(
     )
     target = torch.tensor(inputs.target)
     counted = target != case.ignore_index
-    losses, places = [], []
+    losses, places, scores = [], [], []
     for rows, items in zip(*map(torch.tensor, chosen), strict=True):
         if mistake != "ignored rows in buckets":
             rows = rows[counted[rows]]
@@ -193,6 +197,7 @@ def formulas_of(
             of_items = of_items.masked_fill(items[None] == positives[:, None], -torch.inf)
         losses.append(torch.cat([of_target, of_items], 1).logsumexp(1) - of_target[:, 0])
         places.append(rows)
+        scores.append(x)
     flat, rows = torch.cat(losses), torch.cat(places)
     kind = "amin" if mistake == "smallest bucket" else "amax"
     loss = torch.zeros(case.num_rows, dtype=work).scatter_reduce(0, rows, flat, kind, include_self=False)
@@ -207,14 +212,19 @@ def formulas_of(
             weight_terms = (loss.abs() + result.abs()) / mass
     upstream = torch.tensor(inputs.upstream, dtype=work)
     total = (result * upstream).sum() if case.reduction == "none" else result
-    grads = torch.autograd.grad(
-        total + 0 * (e.sum() + c.sum() + bias.sum() + scale + weight.sum()), (e, c, bias, scale, weight)
-    )
-    values = (result, *grads)
+    total = total + 0 * sum(each.sum() for each in (e, c, bias, scale, weight, *scores))
+    grads = torch.autograd.grad(total, (e, c, bias, scale, weight, *scores))
+    values = (result, *grads[:5])
     found = {name: value.detach().double().numpy() for name, value in zip(NAMES, values, strict=True)}
     shares = (np.where(counted[:, None], inputs.hidden, 0) * found["dinput"]).sum(1) / case.logit_scale
-    # how large the terms are where they may cancel
+    # how large the terms are of sums that may cancel, as in tests.oracle
     terms = {"dscale": np.abs(shares).sum() + 1e-2, "dsample_weight": weight_terms.detach().double().numpy()}
+    squares = np.zeros(inputs.hidden.shape), np.zeros(inputs.table.shape)
+    for rows, of_scores in zip(places, grads[5:], strict=True):
+        square = case.logit_scale**2 * of_scores.double().numpy() ** 2
+        np.add.at(squares[0], rows.numpy(), square @ inputs.table.astype(np.float64) ** 2)
+        squares[1][:] += square.T @ np.where(counted[rows][:, None], inputs.hidden[rows], 0).astype(np.float64) ** 2
+    terms |= {"dinput": np.sqrt(squares[0]), "dweight": np.sqrt(squares[1])}
     return found | {f"terms of {name}": each for name, each in terms.items()}
 
 

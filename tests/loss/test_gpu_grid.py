@@ -246,15 +246,15 @@ def test_no_wait_for_the_device_and_graph_capture(mode: str):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_another_number_of_rows_compiles_nothing(mode: str):
-    """As of jagged batches, whose sizes are all different."""
+    """Of jagged batches all are different; a kernel may be compiled for those that 16 divides, and for others."""
     compiled = []
-    for rows in (2000, 1999, 1777, 2003):
+    for rows in (2000, 1999, 1777, 1984, 2003, 1998):
         hidden, table, target = tensors(rows, 3000, 64)
         function = sampled_linear_binary_cross_entropy if mode.startswith("binary") else sampled_linear_cross_entropy
         negatives, keywords = negatives_of(mode, rows, 3000), keywords_of(mode, rows, 3000)
         function(hidden, table, target, negatives, seed=3, **keywords).backward()
         compiled.append(len(programs._variants))
-    assert len(set(compiled)) == 1, compiled
+    assert len(set(compiled[1:])) == 1, compiled
 
 
 def test_out_of_range_rows_are_nan_without_an_illegal_access():

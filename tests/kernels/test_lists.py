@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from cce_minus import kernels
 from cce_minus.jax_impl.loss.operands import Operands as JaxOperands
 from cce_minus.kernels import (
     AllItems,
@@ -25,12 +26,17 @@ from cce_minus.kernels import (
     negative_ids,
 )
 from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.negatives.base import Negatives
 from cce_minus.kernels.negatives.drawn_ids import drawn_lists
 from cce_minus.kernels.negatives.samplers import SAMPLERS
 from cce_minus.kernels.plan.problem import Choices
 from cce_minus.torch_impl.loss import candidates, list_operands, ops
 from cce_minus.torch_impl.loss.operands import Operands, Options
 from scipy import stats
+
+from tests.cases import cases
+from tests.inputs import make_inputs
+from tests.loss.samplers import negatives_of
 
 N, V, GROUP, SEED = 75, 77, 16, 2**40 + 3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -125,9 +131,11 @@ def test_parts_of_a_mixture_draw_apart():
     assert abs(common.mean() - 0.5) < 4 * (0.5 / 400) ** 0.5
 
 
-def test_every_sampler_is_listed():
-    others = {UniformNegatives, AllItems, LogUniformNegatives, InBatchNegatives, HardNegatives}
-    assert {type(sampler) for sampler in DRAWN.values()} | others == set(SAMPLERS)
+def test_every_sampler_is_listed_and_has_a_case():
+    public = {each for each in vars(kernels).values() if isinstance(each, type) and issubclass(each, Negatives)}
+    assert public == set(SAMPLERS)
+    of_cases = (negatives_of(case, make_inputs(case)) for case in cases())
+    assert {type(negatives) for negatives in of_cases} - {np.ndarray} == set(SAMPLERS)
 
 
 BAD = [

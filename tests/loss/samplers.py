@@ -52,6 +52,7 @@ def _sampler(case: Case) -> Sampler:
         return MixedNegatives(PopularityNegatives(make_inputs(case).counts, **draw), LogUniformNegatives(**draw))
     if case.sampler == "hard":
         return HardNegatives(case.pool, **draw)
+    assert case.sampler == "uniform", case.sampler
     return UniformNegatives(case.num_negatives, case.group_size if case.mode == "grouped" else 1, case.shuffle_rows)
 
 

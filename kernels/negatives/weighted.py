@@ -97,7 +97,8 @@ class LogUniformNegatives(WeightedNegatives):
     """``num_negatives`` items for every group of rows, item j with probability log((j + 2) / (j + 1)) / log(V + 1).
 
     Zipf's law for items sorted from the most to the least popular, as TensorFlow's log_uniform_candidate_sampler; an
-    item may be drawn more than once. Groups and errors as in ``PopularityNegatives``.
+    item may be drawn more than once. Groups and errors as in ``PopularityNegatives``; its tables, too, are made once
+    and live as long as the sampler.
     """
 
     num_negatives: int

@@ -12,9 +12,9 @@ from tests.fuzz.calls import Plan
 from tests.fuzz.signatures import KINDS
 from tests.fuzz.workers import outcomes
 
-TORCH = Plan(seed=0, signatures=840, size="small", framework="torch")
-JAX = Plan(seed=1, signatures=2 * len(KINDS), size="small", framework="jax")  # each is compiled
-CALLS, A_TEST = {"torch": 840, "jax": 4 * JAX.signatures}, 20  # 1016 calls
+TORCH = Plan(seed=0, signatures=1000, size="small", framework="torch")
+JAX = Plan(seed=1, signatures=len(KINDS), size="small", framework="jax")  # each is compiled
+CALLS, A_TEST = {"torch": 1000, "jax": 4 * JAX.signatures}, 20
 
 
 def check(plan: Plan, numbers: Iterable[int], impl: str) -> None:
@@ -35,15 +35,13 @@ def chunks(number: int, size: int) -> list[object]:
 
 
 @pytest.mark.interpreter
-@pytest.mark.parametrize("chunk", chunks(CALLS["torch"] // A_TEST, 2))
+@pytest.mark.parametrize("chunk", chunks(CALLS["torch"] // A_TEST, 1))
 def test_torch(chunk: int):
-    numbers = range(A_TEST * chunk, A_TEST * (chunk + 1))
-    check(TORCH, [number for number in numbers if number % 3], "reference")
-    check(TORCH, [number for number in numbers if number % 3 == 0], "both")  # the interpreter is thirty times slower
+    check(TORCH, range(A_TEST * chunk, A_TEST * (chunk + 1)), "both")
 
 
 @pytest.mark.interpreter
-@pytest.mark.parametrize("number", chunks(JAX.signatures, 5))
+@pytest.mark.parametrize("number", chunks(JAX.signatures, 3))
 def test_jax(number: int):
     """All calls of a signature, the first of a few kinds through the kernels too."""
     before = jax.config.read("jax_disable_most_optimizations")

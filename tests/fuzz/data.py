@@ -50,7 +50,7 @@ def draw(signature: Signature, rng: Generator) -> Data:
     hidden[ignored] = 0
     clean = Inputs(
         hidden=rounded(hidden, signature.dtype),
-        table=rounded(table, torch.float32 if signature.how.wide_table else signature.dtype),
+        table=rounded(table, signature.dtype),  # a wide one, too, which the losses round to it
         bias=None if bias is None else rounded(bias, torch.float32 if signature.how.wide_bias else signature.dtype),
         target=target,
         sample_weight=np.where(ignored, 0, weight).astype(np.float32) if case.weighted else None,
@@ -226,4 +226,9 @@ def _largest(case: Case, inputs: Inputs, logits: str) -> float:
     if logits == "extreme logits":
         return 0.0
     most = 10.0 if logits.startswith("low") else np.inf
-    return largest_logit(inputs.hidden, inputs.table, inputs.bias, case.logit_scale, case.softcap, most)
+    size = largest_logit(inputs.hidden, inputs.table, inputs.bias, case.logit_scale, case.softcap, most)
+    if inputs.ids is None:
+        return size
+    # a sum of n terms is rounded by sqrt(n) 2^-24 (Higham and Mary, 2019), half as much as a logit of sqrt(n)
+    named = np.broadcast_to(inputs.ids, (case.num_rows, inputs.ids.shape[-1]))
+    return size + float(np.sqrt(np.bincount(named[named >= 0], minlength=1).max()) / 2)

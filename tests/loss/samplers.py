@@ -184,20 +184,24 @@ def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int, must
             scores[pool[None, :] == inputs.target[rows][:, None]] = -np.inf
         if inputs.excluded is not None:
             scores[inputs.excluded[rows][:, pool]] = -np.inf
+        if case.softcap is not None:
+            scores = case.softcap * np.tanh(scores / case.softcap)
         best = scores.max(0, initial=-np.inf)
         order = np.argsort(-best, kind="stable")
         ids[rows] = pool[order[: lists.negatives]]
         if must_be_clear:
-            _check_clear(best[order[lists.negatives - 1 : lists.negatives + 1]], scores, case.softcap)
+            _check_clear(best, order, lists.negatives, scores)
     return ids
 
 
-def _check_clear(edge: np.ndarray, scores: np.ndarray, softcap: float | None) -> None:
-    """Raise where the last score that is chosen and the next one would round to the same, but are not."""
-    if len(edge) < 2 or edge[0] == edge[1]:
+def _check_clear(best: np.ndarray, order: np.ndarray, chosen: int, scores: np.ndarray) -> None:
+    """Raise where the last score that is chosen and others would round to the same, but are not."""
+    if chosen >= len(best):
         return
-    magnitude = np.abs(scores[np.isfinite(scores)]).max(initial=0)
-    if softcap is not None:
-        edge, magnitude = softcap * np.tanh(edge / softcap), min(magnitude, softcap)
-    if edge[0] - edge[1] < 1e-5 * magnitude:
-        raise UnclearChoice(f"scores of {edge}")
+    last, following = best[order[chosen - 1]], best[order[chosen]]
+    tolerance = 1e-5 * np.abs(scores[np.isfinite(scores)]).max(initial=0)
+    if last - following >= tolerance:
+        return
+    near = best[np.abs(best - last) < tolerance] if np.isfinite(last) else last
+    if (near != last).any():
+        raise UnclearChoice(f"scores of {last} and {following}")

@@ -219,12 +219,15 @@ def formulas_of(
     shares = (np.where(counted[:, None], inputs.hidden, 0) * found["dinput"]).sum(1) / case.logit_scale
     # how large the terms are of sums that may cancel, as in tests.oracle
     terms = {"dscale": np.abs(shares).sum() + 1e-2, "dsample_weight": weight_terms.detach().double().numpy()}
-    squares = np.zeros(inputs.hidden.shape), np.zeros(inputs.table.shape)
+    squares = np.zeros(inputs.hidden.shape), np.zeros(inputs.table.shape), np.zeros(case.num_items)
     for rows, of_scores in zip(places, grads[5:], strict=True):
-        square = case.logit_scale**2 * of_scores.double().numpy() ** 2
+        square = of_scores.double().numpy() ** 2
         np.add.at(squares[0], rows.numpy(), square @ inputs.table.astype(np.float64) ** 2)
         squares[1][:] += square.T @ np.where(counted[rows][:, None], inputs.hidden[rows], 0).astype(np.float64) ** 2
-    terms |= {"dinput": np.sqrt(squares[0]), "dweight": np.sqrt(squares[1])}
+        squares[2][:] += square.sum(0)
+    sizes = abs(case.logit_scale), abs(case.logit_scale), 1.0
+    for name, square, size in zip(("dinput", "dweight", "dbias"), squares, sizes, strict=True):
+        terms[name] = size * np.sqrt(square)
     return found | {f"terms of {name}": each for name, each in terms.items()}
 
 

@@ -18,7 +18,7 @@ CHUNK_ROWS = 64
 
 class Terms(NamedTuple):
     """How large the terms are of the sums that results are, which may cancel: the root of the sum of their squares; of
-    dscale the sum of rows' shares."""
+    dscale the sum of rows'."""
 
     lse: Float64  # (N,), the mean of its logits', by their probabilities
     dhidden: Float64  # (N, D)
@@ -123,7 +123,7 @@ def oracle(
     dhidden, dtable = np.zeros(hidden.shape), np.zeros(table.shape)
     dbias, dscale_rows = np.zeros(num_items), np.zeros(num_rows)
     hidden_squares, table_squares, bias_squares = np.zeros(hidden.shape), np.zeros(table.shape), np.zeros(num_items)
-    lse_sizes = np.zeros(num_rows)
+    lse_sizes, dscale_sizes = np.zeros((2, num_rows))
 
     active = target != ignore_index
     invalid = active & _names_unknown_item(target, row_ids, num_items)
@@ -152,6 +152,7 @@ def oracle(
         np.add.at(dbias, target[rows], a_target)
         dscale_rows[rows] = (a * dot).sum(1) + a_target * dot_target
         square, square_target = a**2, a_target**2
+        dscale_sizes[rows] = np.sqrt((square * dot**2).sum(1) + square_target * dot_target**2)
         hidden_squares[rows] = square @ c**2 + square_target[:, None] * c_target**2
         table_squares[items] += square.T @ e**2
         bias_squares[items] += square.sum(0)
@@ -218,7 +219,7 @@ def oracle(
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
     of_vectors = (abs(logit_scale) * np.sqrt(squares) for squares in (hidden_squares, table_squares))
-    terms = Terms(lse_sizes, *of_vectors, np.sqrt(bias_squares), float(np.abs(dscale_rows).sum()))
+    terms = Terms(lse_sizes, *of_vectors, np.sqrt(bias_squares), float(dscale_sizes.sum()))
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), kept, terms)
 
 

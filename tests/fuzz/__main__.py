@@ -36,7 +36,6 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no call begins")
     parser.add_argument("--only", type=int, help="this call alone")
-    parser.add_argument("--kinds", help="only calls of kinds that hold this text")
     options = parser.parse_args()
     row_counts = options.row_counts or (3 if options.framework == "torch" else 1)
     plan = Plan(options.seed, options.static_signatures, options.size, options.framework, row_counts)

@@ -180,12 +180,12 @@ def _hardest(case: Case, inputs: Inputs, sampler: HardNegatives, seed: int, must
         scores = case.logit_scale * inputs.hidden[rows].astype(np.float64) @ inputs.table[pool].astype(np.float64).T
         if inputs.bias is not None:
             scores = scores + inputs.bias[pool]
+        if case.softcap is not None:
+            scores = case.softcap * np.tanh(scores / case.softcap)
         if case.remove_accidental_hits:
             scores[pool[None, :] == inputs.target[rows][:, None]] = -np.inf
         if inputs.excluded is not None:
             scores[inputs.excluded[rows][:, pool]] = -np.inf
-        if case.softcap is not None:
-            scores = case.softcap * np.tanh(scores / case.softcap)
         best = scores.max(0, initial=-np.inf)
         order = np.argsort(-best, kind="stable")
         ids[rows] = pool[order[: lists.negatives]]

@@ -216,15 +216,17 @@ def formulas_of(
     grads = torch.autograd.grad(total, (e, c, bias, scale, weight, *scores))
     values = (result, *grads[:5])
     found = {name: value.detach().double().numpy() for name, value in zip(NAMES, values, strict=True)}
-    shares = (np.where(counted[:, None], inputs.hidden, 0) * found["dinput"]).sum(1) / case.logit_scale
     # how large the terms are of sums that may cancel, as in tests.oracle
-    terms = {"dscale": np.abs(shares).sum() + 1e-2, "dsample_weight": weight_terms.detach().double().numpy()}
+    terms: dict[str, Any] = {"dscale": 0.0, "dsample_weight": weight_terms.detach().double().numpy()}
     squares = np.zeros(inputs.hidden.shape), np.zeros(inputs.table.shape), np.zeros(case.num_items)
+    table = inputs.table.astype(np.float64)
     for rows, of_scores in zip(places, grads[5:], strict=True):
         square = of_scores.double().numpy() ** 2
-        np.add.at(squares[0], rows.numpy(), square @ inputs.table.astype(np.float64) ** 2)
-        squares[1][:] += square.T @ np.where(counted[rows][:, None], inputs.hidden[rows], 0).astype(np.float64) ** 2
+        hidden = np.where(counted[rows][:, None], inputs.hidden[rows], 0).astype(np.float64)
+        np.add.at(squares[0], rows.numpy(), square @ table**2)
+        squares[1][:] += square.T @ hidden**2
         squares[2][:] += square.sum(0)
+        terms["dscale"] += np.sqrt((square * (hidden @ table.T) ** 2).sum(1)).sum()
     sizes = abs(case.logit_scale), abs(case.logit_scale), 1.0
     for name, square, size in zip(("dinput", "dweight", "dbias"), squares, sizes, strict=True):
         terms[name] = size * np.sqrt(square)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import re
 
 # one or two of each mode, sampler and option, of what is computed by each row, group or list in its own way
-CASES_SHOWN = (
-    "grouped-cut_block", "grouped-many_rounds", "grouped-dim_100", "grouped-ignore_item", "grouped-extreme",
-    "independent-ragged", "independent-membership", "independent-strata_popular", "all-options", "all-one_item_kept",
-    "shared_ids-empty_slots", "shared_ids-log_q", "row_ids-all_hits", "row_ids-empty_slots",
-    "grouped-popularity_options", "grouped-log_uniform_extreme", "grouped-in_batch_options", "grouped-in_batch_all",
-    "grouped-mixed", "grouped-mixed_weighted", "grouped-hard_all_options", "grouped-history_popularity", "all-history",
-    "grouped-bce_plus", "grouped-gbce", "independent-gbce_strata", "row_ids-bce_empty_slots",
-)  # fmt: skip
 JAX_CASES_SHOWN = (  # of its reference, where each is an XLA program to compile
     "grouped-cut_block", "grouped-ignore_item", "grouped-extreme", "independent-strata_popular", "all-options",
     "shared_ids-log_q", "row_ids-empty_slots", "grouped-popularity_options", "grouped-in_batch_options",
     "grouped-mixed_weighted", "grouped-hard_all_options", "grouped-history_popularity", "grouped-gbce",
 )  # fmt: skip
 KERNEL_CASES_SHOWN = (
-    *CASES_SHOWN,
+    "grouped-cut_block", "grouped-many_rounds", "grouped-dim_100", "grouped-ignore_item", "grouped-extreme",
+    "independent-ragged", "independent-membership", "independent-strata_popular", "all-options", "all-one_item_kept",
+    "shared_ids-empty_slots", "shared_ids-log_q", "row_ids-all_hits", "row_ids-empty_slots",
+    "grouped-popularity_options", "grouped-log_uniform_extreme", "grouped-in_batch_options", "grouped-in_batch_all",
+    "grouped-mixed", "grouped-mixed_weighted", "grouped-hard_all_options", "grouped-history_popularity", "all-history",
+    "grouped-bce_plus", "grouped-gbce", "independent-gbce_strata", "row_ids-bce_empty_slots",
     "grouped-ragged", "grouped-few_blocks", "grouped-dim_320", "grouped-popular", "grouped-hits_kept",
     "grouped-lse_only", "grouped-confident", "grouped-all_ignored", "grouped-low_bias", "grouped-gone",
     "grouped-all_gone", "grouped-not_finite", "grouped-gone_popularity", "grouped-history_hard",

@@ -106,7 +106,14 @@ def _row_losses(x: Operands, arguments: Arguments, static: Scalable) -> tuple[Ar
     used = (counted[flat] & (place < buckets.bucket_size_x)).reshape(-1)
     flat = flat.reshape(-1)
     x = x._replace(input=hidden[flat], target=target[flat], ids=ids, seed=jnp.zeros(2, jnp.int32))
-    choices = Choices(options.softcap, True, COUNTS_ALWAYS, static.scale_grad, None, "none")
+    choices = Choices(
+        softcap=options.softcap,
+        remove_accidental_hits=True,
+        ignore_index=COUNTS_ALWAYS,
+        scale_grad=static.scale_grad,
+        positive_weight=None,
+        correction="none",
+    )
     each = ops.Options(None, choices, options.impl, ids_group=buckets.group_size)
     loss, _ = rows(as_varying(x, varying_axes(x)), each)
     loss, in_bucket = largest_losses(loss, flat, used, num_rows)

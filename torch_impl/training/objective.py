@@ -84,8 +84,9 @@ def training_loss(
     if o.buckets is not None:
         return scalable_linear_cross_entropy(*operands, **vars(o.buckets), seed=seed, impl=o.impl)
     assert o.sampler is not None
-    if o.loss != "softmax":
+    if o.loss in ("bce", "gbce"):
         return sampled_linear_binary_cross_entropy(*operands, o.sampler, gbce_t=o.gbce_t, seed=seed, impl=o.impl)
+    assert o.loss == "softmax", o.loss
     log_q = None if frequencies is None else frequencies.log()
     return sampled_linear_cross_entropy(
         *operands, o.sampler, log_q=log_q, logq_correction=o.logq_correction, seed=seed, impl=o.impl

@@ -241,6 +241,8 @@ CASES: tuple[Case, ...] = (
             has_bias=True, biases="low"),
     _binary("grouped", "bce_gone", "a third of the items masked out: they count in the mean; ignored rows", 40, 97, 40,
             dim=32, has_bias=True, biases="gone", ignored="some"),
+    _binary("grouped", "bce_not_finite", "popularity: a draw of NaN counts in the mean of a row's other terms", 40, 97,
+            40, dim=32, sampler="popularity", has_bias=True, biases="not_finite"),
     _binary("row_ids", "bce_gone", "a third of the items masked out", 20, 61, 10, dim=32, has_bias=True, biases="gone"),
     _binary("independent", "bce", "SASRec's BCE: one negative; bias, scale", 30, 23, 1, has_bias=True, logit_scale=1.7),
     _binary("independent", "gbce_strata", "two strata; every option, a popular target, histories", 9, 560, 70, dim=32,

@@ -218,8 +218,8 @@ def oracle(
         a_target = (v[rows] * np.exp(-loss[rows]) - u[rows] * p.sum(1)) * positive.slope
         add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
 
-    of_vectors = (abs(logit_scale) * np.sqrt(squares) for squares in (hidden_squares, table_squares))
-    terms = Terms(lse_sizes, *of_vectors, np.sqrt(bias_squares), float(dscale_sizes.sum()))
+    of_hidden, of_table = (abs(logit_scale) * np.sqrt(squares) for squares in (hidden_squares, table_squares))
+    terms = Terms(lse_sizes, of_hidden, of_table, np.sqrt(bias_squares), float(dscale_sizes.sum()))
     return OracleResult(loss, lse, dhidden, dtable, dbias, float(dscale_rows.sum()), kept, terms)
 
 

@@ -102,8 +102,8 @@ def tile_forward_kernel(
     target, m_target = load_targets(p_target, rows, m_counted, num_items)
     # where candidates are distinct, a hit is told by the target's position: no id has to reach the scores' layout
     DISTINCT: tl.constexpr = SOURCE != SHARED and SOURCE != LISTED
-    # where more than hits is dropped, or hits may come again, draws are counted one by one
-    SOMEWHERE: tl.constexpr = not FULL or SOURCE == LISTED  # there is a candidate, but not in each column
+    GAPS: tl.constexpr = not FULL or SOURCE == LISTED  # some columns may hold no candidate
+    # where more than one hit may be dropped, kept draws are counted one by one
     COUNTS: tl.constexpr = HAS_HISTORY or (SOURCE != GROUPED and SOURCE != ALL)
     target_position = target
     if SOURCE == GROUPED:
@@ -164,7 +164,7 @@ def tile_forward_kernel(
             item_ids = tl.load(p_ids_again + start + offset)
             there = item_ids >= 0
         least = LOWEST_SCORE
-        if HAS_LOG_WEIGHT or SOMEWHERE:
+        if HAS_LOG_WEIGHT or GAPS:
             if not HAS_LOG_WEIGHT:
                 weight = tl.where(there, 0.0, float("-inf"))
             elif SOURCE == LISTED and FULL:  # looked up beforehand, so that they need not wait for the ids
@@ -201,7 +201,7 @@ def tile_forward_kernel(
             l = l * fade + tl.sum(p, 1)
             peak = new_peak
         if COUNTS:
-            kept += tl.sum(tl.where(s > float("-inf"), 1.0, 0.0), 1)
+            kept += tl.sum(tl.where(s != float("-inf"), 1.0, 0.0), 1)
         else:  # distinct candidates at [start, end): the target's position tells of a hit
             kept += (end - start).to(tl.float32)
             if REMOVE_HITS:

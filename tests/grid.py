@@ -26,7 +26,7 @@ KERNEL_CASES_SHOWN = (
 
 
 def but(*cells: str) -> str:
-    """All cells but these, which begin so."""
+    """All cells but these, as patterns of whole ones."""
     return rf"(?!({'|'.join(cells)})$)"
 
 

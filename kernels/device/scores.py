@@ -6,9 +6,8 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST_PEAK = tl.constexpr(-3.0e38)  # below every score, and finite: -inf - -inf would be NaN
-LOWEST_SCORE = tl.constexpr(
-    -3.0e38
-)  # of a draw that counts: times LOG2E it is minus infinity again, and weighs nothing
+# of a draw that counts: times LOG2E it is minus infinity again, and weighs nothing
+LOWEST_SCORE = tl.constexpr(-3.0e38)
 
 
 @triton.jit

@@ -138,6 +138,16 @@ def test_every_sampler_is_listed_and_has_a_case():
     assert {type(negatives) for negatives in of_cases} - {np.ndarray} == set(SAMPLERS)
 
 
+def test_a_capture_takes_no_tables_from_the_host(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    device = torch.device("cuda", 0)
+    with pytest.raises(ArgumentError, match="used before the CUDA graph's capture"):
+        list_operands._tables_of.__wrapped__(LogUniformNegatives(8, GROUP), V, device)  # type: ignore[attr-defined]
+    mixed = MixedNegatives(UniformNegatives(8, GROUP), InBatchNegatives(GROUP))
+    _, log_weight = list_operands._tables_of(mixed, V, torch.device("cpu"))
+    assert log_weight == pytest.approx(-np.log(8 / (8 + GROUP - 1))), "of all items: a number, filled in on the device"
+
+
 BAD = [
     (lambda: InBatchNegatives(1), "group_size"),
     (lambda: InBatchNegatives(24), "group_size"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,23 @@ FLOOR: dict[torch.dtype, float] = {
     torch.bfloat16: 2.0**-8,
 }
 
+# What a number of each dtype is a multiple of, at least: float16's subnormals; others' are flushed to zero.
+STEP: dict[torch.dtype, float] = {
+    torch.float64: 2.0**-1022,
+    torch.float32: 2.0**-126,
+    torch.float16: 2.0**-24,
+    torch.bfloat16: 2.0**-126,
+}
+
 # A row of less than this share of the largest row is measured against that share instead of its own size.
 SMALLEST_ROW = 1e-2
+
+
+class Logits(NamedTuple):
+    """How large logits are to the rounding errors of what comes of them, in units of float32's."""
+
+    scores: float  # of exp(s), through a softcap
+    slopes: float = 0.0  # of a softcap's derivative 1 / cosh^2(x / softcap), where 1 is a relative error of all of it
 
 
 def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], terms: ArrayLike = 0.0) -> dict[str, float]:
@@ -88,6 +103,8 @@ def assert_close(
     assert not wrong.any(), f"{name}: {got[wrong][0]} instead of {truth[wrong][0]} at {_first(wrong)}"
     assert np.isfinite(yardstick[np.isfinite(truth)]).all(), f"{name}: the plain result overflows: no yardstick"
 
+    if truth.any() or np.any(terms):
+        terms = np.fmax(terms, STEP[dtype] / FLOOR[dtype])  # a miss of a step is within the floor
     allowed, share = errors(yardstick, truth, terms), 0.0
     for kind, ours in errors(got, truth, terms).items():
         limit = ALLOWED_RATIO * max(allowed[kind], least) + FLOOR[dtype]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests.fuzz.signatures import Signature, chance
 from tests.inputs import Case, Inputs, Int64, popular_item
 from tests.oracle import EMPTY_SLOT
+from tests.tolerance import Logits
 
 Generator = np.random.Generator
 FAR = 1e4  # of the largest logits
@@ -25,7 +26,7 @@ class Data:
     inputs: Inputs  # zeros where rows are ignored, for the oracle and the plain implementation
     given: Inputs  # what the loss is called with
     traits: str  # how they were drawn
-    logits: float  # the largest that rounding reaches
+    logits: Logits  # the largest that rounding reaches
 
 
 def rounded(array: NDArray[np.floating], dtype: torch.dtype) -> NDArray[np.float32]:
@@ -211,24 +212,25 @@ def _with_rubbish(clean: Inputs, ignored: NDArray[np.bool_], rng: Generator) -> 
 def largest_logit(
     hidden: NDArray[np.floating], table: NDArray[np.floating], bias: NDArray[np.floating] | None,
     logit_scale: float, softcap: float | None, most: float = np.inf,
-) -> float:  # fmt: skip
-    """How large logits are to their rounding errors, dot products at ``most``: these are rounded as a product of the
-    vectors' lengths, and a softcap's exponential is good to 2^-22 on a GPU."""
+) -> Logits:  # fmt: skip
+    """Dot products, at ``most`` so large, are rounded as a product of the vectors' lengths, and a softcap's exponential
+    is good to 2^-22 on a GPU."""
     lengths = (np.linalg.norm(rows, axis=1).max(initial=0) for rows in (hidden, table))
     size = min(float(abs(logit_scale) * np.prod(list(lengths))), most)
     if bias is not None:
         size += float(np.abs(bias[np.isfinite(bias)]).max(initial=0))
-    return size if softcap is None else 2 * min(size, softcap)
+    return Logits(size) if softcap is None else Logits(2 * min(size, softcap), 2 * size / softcap)
 
 
-def _largest(case: Case, inputs: Inputs, logits: str) -> float:
+def _largest(case: Case, inputs: Inputs, logits: str) -> Logits:
     """The same of what rounding reaches: logits on a grid are exact, or far below all others."""
     if logits == "extreme logits":
-        return 0.0
+        return Logits(0.0)
     most = 10.0 if logits.startswith("low") else np.inf
     size = largest_logit(inputs.hidden, inputs.table, inputs.bias, case.logit_scale, case.softcap, most)
     if inputs.ids is None:
         return size
     # a sum of n terms is rounded by sqrt(n) 2^-24 (Higham and Mary, 2019), half as much as a logit of sqrt(n)
     named = np.broadcast_to(inputs.ids, (case.num_rows, inputs.ids.shape[-1]))
-    return size + float(np.sqrt(np.bincount(named[named >= 0], minlength=1).max()) / 2)
+    named_most = np.bincount(named[named >= 0], minlength=1).max()
+    return size._replace(scores=size.scores + float(np.sqrt(named_most) / 2))

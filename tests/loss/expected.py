@@ -16,7 +16,7 @@ from tests.inputs import options as array_options
 from tests.loss.samplers import SEED, negatives_of, oracle_negatives
 from tests.oracle import OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
-from tests.tolerance import FLOOR, assert_close, assert_result_close
+from tests.tolerance import FLOOR, Logits, assert_close, assert_result_close
 
 __all__ = [
     "PLAINLY", "SEED", "Expected", "How", "Result", "assert_right", "expect", "expected", "negatives_of", "options",
@@ -114,7 +114,7 @@ def _upstream(case: Case, inputs: Inputs, loss: np.ndarray) -> tuple[np.ndarray,
     return upstream(loss, inputs.target, inputs.sample_weight, case.reduction, case.ignore_index, grad_output=output)
 
 
-def assert_right(result: Result, want: Expected, logits: float | None = None) -> float:
+def assert_right(result: Result, want: Expected, logits: Logits | None = None) -> float:
     """Every part of a run within tolerance of the oracle; the largest share of what is allowed that an error takes.
 
     Of random inputs the plain error is far too small in some, by luck. With ``logits``, how large they are, it counts
@@ -126,7 +126,7 @@ def assert_right(result: Result, want: Expected, logits: float | None = None) ->
     absent |= {"dbias"} if inputs.bias is None else set()
 
     def least(rounded_to: torch.dtype, size: float = 1.0) -> float:
-        return 0.0 if logits is None else max(FLOOR[rounded_to], 2.0**-23 * logits / max(size, 1e-30))
+        return 0.0 if logits is None else max(FLOOR[rounded_to], 2.0**-23 * logits.scores / max(size, 1e-30))
 
     shares = [_assert_loss(result, want, least)]
     for name in ("lse", "dhidden", "dtable", "dbias", "dscale"):
@@ -134,7 +134,9 @@ def assert_right(result: Result, want: Expected, logits: float | None = None) ->
         if name in absent:
             assert value is None, f"{name}: nobody asked for it"
             continue
-        luck = 0.0 if logits is None else FLOOR[torch.float32] if name == "lse" else least(dtype)
+        luck = 0.0
+        if logits is not None:
+            luck = FLOOR[torch.float32] if name == "lse" else max(FLOOR[dtype], 2.0**-23 * sum(logits))
         shares.append(assert_result_close(name, value, want.truth, want.yardstick, dtype, least=luck))
     if inputs.sample_weight is not None and "dweight" not in absent:
         truth, yardstick = (_upstream(case, inputs, r.loss)[1] for r in (want.truth, want.yardstick))

@@ -14,7 +14,7 @@ from scipy.special import erfinv
 from torch import Tensor
 
 from tests.loss.samplers import UnclearChoice
-from tests.tolerance import FLOOR, assert_close
+from tests.tolerance import FLOOR, Logits, assert_close
 
 SEED = 2**63 + 12345  # both words in use, and negative as an int64
 NAMES = ("loss", "dinput", "dweight", "dbias", "dscale", "dsample_weight")
@@ -235,13 +235,13 @@ def formulas_of(
 
 def assert_right(
     result: dict[str, np.ndarray], truth: dict[str, np.ndarray], plain: dict[str, np.ndarray], dtype: torch.dtype,
-    logits: float | None = None,
+    logits: Logits | None = None,
 ) -> float:  # fmt: skip
     """The largest share of what is allowed that an error takes; ``logits`` as in ``expected.assert_right``."""
     shares = []
     for name, got in result.items():
         stored = dtype if name in ("dinput", "dweight", "dbias") else torch.float32
-        least = 0.0 if logits is None else max(FLOOR[stored], 2.0**-23 * logits)
+        least = 0.0 if logits is None else max(FLOOR[stored], 2.0**-23 * sum(logits))
         terms = truth.get(f"terms of {name}", 0.0)
         shares.append(assert_close(name, got, truth[name], plain[name], stored, terms=terms, least=least))
     return max(shares)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.grid import waits
-from tests.interpreter import speed_up
+from tests.interpreter import improve
 
 # Triton reads this when a kernel is defined, so it must be set before any test module imports one.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-    speed_up()
+    improve()
 # JAX takes most of a GPU's memory at start otherwise, and torch shares the device in these tests.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

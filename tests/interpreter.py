@@ -1,4 +1,4 @@
-"""Triton's interpreter without the work that it does again for every call of a device function, or for nothing."""
+"""Triton's interpreter with one rounding of a fused product and sum, and without work that it does for nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import functools
 import inspect
 from typing import Any
 
+import numpy as np
 
-def speed_up() -> None:
-    """Patch ``triton.language`` once a launch, and look dtypes up in one table.
 
-    The interpreter goes through all members of the language at each call from one jitted function to another, to
-    replace what the launch has replaced already, and builds a table at each look at a dtype: a third of our tests'
-    time.
+def improve() -> None:
+    """Round ``tl.fma`` once, patch ``triton.language`` once a launch, and look dtypes up in one table.
+
+    The interpreter rounds the product of ``tl.fma`` too, by which scores of 1e4 lose their digits. It goes through all
+    members of the language at each call from one jitted function to another, to replace what the launch has replaced
+    already, and builds a table at each look at a dtype: a third of our tests' time.
     """
     import triton.language as tl
     from triton.runtime import interpreter
@@ -50,9 +52,14 @@ def speed_up() -> None:
             known[scalar] = of_dtype(scalar)
         return known[scalar]
 
+    def fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        exact = x.data.astype(np.float64) * y.data + z.data  # of float32, but for the last bit of 53
+        return interpreter.TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
     # whether 32-bit sums overflow takes half of the time, and nothing is that large here
     builder = interpreter.interpreter_builder
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
+    interpreter.InterpreterBuilder.create_fma = fma
     interpreter.GridExecutor.__call__ = run
     interpreter.InterpretedFunction.__call__ = call
     interpreter._get_np_dtype = np_dtype

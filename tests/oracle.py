@@ -24,7 +24,7 @@ class Terms(NamedTuple):
     dhidden: Float64  # (N, D)
     dtable: Float64  # (V, D)
     dbias: Float64  # (V,)
-    dscale: float
+    dscale: float  # its dot products cancel too
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def oracle(
         np.add.at(dbias, target[rows], a_target)
         dscale_rows[rows] = (a * dot).sum(1) + a_target * dot_target
         square, square_target = a**2, a_target**2
-        dscale_sizes[rows] = np.sqrt((square * dot**2).sum(1) + square_target * dot_target**2)
+        of_dots = np.maximum(dot**2, e**2 @ (c**2).T), np.maximum(dot_target**2, (e**2 * c_target**2).sum(1))
+        dscale_sizes[rows] = np.sqrt((square * of_dots[0]).sum(1) + square_target * of_dots[1])
         hidden_squares[rows] = square @ c**2 + square_target[:, None] * c_target**2
         table_squares[items] += square.T @ e**2
         bias_squares[items] += square.sum(0)

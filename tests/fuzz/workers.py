@@ -16,7 +16,7 @@ import jax
 import torch
 
 from tests.fuzz.calls import Outcome, Plan, outcome
-from tests.interpreter import speed_up
+from tests.interpreter import improve
 
 BROKEN = 3  # the exit code of a process whose GPU context is lost
 
@@ -39,7 +39,7 @@ def prepare(device: str) -> None:
     """What a process does before its first call."""
     torch.set_num_threads(1)
     if device == "cpu":
-        speed_up()
+        improve()
         jax.config.update(
             "jax_disable_most_optimizations", True
         )  # each signature compiles, which takes most of the time

@@ -17,6 +17,7 @@ from tests.loss.expected import Expected, assert_right, expect
 from tests.loss.run_jax import run_jax
 from tests.loss.run_torch import run_torch
 from tests.loss.samplers import UnclearChoice
+from tests.tolerance import Logits
 
 ATTEMPTS = 20  # to draw data whose choice of items, if there is one, does not hang on rounding
 
@@ -71,7 +72,7 @@ def outcome(plan: Plan, number: int, impl: str, device: str) -> Outcome:
 
 
 @functools.lru_cache(maxsize=4)  # one call may be run with several implementations
-def _expected(plan: Plan, number: int) -> tuple[Expected, str, float]:
+def _expected(plan: Plan, number: int) -> tuple[Expected, str, Logits]:
     found = plan.signature_of(number)
     case = found.case
     assert isinstance(case, Case)

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from ...recsys import EvalBatch, Ragged
 from ...recsys.serving.evaluation import evaluate_batches
 from ..models.sequence_model import SequenceModel
-from .ranking import CHUNK, Seen, rank_and_top
+from .ranking import Seen, rank_and_top
 
 
 def evaluate(
@@ -23,17 +23,18 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
 
-    Compiled once for a batch size (and number of seen items, rounded up to a power of two).
+    Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX. Compiled
+    once for a batch size (and number of seen items, rounded up to a power of two).
     """
     rows = model.item_rows()
 
     def rank(batch: EvalBatch, k: int) -> tuple[Array, Array]:
-        seen = Seen.of(batch.seen, model.config.num_items, chunk)
+        seen = Seen.of(batch.seen, len(batch.inputs))
         return batch_ranking(model, rows, batch.inputs, batch.target, k, chunk, seen)
 
     return evaluate_batches(rank, model.config, histories, targets, **options)
@@ -46,7 +47,7 @@ def batch_ranking(
     inputs: ArrayLike,
     target: ArrayLike,
     k: int,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seen: Seen | None = None,
 ) -> tuple[Array, Array]:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).

@@ -1,10 +1,11 @@
-"""Ranks and top items over the full catalog, scored on the device in chunks: (B, chunk) scores exist, never (B, V)."""
+"""Ranks and top items over the full catalog: by kernels on a GPU, else in chunks; (B, V) scores never exist."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,72 +13,140 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ...interop import call, local_gpus
+from ...kernels.plan.ranking import Ranking, plan_ranking
 from ...recsys import NO_ITEM, SeenItems
 
 Carry = TypeVar("Carry")
 Top = tuple[Array, Array]
 
 CHUNK = 8192
-"""Catalog items scored at once: memory is rows x CHUNK scores, whatever the catalog's size."""
-
-_NOWHERE = np.iinfo(np.int32).max  # an id beyond every chunk, whose update is dropped
+"""Catalog items scored at once without kernels: memory is rows x CHUNK scores, whatever the catalog's size."""
 
 
-class Seen(NamedTuple):
-    """`SeenItems` by chunk of the catalog: ``row`` and ``item`` (chunks, W) int32, filled up with ids that are nowhere.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Seen:
+    """`SeenItems` on the device: ``row`` and ``item`` (P,) int32, where each row's pairs start in them, ``first`` (B +
+    1,) int32, and how many a row has at most.
 
-    W is a power of two, so that few of them are compiled.
+    P and ``most`` are powers of two, so that few of them are compiled; pairs of row B fill up.
     """
 
     row: ArrayLike
     item: ArrayLike
+    first: ArrayLike
+    most: int = field(metadata={"static": True})
 
     @classmethod
-    def of(cls, seen: SeenItems | None, num_items: int, chunk: int = CHUNK) -> Seen | None:
-        """Arranges a batch's seen items; None, where all items compete, stays None."""
+    def of(cls, seen: SeenItems | None, num_rows: int) -> Seen | None:
+        """Arranges the seen items of a batch of ``num_rows``; None, where all items compete, stays None."""
         if seen is None:
             return None
-        starts = seen.starts(num_items, chunk)
-        counts = np.diff(starts)
-        width = 1 << int(counts.max(initial=1) - 1).bit_length()
-        place = starts[:-1, None] + np.arange(width)
-        filled = np.arange(width) < counts[:, None]
-        row, item = np.zeros(place.shape, np.int32), np.full(place.shape, _NOWHERE, np.int32)
-        row[filled], item[filled] = seen.row[place[filled]], seen.item[place[filled]]
-        return cls(row, item)
+        first = seen.offsets(num_rows)
+        longest = int(np.diff(first).max(initial=0))
+        most = 1 << (longest - 1).bit_length() if longest else 0
+        fill = (0, (1 << (max(len(seen.item), 1) - 1).bit_length()) - len(seen.item))
+        return cls(np.pad(seen.row, fill, constant_values=num_rows), np.pad(seen.item, fill), first, most)
 
 
 @partial(jax.jit, static_argnums=3)
-def target_ranks(hidden: Array, table: Array, target: Array, chunk: int = CHUNK, seen: Seen | None = None) -> Array:
+def target_ranks(
+    hidden: Array, table: Array, target: Array, chunk: int | None = None, seen: Seen | None = None
+) -> Array:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int32, 1 is best, in float32.
 
     ``rank = 1 + #(score > target's) + #(score == target's and id < target)`` over the items that ``seen`` does not
     leave out, NaN above every number, and V + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden``
     (B, D), ``table`` (V, D), ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means
-    nothing.
+    nothing. A ``chunk`` scores so many items at once in plain JAX, on a GPU too.
     """
     return rank_and_top(hidden, table, target, 0, chunk, seen)[0]
 
 
 @partial(jax.jit, static_argnums=(3, 4))
 def rank_and_top(
-    hidden: Array, table: Array, target: Array, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    hidden: Array, table: Array, target: Array, k: int, chunk: int | None = None, seen: Seen | None = None
 ) -> tuple[Array, Array]:
     """`target_ranks` (B,) and `top_items` (B, k) of the same scores."""
-    target = jnp.maximum(target, 0)[:, None]
+    plain = partial(_rank_and_top, k=k, chunk=chunk or CHUNK)
+    return _by_platform(plain, hidden, table, target, k, chunk, seen)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def top_items(hidden: Array, table: Array, k: int, chunk: int | None = None, seen: Seen | None = None) -> Array:
+    """Ids (B, k) int32 of the highest scores ``hidden @ table.T``, ties by lower id, NaN last.
+
+    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left. A
+    ``chunk`` scores so many items at once in plain JAX, on a GPU too.
+    """
+    plain = partial(_top_items, k=k, chunk=chunk or CHUNK)
+    return _by_platform(plain, hidden, table, None, k, chunk, seen)[1]
+
+
+def _by_platform(
+    plain: Callable[..., tuple[Array, Array]], hidden: Array, table: Array, target: Array | None, k: int,
+    chunk: int | None, seen: Seen | None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Ranks (B,) and the best items (B, k), where no ``chunk`` is given by kernels on a GPU."""
+    most_seen = 0 if seen is None else seen.most
+    plans = plan_ranking(len(hidden), len(table), table.shape[1], k, target is not None, most_seen)
+    if chunk is not None or plans is None:
+        return plain(hidden, table, target, seen)
+    kernels = partial(rank_by_kernels, plans)
+    return jax.lax.platform_dependent(hidden, table, target, seen, cuda=kernels, default=plain)
+
+
+def _launch(outs: Any, ins: Any, plan: Ranking) -> None:
+    from ...kernels.launch import ranking as launch
+
+    launch.launch_ranking(outs, ins, plan)
+
+
+def rank_by_kernels(
+    plans: tuple[Ranking, ...], hidden: Array, table: Array, target: Array | None, seen: Seen | None
+) -> tuple[Array, Array]:
+    """Ranks (B,), zeros without targets, and the best items (B, k), both int32, by the kernels of ``plans``."""
+    found, first = [], 0
+    for plan in plans:
+        some = slice(first, first + plan.num_users)
+        ins = {"hidden": hidden[some].astype(jnp.float32), "table": table}
+        if target is not None:
+            ins["target"] = target[some].astype(jnp.int32)
+        if plan.most_seen and seen is not None:
+            starts = jnp.asarray(seen.first)[first : first + plan.num_users + 1]
+            ins |= {"seen_first": starts, "seen_items": jnp.asarray(seen.item)}
+        for gpu in local_gpus():
+            from ...kernels.launch import ranking as launch
+
+            launch.compile_kernels(plan, tuple((name, str(array.dtype)) for name, array in ins.items()), gpu)
+        outs = {buffer.name: jax.ShapeDtypeStruct(buffer.shape, buffer.dtype) for buffer in plan.buffers}
+        found.append(call(_launch, outs, ins, plan))
+        first += plan.num_users
+    rank, top = (
+        jnp.concatenate([each[name] for each in found]) if name in found[0] else jnp.zeros(shape, jnp.int32)
+        for name, shape in (("rank", len(hidden)), ("top", (len(hidden), plans[0].k)))
+    )
+    return rank, top
+
+
+def _rank_and_top(
+    hidden: Array, table: Array, target: Array, seen: Seen | None, *, k: int, chunk: int
+) -> tuple[Array, Array]:
+    target = jnp.maximum(target, 0).astype(jnp.int32)[:, None]
 
     # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
-    def find_target(target_score: Array, index: Array | int, ids: Array, scores: Array) -> Array:
+    def find_target(target_score: Array, ids: Array, scores: Array) -> Array:
         column = target - ids[0]
         here = (column >= 0) & (column < len(ids))
         found = jnp.take_along_axis(scores, jnp.clip(column, 0, len(ids) - 1), axis=1)
         return jnp.where(here, found, target_score)
 
-    def count_and_merge(carry: tuple[Array, Top], index: Array | int, ids: Array, scores: Array) -> tuple[Array, Top]:
+    def count_and_merge(carry: tuple[Array, Top], ids: Array, scores: Array) -> tuple[Array, Top]:
         rank, best = carry
         ahead = (scores > target_score) | jnp.isnan(scores) | ((scores == target_score) & (ids < target))
-        rank += _leave_out(ahead, seen, index, ids, value=False).sum(axis=1, dtype=jnp.int32)
-        return rank, _merge(best, seen, index, ids, scores) if k else best
+        rank += _leave_out(ahead, seen, ids, value=False).sum(axis=1, dtype=jnp.int32)
+        return rank, _merge(best, seen, ids, scores) if k else best
 
     target_score = fold_catalog(find_target, jnp.zeros(target.shape, jnp.float32), hidden, table, chunk)
     start = jnp.ones(len(target), jnp.int32), _no_items(len(hidden), k)
@@ -85,23 +154,20 @@ def rank_and_top(
     return jnp.where(jnp.isnan(target_score[:, 0]), len(table) + 1, rank), _items(best)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def top_items(hidden: Array, table: Array, k: int, chunk: int = CHUNK, seen: Seen | None = None) -> Array:
-    """Ids (B, k) int32 of the highest scores ``hidden @ table.T``, ties by lower id, NaN last.
+def _top_items(
+    hidden: Array, table: Array, target: None, seen: Seen | None, *, k: int, chunk: int
+) -> tuple[Array, Array]:
+    def merge(best: Top, ids: Array, scores: Array) -> Top:
+        return _merge(best, seen, ids, scores)
 
-    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left.
-    """
-
-    def merge(best: Top, index: Array | int, ids: Array, scores: Array) -> Top:
-        return _merge(best, seen, index, ids, scores)
-
-    return _items(fold_catalog(merge, _no_items(len(hidden), k), hidden, table, chunk))
+    best = fold_catalog(merge, _no_items(len(hidden), k), hidden, table, chunk)
+    return jnp.zeros(len(hidden), jnp.int32), _items(best)
 
 
 def fold_catalog(
-    fold: Callable[[Carry, Array | int, Array, Array], Carry], carry: Carry, hidden: Array, table: Array, chunk: int
+    fold: Callable[[Carry, Array, Array], Carry], carry: Carry, hidden: Array, table: Array, chunk: int
 ) -> Carry:
-    """Folds ``carry = fold(carry, index, ids (C,), scores (B, C))`` over the chunks of the catalog in order, float32, C
+    """Folds ``carry = fold(carry, ids (C,), scores (B, C))`` over the chunks of the catalog in order, float32, C
     <= chunk.
 
     Full chunks share one compiled loop body; the remainder, of another shape, follows it.
@@ -111,7 +177,7 @@ def fold_catalog(
         begin = index * chunk
         rows = jax.lax.dynamic_slice_in_dim(table, begin, width).astype(jnp.float32)
         scores = jnp.matmul(hidden.astype(jnp.float32), rows.T, precision="highest")
-        return fold(carry, index, begin + jnp.arange(width), scores)
+        return fold(carry, begin + jnp.arange(width), scores)
 
     full, remainder = divmod(len(table), chunk)
     if full:
@@ -119,24 +185,25 @@ def fold_catalog(
     return step(carry, full, remainder) if remainder else carry
 
 
-def _leave_out(values: Array, seen: Seen | None, index: Array | int, ids: Array, value: float) -> Array:
-    """``values`` (B, C) of chunk ``index`` with those of seen items set to ``value``."""
+def _leave_out(values: Array, seen: Seen | None, ids: Array, value: float) -> Array:
+    """``values`` (B, C) of the items ``ids`` with those of seen items set to ``value``."""
     if seen is None:
         return values
-    row, item = (jnp.asarray(pairs)[index] for pairs in seen)
-    return values.at[row, item - ids[0]].set(value, mode="drop")
+    column = jnp.asarray(seen.item) - ids[0]
+    inside = (column >= 0) & (column < len(ids))
+    return values.at[jnp.asarray(seen.row), jnp.where(inside, column, len(ids))].set(value, mode="drop")
 
 
 def _no_items(rows: int, k: int) -> Top:
     return jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), NO_ITEM, jnp.int32)
 
 
-def _merge(best: Top, seen: Seen | None, index: Array | int, ids: Array, scores: Array) -> Top:
+def _merge(best: Top, seen: Seen | None, ids: Array, scores: Array) -> Top:
     """The scores and ids (B, k) of the best items so far, this chunk's among them."""
     # Empty places and seen items lose to every item, because an item's score is kept above -inf.
     lowest = jnp.finfo(jnp.float32).min
     scores = jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest)
-    scores = _leave_out(scores, seen, index, ids, value=-jnp.inf)
+    scores = _leave_out(scores, seen, ids, value=-jnp.inf)
     # top_k puts the earlier of equal scores first, and the earlier one has the lower id.
     all_scores = jnp.concatenate([best[0], scores], axis=1)
     all_ids = jnp.concatenate([best[1], jnp.broadcast_to(ids, scores.shape)], axis=1)

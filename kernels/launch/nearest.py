@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
-from ..device import nearest, select
+from ..device import nearest
 from ..numbers import ceil_div, next_power_of_2
 from ..plan.nearest import TILE_V, Nearest
 from ..plan.tiles import PRECISION, Work
-from .programs import Launch, Pointer, Program, launch
+from .programs import Pointer, Program, launch
+from .selections import selections
 
 TILE_C = 64  # centres of a product
 # columns of a chunk, warps, stages, within the shared memory of any GPU since Ampere; parts of fp32 numbers take
 # registers and memory
 HALF, WIDE_HALF, FULL = (128, 4, 2), (64, 4, 2), (32, 8, 2)
 EACH = 128  # vectors of chosen blocks that a program multiplies
-VALUES_PER_WARP = 1024  # that are selected from
-SELECT_REGISTERS = 128  # of a thread; with more of them a multiprocessor runs one program
-
-
-def _selections(
-    plan: Nearest, values: str, num_values: int, num_candidates: int, places: str,
-    counted: Pointer | None = None, candidates: str | None = None, factor: int = 1, blocks: str | None = None,
-) -> list[Launch]:  # fmt: skip
-    """The launches of one selection: from sections of the candidates first, where they are too many."""
-
-    def select_from(
-        sections: int, num_candidates: int, out: str, candidates: str | None, factor: int, blocks: str | None
-    ) -> Launch:
-        section = ceil_div(num_candidates, sections)
-        width = next_power_of_2(section)
-        warps = min(max(width // VALUES_PER_WARP, 4), 32)
-        return launch(
-            select.select_kernel, (plan.num_centres, sections), _sizes(plan),
-            p_values=Pointer(values), p_counted=counted, p_places=Pointer(out),
-            p_candidates=Pointer(candidates) if candidates else None, p_blocks=Pointer(blocks) if blocks else None,
-            num_values=num_values, num_candidates=num_candidates, section=section, factor=factor,
-            HAS_COUNTED=counted is not None, HAS_CANDIDATES=candidates is not None, HAS_BLOCKS=blocks is not None,
-            WIDTH=width, work=Work(0, warps, 1, SELECT_REGISTERS if warps <= 8 else None),
-        )  # fmt: skip
-
-    sections = plan.sections(num_candidates)
-    if sections == 1:
-        return [select_from(1, num_candidates, places, candidates, factor, blocks)]
-    first = select_from(sections, num_candidates, "sectioned", candidates, factor, None)
-    return [first, select_from(1, sections * plan.size, places, "sectioned", 1, blocks)]
 
 
 def _sizes(plan: Nearest) -> dict[str, int]:
@@ -67,11 +38,8 @@ def _sizes(plan: Nearest) -> dict[str, int]:
 @lru_cache(maxsize=256)
 def select_program(plan: Nearest, has_counted: bool) -> Program:
     """Pointers: values (B, M) fp32, counted? (M,), places (B, size) int32."""
-    return Program(
-        _selections(
-            plan, "values", plan.num_vectors, plan.num_vectors, "places", Pointer("counted") if has_counted else None
-        )
-    )
+    counted = Pointer("counted") if has_counted else None
+    return Program(selections(plan.num_centres, plan.size, "values", plan.num_vectors, "places", counted=counted))
 
 
 @lru_cache(maxsize=256)
@@ -93,14 +61,15 @@ def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> P
         HAS_TILES=plan.has_tiles, TILE_V=TILE_V, TILE_C=TILE_C, BLOCK_D=block_d, PRECISION=PRECISION,
         work=Work(TILE_V, warps, stages),
     )  # fmt: skip
+    choose = partial(selections, plan.num_centres, plan.size)
     if plan.has_tiles:
-        tiles = _selections(plan, "tile_maxima", plan.num_tiles, plan.num_tiles, "tiles")
         factor = TILE_V // plan.block
-        blocks = _selections(
-            plan, "maxima", plan.num_blocks, plan.size * factor, "blocks", candidates="tiles", factor=factor
+        tiles = choose("tile_maxima", plan.num_tiles, "tiles")
+        blocks = choose(
+            "maxima", plan.num_blocks, "blocks", num_candidates=plan.size * factor, candidates="tiles", factor=factor
         )
     else:
-        tiles, blocks = [], _selections(plan, "maxima", plan.num_blocks, plan.num_blocks, "blocks")
+        tiles, blocks = [], choose("maxima", plan.num_blocks, "blocks")
     num_products = plan.size * plan.block
     parts = ceil_div(num_products, EACH)
     products = launch(
@@ -108,7 +77,7 @@ def nearest_program(plan: Nearest, dim: int, dtype: str, has_counted: bool) -> P
         p_blocks=Pointer("blocks"), p_products=Pointer("products"), parts=parts,
         EACH=EACH // plan.block, BLOCK_D=min(block_d, 64),
     )  # fmt: skip
-    places = _selections(plan, "products", num_products, num_products, "places", blocks="blocks")
+    places = choose("products", num_products, "places", blocks="blocks", block=plan.block, num_vectors=plan.num_vectors)
     return Program([maxima, *tiles, *blocks, products, *places])
 
 

@@ -21,6 +21,11 @@ FEW_BLOCKS = 1 << 13  # are selected from at once
 WORTH = 4  # times more vectors than the chosen blocks hold
 
 
+def sections(num_candidates: int) -> int:
+    """Parts of so many candidates that are selected from apart, before what these give is selected from."""
+    return ceil_div(num_candidates, MOST_SELECTED_FROM)
+
+
 @dataclass(frozen=True)
 class Nearest:
     """The ``size`` of ``num_vectors`` nearest to each of ``num_centres``, by blocks of ``block`` vectors, or 0 by the
@@ -43,10 +48,6 @@ class Nearest:
     def has_tiles(self) -> bool:
         return self.num_blocks > FEW_BLOCKS and self.num_tiles >= self.size and self.block < TILE_V
 
-    def sections(self, num_candidates: int) -> int:
-        """Parts of so many candidates that are selected from apart, before what these give is selected from."""
-        return ceil_div(num_candidates, MOST_SELECTED_FROM)
-
     @property
     def selections(self) -> tuple[int, ...]:
         """The numbers of candidates of each selection, in order."""
@@ -58,7 +59,7 @@ class Nearest:
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         """What the search writes, besides the (num_centres, size) int32 places."""
-        parts = max(map(self.sections, self.selections))
+        parts = max(map(sections, self.selections))
         columns = {"sectioned": parts * self.size if parts > 1 else 0}
         if self.block:
             columns |= {"maxima": self.num_blocks, "blocks": self.size, "products": self.size * self.block}
@@ -76,5 +77,5 @@ def plan_nearest(num_centres: int, num_vectors: int, size: int) -> Nearest | Non
     while block < MOST_BLOCK and num_centres * (num_vectors // block) > MOST_MAXIMA:
         block *= 2
     plan = Nearest(num_centres, num_vectors, size, block)
-    fits = max(map(plan.sections, plan.selections)) * size <= MOST_SELECTED_FROM // 2
+    fits = max(map(sections, plan.selections)) * size <= MOST_SELECTED_FROM // 2
     return plan if fits and num_vectors >= WORTH * block * size else None

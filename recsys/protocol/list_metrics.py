@@ -29,9 +29,10 @@ def self_information(train: Ragged, num_items: int) -> Floats:
     (sb-ai-lab/RePlay), which the CCE- paper (arXiv 2509.09682) evaluates with.
     """
     user = np.repeat(np.arange(len(train), dtype=np.int64), train.lengths)
-    pairs = np.unique(user * num_items + train.values)
-    users_of_item = np.maximum(np.bincount(pairs % num_items, minlength=num_items), 1)
-    users = max(len(np.unique(user)), 2)  # a single user makes 0 / 0 otherwise
+    pairs = np.sort(user << 32 | train.values)
+    is_new = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
+    users_of_item = np.maximum(np.bincount(pairs[is_new] & 0xFFFFFFFF, minlength=num_items), 1)
+    users = max(int((train.lengths > 0).sum()), 2)  # a single user makes 0 / 0 otherwise
     return np.clip(np.log2(users / users_of_item) / np.log2(users), 0.0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""The items of each history of a batch, arranged for ranking that leaves them out chunk by chunk."""
+"""The items of each history of a batch, which a ranking leaves out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from ..data.ragged import Ragged, take_ranges
 
 @dataclass(frozen=True, eq=False)
 class SeenItems:
-    """Pairs of a batch's row and an item that is left out of its ranking, sorted by item.
+    """Pairs of a batch's row and an item that is left out of its ranking, sorted by row and then by item.
 
-    ``row`` and ``item`` are (P,) int32. The pairs of a range of items are neighbours: leaving them out chunk by chunk
-    of the catalog takes each pair once, and no (rows, V) mask exists.
+    ``row`` and ``item`` are (P,) int32: no (rows, V) mask exists. An item that occurs twice in a history is two pairs.
     """
 
     row: npt.NDArray[np.int32]
     item: npt.NDArray[np.int32]
 
-    def starts(self, num_items: int, chunk: int) -> npt.NDArray[np.int64]:
-        """(chunks + 1,) int64: chunk c of the catalog has the pairs ``starts[c]:starts[c + 1]``."""
-        bounds = np.arange(0, num_items + chunk, chunk)
-        return np.searchsorted(self.item, bounds).astype(np.int64)
+    def offsets(self, num_rows: int) -> npt.NDArray[np.int32]:
+        """(num_rows + 1,) int32: row r has the pairs ``offsets[r]:offsets[r + 1]``."""
+        return np.searchsorted(self.row, np.arange(num_rows + 1)).astype(np.int32)
 
 
 def seen_items(
@@ -32,13 +30,13 @@ def seen_items(
 ) -> SeenItems:
     """The items of the whole histories ``rows``, each without its row's target ``targets[i]``, which competes."""
     chosen = take_ranges(histories.values, histories.offsets[rows], histories.offsets[np.asarray(rows) + 1])
-    row = np.repeat(np.arange(len(rows), dtype=np.int32), chosen.lengths)
+    row = np.repeat(np.arange(len(rows), dtype=np.int64), chosen.lengths)
     item = chosen.values
     if targets is not None:
         others = item != targets[row]
         row, item = row[others], item[others]
-    order = np.argsort(item, kind="stable")
-    return SeenItems(row[order], item[order])
+    pairs = np.sort(row << 32 | item)
+    return SeenItems((pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32))
 
 
 def fewest_unseen(histories: Ragged, num_items: int) -> int:

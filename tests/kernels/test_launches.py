@@ -6,12 +6,16 @@ import ast
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.launch import nearest as nearest_launch
 from cce_minus.kernels.launch import normals as normal_launch
+from cce_minus.kernels.launch import ranking as ranking_launch
 from cce_minus.kernels.plan import nearest
+from cce_minus.kernels.plan.ranking import plan_ranking
+from cce_minus.recsys import SeenItems
 from cce_minus.torch_impl import (
     AllItems,
     HardNegatives,
@@ -22,6 +26,7 @@ from cce_minus.torch_impl import (
     sampled_linear_cross_entropy,
     scalable_linear_cross_entropy,
 )
+from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
 
@@ -67,6 +72,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         launch.pool_program,
         normal_launch.normal_program,
         nearest_launch.nearest_program,
+        ranking_launch.ranking_program,
     )
     for program in programs:
         program.cache_clear()
@@ -109,4 +115,8 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     scalable_linear_cross_entropy(
         hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=1, seed=1, impl="triton"
     ).backward()
+    plans = plan_ranking(70, 200, 16, 2, True, 1)
+    assert plans is not None
+    seen = Seen.of(SeenItems(np.zeros(1, np.int32), np.zeros(1, np.int32)), 70, torch.device(device))
+    rank_by_kernels(plans, hidden.detach(), table.detach(), target, seen)
     assert launched == names, f"never launched: {names - launched}"

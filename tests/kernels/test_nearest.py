@@ -46,7 +46,7 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
     assert plan is not None
     assert (plan.block == 0) == (request.param == "at once")
     assert (plan.block > 0 and plan.has_tiles) == (request.param in ("tiles", "sections"))
-    assert (max(map(plan.sections, plan.selections)) > 1) == (request.param == "sections")
+    assert (max(map(nearest.sections, plan.selections)) > 1) == (request.param == "sections")
     return case
 
 

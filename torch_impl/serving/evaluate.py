@@ -12,7 +12,7 @@ from torch import Tensor
 from ...recsys import EvalBatch, Ragged
 from ...recsys.serving.evaluation import evaluate_batches
 from ..models.sequence_model import SequenceModel
-from .ranking import CHUNK, Seen, rank_and_top
+from .ranking import Seen, rank_and_top
 
 
 def evaluate(
@@ -20,10 +20,13 @@ def evaluate(
     histories: Ragged,
     targets: npt.NDArray[np.int32],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off."""
+    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
+
+    Items are scored by kernels on a GPU, else 32768 at once; a ``chunk`` scores so many at once in plain torch.
+    """
     was_training = model.training
     model.eval()
     device = model.item_table.device
@@ -31,7 +34,7 @@ def evaluate(
 
     def rank(batch: EvalBatch, k: int) -> tuple[npt.NDArray, npt.NDArray]:
         inputs, target = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target))
-        seen = Seen.of(batch.seen, model.config.num_items, device, chunk)
+        seen = Seen.of(batch.seen, len(inputs), device)
         ranks, top = batch_ranking(model, rows, inputs, target, k, chunk, seen)
         return ranks.cpu().numpy(), top.cpu().numpy()
 
@@ -47,7 +50,7 @@ def batch_ranking(
     inputs: Tensor,
     target: Tensor,
     k: int,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     seen: Seen | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).

@@ -1,4 +1,4 @@
-"""Ranks and top items over the full catalog, scored on the device in chunks: (B, chunk) scores exist, never (B, V)."""
+"""Ranks and top items over the full catalog: by kernels on a GPU, else in chunks; (B, V) scores never exist."""
 
 from __future__ import annotations
 
@@ -8,48 +8,58 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...kernels.plan.ranking import Ranking, plan_ranking
 from ...recsys import NO_ITEM, SeenItems
+from ..loss.ops import DTYPES
 
 CHUNK = 32768
-"""Catalog items scored at once: memory is rows x CHUNK scores and sort keys of eight bytes, whatever the catalog's
-size. Each chunk costs the host some forty kernels."""
+"""Catalog items scored at once without kernels: memory is rows x CHUNK scores and sort keys of eight bytes, whatever
+the catalog's size."""
 
 _LEFT_OUT = torch.iinfo(torch.int64).min  # below the key of every score
 
 
 class Seen(NamedTuple):
-    """`SeenItems` on the device: ``row`` and ``item`` (P,) int64, and on the host where each chunk's pairs start."""
+    """`SeenItems` on the device: ``row`` and ``item`` (P,) int32, where each row's pairs start in them, ``first`` (B +
+    1,) int32, and how many a row has at most."""
 
     row: Tensor
     item: Tensor
-    starts: list[int]
+    first: Tensor
+    most: int
 
     @classmethod
-    def of(cls, seen: SeenItems | None, num_items: int, device: torch.device, chunk: int = CHUNK) -> Seen | None:
-        """Moves a batch's seen items to the device; None, where all items compete, stays None."""
+    def of(cls, seen: SeenItems | None, num_rows: int, device: torch.device) -> Seen | None:
+        """Moves the seen items of a batch of ``num_rows`` to the device; None, where all items compete, stays None."""
         if seen is None:
             return None
-        row, item = (torch.from_numpy(ids).to(device).long() for ids in (seen.row, seen.item))
-        return cls(row, item, seen.starts(num_items, chunk).tolist())
+        first = seen.offsets(num_rows)
+        row, item, starts = (torch.from_numpy(ids).to(device) for ids in (seen.row, seen.item, first))
+        return cls(row, item, starts, int((first[1:] - first[:-1]).max(initial=0)))
 
 
 @torch.no_grad()
-def target_ranks(hidden: Tensor, table: Tensor, target: Tensor, chunk: int = CHUNK, seen: Seen | None = None) -> Tensor:
+def target_ranks(
+    hidden: Tensor, table: Tensor, target: Tensor, chunk: int | None = None, seen: Seen | None = None
+) -> Tensor:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int64, 1 is best, in float32.
 
     ``rank = 1 + #(score > target's) + #(score == target's and id < target)`` over the items that ``seen`` does not
     leave out, NaN above every number, and V + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden``
     (B, D), ``table`` (V, D), ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means
-    nothing.
+    nothing. A ``chunk`` scores so many items at once in plain torch, on a GPU too.
     """
     return rank_and_top(hidden, table, target, 0, chunk, seen)[0]
 
 
 @torch.no_grad()
 def rank_and_top(
-    hidden: Tensor, table: Tensor, target: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None
+    hidden: Tensor, table: Tensor, target: Tensor, k: int, chunk: int | None = None, seen: Seen | None = None
 ) -> tuple[Tensor, Tensor]:
     """`target_ranks` (B,) and `top_items` (B, k) of the same scores."""
+    if plans := _plans(hidden, table, k, True, chunk, seen):
+        return rank_by_kernels(plans, hidden, table, target, seen)
+    chunk = chunk or CHUNK
     target = target.long().clamp_min(0)[:, None]
     # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
     target_score = torch.empty_like(target, dtype=torch.float32)
@@ -62,23 +72,59 @@ def rank_and_top(
     for begin, scores in score_chunks(hidden, table, chunk):
         ids = torch.arange(begin, begin + scores.shape[1], device=target.device)
         ahead = (scores > target_score) | scores.isnan() | ((scores == target_score) & (ids < target))
-        rank += _leave_out(ahead, seen, begin, chunk, value=False).sum(dim=1)
+        rank += _leave_out(ahead, seen, begin, value=False).sum(dim=1)
         if k:
-            best = _merge(best, scores, ids, seen, begin, chunk)
+            best = _merge(best, scores, ids, seen, begin)
     return torch.where(target_score[:, 0].isnan(), len(table) + 1, rank), _items(best)
 
 
 @torch.no_grad()
-def top_items(hidden: Tensor, table: Tensor, k: int, chunk: int = CHUNK, seen: Seen | None = None) -> Tensor:
+def top_items(hidden: Tensor, table: Tensor, k: int, chunk: int | None = None, seen: Seen | None = None) -> Tensor:
     """Ids (B, k) int64 of the highest scores ``hidden @ table.T``, ties by lower id, NaN last.
 
-    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left.
+    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left. A
+    ``chunk`` scores so many items at once in plain torch, on a GPU too.
     """
+    if plans := _plans(hidden, table, k, False, chunk, seen):
+        return rank_by_kernels(plans, hidden, table, None, seen)[1]
     best = _no_items(len(hidden), k, hidden.device)
-    for begin, scores in score_chunks(hidden, table, chunk):
+    for begin, scores in score_chunks(hidden, table, chunk or CHUNK):
         ids = torch.arange(begin, begin + scores.shape[1], device=hidden.device)
-        best = _merge(best, scores, ids, seen, begin, chunk)
+        best = _merge(best, scores, ids, seen, begin)
     return _items(best)
+
+
+def _plans(
+    hidden: Tensor, table: Tensor, k: int, has_targets: bool, chunk: int | None, seen: Seen | None
+) -> tuple[Ranking, ...] | None:
+    if chunk is not None or not hidden.is_cuda:
+        return None
+    return plan_ranking(len(hidden), len(table), table.shape[1], k, has_targets, seen.most if seen else 0)
+
+
+def rank_by_kernels(
+    plans: tuple[Ranking, ...], hidden: Tensor, table: Tensor, target: Tensor | None, seen: Seen | None
+) -> tuple[Tensor, Tensor]:
+    """Ranks (B,), if there are targets, and the best items (B, k), both int64, by the kernels of ``plans``."""
+    from ...kernels.launch.ranking import launch_ranking
+
+    k, device = plans[0].k, hidden.device
+    rank, top = (torch.zeros(shape, dtype=torch.int32, device=device) for shape in (len(hidden), (len(hidden), k)))
+    hidden, table, first = hidden.float().contiguous(), table.contiguous(), 0
+    with torch.cuda.device_of(hidden):
+        for plan in plans:
+            some = slice(first, first + plan.num_users)
+            outs = {b.name: torch.empty(b.shape, dtype=DTYPES[b.dtype], device=device) for b in plan.buffers}
+            outs |= {name: whole[some] for name, whole in (("rank", rank), ("top", top)) if name in outs}
+            ins = {"hidden": hidden[some], "table": table}
+            if target is not None:
+                ins["target"] = target[some]
+            if plan.most_seen and seen is not None:
+                ins |= {"seen_first": seen.first[first : first + plan.num_users + 1], "seen_items": seen.item}
+            launch_ranking(outs, ins, plan)
+            del outs  # the next pass takes its memory
+            first += plan.num_users
+    return rank.long(), top.long()
 
 
 def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
@@ -88,11 +134,11 @@ def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[in
             yield begin, hidden.float() @ table[begin : begin + chunk].float().T
 
 
-def _leave_out(values: Tensor, seen: Seen | None, begin: int, chunk: int, value: float) -> Tensor:
-    """Sets the chunk's ``values`` (B, C) of seen items to ``value``, in place."""
+def _leave_out(values: Tensor, seen: Seen | None, begin: int, value: float) -> Tensor:
+    """Sets the ``values`` (B, C) of seen items from ``begin`` on to ``value``, in place."""
     if seen is not None:
-        first, last = seen.starts[begin // chunk], seen.starts[begin // chunk + 1]
-        values[seen.row[first:last], seen.item[first:last] - begin] = value
+        inside = (begin <= seen.item) & (seen.item < begin + values.shape[1])
+        values[seen.row[inside].long(), seen.item[inside].long() - begin] = value
     return values
 
 
@@ -100,9 +146,9 @@ def _no_items(rows: int, k: int, device: torch.device) -> Tensor:
     return torch.full((rows, k), _LEFT_OUT, dtype=torch.int64, device=device)
 
 
-def _merge(best: Tensor, scores: Tensor, ids: Tensor, seen: Seen | None, begin: int, chunk: int) -> Tensor:
+def _merge(best: Tensor, scores: Tensor, ids: Tensor, seen: Seen | None, begin: int) -> Tensor:
     """The keys (B, k) of the best items so far, this chunk's among them."""
-    keys = _leave_out(_sort_keys(scores, ids), seen, begin, chunk, value=_LEFT_OUT)
+    keys = _leave_out(_sort_keys(scores, ids), seen, begin, value=_LEFT_OUT)
     # The chunk's own best come first: selecting once from k + C keys would copy all of them.
     return (
         torch.cat([best, keys.topk(min(best.shape[1], keys.shape[1]), dim=1).values], dim=1)

@@ -9,7 +9,7 @@ import torch
 from ...recsys import SeenItems
 from ...recsys.serving.evaluation import Histories, recommend_batches
 from ..models.sequence_model import SequenceModel
-from .ranking import CHUNK, Seen, top_items
+from .ranking import Seen, top_items
 
 
 @torch.no_grad()
@@ -20,16 +20,19 @@ def recommend(
     *,
     filter_seen: bool = False,
     batch_size: int = 128,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Returns the ids (rows, k) of the k best items after each history, as `recommend_batches` says, dropout off."""
+    """Returns the ids (rows, k) of the k best items after each history, as `recommend_batches` says, dropout off.
+
+    Items are scored by kernels on a GPU, else 32768 at once; a ``chunk`` scores so many at once in plain torch.
+    """
     was_training = model.training
     model.eval()
     device = model.item_table.device
     rows = model.item_rows()
 
     def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> npt.NDArray[np.int64]:
-        left_out = Seen.of(seen, model.config.num_items, device, chunk)
+        left_out = Seen.of(seen, len(inputs), device)
         hidden = model.next_item_hidden(torch.from_numpy(inputs).to(device), rows)
         return top_items(hidden, rows, k, chunk, left_out).cpu().numpy()
 

@@ -146,5 +146,5 @@ class ValidationBatches:
             max_length=self.config.max_length,
             filter_seen=self.config.filter_seen,
         ):
-            seen = Seen.of(batch.seen, self.split.num_items, torch.device("cpu"))
+            seen = Seen.of(batch.seen, len(batch.inputs), torch.device("cpu"))
             yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.target), batch.count, seen

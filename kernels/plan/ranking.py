@@ -1,0 +1,103 @@
+"""How ranks of targets and the best items are found among a whole catalog; the static numbers, shared by torch and JAX.
+
+Each tile of items is scored for all users, and nothing of (users, V) is kept: only how many items of the tile are ahead
+of each user's target, and the largest score of each block of items. The k best items lie in the k blocks of the largest
+maxima (of equal ones in the first): as many items reach these maxima, and none of another block is ahead of them. Their
+items are scored again. What a user has seen is left out afterwards: the blocks that hold such items get the maxima of
+the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from ..numbers import ceil_div, next_power_of_2
+from .buffers import Buffer
+from .nearest import MOST_SELECTED_FROM, sections
+from .tiles import Work
+
+TILE = 64  # users, and items, of a product: the same in every kernel, so that a pair has one score
+WORK = Work(TILE, 4, 2)
+LEAST_BLOCK = 16  # items of a block
+WORTH = 4  # times more items than the chosen blocks hold
+MEMORY = 48 << 20  # bytes of a pass, as far as TILE users fit
+MOST_K = 1024
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranks of ``num_users`` targets, if there are any, and their ``k`` best of ``num_items`` of width ``dim``.
+
+    ``most_seen``: items of a user that are left out, at most. ``block``: items of a block; 1 keeps every score.
+    """
+
+    num_users: int
+    num_items: int
+    dim: int
+    k: int
+    has_targets: bool
+    most_seen: int
+    block: int
+
+    @property
+    def num_blocks(self) -> int:
+        return ceil_div(self.num_items, self.block)
+
+    @property
+    def has_blocks(self) -> bool:
+        return self.block > 1
+
+    @property
+    def block_d(self) -> int:
+        """Columns of a product: all of up to 128, which stay on the chip while the users pass by."""
+        width = max(next_power_of_2(self.dim), 16)
+        return width if width <= 128 else 64
+
+    @property
+    def selections(self) -> tuple[int, ...]:
+        """The numbers of candidates of each selection, in order."""
+        if not self.k:
+            return ()
+        return (self.num_blocks, self.k * self.block) if self.has_blocks else (self.num_items,)
+
+    @cached_property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """What the kernels write: ``rank`` (U,) and ``top`` (U, k) are the results."""
+        parts = max(map(sections, self.selections), default=1)
+        columns = {"sectioned": parts * self.k if parts > 1 else 0}
+        if self.k:
+            columns |= {"maxima": self.num_blocks, "places": self.k, "top": self.k}
+        if self.k and self.has_blocks:
+            columns |= {"blocks": self.k, "products": self.k * self.block}
+        shapes = {name: (self.num_users, number) for name, number in columns.items() if number}
+        if self.has_targets:
+            shapes |= dict.fromkeys(("score", "ahead", "rank"), (self.num_users,))
+        floats = ("maxima", "products", "score")
+        return tuple(Buffer(name, shape, "float32" if name in floats else "int32") for name, shape in shapes.items())
+
+
+@lru_cache(maxsize=256)
+def plan_ranking(
+    num_users: int, num_items: int, dim: int, k: int, has_targets: bool, most_seen: int
+) -> tuple[Ranking, ...] | None:
+    """A plan for each of the passes that the users go in, one after the other; None where kernels cannot do it.
+
+    The block is where the maxima and the scores of the chosen blocks are about as many.
+    """
+    block = TILE
+    while block > LEAST_BLOCK and k * block * block > num_items:
+        block //= 2
+    if num_items < WORTH * block * k:
+        block = 1
+
+    def plan(users: int) -> Ranking:
+        return Ranking(users, num_items, dim, k, has_targets, most_seen, block)
+
+    one = plan(1)
+    selected = max((sections(number) for number in one.selections), default=1) * k
+    if k > MOST_K or selected > MOST_SELECTED_FROM or num_items >= 2**31 - TILE or not num_users:
+        return None
+    bytes_a_user = 4 * sum(buffer.size for buffer in one.buffers) or 4
+    at_a_time = max(MEMORY // bytes_a_user // TILE, 1) * TILE
+    return tuple(plan(min(at_a_time, num_users - first)) for first in range(0, num_users, at_a_time))

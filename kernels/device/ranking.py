@@ -108,32 +108,40 @@ def seen_kernel(
     dim: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
     BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Leave out what each user has seen, ids in ascending order: of those ahead of the target, and of the blocks that
-    hold them."""
+    """Leave out what each user has seen, TILE ids a program, in ascending order: of those ahead of the target, and of
+    the maxima of blocks that they are."""
     user, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     first, end = tl.load(p_seen_first + user), tl.load(p_seen_first + user + 1)
-    begin = first + part * (TILE // BLOCK)
+    begin = first + part * TILE
     if begin < end:
         i = tl.arange(0, TILE)
-        place = begin + i // BLOCK
+        place = begin + i
         there = place < end
         seen = tl.load(p_seen_items + place, mask=there, other=0).to(tl.int32)
-        item = seen // BLOCK * BLOCK + i % BLOCK
-        m_item = there & (item < num_items)
-        score = scores_of_one(p_hidden, p_table, user, item, m_item, dim, BLOCK_D, TILE, PRECISION)
+        there = there & (seen >= 0) & (seen < num_items)
+        score = scores_of_one(p_hidden, p_table, user, seen, there, dim, BLOCK_D, TILE, PRECISION)
         if HAS_TARGETS:
-            before = tl.load(
-                p_seen_items + place - 1, mask=there & (place > first), other=-1
-            )  # seen twice, counts once
-            ahead = is_ahead(score, item, tl.load(p_score + user), tl.load(p_target + user).to(tl.int32))
-            ahead = ahead & m_item & (item == seen) & (before != seen)
+            before = tl.load(p_seen_items + place - 1, mask=place > first, other=-1)  # seen twice, counts once
+            ahead = is_ahead(score, seen, tl.load(p_score + user), tl.load(p_target + user).to(tl.int32))
+            ahead = ahead & there & (before != seen)
             tl.atomic_add(p_ahead + user, -tl.sum(ahead.to(tl.int32), 0), sem="relaxed")
         if HAS_TOP:
-            value = competing(score, m_item & ~in_history(p_seen_items, first + i * 0, end, item))
-            largest = tl.max(tl.reshape(value, (TILE // BLOCK, BLOCK)), 1)
-            own = begin + tl.arange(0, TILE // BLOCK)
-            block = tl.load(p_seen_items + own, mask=own < end, other=0).to(tl.int32) // BLOCK
-            tl.store(p_maxima + user * num_blocks + block, largest, mask=own < end)
+            p_block = p_maxima + user * num_blocks + seen // BLOCK
+            # another program may have lowered a maximum that has more than one such item, to what is right
+            is_largest = there & (competing(score, there) >= tl.load(p_block, mask=there, other=0.0))
+            if BLOCK == 1:
+                tl.store(p_block, tl.full((TILE,), float("-inf"), tl.float32), mask=there)
+            else:
+                left = tl.sum(is_largest.to(tl.int32), 0)
+                while left > 0:
+                    block = tl.max(tl.where(is_largest, seen // BLOCK, -1), 0)
+                    item = block * BLOCK + i
+                    m_item = (i < BLOCK) & (item < num_items)
+                    others = scores_of_one(p_hidden, p_table, user, item, m_item, dim, BLOCK_D, TILE, PRECISION)
+                    is_left = m_item & ~in_history(p_seen_items, first + i * 0, end, item)
+                    tl.store(p_maxima + user * num_blocks + block, tl.max(competing(others, is_left), 0))
+                    is_largest = is_largest & (seen // BLOCK != block)
+                    left = tl.sum(is_largest.to(tl.int32), 0)
 
 
 @triton.jit

@@ -47,7 +47,7 @@ def ranking_program(plan: Ranking) -> Program:
         launches.append(launch(ranking.target_scores_kernel, programs, bindings, work=WORK))
     launches.append(launch(ranking.sweep_kernel, (ceil_div(plan.num_items, TILE),), bindings, work=WORK))
     if plan.most_seen:
-        parts = ceil_div(plan.most_seen * plan.block, TILE)
+        parts = ceil_div(plan.most_seen, TILE)
         launches.append(launch(ranking.seen_kernel, (plan.num_users * parts,), bindings, parts=parts, work=WORK))
     values, num_values = "maxima", plan.num_blocks
     if plan.k and plan.has_blocks:

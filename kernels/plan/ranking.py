@@ -3,8 +3,8 @@
 Each tile of items is scored for all users, and nothing of (users, V) is kept: only how many items of the tile are ahead
 of each user's target, and the largest score of each block of items. The k best items lie in the k blocks of the largest
 maxima (of equal ones in the first): as many items reach these maxima, and none of another block is ahead of them. Their
-items are scored again. What a user has seen is left out afterwards: the blocks that hold such items get the maxima of
-the others.
+items are scored again. What a user has seen is left out afterwards: where such an item is a block's maximum, it becomes
+that of the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_K = 1024
 class Ranking:
     """Ranks of ``num_users`` targets, if there are any, and their ``k`` best of ``num_items`` of width ``dim``.
 
-    ``most_seen``: items of a user that are left out, at most. ``block``: items of a block; 1 keeps every score.
+    ``most_seen``: items of a user that are left out, at most, in whole tiles. ``block``: items of a block; 1 keeps every score.
     """
 
     num_users: int
@@ -92,11 +92,11 @@ def plan_ranking(
         block = 1
 
     def plan(users: int) -> Ranking:
-        return Ranking(users, num_items, dim, k, has_targets, most_seen, block)
+        return Ranking(users, num_items, dim, k, has_targets, ceil_div(most_seen, TILE) * TILE, block)
 
     one = plan(1)
     selected = max((sections(number) for number in one.selections), default=1) * k
-    if k > MOST_K or selected > MOST_SELECTED_FROM or num_items >= 2**31 - TILE or not num_users:
+    if k > min(MOST_K, num_items) or selected > MOST_SELECTED_FROM or num_items >= 2**31 - TILE or not num_users:
         return None
     bytes_a_user = 4 * sum(buffer.size for buffer in one.buffers) or 4
     at_a_time = max(MEMORY // bytes_a_user // TILE, 1) * TILE

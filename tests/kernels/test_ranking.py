@@ -176,6 +176,7 @@ def test_tables_in_half_precision(dtype: torch.dtype):
 
 def test_no_kernels_for_more_than_they_select():
     assert plan_ranking(4, 10**6, 64, ranking.MOST_K + 1, True, 0) is None
+    assert plan_ranking(4, 37, 64, 40, True, 0) is None  # no more than there are
     assert plan_ranking(4, 2**31 - 1, 64, 10, True, 0) is None
     assert plan_ranking(512, 10**6, 64, 1000, True, 0) is not None
 

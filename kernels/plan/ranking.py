@@ -29,7 +29,8 @@ MOST_K = 1024
 class Ranking:
     """Ranks of ``num_users`` targets, if there are any, and their ``k`` best of ``num_items`` of width ``dim``.
 
-    ``most_seen``: items of a user that are left out, at most, in whole tiles. ``block``: items of a block; 1 keeps every score.
+    ``most_seen``: items of a user that are left out, at most, in whole tiles. ``block``: items of a block; 1 keeps
+    every score.
     """
 
     num_users: int

@@ -36,19 +36,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="kernels are compiled here, not interpreted"))
 
 
-@pytest.fixture(autouse=True)
-def _compiles_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """XLA optimises what ``make test`` shows, where ``make test-all`` runs it; the grid's programs are too many.
-
-    Runs whose bits are compared find programs of earlier ones compiled, so those of one process are compiled alike.
-    """
-    if "grid" not in request.keywords or "tests/training" in request.node.nodeid:
-        yield
-        return
+@pytest.fixture(scope="module")
+def compiles_fast() -> Iterator[None]:
+    """For modules whose every case compiles anew, which takes most of their time; the others optimise. What is compiled
+    so is not left to them."""
     import jax
 
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # in processes that are started
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", not torch.cuda.is_available())
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()

@@ -3,7 +3,6 @@ PyTorch's."""
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,8 @@ from tests.inputs import Case
 from tests.loss.expected import assert_right, expected
 from tests.loss.run_jax import run_jax
 from tests.loss.run_torch import run_torch
+
+pytestmark = pytest.mark.usefixtures("compiles_fast")
 
 ONE_OR_TWO_A_MODE = (
     "grouped-ragged",
@@ -78,13 +79,3 @@ def test_kernels(case: Case):
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_kernels_on_gpu(case: Case, dtype: torch.dtype):
     assert_kernels_right_with_the_bits_of_torch(case, dtype, "cuda")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    """Every case compiles anew, which takes most of the time; the other tests optimise."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", not torch.cuda.is_available())
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()

@@ -30,6 +30,8 @@ from cce_minus.jax_impl import (
 )
 from jax import Array
 
+pytestmark = pytest.mark.usefixtures("compiles_fast")
+
 N, V, D = 10, 20, 4
 RNG = np.random.default_rng(0)
 COUNTS = RNG.integers(0, 9, V)

@@ -241,7 +241,8 @@ def assert_right(
     shares = []
     for name, got in result.items():
         stored = dtype if name in ("dinput", "dweight", "dbias") else torch.float32
-        least = 0.0 if logits is None else max(FLOOR[stored], 2.0**-23 * sum(logits))
+        size = 0.0 if logits is None else logits.scores if name in ("loss", "dsample_weight") else sum(logits)
+        least = 0.0 if logits is None else max(FLOOR[stored], 2.0**-23 * size)
         terms = truth.get(f"terms of {name}", 0.0)
         shares.append(assert_close(name, got, truth[name], plain[name], stored, terms=terms, least=least))
     return max(shares)

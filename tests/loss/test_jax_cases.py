@@ -39,8 +39,8 @@ OF_KERNELS = (
     "independent-membership", "independent-strata", "independent-half", "independent-dim_256", "independent-popular",
     "all-few_counted", "shared_ids-few_counted", "row_ids-popular", "row_ids-repeated", "grouped-popularity_few_items",
     "grouped-popularity_split", "grouped-history_split", "independent-history_membership", "grouped-gone_split",
-    "independent-gone_membership", "grouped-bce_split", "independent-bce_membership", "grouped-low_popularity",
-    "grouped-gone_mixed", "grouped-mixed", "grouped-bce_log_uniform", "shared_ids-ragged", "row_ids-ragged",
+    "grouped-bce_split", "independent-bce_membership",
+    "shared_ids-ragged", "row_ids-ragged",
 )  # fmt: skip
 
 

@@ -35,3 +35,9 @@ def enough_memory() -> Iterator[None]:
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
             f"{str(error).splitlines()[0]:.200}"
         ) from error
+
+
+def memory() -> int:
+    """Bytes of the default device's memory that JAX may take; on a CPU there is no such number."""
+    device = jax.config.jax_default_device or jax.devices()[0]
+    return (device.memory_stats() or {}).get("bytes_limit", 2**63)

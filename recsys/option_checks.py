@@ -47,3 +47,8 @@ def options_refused(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise ConfigError(str(error)) from error
+
+
+def require_schema(name: str, got: object, newest: int) -> None:
+    """Raises ``ConfigError`` for what a later version has written: ``got`` is the number of its schema."""
+    require(type(got) is int and 1 <= got <= newest, name, f"schema 1 to {newest} (a later version wrote it?)", got)

@@ -19,11 +19,11 @@ ALLOWED = {
     "jax_impl": {"kernels", "interop", "recsys"},
 }
 FOREIGN = {
-    "kernels": {"jax", "flax", "optax", "lightning"},
-    "interop": {"flax", "optax", "lightning"},
-    "recsys": {"torch", "jax", "flax", "optax", "lightning", "triton"},
+    "kernels": {"jax", "flax", "optax", "lightning_fabric"},
+    "interop": {"flax", "optax", "lightning_fabric"},
+    "recsys": {"torch", "jax", "flax", "optax", "lightning_fabric", "triton"},
     "torch_impl": {"jax", "flax", "optax", "orbax"},
-    "jax_impl": {"lightning"},
+    "jax_impl": {"lightning_fabric"},
 }
 
 
@@ -181,18 +181,18 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_torch_side_imports_neither_triton_nor_jax_nor_lightning():
+def test_torch_side_imports_neither_triton_nor_jax_nor_fabric():
     loaded = run_python(
         "import sys, torch; before = set(sys.modules); import cce_minus.torch_impl;"
-        "print(*(m for m in ('jax', 'lightning', 'cce_minus.kernels.device.tiles') if m in sys.modules))"
+        "print(*(m for m in ('jax', 'lightning_fabric', 'cce_minus.kernels.device.tiles') if m in sys.modules))"
     )
     assert loaded.split() == []
 
 
-def test_jax_side_imports_neither_flax_nor_lightning():
+def test_jax_side_imports_neither_flax_nor_fabric():
     loaded = run_python(
         "import sys; import cce_minus.jax_impl;"
-        "print(*(m for m in ('flax', 'lightning', 'cce_minus.kernels.device.tiles') if m in sys.modules))"
+        "print(*(m for m in ('flax', 'lightning_fabric', 'cce_minus.kernels.device.tiles') if m in sys.modules))"
     )
     assert loaded.split() == []
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from ..recsys import ConfigError
 
@@ -32,3 +33,19 @@ def enough_memory() -> Iterator[None]:
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
             f"{str(error).splitlines()[0]:.200}"
         ) from error
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor``, of a CPU, on ``device``, without waiting for work before it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+@contextmanager
+def no_cast_cache() -> Iterator[None]:
+    """Without autocast's cache of casts, which would outlive the capture of a CUDA graph that made them."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)

@@ -1,33 +1,28 @@
-"""Training a sequence model with PyTorch and Lightning."""
+"""Training a sequence model with PyTorch and Lightning Fabric."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
-import warnings
+import os
 from collections.abc import Iterator
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import Split, TrainConfig, prepare_data
+from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.model_config import ModelConfig
-from ..recsys.run.progress import Progress, TrainResult
-from ..recsys.run.recorder import finish_run
-from ..recsys.run.run_directory import RunDirectory, claim_run, find_run
+from ..recsys.run.profile import Profile
+from ..recsys.run.progress import TrainResult
+from ..recsys.run.recorder import Recorder, finish_run
+from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
+from ..recsys.run.training_loop import run_epochs
 from .devices import device_of, enough_memory
 from .models import build_model
 from .models.weights import load_weights
 from .serve import ServedModel
-from .training.callbacks import AtomicCheckpointIO, last_checkpoint, training_callbacks
-from .training.lightning_module import SequenceData, SequenceModule
-from .training.objective import try_loss
-
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+from .training.state import restore
+from .training.trainer import Trainer, fabric_of
 
 
 @enough_memory()
@@ -37,90 +32,61 @@ def train(config: TrainConfig) -> TrainResult:
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
 
     Writes to ``config.out``: config.json, catalog.parquet, data.json, metrics.csv (a row an epoch), best.safetensors,
-    result.json, learning_curve.png and, after every epoch, torch-checkpoints/last.ckpt, from which ``resume``
+    result.json, learning_curve.png and, after every epoch, torch-checkpoints/last.safetensors, from which ``resume``
     continues. Batches, negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the
-    result of an uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless
-    ``torch.use_deterministic_algorithms`` is on).
+    result of an uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless ``deterministic``).
 
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, before
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
     the folder keeps the best weights and the checkpoint of earlier epochs.
     """
+    profile = Profile()
     device = device_of(config.device)
     run = find_run(config, "torch")
-    interactions, split = prepare_data(config)
-    side = side_information(config, interactions)
+    with profile.part("load"):
+        interactions, split = prepare_data(config)
+        side = side_information(config, interactions)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
-        model.start_items(side)
-        if config.init_weights is not None:
-            load_weights(model, config.init_weights)
-            side.require_same(config.init_weights, "init_weights")
-        if config.resume and run.best_weights.exists():
-            side.require_same(run.best_weights, "resume")
-        module = SequenceModule(model.to(device), config, split)
-        try_loss(model, module.objective, config, split)
+    with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
+        with profile.part("model"):
+            torch.manual_seed(config.seed)
+            model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
+            model.start_items(side)
+            if config.init_weights is not None:
+                load_weights(model, config.init_weights)
+                side.require_same(config.init_weights, "init_weights")
+            if config.resume and run.best_weights.exists():
+                side.require_same(run.best_weights, "resume")
+            fabric = fabric_of(config, device)
+            fabric.launch()
+            trainer = Trainer(model.to(device), config, split, fabric)
+            trainer.try_loss()
         with claim_run(run, config, interactions, split):
-            progress = _fit(module, split, config, device, run)
-    load_weights(model, run.best_weights)
-    served = ServedModel(model.to(device), config.precision)
-    test = served.evaluate(split.test_history, split.test_target, split, config=config)
-    return finish_run(run, progress, test, name="PyTorch")
-
-
-def _fit(
-    module: SequenceModule, split: Split, config: TrainConfig, device: torch.device, run: RunDirectory
-) -> Progress:
-    """Trains until the epochs or the patience are used up, from the last checkpoint if there is one."""
-    recorder, callbacks = training_callbacks(run, config)
-    on_terminal = sys.stdout.isatty()
-    if on_terminal:
-        # Every refresh reads the loss, for which the host waits: not after every step.
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
-    checkpoint = last_checkpoint(run)
-    with _quiet_lightning(), logging_redirect_tqdm():
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
-            max_epochs=config.epochs,
-            check_val_every_n_epoch=config.eval_every,
-            limit_val_batches=0 if config.train_on_valid else None,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            logger=False,
-            enable_progress_bar=on_terminal,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=run.path,
-        )
-        trainer.fit(
-            module,
-            datamodule=SequenceData(split, config),
-            ckpt_path=checkpoint if checkpoint.exists() else None,
-            weights_only=True,
-        )
-    return recorder.progress
+            progress = restore(trainer.steps, run)
+            steps = num_batches(split.train, batch_size=config.batch_size)
+            run_epochs(trainer, config, progress, Recorder(run, config, progress, steps), profile)
+    with profile.part("test"):
+        load_weights(model, run.best_weights)
+        served = ServedModel(model, config.precision)
+        test = served.evaluate(split.test_history, split.test_target, split, config=config)
+    return finish_run(run, progress, test, profile if config.profile else None, name="PyTorch")
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silences Lightning's notes on the machine and on the checkpoint folder, which may be in use or elsewhere than
-    when the run began: no news here."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """PyTorch's own kernels by deterministic algorithms, if ``wanted``, and its settings as they were afterwards."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which they ask for
+    before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # finds mistakes, and costs a pass over every result
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-            warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
-            # Lightning's own use of a class that PyTorch is about to rename.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning.pytorch")
-            yield
+        yield
     finally:
-        log.setLevel(level)
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, islice
@@ -14,9 +15,11 @@ from cce_minus.jax_impl.models import weights as jax_weights
 from cce_minus.jax_impl.training import objective as jax_objective
 from cce_minus.recsys import Batch, Split, TrainConfig, epoch_batches
 from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.steps import Steps
 from cce_minus.torch_impl import models as torch_models
 from cce_minus.torch_impl.models import weights as torch_weights
 from cce_minus.torch_impl.training import objective as torch_objective
+from cce_minus.torch_impl.training.steps import TrainingSteps
 from flax import nnx
 from tqdm import tqdm
 
@@ -30,39 +33,34 @@ def largest_loss_difference(
     a file in ``folder``, so that every step is compared from identical weights, on the same batch and with the same
     seed for the negatives. NaN if a loss is NaN.
     """
-    config = replace(config, dropout=0.0)
+    config = replace(config, dropout=0.0, accumulate=1)
     shape = ModelConfig.from_train(config, split.num_items)
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     torch_model = torch_models.build_model(shape)
     torch_weights.load_weights(torch_model, initial)
     torch_model.to(device)
-    optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
     jax_model = jax_models.build_model(shape, rngs=nnx.Rngs(0))
     jax_loss = nnx.jit(jax_objective.training_loss, static_argnames="objective")
     objective = torch_objective.objective_of(config, split)
-    frequencies = torch_objective.start_frequencies(objective, split)
-    jax_frequencies = jax_objective.start_frequencies(objective, split)
+    start = torch_objective.start_frequencies(objective, split)
+    train = TrainingSteps(
+        torch_model,
+        config,
+        objective,
+        contextlib.nullcontext,
+        frequencies=None if start is None else start.to(device),
+    )
+    frequencies = jax_objective.start_frequencies(objective, split)
     shared = folder / "step.safetensors"
     differences = []
     for step, batch in enumerate(tqdm(islice(_batches(config, split), steps), desc="comparing steps", total=steps)):
         torch_weights.save_weights(torch_model, shared)
         jax_weights.load_weights(jax_model, shared)
-        inputs, targets = (torch.from_numpy(array).to(device) for array in (batch.inputs, batch.targets))
-        frequencies = torch_objective.follow(
-            None if frequencies is None else frequencies.to(device), targets, objective
-        )
-        seed = torch_objective.step_seed(config, step)
-        loss = torch_objective.training_loss(
-            torch_model, inputs, targets, seed, objective=objective, frequencies=frequencies
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        (loss,) = train(Steps.of_batch(batch, step, config)).tolist()
+        frequencies = jax_objective.follow(frequencies, jnp.asarray(batch.targets), objective)
         seed = jax_objective.step_seed(config, step)
-        followed = jax_objective.follow(jax_frequencies, jnp.asarray(batch.targets), objective)
-        twin = jax_loss(jax_model, batch.inputs, batch.targets, seed, objective=objective, frequencies=followed)
-        differences.append(abs(float(twin) - loss.item()) / loss.item())
+        twin = jax_loss(jax_model, batch.inputs, batch.targets, seed, objective=objective, frequencies=frequencies)
+        differences.append(abs(float(twin) - loss) / loss)
     shared.unlink()
     # Not max(): that would skip a NaN.
     return float(torch.tensor(differences, dtype=torch.float64).max())

@@ -67,7 +67,10 @@ def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
 
-_NO_RESULT = ("data", "titles", "title_column", "metrics_at", "seed", "device", "out", "init_weights", "resume")
+_NO_RESULT = (
+    "data", "titles", "title_column", "metrics_at", "seed", "device", "data_on", "deterministic", "profile", "out",
+    "init_weights", "resume",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

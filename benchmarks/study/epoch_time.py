@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import itertools
 import statistics
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from cce_minus.recsys import TrainConfig, epoch_batches, prepare_data
+from cce_minus.recsys.run.profile import Profile
 
 from .cells import DATASETS, FULL, Cell, Method, grouped
 from .results import replace_rows
@@ -37,14 +39,17 @@ def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[st
     """Trains six epochs with the framework's training command and returns what the later ones took, in seconds.
 
     ``epoch_seconds`` is an epoch with validation and checkpoint; ``training_seconds`` the median of those without
-    validation, of which ``saving_seconds`` are the checkpoint's, and ``validation_seconds`` the difference;
+    validation, of which ``saving_seconds`` are what training waits for a checkpoint, and ``validation_seconds`` the
+    difference;
     ``batches_seconds`` what an epoch's batches take on the host alone. ``step_ms`` and ``loss_ms``, of PyTorch and but
     for eager CE-, are how long a step and the loss keep the GPU busy (`timing.measure_cell`).
     """
     cell = Cell(DATASETS[dataset], method, {"epochs": _EPOCHS, "patience": _EPOCHS, "eval_every": _VALIDATED})
     config = cell.config(data, 1)
     eager = eager_training(framework) if method == EAGER else contextlib.nullcontext()
-    with tempfile.TemporaryDirectory() as folder, eager, _timed_saving(framework) as saving:
+    profile = _Saving()
+    timed = mock.patch(f"cce_minus.{framework}_impl.train.Profile", return_value=profile)
+    with tempfile.TemporaryDirectory() as folder, eager, timed:
         train_with(framework, replace(config, out=str(Path(folder) / "run")))
         with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -66,7 +71,7 @@ def measure(framework: str, method: Method, data: Path, dataset: str) -> dict[st
         "steps": steps,
         "epoch_seconds": whole,
         "training_seconds": plain,
-        "saving_seconds": statistics.median(saving),
+        "saving_seconds": statistics.median(profile.waited),
         "validation_seconds": whole - plain,
         "batches_seconds": batches,
         **costs,
@@ -98,48 +103,40 @@ def _gpu_costs(cell: Cell, data: Path) -> dict[str, object]:
     return {name: costs[name] for name in ("step_ms", "loss_ms")}
 
 
-@contextlib.contextmanager
-def _timed_saving(framework: str) -> Iterator[list[float]]:
-    """Collects the seconds that training waits for each checkpoint."""
-    if framework == "torch":
-        from cce_minus.torch_impl.training.callbacks import AtomicCheckpointIO as Saver
+class _Saving(Profile):
+    """Collects the seconds that training waits for each checkpoint, most of which is written meanwhile."""
 
-        name = "save_checkpoint"
-    else:
-        from cce_minus.jax_impl.training.checkpoints import Checkpoints as Saver
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[float] = []
 
-        name = "save"
-    save, seconds = getattr(Saver, name), []
-
-    def timed(*arguments: Any, **named: Any) -> None:
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
         begin = time.perf_counter()
-        save(*arguments, **named)
-        seconds.append(time.perf_counter() - begin)
-
-    with mock.patch.object(Saver, name, timed):
-        yield seconds
+        with super().part(name):
+            yield
+        if name == "checkpoints":
+            self.waited.append(time.perf_counter() - begin)
 
 
 @contextlib.contextmanager
 def eager_training(framework: str) -> Iterator[None]:
     """The training command with CE- as one writes it in its framework, from the benchmark of the loss."""
     if framework == "torch":
-        module = "cce_minus.torch_impl.training.lightning_module"
-        # It picks the rows that count, whose number the host waits for.
-        with (
-            mock.patch(f"{module}.training_loss", _eager_torch),
-            mock.patch(f"{module}.can_capture", return_value=False),
-        ):
-            yield
-        return
-    import jax
+        from cce_minus.torch_impl.training.steps import TrainingSteps
 
-    jax.clear_caches()  # a step that was compiled before would have another loss
-    try:
-        with mock.patch("cce_minus.jax_impl.training.objective.training_loss", _eager_jax):
-            yield
-    finally:
-        jax.clear_caches()
+        class EagerSteps(TrainingSteps):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options | {"loss": _eager_torch})
+                self._captures = False  # it picks the rows that count, whose number the host waits for
+
+        steps: Any = EagerSteps
+    else:
+        from cce_minus.jax_impl.training.steps import TrainingSteps
+
+        steps = functools.partial(TrainingSteps, loss=_eager_jax)
+    with mock.patch(f"cce_minus.{framework}_impl.training.trainer.TrainingSteps", steps):
+        yield
 
 
 def _eager_torch(model: Any, inputs: Any, targets: Any, seed: Any, *, objective: Any, frequencies: Any = None) -> Any:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from cce_minus.recsys import epoch_batches
 from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.steps import Steps
+from cce_minus.torch_impl.devices import no_cast_cache
 from cce_minus.torch_impl.models import build_model
+from cce_minus.torch_impl.training.objective import objective_of
+from cce_minus.torch_impl.training.steps import Autocast, TrainingSteps
+from cce_minus.torch_impl.training.trainer import fabric_of
 from torch import Tensor, nn
 
 from .cells import Cell
-from .step import Loss, TrainingStep
-from .training import epoch_tensors, loss_of, prepared
+from .training import loss_of, prepared
 
 _REPLAYS = 20  # of a graph between two events
 _ROUNDS = 5
@@ -26,19 +32,23 @@ def measure_cell(cell: Cell, data: Path, device: torch.device) -> dict[str, obje
     ``loss_ms`` and ``loss_mib`` are of the loss alone: drawing, forward and backward to the gradients of hidden states
     and of the item table, as they come from the model, with the casts of mixed precision, above these. ``step_ms`` and
     ``step_mib`` are of a whole training step, with gradients, the optimiser's moments and cuBLAS's workspaces, above
-    the model and the batch.
+    the model.
     """
     gc.collect()  # what is left of an earlier cell would be taken for memory in use
     config = cell.config(data, 1)
     split = prepared(cell, data)
     torch.manual_seed(config.seed)
     model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
-    loss = loss_of(cell, config, split)
-    inputs, targets = (epoch[0] for epoch in epoch_tensors(config, split, 0, device))
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    loss = loss_of(cell)
+    objective, autocast = objective_of(config, split), fabric_of(config, device).autocast
+    batch = next(epoch_batches(config, split, 0))
+    inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
+    with torch.no_grad(), autocast():
         fixed = _Fixed(model(inputs), model.item_rows())
-    step_ms, step_mib = _whole_step(TrainingStep(model, config, loss), inputs, targets)
-    loss_ms, loss_mib = _loss_alone(fixed, loss, targets, bf16=config.precision == "bf16")
+    begin = functools.partial(TrainingSteps, model, config, objective, autocast, loss=loss)
+    step_ms, step_mib = _whole_step(begin, Steps.of_batch(batch, 0, config), device)
+    loss_alone = functools.partial(loss, fixed, targets, targets, objective=objective, frequencies=None)
+    loss_ms, loss_mib = _loss_alone(fixed, loss_alone, autocast)
     return {
         "loss_ms": loss_ms,
         "loss_mib": loss_mib,
@@ -62,41 +72,44 @@ class _Fixed(nn.Module):
         return self.hidden
 
 
-def _whole_step(step: TrainingStep, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+def _whole_step(begin: Callable[[], TrainingSteps], batch: Steps, device: torch.device) -> tuple[float, float]:
     # A stream's first matrix product takes cuBLAS's workspace for good: without those of earlier cells, every cell
     # counts its own.
     torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
-    held = torch.cuda.memory_allocated(step.device)
-    torch.cuda.reset_peak_memory_stats(step.device)
-    step(inputs, targets, 0)
-    mib = (torch.cuda.max_memory_allocated(step.device) - held) / 2**20
-    return _milliseconds(step.replay), mib
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    steps = begin()
+    steps(batch)
+    mib = (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    return _milliseconds(steps.replay), mib
 
 
-def _loss_alone(fixed: _Fixed, loss: Loss, targets: Tensor, *, bf16: bool) -> tuple[float, float]:
-    seed = torch.zeros(1, dtype=torch.int64, device=targets.device)
+def _loss_alone(fixed: _Fixed, loss: Callable[[Tensor], Tensor], autocast: Autocast) -> tuple[float, float]:
+    device = fixed.rows.device
+    seed = torch.zeros(1, dtype=torch.int64, device=device)
 
     def once() -> None:
         fixed.zero_grad(set_to_none=True)
         seed.add_(1)
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            value = loss(fixed, targets, targets, seed)  # pyright: ignore[reportArgumentType]
+        with autocast():
+            value = loss(seed)
         value.backward()
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        once()
-        fixed.zero_grad(set_to_none=True)
-        held = torch.cuda.memory_allocated(targets.device)
-        torch.cuda.reset_peak_memory_stats(targets.device)
-        once()
-        mib = (torch.cuda.max_memory_allocated(targets.device) - held) / 2**20
-        fixed.zero_grad(set_to_none=True)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        once()
+    with no_cast_cache():
+        with torch.cuda.stream(stream):
+            once()
+            fixed.zero_grad(set_to_none=True)
+            held = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            once()
+            mib = (torch.cuda.max_memory_allocated(device) - held) / 2**20
+            fixed.zero_grad(set_to_none=True)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            once()
     return _milliseconds(graph.replay), mib
 
 

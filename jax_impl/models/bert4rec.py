@@ -34,7 +34,8 @@ class BERT4Rec(SequenceModel):
         that of a masked place put behind their last max_length - 1 items."""
         self.check_inputs(inputs)
         kept = inputs[:, max(inputs.shape[1] + 1 - self.config.max_length, 0) :]
-        return self(jnp.concatenate([kept, jnp.full_like(inputs[:, :1], MASK)], axis=1), rows)[:, -1]
+        masked = jnp.concatenate([kept, jnp.full_like(inputs[:, :1], MASK)], axis=1)
+        return self(masked, rows, last_only=True)[:, -1]
 
     def embed(self, inputs: Array, rows: Array) -> Array:
         masked = (inputs == MASK)[..., None]

@@ -16,7 +16,7 @@ class GatedBlock(nnx.Module):
     """Pre-norm block whose residual branches are gated by the stream that they are added to:
 
     ``x += sigmoid(attention_gate(x)) * dropout(attention(norm(x)))``, then ``x += sigmoid(feed_forward_gate(x)) *
-    dropout(feed_forward(norm(x)))``; the gates are D -> D.
+    dropout(feed_forward(norm(x)))``, at the places that ``mask`` is about; the gates are D -> D.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -30,6 +30,7 @@ class GatedBlock(nnx.Module):
 
     def __call__(self, hidden: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
         mixed = self.dropout(self.attention(self.attention_norm(hidden), mask), deterministic=rngs is None, rngs=rngs)
+        hidden = hidden[:, -mask.shape[1] :]
         hidden = hidden + jax.nn.sigmoid(self.attention_gate(hidden)) * mixed
         mapped = self.dropout(self.feed_forward(self.feed_forward_norm(hidden)), deterministic=rngs is None, rngs=rngs)
         return hidden + jax.nn.sigmoid(self.feed_forward_gate(hidden)) * mapped

@@ -35,7 +35,8 @@ class SequenceModel(nnx.Module):
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) float32.
     ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual stream and norms are
     float32 always. Dropout acts only when ``rngs`` is given, from its ``dropout`` stream. Positions are counted from
-    the sequence's end, so left padding never changes a result. Outputs at padded places are finite and mean nothing.
+    the sequence's end, so left padding never changes a result. ``last_only`` gives the last place alone, (B, 1, D), and
+    saves the last block the others. Outputs at padded places are finite and mean nothing.
     Raises ``ValueError`` for inputs of another rank or longer than max_length, and ``ConfigError`` for the
     configuration of another model.
     """
@@ -44,7 +45,8 @@ class SequenceModel(nnx.Module):
     """The model's name in a configuration."""
 
     block_type: ClassVar[Callable[..., nnx.Module]] = Block
-    """Made from (dim, num_heads, dropout, dtype=, rngs=), called with hidden (B, L, D), mask (B, L, L) and rngs."""
+    """Made from (dim, num_heads, dropout, dtype=, rngs=), called with hidden (B, L, D), mask (B, Q, L) and rngs, for
+    (B, Q, D)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
         config.require(self.name)
@@ -79,21 +81,24 @@ class SequenceModel(nnx.Module):
             self.item_features[...], self.feature_projection[...], precision="highest"
         )
 
-    def __call__(self, inputs: Array, rows: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, inputs: Array, rows: Array | None = None, *, rngs: nnx.Rngs | None = None, last_only: bool = False
+    ) -> Array:
         self.check_inputs(inputs)
         rows = self.item_rows() if rows is None else rows
         positions = self.position_table[self.config.max_length - inputs.shape[1] :]
         hidden = self.dropout(self.embed(inputs, rows) + positions, deterministic=rngs is None, rngs=rngs)
         mask = self.attention_mask(inputs)
         with jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else "default"):
-            for block in self.blocks:
-                hidden = block(hidden, mask, rngs)
+            for number, block in enumerate(self.blocks, start=1):
+                is_last = number == len(self.blocks)
+                hidden = block(hidden, mask[:, -1:] if last_only and is_last else mask, rngs)
         return self.final_norm(hidden)
 
     def next_item_hidden(self, inputs: Array, rows: Array | None = None) -> Array:
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
         the last place's."""
-        return self(inputs, rows)[:, -1]
+        return self(inputs, rows, last_only=True)[:, -1]
 
     def embed(self, inputs: Array, rows: Array) -> Array:
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative

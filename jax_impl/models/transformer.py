@@ -15,7 +15,7 @@ INIT_STD = 0.02
 
 class Block(nnx.Module):
     """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x +=
-    dropout(feed_forward(norm(x)))``."""
+    dropout(feed_forward(norm(x)))``, at the places that ``mask`` is about."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.attention_norm = layer_norm(dim, rngs)
@@ -26,13 +26,16 @@ class Block(nnx.Module):
 
     def __call__(self, hidden: Array, mask: Array, rngs: nnx.Rngs | None) -> Array:
         mixed = self.attention(self.attention_norm(hidden), mask)
-        hidden = hidden + self.dropout(mixed, deterministic=rngs is None, rngs=rngs)
+        hidden = hidden[:, -mask.shape[1] :] + self.dropout(mixed, deterministic=rngs is None, rngs=rngs)
         mapped = self.feed_forward(self.feed_forward_norm(hidden))
         return hidden + self.dropout(mapped, deterministic=rngs is None, rngs=rngs)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention without dropout on the probabilities (fused kernels of JAX offer none)."""
+    """Multi-head self-attention without dropout on the probabilities (fused kernels of JAX offer none).
+
+    ``mask`` (B, Q, L) says what each of the last Q of L places sees; their results are (B, Q, D).
+    """
 
     def __init__(self, dim: int, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.num_heads = num_heads
@@ -43,8 +46,9 @@ class Attention(nnx.Module):
         batch, length, dim = hidden.shape
         qkv = self.qkv(hidden).reshape(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None])
-        return self.output(mixed.reshape(batch, length, dim))
+        places = mask.shape[1]
+        mixed = jax.nn.dot_product_attention(query[:, -places:], key, value, mask=mask[:, None])
+        return self.output(mixed.reshape(batch, places, dim))
 
 
 class FeedForward(nnx.Module):

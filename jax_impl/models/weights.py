@@ -38,9 +38,9 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     nnx.update(model, nnx.from_flat_state(loaded))
 
 
-def largest_weight(model: SequenceModel) -> float:
-    """The largest magnitude of the parameters, NaN if there is one among them; the host waits for it."""
-    return float(_largest(nnx.state(model, nnx.Param)))
+def largest_weight(parameters: nnx.State) -> float:
+    """The largest magnitude of a model's parameters, NaN if there is one among them; the host waits for it."""
+    return float(_largest(parameters))
 
 
 @jax.jit

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike
 
-from ...recsys import EvalBatch, Ragged
-from ...recsys.serving.evaluation import evaluate_batches
+from ...recsys import NO_ITEM, EvalBatch, Ragged
+from ...recsys.serving.candidates import Ids, candidates_of
+from ...recsys.serving.evaluation import HeldOut, evaluate_batches
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, rank_and_top
+
+MOST_BATCHES = 16
+"""Ranked by one call, so that the host has little to do for each."""
 
 
 def evaluate(
@@ -24,33 +29,111 @@ def evaluate(
     targets: npt.NDArray[np.int32],
     *,
     chunk: int | None = None,
+    filter_seen: bool = False,
+    batch_size: int = 128,
+    candidates: Ids | None = None,
+    excluded: Ids | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
 
+    ``candidates`` and ``excluded`` are ids of items (n,): targets compete with only those, and with none of these.
     Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX. Compiled
-    once for a batch size (and number of seen items, rounded up to a power of two).
+    once for a number and size of batches (and of seen items, rounded up to a power of two).
     """
-    rows = model.item_rows()
-
-    def rank(batch: EvalBatch, k: int) -> tuple[Array, Array]:
-        seen = Seen.of(batch.seen, len(batch.inputs))
-        return batch_ranking(model, rows, batch.inputs, batch.target, k, chunk, seen)
-
-    return evaluate_batches(rank, model.config, histories, targets, **options)
+    max_length = model.config.max_length
+    batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
+    mask = candidates_of(model.config.num_items, candidates, excluded)
+    return evaluate_on(batches, Ranker(model, chunk, mask), **options)
 
 
-@partial(nnx.jit, static_argnums=(4, 5))
-def batch_ranking(
-    model: SequenceModel,
+def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, float]:
+    """The same of ``batches`` and a ``ranker`` of the model."""
+    return evaluate_batches(ranker, batches, ranker.model.config.num_items, **options)
+
+
+class Ranker:
+    """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
+
+    Batches without seen items are ranked several at once, in portions of one size.
+    """
+
+    def __init__(
+        self, model: SequenceModel, chunk: int | None = None, candidates: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        self.model, self._chunk = model, chunk
+        self._candidates = None if candidates is None else jnp.asarray(candidates)
+        self._parts, self._rows = nnx.split(model), model.item_rows()
+
+    def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
+        self._cutoffs = cutoffs
+        portions = max(-(-num_batches // MOST_BATCHES), 1)
+        self._size = max(-(-num_batches // portions), 1)
+        self._waiting: list[EvalBatch] = []
+        self._ranks: list[tuple[Array, int]] = []
+        self._counts = jnp.zeros((len(cutoffs), len(self._rows)), jnp.int32)
+
+    def add(self, batch: EvalBatch) -> None:
+        if batch.seen is not None:
+            self._rank([batch], Seen.of(batch.seen, len(batch.inputs)))
+            return
+        self._waiting.append(batch)
+        if len(self._waiting) == self._size:
+            self._rank(self._waiting, None)
+            self._waiting = []
+
+    def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
+        if self._waiting:
+            fill = replace(self._waiting[-1], count=0)
+            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)), None)
+        ranks = [np.asarray(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
+        return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(
+            zip(self._cutoffs, np.asarray(self._counts), strict=True)
+        )
+
+    def _rank(self, batches: list[EvalBatch], seen: Seen | None) -> None:
+        inputs, targets = (np.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "target"))
+        counts = np.array([batch.count for batch in batches], np.int32)
+        self._counts, ranks = _rank_and_count(
+            *self._parts,
+            self._rows,
+            seen,
+            self._candidates,
+            self._counts,
+            (inputs, targets, counts),
+            cutoffs=self._cutoffs,
+            chunk=self._chunk,
+        )
+        # only the last batch has rows that fill it
+        self._ranks.append((ranks, int(counts.sum())))
+
+
+@partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
+def _rank_and_count(
+    graph: Any,
+    state: Any,
     rows: Array,
-    inputs: ArrayLike,
-    target: ArrayLike,
-    k: int,
-    chunk: int | None = None,
-    seen: Seen | None = None,
+    seen: Seen | None,
+    candidates: Array | None,
+    counts: Array,
+    batches: tuple[Array, Array, Array],
+    *,
+    cutoffs: tuple[int, ...],
+    chunk: int | None,
 ) -> tuple[Array, Array]:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).
+    """``counts`` (cutoffs, V) with the lists of batches, and the ranks (batches, B) of their targets.
 
-    ``rows`` (V, D) are ``model.item_rows()``, computed once for all batches."""
-    return rank_and_top(model.next_item_hidden(jnp.asarray(inputs), rows), rows, jnp.asarray(target), k, chunk, seen)
+    Of each batch the inputs (B, L), the targets (B,) and how many of its rows are no filling. The model comes in parts
+    and ``rows``, its item rows, are computed once for all batches: what a call hands over is arrays alone.
+    """
+
+    def rank(counts: Array, batch: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        inputs, target, num_targets = batch
+        hidden = nnx.merge(graph, state).next_item_hidden(inputs, rows)
+        ranks, top = rank_and_top(hidden, rows, target, max(cutoffs), chunk, seen, candidates)
+        is_counted = (jnp.arange(len(top)) < num_targets)[:, None] & (top != NO_ITEM)
+        items = jnp.where(is_counted, top, len(rows))
+        more = [count.at[items[:, :k]].add(1, mode="drop") for count, k in zip(counts, cutoffs, strict=True)]
+        return jnp.stack(more), ranks
+
+    return jax.lax.scan(rank, counts, batches)

@@ -52,49 +52,69 @@ class Seen:
 
 @partial(jax.jit, static_argnums=3)
 def target_ranks(
-    hidden: Array, table: Array, target: Array, chunk: int | None = None, seen: Seen | None = None
+    hidden: Array,
+    table: Array,
+    target: Array,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Array | None = None,
 ) -> Array:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int32, 1 is best, in float32.
 
     ``rank = 1 + #(score > target's) + #(score == target's and id < target)`` over the items that ``seen`` does not
     leave out, NaN above every number, and V + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden``
     (B, D), ``table`` (V, D), ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means
-    nothing. A ``chunk`` scores so many items at once in plain JAX, on a GPU too.
+    nothing. ``candidates`` (V,) bool: others are not ahead of a target. A ``chunk`` scores so many items at once in
+    plain JAX, on a GPU too.
     """
-    return rank_and_top(hidden, table, target, 0, chunk, seen)[0]
+    return rank_and_top(hidden, table, target, 0, chunk, seen, candidates)[0]
 
 
 @partial(jax.jit, static_argnums=(3, 4))
 def rank_and_top(
-    hidden: Array, table: Array, target: Array, k: int, chunk: int | None = None, seen: Seen | None = None
+    hidden: Array,
+    table: Array,
+    target: Array,
+    k: int,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Array | None = None,
 ) -> tuple[Array, Array]:
     """`target_ranks` (B,) and `top_items` (B, k) of the same scores."""
     plain = partial(_rank_and_top, k=k, chunk=chunk or CHUNK)
-    return _by_platform(plain, hidden, table, target, k, chunk, seen)
+    return _by_platform(plain, hidden, table, target, k, chunk, seen, candidates)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def top_items(hidden: Array, table: Array, k: int, chunk: int | None = None, seen: Seen | None = None) -> Array:
+def top_items(
+    hidden: Array,
+    table: Array,
+    k: int,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Array | None = None,
+) -> Array:
     """Ids (B, k) int32 of the highest scores ``hidden @ table.T``, ties by lower id, NaN last.
 
-    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left. A
-    ``chunk`` scores so many items at once in plain JAX, on a GPU too.
+    Items that ``seen`` leaves out, and those that are no ``candidates`` (V,) bool, are not among them; ``NO_ITEM``
+    fills places for which no other item is left. A ``chunk`` scores so many items at once in plain JAX, on a GPU too.
     """
     plain = partial(_top_items, k=k, chunk=chunk or CHUNK)
-    return _by_platform(plain, hidden, table, None, k, chunk, seen)[1]
+    return _by_platform(plain, hidden, table, None, k, chunk, seen, candidates)[1]
 
 
 def _by_platform(
     plain: Callable[..., tuple[Array, Array]], hidden: Array, table: Array, target: Array | None, k: int,
-    chunk: int | None, seen: Seen | None,
+    chunk: int | None, seen: Seen | None, candidates: Array | None,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Ranks (B,) and the best items (B, k), where no ``chunk`` is given by kernels on a GPU."""
     most_seen = 0 if seen is None else seen.most
-    plans = plan_ranking(len(hidden), len(table), table.shape[1], k, target is not None, most_seen)
+    has_targets, has_candidates = target is not None, candidates is not None
+    plans = plan_ranking(len(hidden), len(table), table.shape[1], k, has_targets, most_seen, has_candidates)
+    operands = hidden, table, target, seen, candidates
     if chunk is not None or plans is None:
-        return plain(hidden, table, target, seen)
-    kernels = partial(rank_by_kernels, plans)
-    return jax.lax.platform_dependent(hidden, table, target, seen, cuda=kernels, default=plain)
+        return plain(*operands)
+    return jax.lax.platform_dependent(*operands, cuda=partial(rank_by_kernels, plans), default=plain)
 
 
 def _launch(outs: Any, ins: Any, plan: Ranking) -> None:
@@ -104,7 +124,12 @@ def _launch(outs: Any, ins: Any, plan: Ranking) -> None:
 
 
 def rank_by_kernels(
-    plans: tuple[Ranking, ...], hidden: Array, table: Array, target: Array | None, seen: Seen | None
+    plans: tuple[Ranking, ...],
+    hidden: Array,
+    table: Array,
+    target: Array | None,
+    seen: Seen | None,
+    candidates: Array | None = None,
 ) -> tuple[Array, Array]:
     """Ranks (B,), zeros without targets, and the best items (B, k), both int32, by the kernels of ``plans``."""
     found, first = [], 0
@@ -113,6 +138,8 @@ def rank_by_kernels(
         ins = {"hidden": hidden[some].astype(jnp.float32), "table": table}
         if target is not None:
             ins["target"] = target[some].astype(jnp.int32)
+        if candidates is not None:
+            ins["candidates"] = candidates.astype(jnp.uint8)
         if plan.most_seen and seen is not None:
             starts = jnp.asarray(seen.first)[first : first + plan.num_users + 1]
             ins |= {"seen_first": starts, "seen_items": jnp.asarray(seen.item)}
@@ -131,7 +158,7 @@ def rank_by_kernels(
 
 
 def _rank_and_top(
-    hidden: Array, table: Array, target: Array, seen: Seen | None, *, k: int, chunk: int
+    hidden: Array, table: Array, target: Array, seen: Seen | None, candidates: Array | None, *, k: int, chunk: int
 ) -> tuple[Array, Array]:
     target = jnp.maximum(target, 0).astype(jnp.int32)[:, None]
 
@@ -145,8 +172,8 @@ def _rank_and_top(
     def count_and_merge(carry: tuple[Array, Top], ids: Array, scores: Array) -> tuple[Array, Top]:
         rank, best = carry
         ahead = (scores > target_score) | jnp.isnan(scores) | ((scores == target_score) & (ids < target))
-        rank += _leave_out(ahead, seen, ids, value=False).sum(axis=1, dtype=jnp.int32)
-        return rank, _merge(best, seen, ids, scores) if k else best
+        rank += _leave_out(ahead, seen, candidates, ids, value=False).sum(axis=1, dtype=jnp.int32)
+        return rank, _merge(best, seen, candidates, ids, scores) if k else best
 
     target_score = fold_catalog(find_target, jnp.zeros(target.shape, jnp.float32), hidden, table, chunk)
     start = jnp.ones(len(target), jnp.int32), _no_items(len(hidden), k)
@@ -155,10 +182,10 @@ def _rank_and_top(
 
 
 def _top_items(
-    hidden: Array, table: Array, target: None, seen: Seen | None, *, k: int, chunk: int
+    hidden: Array, table: Array, target: None, seen: Seen | None, candidates: Array | None, *, k: int, chunk: int
 ) -> tuple[Array, Array]:
     def merge(best: Top, ids: Array, scores: Array) -> Top:
-        return _merge(best, seen, ids, scores)
+        return _merge(best, seen, candidates, ids, scores)
 
     best = fold_catalog(merge, _no_items(len(hidden), k), hidden, table, chunk)
     return jnp.zeros(len(hidden), jnp.int32), _items(best)
@@ -185,8 +212,11 @@ def fold_catalog(
     return step(carry, full, remainder) if remainder else carry
 
 
-def _leave_out(values: Array, seen: Seen | None, ids: Array, value: float) -> Array:
-    """``values`` (B, C) of the items ``ids`` with those of seen items set to ``value``."""
+def _leave_out(values: Array, seen: Seen | None, candidates: Array | None, ids: Array, value: float) -> Array:
+    """``values`` (B, C) of the items ``ids`` with those of seen items, and of those that are no candidates, set to
+    ``value``."""
+    if candidates is not None:
+        values = jnp.where(candidates[ids], values, value)
     if seen is None:
         return values
     column = jnp.asarray(seen.item) - ids[0]
@@ -198,12 +228,12 @@ def _no_items(rows: int, k: int) -> Top:
     return jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), NO_ITEM, jnp.int32)
 
 
-def _merge(best: Top, seen: Seen | None, ids: Array, scores: Array) -> Top:
+def _merge(best: Top, seen: Seen | None, candidates: Array | None, ids: Array, scores: Array) -> Top:
     """The scores and ids (B, k) of the best items so far, this chunk's among them."""
     # Empty places and seen items lose to every item, because an item's score is kept above -inf.
     lowest = jnp.finfo(jnp.float32).min
     scores = jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest)
-    scores = _leave_out(scores, seen, ids, value=-jnp.inf)
+    scores = _leave_out(scores, seen, candidates, ids, value=-jnp.inf)
     # top_k puts the earlier of equal scores first, and the earlier one has the lower id.
     all_scores = jnp.concatenate([best[0], scores], axis=1)
     all_ids = jnp.concatenate([best[1], jnp.broadcast_to(ids, scores.shape)], axis=1)

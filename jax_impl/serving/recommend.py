@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ...recsys import SeenItems
+from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import Histories, recommend_batches
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, top_items
@@ -25,21 +28,38 @@ def recommend(
     filter_seen: bool = False,
     batch_size: int = 128,
     chunk: int | None = None,
+    candidates: Ids | None = None,
+    excluded: Ids | None = None,
 ) -> npt.NDArray[np.int64]:
     """Returns the ids (rows, k) of the k best items after each history, as `recommend_batches` says, dropout off.
 
+    ``candidates`` and ``excluded`` are ids of items (n,): only those, and none of these.
     Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX.
     """
+    graph, state = nnx.split(model)
     rows = model.item_rows()
+    mask = candidates_of(len(rows), candidates, excluded)
+    chosen = None if mask is None else jnp.asarray(mask)
 
     def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> Array:
-        return _batch_top(model, rows, inputs, k, chunk, Seen.of(seen, len(inputs)))
+        return _batch_top(graph, state, rows, inputs, Seen.of(seen, len(inputs)), chosen, k=k, chunk=chunk)
 
-    return recommend_batches(top, model.config, histories, k, filter_seen=filter_seen, batch_size=batch_size)
+    options = {"filter_seen": filter_seen, "batch_size": batch_size}
+    return recommend_batches(top, model.config, histories, k, **options, candidates=mask)
 
 
-@partial(nnx.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnames=("graph", "k", "chunk"))
 def _batch_top(
-    model: SequenceModel, rows: Array, inputs: ArrayLike, k: int, chunk: int | None, seen: Seen | None
+    graph: Any,
+    state: Any,
+    rows: Array,
+    inputs: ArrayLike,
+    seen: Seen | None,
+    candidates: Array | None,
+    *,
+    k: int,
+    chunk: int | None,
 ) -> Array:
-    return top_items(model.next_item_hidden(jnp.asarray(inputs), rows), rows, k, chunk, seen)
+    """The model comes in parts: what a call hands over is arrays alone."""
+    hidden = nnx.merge(graph, state).next_item_hidden(jnp.asarray(inputs), rows)
+    return top_items(hidden, rows, k, chunk, seen, candidates)

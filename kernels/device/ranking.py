@@ -45,6 +45,14 @@ def scores_of_one(
 
 
 @triton.jit
+def are_candidates(p_candidates, item, m_item, HAS_CANDIDATES: tl.constexpr):
+    """``m_item`` without the items that nobody may be given; ``p_candidates`` (V,) is 0 for these."""
+    if HAS_CANDIDATES:
+        return m_item & (tl.load(p_candidates + item, mask=m_item, other=0) != 0)
+    return m_item
+
+
+@triton.jit
 def is_ahead(score, item, target_score, target):
     """Whether items rank before the target: larger scores, NaN among them, and equal ones of lower ids."""
     return (score > target_score) | (score != score) | ((score == target_score) & (item < target))
@@ -76,14 +84,14 @@ def target_scores_kernel(
 
 @triton.jit(do_not_specialize=ROWS)
 def sweep_kernel(
-    p_hidden, p_table, p_target, p_score, p_ahead, p_maxima, num_users, num_items, num_blocks, dim: tl.constexpr,
-    HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
+    p_hidden, p_table, p_candidates, p_target, p_score, p_ahead, p_maxima, num_users, num_items, num_blocks,
+    dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
     BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """How many of a tile's items are ahead of each user's target, added up; and the largest score of each block
     (users, blocks)."""
     item = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    m_item = item < num_items
+    m_item = are_candidates(p_candidates, item, item < num_items, HAS_CANDIDATES)
     block = tl.program_id(0) * (TILE // BLOCK) + tl.arange(0, TILE // BLOCK)
     items = load_rows(p_table, item, m_item, 0, dim, BLOCK_D).to(tl.float32)
     for first in range(0, num_users, TILE):
@@ -104,8 +112,9 @@ def sweep_kernel(
 
 @triton.jit
 def seen_kernel(
-    p_hidden, p_table, p_target, p_seen_first, p_seen_items, p_score, p_ahead, p_maxima, num_items, num_blocks, parts,
-    dim: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
+    p_hidden, p_table, p_candidates, p_target, p_seen_first, p_seen_items, p_score, p_ahead, p_maxima, num_items,
+    num_blocks, parts,
+    dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
     BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Leave out what each user has seen, TILE ids a program, in ascending order: of those ahead of the target, and of
@@ -118,7 +127,7 @@ def seen_kernel(
         place = begin + i
         there = place < end
         seen = tl.load(p_seen_items + place, mask=there, other=0).to(tl.int32)
-        there = there & (seen >= 0) & (seen < num_items)
+        there = are_candidates(p_candidates, seen, there & (seen >= 0) & (seen < num_items), HAS_CANDIDATES)
         score = scores_of_one(p_hidden, p_table, user, seen, there, dim, BLOCK_D, TILE, PRECISION)
         if HAS_TARGETS:
             before = tl.load(p_seen_items + place - 1, mask=place > first, other=-1)  # seen twice, counts once
@@ -136,7 +145,7 @@ def seen_kernel(
                 while left > 0:
                     block = tl.max(tl.where(is_largest, seen // BLOCK, -1), 0)
                     item = block * BLOCK + i
-                    m_item = (i < BLOCK) & (item < num_items)
+                    m_item = are_candidates(p_candidates, item, (i < BLOCK) & (item < num_items), HAS_CANDIDATES)
                     others = scores_of_one(p_hidden, p_table, user, item, m_item, dim, BLOCK_D, TILE, PRECISION)
                     is_left = m_item & ~in_history(p_seen_items, first + i * 0, end, item)
                     tl.store(p_maxima + user * num_blocks + block, tl.max(competing(others, is_left), 0))
@@ -146,8 +155,8 @@ def seen_kernel(
 
 @triton.jit
 def products_kernel(
-    p_hidden, p_table, p_seen_first, p_seen_items, p_blocks, p_products, num_items, k, parts, dim: tl.constexpr,
-    HAS_SEEN: tl.constexpr,
+    p_hidden, p_table, p_candidates, p_seen_first, p_seen_items, p_blocks, p_products, num_items, k, parts,
+    dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_SEEN: tl.constexpr,
     BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The scores (users, k * BLOCK) of the items of each user's chosen blocks."""
@@ -155,7 +164,7 @@ def products_kernel(
     i = part * TILE + tl.arange(0, TILE)
     inside = i < k * BLOCK
     item = tl.load(p_blocks + user * k + i // BLOCK, mask=inside, other=0) * BLOCK + i % BLOCK
-    is_left = inside & (item < num_items)
+    is_left = are_candidates(p_candidates, item, inside & (item < num_items), HAS_CANDIDATES)
     score = scores_of_one(p_hidden, p_table, user, item, is_left, dim, BLOCK_D, TILE, PRECISION)
     if HAS_SEEN:
         first, end = tl.load(p_seen_first + user), tl.load(p_seen_first + user + 1)

@@ -18,13 +18,14 @@ from .selections import selections
 
 @lru_cache(maxsize=256)
 def ranking_program(plan: Ranking) -> Program:
-    """Pointers: hidden (U, D) fp32, table (V, D), target? (U,), seen_first? (U + 1,) int32, seen_items? int32, and the
-    plan's buffers."""
+    """Pointers: hidden (U, D) fp32, table (V, D), target? (U,), candidates? (V,) uint8, seen_first? (U + 1,) int32,
+    seen_items? int32, and the plan's buffers."""
     names = {"hidden", "table", *(buffer.name for buffer in plan.buffers)}
     names |= {"target"} if plan.has_targets else set()
     names |= {"seen_first", "seen_items"} if plan.most_seen else set()
-    pointers = ("hidden", "table", "target", "seen_first", "seen_items", "score", "ahead", "rank", "maxima", "blocks",
-                "products", "places", "top")  # fmt: skip
+    names |= {"candidates"} if plan.has_candidates else set()
+    pointers = ("hidden", "table", "candidates", "target", "seen_first", "seen_items", "score", "ahead", "rank",
+                "maxima", "blocks", "products", "places", "top")  # fmt: skip
     bindings = {f"p_{name}": Pointer(name) if name in names else None for name in pointers}
     bindings |= {
         "num_users": plan.num_users,
@@ -34,6 +35,7 @@ def ranking_program(plan: Ranking) -> Program:
         "k": plan.k,
         "HAS_TARGETS": plan.has_targets,
         "HAS_TOP": plan.k > 0,
+        "HAS_CANDIDATES": plan.has_candidates,
         "HAS_SEEN": plan.most_seen > 0,
         "HAS_BLOCKS": plan.has_blocks,
         "BLOCK": plan.block,
@@ -65,8 +67,8 @@ def ranking_program(plan: Ranking) -> Program:
 
 
 def launch_ranking(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: Ranking) -> None:
-    """ins: hidden, table, target?, seen_first?, seen_items?. outs: the plan's buffers, of which rank and top are the
-    results."""
+    """ins: hidden, table, candidates?, target?, seen_first?, seen_items?. outs: the plan's buffers, of which rank and
+    top are the results."""
     ranking_program(plan).run({**ins, **outs})
 
 

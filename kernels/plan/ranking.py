@@ -30,7 +30,7 @@ class Ranking:
     """Ranks of ``num_users`` targets, if there are any, and their ``k`` best of ``num_items`` of width ``dim``.
 
     ``most_seen``: items of a user that are left out, at most, in whole tiles. ``block``: items of a block; 1 keeps
-    every score.
+    every score. ``has_candidates``: some items are for nobody.
     """
 
     num_users: int
@@ -40,6 +40,7 @@ class Ranking:
     has_targets: bool
     most_seen: int
     block: int
+    has_candidates: bool
 
     @property
     def num_blocks(self) -> int:
@@ -80,7 +81,7 @@ class Ranking:
 
 @lru_cache(maxsize=256)
 def plan_ranking(
-    num_users: int, num_items: int, dim: int, k: int, has_targets: bool, most_seen: int
+    num_users: int, num_items: int, dim: int, k: int, has_targets: bool, most_seen: int, has_candidates: bool = False
 ) -> tuple[Ranking, ...] | None:
     """A plan for each of the passes that the users go in, one after the other; None where kernels cannot do it.
 
@@ -93,7 +94,7 @@ def plan_ranking(
         block = 1
 
     def plan(users: int) -> Ranking:
-        return Ranking(users, num_items, dim, k, has_targets, ceil_div(most_seen, TILE) * TILE, block)
+        return Ranking(users, num_items, dim, k, has_targets, ceil_div(most_seen, TILE) * TILE, block, has_candidates)
 
     one = plan(1)
     selected = max((sections(number) for number in one.selections), default=1) * k

@@ -135,6 +135,14 @@ def epoch_order(train: Ragged, seed: int, epoch: int) -> npt.NDArray[np.intp]:
     return np.random.default_rng((seed, epoch)).permutation(trainable_rows(train))
 
 
+def batch_rows(train: Ragged, *, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int32]:
+    """The users of each batch of an epoch: (batches, batch_size) int32, -1 where a row only fills the last one."""
+    order = epoch_order(train, seed, epoch)
+    rows = np.full((-(-len(order) // batch_size), batch_size), -1, dtype=np.int32)
+    rows.reshape(-1)[: len(order)] = order
+    return rows
+
+
 def check_epoch(train: Ragged, *, batch_size: int, max_length: int, start_step: int) -> None:
     """Raises ``ConfigError`` for sizes below 1 and a ``start_step`` that an epoch does not reach."""
     _require_positive(batch_size=batch_size, max_length=max_length)

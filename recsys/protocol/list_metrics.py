@@ -5,7 +5,7 @@ A list is one row of (rows, >= k) item ids, best first and distinct; `NO_ITEM` f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,14 @@ def list_map_at_k(lists: Lists, relevant: Ragged, k: int) -> float:
     return float(np.mean((precision * hits).sum(axis=1) / np.clip(relevant.lengths, 1, k)))
 
 
+def check_tally(num_items: int, cutoffs: Sequence[int], information: Floats | None) -> None:
+    """Raises ``ConfigError`` for information of another catalog than one of V items, and for no or wrong cutoffs."""
+    if not cutoffs or min(cutoffs) < 1:
+        raise ConfigError(f"cutoffs: expected positive integers, got {tuple(cutoffs)}")
+    if information is not None and information.shape != (num_items,):
+        raise ConfigError(f"information: expected shape ({num_items},), got {information.shape}")
+
+
 class MetricsTally:
     """Collects ranks and top lists batch by batch; memory is a rank a row and V counts a cutoff.
 
@@ -78,10 +86,7 @@ class MetricsTally:
     """
 
     def __init__(self, num_items: int, *, cutoffs: Sequence[int] = (10,), information: Floats | None = None) -> None:
-        if not cutoffs or min(cutoffs) < 1:
-            raise ConfigError(f"cutoffs: expected positive integers, got {tuple(cutoffs)}")
-        if information is not None and information.shape != (num_items,):
-            raise ConfigError(f"information: expected shape ({num_items},), got {information.shape}")
+        check_tally(num_items, cutoffs, information)
         self.cutoffs = tuple(cutoffs)
         self.width = max(cutoffs)
         self._information = information
@@ -100,13 +105,23 @@ class MetricsTally:
     def metrics(self) -> dict[str, float]:
         """`ranking_metrics`, ``coverage@k`` and ``surprisal@k`` of everything added, for every cutoff k."""
         ranks = np.concatenate(self._ranks) if self._ranks else np.zeros(0, dtype=np.int64)
-        found: dict[str, float] = {}
-        for k, occurrences in self._occurrences.items():
-            found |= ranking_metrics(ranks, (k,))
-            found[f"coverage@{k}"] = _coverage(occurrences)
-            if self._information is not None:
-                found[f"surprisal@{k}"] = _surprisal(occurrences, self._information)
-        return found
+        return tallied_metrics(ranks, self._occurrences, self._information)
+
+
+def tallied_metrics(
+    ranks: Ranks, occurrences: Mapping[int, npt.NDArray[np.integer]], information: Floats | None
+) -> dict[str, float]:
+    """`ranking_metrics`, ``coverage@k`` and, with ``information`` (V,), ``surprisal@k`` for every cutoff k.
+
+    ``ranks`` (rows,) are the targets', ``occurrences`` of a k (V,) how many lists have an item among their first k.
+    """
+    found: dict[str, float] = {}
+    for k, counts in occurrences.items():
+        found |= ranking_metrics(ranks, (k,))
+        found[f"coverage@{k}"] = _coverage(counts)
+        if information is not None:
+            found[f"surprisal@{k}"] = _surprisal(counts, information)
+    return found
 
 
 def _present(lists: Lists, k: int, num_items: int) -> Lists:
@@ -122,11 +137,11 @@ def _occurrences(lists: Lists, k: int, num_items: int) -> npt.NDArray[np.int64]:
     return np.bincount(_present(lists, k, num_items), minlength=num_items).astype(np.int64)
 
 
-def _coverage(occurrences: npt.NDArray[np.int64]) -> float:
+def _coverage(occurrences: npt.NDArray[np.integer]) -> float:
     return float(np.mean(occurrences > 0))
 
 
-def _surprisal(occurrences: npt.NDArray[np.int64], information: Floats) -> float:
+def _surprisal(occurrences: npt.NDArray[np.integer], information: Floats) -> float:
     return float(occurrences @ information / max(int(occurrences.sum()), 1))
 
 

@@ -62,21 +62,25 @@ def _masked_batches(
     for step in range(start_step, num_batches(train, batch_size=batch_size)):
         rows = order[step * batch_size : (step + 1) * batch_size]
         items = last_items(train, rows, width=max_length, height=batch_size)
-        # A spawn key, because SeedSequence pads with zeros: (seed, epoch, 0) would be the generator of the order.
-        rng = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(step,)))
-        masked = draw_masks(items, mask_probability, rng)
+        masked = draw_masks(items != PAD, mask_probability, masks_generator(seed, epoch, step))
         yield Batch(np.where(masked, np.int32(MASK), items), np.where(masked, items, np.int32(IGNORE)))
 
 
+def masks_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
+    """From which the masks of batch ``step`` of an epoch come."""
+    # A spawn key, because SeedSequence pads with zeros: (seed, epoch, 0) would be the generator of the order.
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(step,)))
+
+
 def draw_masks(
-    items: npt.NDArray[np.int32], mask_probability: float, rng: np.random.Generator
+    present: npt.NDArray[np.bool_], mask_probability: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Which places of ``items`` (B, L) int32 with `PAD` to mask: (B, L) bool, one or more in a row with an item."""
-    present = items != PAD
+    """Which places to mask of those with an item, ``present`` (B, L): (B, L) bool, one or more in a row with an
+    item."""
     # The item with the lowest draw is masked whatever its draw: a row always has a target.
-    draws = np.where(present, rng.random(items.shape), np.inf)
+    draws = np.where(present, rng.random(present.shape), np.inf)
     masked = (draws < mask_probability) | (draws == draws.min(axis=1, keepdims=True))
-    last_only = rng.random(len(items)) < LAST_ONLY
+    last_only = rng.random(len(present)) < LAST_ONLY
     masked[last_only] = False
     masked[last_only, -1] = True
     return masked & present

@@ -39,8 +39,12 @@ def seen_items(
     return SeenItems((pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32))
 
 
-def fewest_unseen(histories: Ragged, num_items: int) -> int:
-    """How many items of the catalog are missing from the history with the most different ones; V without a history."""
+def fewest_unseen(histories: Ragged, num_items: int, candidates: npt.NDArray[np.bool_] | None = None) -> int:
+    """How many items of the catalog, or of its ``candidates`` (V,), are missing from the history with the most
+    different ones; all of them without a history."""
     row = np.repeat(np.arange(len(histories), dtype=np.int64), histories.lengths)
     pairs = np.unique(row * num_items + histories.values)
-    return num_items - int(np.bincount(pairs // num_items).max(initial=0))
+    if candidates is not None:
+        pairs = pairs[candidates[pairs % num_items]]
+    left = num_items if candidates is None else int(candidates.sum())
+    return left - int(np.bincount(pairs // num_items).max(initial=0))

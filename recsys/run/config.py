@@ -8,16 +8,18 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from ..data.datasets import DATASETS
 from ..errors import ConfigError
-from ..option_checks import check_type, require
+from ..option_checks import check_type, require, require_schema
 from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
+from .data_options import DataOptions, option
 from .feature_choices import VECTOR_USES, check_features
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
+from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
@@ -25,10 +27,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model": MODELS,
     "loss": LOSSES,
     "negatives": NEGATIVES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "precision": ("fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
+    "data_on": ("auto", "device", "host"),
     "impl": ("auto", "triton", "reference"),
 }
+
+SCHEMA = 2
+"""Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
+ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did."""
 
 PATHS = ("data", "titles", "item_features", "item_vectors", "init_weights", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
@@ -52,9 +61,13 @@ _LEAST: dict[str, int] = {
     "bucket_size_x": 0,
     "bucket_size_y": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
+    "momentum": 0,
+    "clip_norm": 0,
+    "ema_decay": 0,
     "epochs": 1,
     "patience": 1,
     "eval_every": 1,
@@ -62,183 +75,130 @@ _LEAST: dict[str, int] = {
 }
 
 
-def _option(default: Any, group: str, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"group": group, "help": text})
-
-
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(DataOptions):
     """Options of one training run, checked on construction (`ConfigError` names the option)."""
 
-    data: str = _option(
-        "ml-100k",
-        "Data",
-        f"Data set: {' or '.join(DATASETS)} (downloaded once), or the path of a Parquet, CSV or TSV file "
-        "with one interaction a row.",
-    )
-    user_column: str = _option("user_id", "Data", "Column of the file that holds the user (integers or text).")
-    item_column: str = _option("item_id", "Data", "Column of the file that holds the item (integers or text).")
-    time_column: str = _option("timestamp", "Data", "Column of the file that holds the time (integers or dates).")
-    rating_column: str = _option("rating", "Data", "Column of the file that holds the rating, for min_rating.")
-    titles: str | None = _option(
-        None,
-        "Data",
-        "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
-    )
-    title_column: str = _option("title", "Data", "Column of the titles file that holds the title.")
-    item_features: str | None = _option(
-        None,
-        "Data",
-        "Parquet, CSV or TSV file with the item column and categories of items, such as genres, that the model is to "
-        "know.",
-    )
-    feature_columns: str | None = _option(
-        None,
-        "Data",
-        "Columns of the item features, such as genre,brand: a list of values or text with | between them. The 1024 "
-        "most frequent values of each are used.",
-    )
-    item_vectors: str | None = _option(
-        None,
-        "Data",
-        "Parquet file with the item column and a pretrained vector of each item, a list in the column vector.",
-    )
-    item_vectors_as: str = _option(
-        "features",
-        "Data",
-        "features: the item vectors, standardised, are projected and added to the item's own embedding. initial: "
-        "the item embeddings start from their principal components.",
-    )
-    item_vectors_dim: int = _option(0, "Data", "Principal components of the item vectors as features; 0: all of them.")
-    min_rating: float | None = _option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
-    min_item_events: int = _option(
-        1,
-        "Data",
-        "Keep items with at least so many events, items and users in turn until all have enough of what is left. "
-        "Events that are validated and tested on count too, as in published protocols.",
-    )
-    min_user_events: int = _option(1, "Data", "Keep users with at least so many events; see min-item-events.")
-    split: str = _option(
-        "leave-one-out",
-        "Data",
-        "leave-one-out: a user's last item is the test, the one before it the validation. "
-        "global-temporal: train before one moment in time, test after it, with some users for validation. "
-        "sessions: every user is one session; train on the earlier ones, test on the later ones.",
-    )
-    split_quantile: float = _option(
-        0.9,
-        "Data",
-        "global-temporal: share of all events that happen before its moment. sessions: share of all sessions before "
-        "the tested ones.",
-    )
-    valid_fraction: float = _option(
-        0.05,
-        "Data",
-        "global-temporal: share of the users held out for validation. sessions: share of the sessions before the "
-        "tested ones, the last of them.",
-    )
-    train_on_valid: bool = _option(
-        False,
-        "Data",
-        "Train a final model on the validation items too: no validation is done and the last epoch's weights are kept.",
-    )
-
-    model: str = _option(
+    model: str = option(
         "sasrec",
         "Model",
         "sasrec: a transformer that predicts each item from those before it. ligr: the same with gated blocks. "
         "bert4rec: predicts masked items from both sides.",
     )
-    max_length: int = _option(
+    max_length: int = option(
         200, "Model", "Items of a user's history the model sees, the latest ones; bert4rec predicts from one fewer."
     )
-    dim: int = _option(64, "Model", "Width of the item embeddings and of the hidden states.")
-    num_blocks: int = _option(1, "Model", "Transformer blocks.")
-    num_heads: int = _option(1, "Model", "Attention heads; must divide dim.")
-    dropout: float = _option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
-    mask_probability: float = _option(
+    dim: int = option(64, "Model", "Width of the item embeddings and of the hidden states.")
+    num_blocks: int = option(1, "Model", "Transformer blocks.")
+    num_heads: int = option(1, "Model", "Attention heads; must divide dim.")
+    dropout: float = option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
+    mask_probability: float = option(
         0.2, "Model", "bert4rec: probability that an item of a training row is masked, above 0 and below 1."
     )
 
-    loss: str = _option(
+    loss: str = option(
         "softmax",
         "Loss",
         "softmax: cross-entropy over sampled negatives (CCE-) or all items. bce: binary cross-entropy (BCE with one "
         "negative, BCE+ with more). gbce: bce calibrated for its sampling rate. sce: cross-entropy in buckets of "
         "positions and items near each other.",
     )
-    negatives: str = _option(
+    negatives: str = option(
         "uniform",
         "Loss",
         "uniform, popularity or log-uniform: drawn so (bce: these; gbce: uniform). all: every item. in-batch: the "
         "targets of a group's other positions. mixed: uniform and in-batch together. hard: the best-scoring of a "
         "uniform pool.",
     )
-    num_negatives: int = _option(
+    num_negatives: int = option(
         256, "Loss", "Drawn negatives for each position; of mixed the uniform ones, of hard those kept of the pool."
     )
-    pool_size: int = _option(
+    pool_size: int = option(
         1024, "Loss", "hard: uniformly drawn items of a group, of which the best-scoring are its negatives."
     )
-    popularity_power: float = _option(
+    popularity_power: float = option(
         0.75, "Loss", "popularity: power of an item's training count that its probability is proportional to."
     )
-    frequency_rate: float = _option(
+    frequency_rate: float = option(
         0.01,
         "Loss",
         "in-batch, mixed: weight of a batch in the running estimate of how often each item is a target, which "
         "corrects these negatives.",
     )
-    logq_correction: bool = _option(
+    logq_correction: bool = option(
         True,
         "Loss",
         "Correct sampled negatives by the probability with which they are drawn; without it the loss is the plain "
         "sampled softmax.",
     )
-    group_size: int = _option(
+    group_size: int = option(
         128,
         "Loss",
         "Positions that share one draw of negatives: 16, 32, 64, 128, 256, or 1 for independent uniform draws.",
     )
-    shuffle_rows: bool = _option(True, "Loss", "Spread neighbouring positions of one user over different groups.")
-    gbce_t: float = _option(0.75, "Loss", "gbce: calibration from 0 (bce) to 1 (that of the softmax).")
-    n_buckets: int = _option(
-        0, "Loss", "sce: buckets; 0 takes 2 sqrt(N) for N positions with a target in a mean batch."
-    )
-    bucket_size_x: int = _option(0, "Loss", "sce: positions in a bucket; 0 takes 2 sqrt(N).")
-    bucket_size_y: int = _option(256, "Loss", "sce: items in a bucket.")
-    mix_x: bool = _option(
-        False, "Loss", "sce: make bucket centres of mixed hidden states instead of random directions."
-    )
-    impl: str = _option(
+    shuffle_rows: bool = option(True, "Loss", "Spread neighbouring positions of one user over different groups.")
+    gbce_t: float = option(0.75, "Loss", "gbce: calibration from 0 (bce) to 1 (that of the softmax).")
+    n_buckets: int = option(0, "Loss", "sce: buckets; 0 takes 2 sqrt(N) for N positions with a target in a mean batch.")
+    bucket_size_x: int = option(0, "Loss", "sce: positions in a bucket; 0 takes 2 sqrt(N).")
+    bucket_size_y: int = option(256, "Loss", "sce: items in a bucket.")
+    mix_x: bool = option(False, "Loss", "sce: make bucket centres of mixed hidden states instead of random directions.")
+    impl: str = option(
         "auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA."
     )
 
-    batch_size: int = _option(32, "Training", "Users in a batch.")
-    learning_rate: float = _option(3e-3, "Training", "Peak learning rate of AdamW.")
-    weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of AdamW.")
-    warmup_steps: int = _option(60, "Training", "Steps over which the learning rate rises from 0.")
-    epochs: int = _option(10, "Training", "Most passes over the training users.")
-    patience: int = _option(
+    batch_size: int = option(32, "Training", "Users in a batch.")
+    accumulate: int = option(1, "Training", "Batches whose mean gradient makes one step of the optimizer.")
+    optimizer: str = option(
+        "adamw", "Training", "adamw, adam, adamax, rmsprop or sgd, as torch.optim and Optax have them."
+    )
+    learning_rate: float = option(3e-3, "Training", "Peak learning rate.")
+    schedule: str = option(
+        "constant",
+        "Training",
+        "Learning rate after the warm-up: constant, or falling to 0 at the last epoch's end as a cosine or linear.",
+    )
+    warmup_steps: int = option(60, "Training", "Steps of the optimizer over which the learning rate rises from 0.")
+    weight_decay: float = option(0.0, "Training", "Decoupled weight decay of adamw; of the others an L2 term.")
+    momentum: float = option(0.9, "Training", "sgd: momentum.")
+    clip_norm: float = option(0.0, "Training", "Scale gradients down to this norm over all of them; 0: never.")
+    ema_decay: float = option(
+        0.0,
+        "Training",
+        "Validate, test and keep an exponential moving average of the weights with this decay; 0: the weights.",
+    )
+    epochs: int = option(10, "Training", "Most passes over the training users.")
+    patience: int = option(
         5, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
     )
-    eval_every: int = _option(1, "Training", "Epochs from one validation to the next.")
-    seed: int = _option(0, "Training", "Seed of weights, batch order, masks, dropout and negatives.")
+    eval_every: int = option(1, "Training", "Epochs from one validation to the next.")
+    seed: int = option(0, "Training", "Seed of weights, batch order, masks, dropout and negatives.")
 
-    metrics_at: str = _option(
+    metrics_at: str = option(
         "10", "Evaluation", "The k of the metrics at k, such as 5,10,20; must name 10, as NDCG@10 chooses."
     )
-    filter_seen: bool = _option(
+    filter_seen: bool = option(
         False,
         "Evaluation",
         "Leave the items of a user's history out of the ranking, except for the held-out item itself.",
     )
 
-    precision: str = _option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
-    device: str = _option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
-    out: str = _option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
-    init_weights: str | None = _option(None, "Run", "Safetensors file of initial weights, written by either framework.")
-    resume: bool = _option(False, "Run", "Continue from the last checkpoint in the out folder.")
+    precision: str = option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
+    device: str = option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
+    data_on: str = option(
+        "auto",
+        "Run",
+        "Where users' sequences are: device (batches are gathered there), host (batches are copied to it ahead of "
+        "their steps), or auto: device where they take at most an eighth of its memory.",
+    )
+    deterministic: bool = option(
+        False, "Run", "On CUDA the same bits in every run, by slower kernels of the framework's own where it has them."
+    )
+    profile: bool = option(
+        False, "Run", "Write where the seconds went (profile.json) and a trace of some steps (folder trace)."
+    )
+    out: str = option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
+    init_weights: str | None = option(None, "Run", "Safetensors file of initial weights, written by either framework.")
+    resume: bool = option(False, "Run", "Continue from the last checkpoint in the out folder.")
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -249,7 +209,7 @@ class TrainConfig:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             require(math.isfinite(value) and value >= least, name, f"a number from {least} up", value)
-        for name in ("dropout", "mask_probability"):
+        for name in ("dropout", "mask_probability", "momentum", "ema_decay"):
             require(getattr(self, name) < 1, name, "a number below 1", getattr(self, name))
         for name in ("learning_rate", "frequency_rate", "mask_probability"):
             require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
@@ -265,6 +225,7 @@ class TrainConfig:
         check_loss(vars(self), defaults)
         check_protocol(vars(self), defaults)
         check_features(vars(self), defaults)
+        check_optimizer(vars(self), defaults)
 
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it holds in any working folder."""
@@ -272,18 +233,20 @@ class TrainConfig:
         return dataclasses.replace(self, **{name: os.path.abspath(path) for name, path in paths.items()})
 
     def to_json(self) -> str:
-        """Every option and its value as an indented JSON object."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Every option and its value as an indented JSON object, with the number of its `SCHEMA`."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read what `to_json` wrote; missing options get their defaults, unknown ones raise `ConfigError`."""
+        """Read what `to_json` wrote; missing options get their defaults, unknown ones and those of a later `SCHEMA`
+        raise `ConfigError`."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"config: expected a JSON object, got text that is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
+        require_schema("config", values.pop("schema", 1), SCHEMA)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

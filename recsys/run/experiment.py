@@ -18,6 +18,9 @@ from ..protocol.popularity import item_counts
 from ..protocol.splits import Split, make_split
 from .config import TrainConfig
 
+RANKED_AT_ONCE = 512
+"""Users at least; with few, the host starts kernels more slowly than a GPU runs them."""
+
 
 def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
     """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
@@ -52,7 +55,7 @@ def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
         "cutoffs": parse_cutoffs(config.metrics_at),
         "filter_seen": config.filter_seen,
         "information": self_information(split.train, split.num_items),
-        "batch_size": config.batch_size,
+        "batch_size": max(config.batch_size, RANKED_AT_ONCE),
     }
 
 

@@ -16,25 +16,27 @@ so many steps for the device costs little."""
 
 _ADVICE = "a lower learning_rate or more warmup_steps may help; what earlier epochs wrote is kept"
 
-Loss = TypeVar("Loss")
+Losses = TypeVar("Losses")
 
 
-class EpochLosses(Generic[Loss]):
+class EpochLosses(Generic[Losses]):
     """Losses of the steps of ``epoch``, the first of which is step ``first_step`` of the run (both from 0).
 
-    ``fetch(losses)`` waits for the device and returns them as (n,) numbers. Raises ``DivergedError`` that names the
-    first step whose loss is not finite, from `add` or `mean`.
+    ``fetch(portions)`` waits for the device and returns what was added, one portion after the other, as (n,) numbers.
+    Raises ``DivergedError`` that names the first step whose loss is not finite, from `add` or `mean`.
     """
 
-    def __init__(self, epoch: int, first_step: int, fetch: Callable[[list[Loss]], npt.ArrayLike]) -> None:
+    def __init__(self, epoch: int, first_step: int, fetch: Callable[[list[Losses]], npt.NDArray]) -> None:
         self._epoch, self._first_step, self._fetch = epoch, first_step, fetch
-        self._waiting: list[Loss] = []
+        self._waiting: list[Losses] = []
+        self._num_waiting = 0
         self._fetched: list[npt.NDArray[np.floating]] = []
 
-    def add(self, loss: Loss) -> None:
-        """Takes a step's loss, a scalar on the device."""
-        self._waiting.append(loss)
-        if len(self._waiting) == FETCH_EVERY:
+    def add(self, losses: Losses, count: int) -> None:
+        """Takes the losses (count,) of the next steps, an array on the device."""
+        self._waiting.append(losses)
+        self._num_waiting += count
+        if self._num_waiting >= FETCH_EVERY:
             self._take()
 
     def mean(self) -> float:
@@ -45,7 +47,7 @@ class EpochLosses(Generic[Loss]):
     def _take(self) -> None:
         if not self._waiting:
             return
-        values = np.asarray(self._fetch(self._waiting))
+        values = self._fetch(self._waiting)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             step = sum(map(len, self._fetched)) + int(bad[0])
@@ -54,7 +56,7 @@ class EpochLosses(Generic[Loss]):
                 f"{self._first_step + step} of the run; all from 0); {_ADVICE}"
             )
         self._fetched.append(values)
-        self._waiting = []
+        self._waiting, self._num_waiting = [], 0
 
 
 def require_finite_weights(largest: float, epoch: int) -> None:

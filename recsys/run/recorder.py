@@ -1,56 +1,104 @@
-"""What a training writes into its run's folder beside checkpoints: after each epoch, and at the end."""
+"""What a training writes into its run's folder: after each epoch, and at the end."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
 
 from ..files import usable
 from ..protocol.cutoffs import parse_cutoffs
+from .checkpoint_file import write_checkpoint
 from .config import TrainConfig
 from .learning_curve import plot_learning_curve
 from .metrics_log import MetricsLog
+from .profile import PROFILE, Profile
 from .progress import Progress, TrainResult, metric_names
 from .run_directory import WRITABLE, RunDirectory
 
 logger = logging.getLogger(__name__)
 
 
-class Recorder:
-    """Keeps ``progress`` up to date, with the metrics log and the best epoch's weights.
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a training after an epoch, which later steps leave as it is; both calls may wait for the device.
 
-    Call `end_epoch` before the checkpoint of the same epoch is written: a run killed in between repeats that epoch and
-    writes the same again.
+    ``write_weights(path)`` writes what was validated; ``arrays()`` are what training goes on from, by name.
     """
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress) -> None:
+    write_weights: Callable[[Path], None]
+    arrays: Callable[[], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """What is to be written of epochs that have ended: their ``rows`` in the log, the state ``best`` whose weights are
+    to be kept, if any of them has it, and the state ``last`` with its ``progress``."""
+
+    rows: tuple[dict[str, Any], ...]
+    best: Snapshot | None
+    last: Snapshot
+    progress: Progress
+
+    def followed_by(self, later: Epochs) -> Epochs:
+        """Both as one: of the checkpoints the later one, of the best weights the later best."""
+        return Epochs(self.rows + later.rows, later.best or self.best, later.last, later.progress)
+
+
+class Recorder:
+    """Keeps ``progress`` up to date, and writes what epochs leave. ``steps`` are an epoch's.
+
+    The best weights come first, then the rows of the metrics log, then the checkpoint: a run killed in between repeats
+    epochs from the checkpoint before, and writes the same again.
+    """
+
+    def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress, steps: int) -> None:
         self.progress = progress
-        self._run, self._keep_last = run, config.train_on_valid
+        self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
         self._started = time.perf_counter() - progress.seconds
         names = metric_names(parse_cutoffs(config.metrics_at))
         with usable("out", WRITABLE):
             self._log = MetricsLog(run.metrics_log, metric_names=names, resume_after=progress.epochs - 1)
 
-    def end_epoch(
-        self, *, step: int, loss: float, metrics: dict[str, float], save_weights: Callable[[Path], None]
-    ) -> None:
-        """Records an epoch that ended with ``step`` steps done; ``metrics`` is empty without validation."""
+    def end_epoch(self, loss: float, metrics: dict[str, float], snapshot: Snapshot) -> Epochs:
+        """Takes an epoch that has ended with ``snapshot`` into ``progress`` and returns what is to be written of it;
+        ``metrics`` is empty without validation."""
         seconds = time.perf_counter() - self._started
-        epoch = self.progress.epochs
-        with usable("out", WRITABLE):
-            if self.progress.update(loss, metrics, seconds, keep_last=self._keep_last):
-                save_weights(self._run.best_weights)
-            self._log.append(epoch=epoch, step=step, train_loss=loss, metrics=metrics, seconds=seconds)
+        best = self.progress.update(loss, metrics, seconds, keep_last=self._keep_last)
         logger.info("%s", self.progress.line(metrics))
+        epoch = self.progress.epochs - 1
+        step = (epoch + 1) * self._steps
+        row = {"epoch": epoch, "step": step, "train_loss": loss, "metrics": metrics, "seconds": seconds}
+        # a copy: the next epoch changes the progress while this one is written
+        return Epochs((row,), snapshot if best else None, snapshot, copy.deepcopy(self.progress))
+
+    def write(self, epochs: Epochs) -> None:
+        """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
+        with usable("out", WRITABLE, SafetensorError):
+            if epochs.best is not None:
+                epochs.best.write_weights(self._run.best_weights)
+            for row in epochs.rows:
+                self._log.append(**row)
+            write_checkpoint(self._run, epochs.last.arrays(), epochs.progress)
 
 
-def finish_run(run: RunDirectory, progress: Progress, test: dict[str, float], *, name: str) -> TrainResult:
-    """Writes the result and the picture of a finished run, whose curve is called ``name``."""
+def finish_run(
+    run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None, *, name: str
+) -> TrainResult:
+    """Writes the result, the picture of a finished run, whose curve is called ``name``, and its ``profile``, if
+    any."""
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
     with usable("out", WRITABLE):
         result.write(run.result)
         plot_learning_curve({name: run.metrics_log}, run.learning_curve)
+        if profile is not None:
+            logger.info("%s", profile.write(run.path / PROFILE))
     logger.info("%s", result.summary())
     return result

@@ -20,7 +20,7 @@ from .config import PATHS, TrainConfig
 from .fingerprint import Fingerprint
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
-_MAY_CHANGE = ("epochs", "device", "out", "resume")
+_MAY_CHANGE = ("epochs", "device", "data_on", "deterministic", "profile", "out", "resume")
 # Files that may have moved, because what they hold is compared: with the fingerprint and with the weights' features.
 _MAY_MOVE = ("data", "titles", "item_features", "item_vectors")
 
@@ -64,13 +64,18 @@ class RunDirectory:
         return self.path / "learning_curve.png"
 
     @property
+    def trace(self) -> Path:
+        """Of a run that is profiled, for the viewer of its framework."""
+        return self.path / "trace"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
     @property
     def claims(self) -> tuple[Path, ...]:
         """What a run writes before its first epoch ends; the folder of checkpoints is still empty then."""
-        return self.checkpoints, self.catalog, self.fingerprint, self.metrics_log, self.config
+        return self.checkpoints, self.catalog, self.fingerprint, self.metrics_log, self.config, self.trace
 
 
 def find_run(config: TrainConfig, framework: str) -> RunDirectory:
@@ -106,7 +111,11 @@ def _require_resumable(run: RunDirectory, config: TrainConfig) -> None:
     may_move = set(_MAY_MOVE) if run.fingerprint.exists() else set()
     if config.item_vectors_as == "initial":
         may_move.discard("item_vectors")
-    for name in (field.name for field in dataclasses.fields(TrainConfig) if field.name not in _MAY_CHANGE):
+    # a rate that falls to the last epoch's end follows from their number
+    fixed = {"epochs"} if saved.schedule != "constant" else set()
+    for name in (field.name for field in dataclasses.fields(TrainConfig)):
+        if name in _MAY_CHANGE and name not in fixed:
+            continue
         expected, got = getattr(saved, name), getattr(config, name)
         same = expected == got
         if name in PATHS and None not in (expected, got):

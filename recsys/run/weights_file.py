@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from ..errors import ConfigError
 from ..files import replacing
@@ -37,7 +37,7 @@ def write_weights(path: str | os.PathLike[str], config: ModelConfig, tensors: Ma
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(contiguous, metadata={"config": json.dumps(asdict(config))}))
+        save_file(contiguous, temporary, metadata={"config": json.dumps(asdict(config))})
 
 
 def read_config(path: str | os.PathLike[str]) -> ModelConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,63 +12,116 @@ import numpy.typing as npt
 from ..data.ragged import Ragged
 from ..errors import ConfigError
 from ..protocol.batches import EvalBatch, eval_batches, last_items
-from ..protocol.list_metrics import MetricsTally
+from ..protocol.list_metrics import check_tally, tallied_metrics
 from ..protocol.seen import SeenItems, fewest_unseen, seen_items
 from ..run.model_config import ModelConfig
 
 Histories = Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]]
 
-Rank = Callable[[EvalBatch, int], tuple[npt.ArrayLike, npt.ArrayLike]]
-"""``rank(batch, k)``: the ranks (B,) of the batch's targets and the k best items (B, k)."""
+
+class Ranker(Protocol):
+    """Ranks batches with a model and keeps what the metrics are made of, on the model's device."""
+
+    def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
+        """Begins an evaluation, of the model as it is now."""
+        ...
+
+    def add(self, batch: EvalBatch) -> None:
+        """Ranks the targets of a batch and counts the items of its top lists."""
+        ...
+
+    def found(self) -> tuple[npt.NDArray[np.integer], Mapping[int, npt.NDArray[np.integer]]]:
+        """The ranks (rows,) of all targets, and by cutoff k the lists (V,) that have each item among their first k."""
+        ...
+
 
 Top = Callable[[npt.NDArray[np.int32], SeenItems | None], npt.ArrayLike]
 """``top(inputs (B, L), seen)``: the best items (B, k) that ``seen`` does not leave out."""
 
 
+class HeldOut:
+    """The batches of ``histories`` and the ``targets`` that follow them; small ones are made once."""
+
+    def __init__(
+        self,
+        histories: Ragged,
+        targets: npt.NDArray[np.int32],
+        *,
+        max_length: int,
+        filter_seen: bool = False,
+        batch_size: int = 128,
+    ) -> None:
+        # All batches have the same shape: JAX compiles once.
+        size = min(batch_size, max(len(histories), 1))
+        self._make = partial(
+            eval_batches, histories, targets, batch_size=size, max_length=max_length, filter_seen=filter_seen
+        )
+        self._is_small = len(histories) * max_length <= _MOST_KEPT
+        self._kept: list[EvalBatch] | None = None
+        self._num_batches = -(-len(histories) // size)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        if not self._is_small:
+            return self._make()
+        if self._kept is None:
+            self._kept = list(self._make())
+        return iter(self._kept)
+
+
+_MOST_KEPT = 2**26  # ids, 256 MiB
+
+
 def evaluate_batches(
-    rank: Rank,
-    model: ModelConfig,
-    histories: Ragged,
-    targets: npt.NDArray[np.int32],
+    ranker: Ranker,
+    batches: HeldOut,
+    num_items: int,
     *,
     cutoffs: Sequence[int] = (10,),
-    filter_seen: bool = False,
     information: npt.NDArray[np.float64] | None = None,
-    batch_size: int = 128,
 ) -> dict[str, float]:
     """NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``.
 
-    Ranks ``targets`` (rows,) after the last ``max_length`` items of each of ``histories``. Seen items compete too;
+    Ranks the targets after the last ``max_length`` items of each history, as ``ranker`` does. Seen items compete too;
     ``filter_seen`` leaves all items of a history, however long, out of its ranking and top list, except for the target.
     ``information`` (V,) float64 is ``self_information`` of the training part; without it there is no Surprisal. Raises
     ``ConfigError`` for cutoffs below 1 and information of another catalog.
     """
-    tally = MetricsTally(model.num_items, cutoffs=cutoffs, information=information)
-    for batch in eval_batches(
-        histories, targets, batch_size=batch_size, max_length=model.max_length, filter_seen=filter_seen
-    ):
-        ranks, top = map(np.asarray, rank(batch, tally.width))
-        tally.add(ranks[: batch.count], top[: batch.count])
-    return tally.metrics()
+    check_tally(num_items, cutoffs, information)
+    ranker.start(tuple(cutoffs), len(batches))
+    for batch in batches:
+        ranker.add(batch)
+    return tallied_metrics(*ranker.found(), information)
 
 
 def recommend_batches(
-    top: Top, model: ModelConfig, histories: Histories, k: int, *, filter_seen: bool = False, batch_size: int = 128
+    top: Top,
+    model: ModelConfig,
+    histories: Histories,
+    k: int,
+    *,
+    filter_seen: bool = False,
+    batch_size: int = 128,
+    candidates: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.int64]:
     """The ids (rows, k) of the k items with the highest scores after each history, best first.
 
     Equal scores go to the lower id first, as in the metrics; NaN scores come last. Items already in a history may be
-    recommended again, unless ``filter_seen`` leaves out all of them, however long the history. Raises ``ConfigError``
-    unless every id is in [0, V), 1 <= k <= V and, with ``filter_seen``, k items are left to every row.
+    recommended again, unless ``filter_seen`` leaves out all of them, however long the history. ``candidates`` (V,) are
+    the items that ``top`` chooses from, by default all. Raises ``ConfigError`` unless every id is in [0, V), 1 <= k <=
+    the number of candidates and, with ``filter_seen``, k of them are left to every row.
     """
     num_items = model.num_items
-    if not 1 <= k <= num_items:
-        raise ConfigError(f"k: expected an integer from 1 to {num_items}, got {k}")
+    most = num_items if candidates is None else int(candidates.sum())
+    if not 1 <= k <= most:
+        raise ConfigError(f"k: expected an integer from 1 to {most}, got {k}")
     sequences = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     values = sequences.values
     if len(values) and (values.min() < 0 or values.max() >= num_items):
         raise ConfigError(f"histories: expected ids in [0, {num_items}), got {values.min()}..{values.max()}")
-    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items)):
+    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items, candidates)):
         raise ConfigError(
             f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}"
         )

@@ -3,23 +3,25 @@ rows."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from cce_minus.kernels import fold_seed
 from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.run.steps import epoch_steps
 from cce_minus.torch_impl.models import build_model
-from cce_minus.torch_impl.training.objective import make_optimizer, step_seed
+from cce_minus.torch_impl.training.objective import objective_of
+from cce_minus.torch_impl.training.steps import TrainingSteps
 
 from benchmarks.study.cells import METHODS, Cell, Dataset, Method
-from benchmarks.study.step import TrainingStep
 from benchmarks.study.timing import measure_cell
-from benchmarks.study.training import epoch_tensors, loss_of, prepared
+from benchmarks.study.training import loss_of, prepared
+from tests.training.runs import eager_steps
 
 pytestmark = pytest.mark.gpu
 
@@ -55,34 +57,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_captured_steps_are_eager_steps(method: Method, data: Path):
-    """From the same weights, the same batches, dropout, draws and rates: losses of six steps, and the item table after
-    them."""
+    """From the same weights, the same batches, dropout, draws and rates: losses of eight steps, and the item table
+    after them."""
     device = torch.device("cuda")
     cell = Cell(SMALL, method, {"precision": "fp32"})
     config, split = cell.config(data, 5), prepared(cell, data)
-    torch.manual_seed(5)
-    model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
-    eager = copy.deepcopy(model)
-    loss = loss_of(cell, config, split)
-    captured = TrainingStep(model, config, loss)
-    optimizer, schedule = make_optimizer(eager, config)
-    sums: list[float] = []
-    expected: list[float] = []
-    total = 0.0
-    for step in range(6):
-        inputs, targets = (epoch[step % 4] for epoch in epoch_tensors(config, split, 0, device))
-        captured(inputs, targets, step)
-        sums.append(float(captured.loss_sum))
-        torch.manual_seed(fold_seed(config.seed, step))
-        value = loss(eager, inputs, targets, step_seed(config, step))  # pyright: ignore[reportArgumentType]
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        total += float(value.detach())
-        expected.append(total)
-    assert sums == pytest.approx(expected, rel=1e-4)
-    moved = (eager.item_table - model.item_table).abs().max() / eager.item_table.abs().max()
+    tables, losses = [], []
+    for steps_are in (contextlib.nullcontext, eager_steps):
+        torch.manual_seed(5)
+        model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
+        options: dict[str, Any] = {"sequences": split.train, "loss": loss_of(cell)}
+        with steps_are():
+            train = TrainingSteps(model, config, objective_of(config, split), contextlib.nullcontext, **options)
+        portions = [train(steps) for epoch in (0, 1) for steps in epoch_steps(config, split, epoch, on_device=True)]
+        losses.append(torch.cat(portions).tolist())
+        tables.append(model.item_table.detach())
+    assert len(losses[0]) >= 8
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    moved = (tables[0] - tables[1]).abs().max() / tables[1].abs().max()
     assert float(moved) < 1e-2
 
 

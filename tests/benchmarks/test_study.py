@@ -67,6 +67,7 @@ def test_every_option_of_a_cell_has_its_own_digest():
         Cell(replace(SMALL, name="others"), GROUPED).digest,
     ]
     assert digest not in changed
+    assert digest == Cell(SMALL, GROUPED, {"data_on": "host", "deterministic": True, "profile": True}).digest
     assert Cell(SMALL, grouped(256)) == Cell(SMALL, GROUPED)
 
 

@@ -48,8 +48,8 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Si
     return sizes
 
 
-def plans_of(sizes: Sizes, has_targets: bool, most_seen: int) -> tuple[Ranking, ...]:
-    plans = plan_ranking(sizes.users, sizes.items, sizes.dim, sizes.k, has_targets, most_seen)
+def plans_of(sizes: Sizes, has_targets: bool, most_seen: int, *, has_candidates: bool = False) -> tuple[Ranking, ...]:
+    plans = plan_ranking(sizes.users, sizes.items, sizes.dim, sizes.k, has_targets, most_seen, has_candidates)
     assert plans is not None
     return plans
 
@@ -70,35 +70,55 @@ def arrays(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray, SeenItems]
 
 
 def definition(
-    hidden: np.ndarray, table: np.ndarray, target: np.ndarray, k: int, seen: SeenItems | None
+    hidden: np.ndarray,
+    table: np.ndarray,
+    target: np.ndarray,
+    k: int,
+    seen: SeenItems | None,
+    candidates: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     scores = hidden @ table.T
     scores = np.where(np.isnan(scores), -3.4e38, scores)  # last among the best
+    own = scores[np.arange(len(target)), target][:, None]
+    if candidates is not None:
+        scores[:, ~candidates] = -np.inf
     if seen is not None:
         scores[seen.row, seen.item] = -np.inf
     top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     top = np.where(np.take_along_axis(scores, top, 1) == -np.inf, -1, top)
-    own = scores[np.arange(len(target)), target][:, None]
     ahead = (scores > own) | ((scores == own) & (np.arange(len(table)) < target[:, None]))
     return 1 + ahead.sum(1), top
 
 
 def in_torch(
-    plans: tuple[Ranking, ...], hidden: np.ndarray, table: np.ndarray, target: np.ndarray | None, seen: SeenItems | None
+    plans: tuple[Ranking, ...],
+    hidden: np.ndarray,
+    table: np.ndarray,
+    target: np.ndarray | None,
+    seen: SeenItems | None,
+    candidates: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     h, t = torch.from_numpy(hidden).to(DEVICE), torch.from_numpy(table).to(DEVICE)
     goal = None if target is None else torch.from_numpy(target).to(DEVICE)
     left_out = torch_ranking.Seen.of(seen, len(hidden), torch.device(DEVICE))
-    rank, top = torch_ranking.rank_by_kernels(plans, h, t, goal, left_out)
+    chosen = None if candidates is None else torch.from_numpy(candidates).to(DEVICE)
+    rank, top = torch_ranking.rank_by_kernels(plans, h, t, goal, left_out, chosen)
     return rank.cpu().numpy(), top.cpu().numpy()
 
 
 def in_jax(
-    plans: tuple[Ranking, ...], hidden: np.ndarray, table: np.ndarray, target: np.ndarray | None, seen: SeenItems | None
+    plans: tuple[Ranking, ...],
+    hidden: np.ndarray,
+    table: np.ndarray,
+    target: np.ndarray | None,
+    seen: SeenItems | None,
+    candidates: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     call = jax.jit(jax_ranking.rank_by_kernels, static_argnums=0)
     goal = None if target is None else jnp.asarray(target)
-    rank, top = call(plans, jnp.asarray(hidden), jnp.asarray(table), goal, jax_ranking.Seen.of(seen, len(hidden)))
+    left_out = jax_ranking.Seen.of(seen, len(hidden))
+    chosen = None if candidates is None else jnp.asarray(candidates)
+    rank, top = call(plans, jnp.asarray(hidden), jnp.asarray(table), goal, left_out, chosen)
     return np.asarray(rank), np.asarray(top)
 
 
@@ -120,6 +140,20 @@ def test_the_definition(sizes: Sizes, framework: str, leaves_out: bool):
     np.testing.assert_array_equal(top, want_top)
     if not leaves_out:
         np.testing.assert_array_equal(rank, target_ranks(hidden, table, target))
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_candidates(sizes: Sizes, framework: str):
+    """Targets that are none are ranked among them all the same; blocks of none, and fewer than k."""
+    hidden, table, target, seen = arrays(sizes)
+    for share in (0.5, 3 / sizes.items):
+        candidates = np.random.default_rng(1).random(sizes.items) < share
+        candidates[: 2 * ranking.TILE] = False
+        candidates[-1] = True
+        plans = plans_of(sizes, True, most_seen(seen, framework), has_candidates=True)
+        found = (in_torch if framework == "torch" else in_jax)(plans, hidden, table, target, seen, candidates)
+        for got, want in zip(found, definition(hidden, table, target, sizes.k, seen, candidates), strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])

@@ -131,9 +131,9 @@ def test_bf16_is_close_to_fp32(framework: Any, model_name: str, sequences: np.nd
 @pytest.mark.parametrize("model_name", CAUSAL)
 def test_the_last_place_predicts_the_next_item(framework: Any, model_name: str, sequences: np.ndarray):
     model = framework.build(model=model_name)
-    np.testing.assert_array_equal(
-        framework.next_item_hidden(model, sequences), framework.hidden(model, sequences)[:, -1]
-    )
+    expected = framework.hidden(model, sequences)[:, -1]
+    # the last block computes it alone, which rounds in another order
+    np.testing.assert_allclose(framework.next_item_hidden(model, sequences), expected, rtol=0, atol=1e-6)
 
 
 def test_left_padding_does_not_change_predictions(framework: Any, model_name: str, sequences: np.ndarray):

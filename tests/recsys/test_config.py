@@ -13,7 +13,29 @@ def test_json_round_trip():
     config = TrainConfig(dim=32, num_heads=4, dropout=0, titles="titles.csv", shuffle_rows=False, seed=7)
     assert TrainConfig.from_json(config.to_json()) == config
     assert TrainConfig.from_json("{}") == TrainConfig()
-    assert set(json.loads(config.to_json())) == {field.name for field in dataclasses.fields(config)}
+    assert set(json.loads(config.to_json())) == {"schema", *(field.name for field in dataclasses.fields(config))}
+
+
+def test_options_of_a_later_version_are_refused():
+    """Of before there was a number, the options added since have their defaults, which are what runs did then."""
+    values = {"dim": 32, "optimizer": "adamw"}
+    for schema in (1, 2):
+        assert TrainConfig.from_json(json.dumps({"schema": schema, **values})) == TrainConfig(dim=32)
+    for schema in (0, 3, "2", 1.5, None):
+        with pytest.raises(ConfigError, match=rf"config: expected schema 1 to 2 .*, got {schema}"):
+            TrainConfig.from_json(json.dumps({"schema": schema, **values}))
+
+
+def test_options_of_optimizers_are_checked():
+    assert TrainConfig(optimizer="sgd", momentum=0.0).momentum == 0
+    with pytest.raises(ConfigError, match=r"momentum: expected its default 0\.9 with optimizer = adam, which does not"):
+        TrainConfig(optimizer="adam", momentum=0.5)
+    for name, value in {
+        "optimizer": "lion", "schedule": "step", "data_on": "gpu", "accumulate": 0, "momentum": 1.0, "clip_norm": -1.0,
+        "ema_decay": 1.0,
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=f"{name}: expected"):
+            TrainConfig(**{"optimizer": "sgd", name: value})
 
 
 def test_unknown_options_are_named():

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from cce_minus.recsys import ConfigError, DivergedError
 from cce_minus.recsys.run import losses as losses_module
@@ -17,9 +18,9 @@ from cce_minus.recsys.run.weights_file import read_weights, write_weights
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_step_that_is_not_finite_is_named(bad: float):
-    losses = EpochLosses(3, 30, np.array)
-    for loss in (1.0, 2.0, bad, 1.0, math.nan):
-        losses.add(loss)
+    losses = EpochLosses(3, 30, np.concatenate)
+    for portion in ([1.0, 2.0], [bad, 1.0, math.nan]):
+        losses.add(portion, len(portion))
     with pytest.raises(DivergedError, match=rf"got {bad} in epoch 3, step 2 \(step 32 of the run"):
         losses.mean()
 
@@ -27,22 +28,20 @@ def test_the_first_step_that_is_not_finite_is_named(bad: float):
 def test_losses_are_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch):
     """A long epoch ends soon after its loss has become NaN, and steps in between wait for nothing."""
     monkeypatch.setattr(losses_module, "FETCH_EVERY", 4)
-    fetched: list[list[float]] = []
+    fetched: list[list[list[float]]] = []
 
-    def fetch(values: list[float]) -> list[float]:
-        fetched.append(values)
-        return values
+    def fetch(portions: list[list[float]]) -> npt.NDArray:
+        fetched.append(portions)
+        return np.concatenate(portions)
 
     losses = EpochLosses(0, 0, fetch)
-    for loss in range(10):
-        losses.add(float(loss))
-    assert [len(values) for values in fetched] == [4, 4]
+    for loss in range(0, 10, 2):
+        losses.add([float(loss), loss + 1.0], 2)
+    assert fetched == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
     assert losses.mean() == 4.5
-    losses.add(math.nan)
-    losses.add(1.0)
-    losses.add(1.0)
+    losses.add([math.nan, 1.0, 1.0], 3)
     with pytest.raises(DivergedError, match="step 10 "):
-        losses.add(1.0)
+        losses.add([1.0], 1)
 
 
 def test_weights_that_are_not_finite_end_a_training():

@@ -46,9 +46,10 @@ def test_a_run_and_its_data_may_move(runs: dict[str, Path], data: Path, tmp_path
     assert row == before
     # A finished run resumed: the checkpoint is found in the new place, and nothing is trained.
     train = importlib.import_module(f"cce_minus.{framework}_impl.train").train
+    config = TrainConfig.from_json(json.dumps(options))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        result = train(TrainConfig(**(options | {"data": str(moved), "out": str(run), "resume": True})))
+        result = train(dataclasses.replace(config, data=str(moved), out=str(run), resume=True))
     assert (result.test, result.losses) == (expected["test"], expected["losses"])
 
 
@@ -92,12 +93,21 @@ def test_a_training_that_diverges_keeps_its_last_good_weights(
     train: Train, make_config: Make, monkeypatch: pytest.MonkeyPatch
 ):
     config = make_config(epochs=3)
-    add, steps = EpochLosses.add, iter(range(100))
+    take = EpochLosses._take
 
-    def add_and_diverge(self: EpochLosses, loss: Any) -> None:
-        add(self, loss * float("nan") if next(steps) >= 5 else loss)
+    def diverge_and_take(self: EpochLosses) -> None:
+        fetch = self._fetch
 
-    monkeypatch.setattr(EpochLosses, "add", add_and_diverge)
+        def bad_fetch(portions: Any) -> Any:
+            values = np.array(fetch(portions))
+            # the second step of the second epoch and on, of four each
+            values[np.arange(len(values)) + self._first_step >= 5] = np.nan
+            return values
+
+        self._fetch = bad_fetch
+        take(self)
+
+    monkeypatch.setattr(EpochLosses, "_take", diverge_and_take)
     with pytest.raises(DivergedError, match=r"loss: .* got nan in epoch 1, step 1 \(step 5 of the run"):
         train(config)
     monkeypatch.undo()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
-import torch
 from cce_minus.recsys import TrainConfig
 from cce_minus.torch_impl.train import train
+from cce_minus.torch_impl.training import steps as steps_module
+from safetensors.numpy import load_file
+
+from tests.training.runs import eager_steps
 
 pytestmark = pytest.mark.gpu
 
@@ -27,25 +32,57 @@ RUNS: dict[str, dict[str, Any]] = {
     "sce": {"loss": "sce"},
     "bert4rec": {"model": "bert4rec"},
     "ligr": {"model": "ligr"},
+    "accumulated": {"accumulate": 2},
+    "accumulated in-batch": {"accumulate": 3, "negatives": "in-batch"},
+    "clipped": {"clip_norm": 0.05},
+    "averaged": {"ema_decay": 0.9},
+    "falling rate": {"schedule": "cosine"},
+    "adam": {"optimizer": "adam", "weight_decay": 0.01},
+    "adamax": {"optimizer": "adamax", "weight_decay": 0.01},
+    "rmsprop": {"optimizer": "rmsprop", "weight_decay": 0.01},
+    "sgd": {"optimizer": "sgd", "weight_decay": 0.01, "learning_rate": 0.1},
+    "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1},
+    "data on the host": {"data_on": "host"},
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_captured_training_is_eager_training(name: str, make_config: Make):
     options = {"device": "cuda", "dropout": 0.3, **RUNS[name]}
-    with mock.patch("torch.cuda.make_graphed_callables", wraps=torch.cuda.make_graphed_callables) as capture:
+    with mock.patch.object(steps_module, "_captured", wraps=steps_module._captured) as capture:
         captured = train(make_config("captured", **options))
-        assert capture.call_count == 1
-        with mock.patch("cce_minus.torch_impl.training.lightning_module.can_capture", return_value=False):
+        graphs = 1 if options.get("accumulate", 1) == 1 else 2  # a batch's, and an update's
+        assert capture.call_count == graphs
+        with eager_steps():
             eager = train(make_config("eager", **options))
-        assert capture.call_count == 1
+        assert capture.call_count == graphs
     assert len(set(captured.losses)) == len(captured.losses)
     assert captured.losses == pytest.approx(eager.losses, rel=1e-2 if name == "half precision" else 1e-4)
 
 
-def test_resumed_captured_training_equals_an_uninterrupted_one(make_config: Make):
-    whole = train(make_config("whole", device="cuda", epochs=4))
-    first = make_config("parts", device="cuda", epochs=2)
+@pytest.mark.parametrize("name", ["grouped", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"])
+def test_resumed_captured_training_equals_an_uninterrupted_one(name: str, make_config: Make):
+    options = {"device": "cuda", **RUNS[name]}
+    whole = train(make_config("whole", epochs=4, **options))
+    first = make_config("parts", epochs=2, **options)
     train(first)
     parts = train(replace(first, epochs=4, resume=True))
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-2 if name == "half precision" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["grouped", "half precision", "in-batch", "sce", "bert4rec", "accumulated", "averaged"]
+)
+def test_deterministic_training_repeats_and_resumes_bit_for_bit(framework: str, name: str, make_config: Make):
+    train = importlib.import_module(f"cce_minus.{framework}_impl.train").train
+    options = {"device": "cuda", "deterministic": True, **RUNS[name]}
+    whole = train(make_config("whole", epochs=4, **options))
+    again = train(make_config("again", epochs=4, **options))
+    first = make_config("parts", epochs=2, **options)
+    train(first)
+    parts = train(replace(first, epochs=4, resume=True))
+    expected = load_file(whole.weights)
+    for result in (again, parts):
+        assert (result.losses, result.valid, result.test) == (whole.losses, whole.valid, whole.test)
+        for tensor_name, tensor in load_file(result.weights).items():
+            np.testing.assert_array_equal(tensor, expected[tensor_name], err_msg=tensor_name)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig, read_metrics_log
+from cce_minus.recsys.run.checkpoint_file import read_checkpoint
 from safetensors.numpy import load_file
 
 from tests.training.commands import call
@@ -52,8 +53,9 @@ def test_training_learns_and_leaves_its_files(train: Train, framework: str, make
     assert best["epoch"] == result.best_epoch
     assert best["ndcg@10"] == result.valid["ndcg@10"]
     assert json.loads((out / "result.json").read_text())["test"] == result.test
-    assert (out / f"{framework}-checkpoints").is_dir()
-    assert not list(out.parent.rglob("lightning_logs"))
+    files = ("config.json", "catalog.parquet", "data.json", "metrics.csv", "result.json", "learning_curve.png")
+    assert {path.name for path in out.iterdir()} == {*files, "best.safetensors", f"{framework}-checkpoints"}
+    assert [path.name for path in (out / f"{framework}-checkpoints").iterdir()] == ["last.safetensors"]
 
 
 def test_resumed_run_equals_an_uninterrupted_one(train: Train, make_config: Make):
@@ -68,8 +70,11 @@ def test_killed_run_resumes_to_the_same_result(train: Train, framework: str, mak
     options: dict[str, Any] = {"negatives": "mixed", "frequency_rate": 0.2}
     killed = make_config(out="killed", epochs=4, **options)
     kill_after_epochs(3, framework, killed)
-    # The third epoch's row and weights are on disk, its checkpoint is not: it is trained again.
+    # The rows and the weights of the second and third epoch are on disk, their checkpoint is not: both are trained
+    # again.
     assert len(read_metrics_log(Path(killed.out) / "metrics.csv")) == 3
+    _, progress = read_checkpoint(Path(killed.out) / f"{framework}-checkpoints" / "last.safetensors")
+    assert progress.epochs == 1
     train(replace(killed, resume=True))
     whole = make_config(out="whole", epochs=4, **options)
     train(whole)
@@ -77,17 +82,28 @@ def test_killed_run_resumes_to_the_same_result(train: Train, framework: str, mak
 
 
 def kill_after_epochs(epochs: int, framework: str, config: TrainConfig) -> None:
-    """Trains in a process that is killed, without any chance to tidy up, as it logs its last epoch."""
+    """Trains in a process that is killed, without any chance to tidy up, as it logs its last epoch; the first is
+    written so slowly that the others wait and are written as one."""
     script = f"""
-import os, signal, sys
+import os, signal, sys, threading
 from cce_minus.recsys import MetricsLog, TrainConfig
+from cce_minus.recsys.run.background import Writer
 from cce_minus.{framework}_impl.train import train
 
+ended = threading.Event()
+
+def submit_and_tell(self, item):
+    submit(self, item)
+    if item.progress.epochs == {epochs}:
+        ended.set()
+
 def append_and_die(self, *, epoch, **row):
+    assert ended.wait(60)
     append(self, epoch=epoch, **row)
     if epoch == {epochs - 1}:
         os.kill(os.getpid(), signal.SIGKILL)
 
+submit, Writer.submit = Writer.submit, submit_and_tell
 append, MetricsLog.append = MetricsLog.append, append_and_die
 train(TrainConfig.from_json(sys.argv[1]))
 """

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from cce_minus.jax_impl import models as jax_models
-from cce_minus.jax_impl.training import objective as jax_objective
 from cce_minus.recsys import TrainConfig, epoch_batches, prepare_data
-from cce_minus.recsys.run.model_config import ModelConfig
-from cce_minus.torch_impl import models as torch_models
-from cce_minus.torch_impl.training import objective as torch_objective
+from cce_minus.recsys.run.optimizer_choices import learning_rate
+from cce_minus.recsys.run.steps import epoch_steps
 from flax import nnx
 from safetensors.numpy import load_file
 
@@ -77,26 +77,41 @@ def test_the_step_draws_its_own_negatives(make_config: Callable[..., TrainConfig
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 4])
-def test_learning_rates_rise_alike(make_config: Callable[..., TrainConfig], warmup: int):
-    config = make_config(warmup_steps=warmup, learning_rate=0.5)
-    torch_model = torch_models.build_model(ModelConfig(num_items=5, max_length=4, dim=2, num_blocks=1))
-    jax_model = jax_models.build_model(ModelConfig(num_items=5, max_length=4, dim=2, num_blocks=1), rngs=nnx.Rngs(0))
-    torch_optimizer, schedule = torch_objective.make_optimizer(torch_model, config)
-    jax_optimizer = jax_objective.make_optimizer(jax_model, config)
-    for parameter in torch_model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    gradients = jax.tree.map(jnp.ones_like, nnx.state(jax_model, nnx.Param))
-    update = nnx.jit(lambda model, optimizer: optimizer.update(model, gradients))
-    for step in range(6):
-        expected = 0.5 * min(1.0, (step + 1) / max(warmup, 1))
-        assert torch_optimizer.param_groups[0]["lr"] == pytest.approx(expected)
-        # The first Adam steps under a constant gradient move by exactly the learning rate.
-        before = float(jax_model.item_table[0, 0]), torch_model.item_table[0, 0].item()
-        torch_optimizer.step()
-        schedule.step()
-        update(jax_model, jax_optimizer)
-        moves = (
-            abs(float(jax_model.item_table[0, 0]) - before[0]),
-            abs(torch_model.item_table[0, 0].item() - before[1]),
-        )
-        assert moves == pytest.approx((expected, expected), rel=1e-2)
+def test_learning_rates_rise_to_the_peak(warmup: int):
+    rates = [learning_rate(update, 6, peak=0.5, warmup_steps=warmup, schedule="constant") for update in range(6)]
+    assert rates == pytest.approx([0.5 * min(1.0, (update + 1) / max(warmup, 1)) for update in range(6)])
+
+
+def test_learning_rates_fall_to_nothing_after_the_last_step():
+    """Of 24 steps with a warm-up of 5: the peak at step 4, half of it ten steps later, nothing at step 24, which is
+    none any more."""
+    for schedule in ("linear", "cosine"):
+        rates = [learning_rate(update, 24, peak=0.5, warmup_steps=5, schedule=schedule) for update in range(25)]
+        assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+        assert rates[14] == pytest.approx(0.25)
+        assert rates[24] == pytest.approx(0, abs=1e-12)
+        assert all(after < before for before, after in itertools.pairwise(rates[4:]))
+        assert learning_rate(0, 1, peak=0.5, warmup_steps=0, schedule=schedule) == pytest.approx(0.5)
+    assert rates[9] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def torch_sum(model: torch.nn.Module, *_: Any, **__: Any) -> torch.Tensor:
+    return torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+
+
+def jax_sum(model: nnx.Module, *_: Any, **__: Any) -> jax.Array:
+    return jnp.stack([parameter.sum() for parameter in jax.tree.leaves(nnx.state(model, nnx.Param))]).sum()
+
+
+def test_steps_move_by_their_rates(make_config: Callable[..., TrainConfig]):
+    """The first moves of AdamW under a constant gradient are the learning rate."""
+    config = make_config(warmup_steps=4, learning_rate=0.5)
+    _, split = prepare_data(config)
+    runs = TorchRun(config, split, loss=torch_sum), JaxRun(config, split, loss=jax_sum)
+    (steps,) = epoch_steps(config, split, 0, on_device=False)
+    assert steps.rates.tolist() == [0.125, 0.25, 0.375, 0.5]
+    for run in runs:
+        before = run.weights
+        run.steps(steps)
+        for name, weight in run.weights.items():
+            np.testing.assert_allclose(before[name] - weight, steps.rates.sum(), rtol=1e-4, err_msg=name)

@@ -32,7 +32,8 @@ class BERT4Rec(SequenceModel):
         that of a masked place put behind their last max_length - 1 items."""
         self.check_inputs(inputs)
         kept = inputs[:, max(inputs.shape[1] + 1 - self.config.max_length, 0) :]
-        return self(torch.cat([kept, torch.full_like(inputs[:, :1], MASK)], dim=1), rows)[:, -1]
+        masked = torch.cat([kept, torch.full_like(inputs[:, :1], MASK)], dim=1)
+        return self(masked, rows, last_only=True)[:, -1]
 
     def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
         masked = (inputs == MASK)[..., None]

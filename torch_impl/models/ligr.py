@@ -14,7 +14,7 @@ class GatedBlock(nn.Module):
     """Pre-norm block whose residual branches are gated by the stream that they are added to:
 
     ``x += sigmoid(attention_gate(x)) * dropout(attention(norm(x)))``, then ``x += sigmoid(feed_forward_gate(x)) *
-    dropout(feed_forward(norm(x)))``; the gates are D -> D.
+    dropout(feed_forward(norm(x)))``, at the places that ``mask`` is about; the gates are D -> D.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
@@ -29,6 +29,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         mixed = self.dropout(self.attention(self.attention_norm(hidden), mask))
+        hidden = hidden[:, -mask.shape[1] :]
         hidden = hidden + F.sigmoid(self.attention_gate(hidden)) * mixed
         mapped = self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
         return hidden + F.sigmoid(self.feed_forward_gate(hidden)) * mapped

@@ -28,7 +28,8 @@ class SequenceModel(nn.Module):
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) in the dtype
     of the computation (float32, or the autocast dtype up to the last norm). Positions are counted from the sequence's
-    end, so left padding never changes a result. Outputs at padded places are finite and mean nothing. Raises
+    end, so left padding never changes a result. ``last_only`` gives the last place alone, (B, 1, D), and saves the last
+    block the others. Outputs at padded places are finite and mean nothing. Raises
     ``ValueError`` for inputs of another rank or longer than max_length, and ``ConfigError`` for the configuration of
     another model.
     """
@@ -37,7 +38,7 @@ class SequenceModel(nn.Module):
     """The model's name in a configuration."""
 
     block_type: ClassVar[Callable[..., nn.Module]] = Block
-    """Made from (dim, num_heads, dropout), called with hidden (B, L, D) and mask (B, L, L)."""
+    """Made from (dim, num_heads, dropout), called with hidden (B, L, D) and mask (B, Q, L) for (B, Q, D)."""
 
     item_features: Tensor | None
     feature_projection: nn.Parameter | None
@@ -87,20 +88,21 @@ class SequenceModel(nn.Module):
         with torch.autocast(self.item_table.device.type, enabled=False):
             return self.item_table + self.item_features @ self.feature_projection
 
-    def forward(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, rows: Tensor | None = None, *, last_only: bool = False) -> Tensor:
         self.check_inputs(inputs)
         rows = self.item_rows() if rows is None else rows
         positions = self.position_table[self.config.max_length - inputs.shape[1] :]
         hidden = self.dropout(self.embed(inputs, rows) + positions)
         mask = self.attention_mask(inputs)
-        for block in self.blocks:
-            hidden = block(hidden, mask)
+        for number, block in enumerate(self.blocks, start=1):
+            is_last = number == len(self.blocks)
+            hidden = block(hidden, mask[:, -1:] if last_only and is_last else mask)
         return self.final_norm(hidden)
 
     def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
         the last place's."""
-        return self(inputs, rows)[:, -1]
+        return self(inputs, rows, last_only=True)[:, -1]
 
     def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative

@@ -13,7 +13,7 @@ INIT_STD = 0.02
 
 class Block(nn.Module):
     """Pre-norm transformer block: ``x += dropout(attention(norm(x)))``, then ``x +=
-    dropout(feed_forward(norm(x)))``."""
+    dropout(feed_forward(norm(x)))``, at the places that ``mask`` is about."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -24,12 +24,16 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask))
+        mixed = self.dropout(self.attention(self.attention_norm(hidden), mask))
+        hidden = hidden[:, -mask.shape[1] :] + mixed
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention without dropout on the probabilities (fused kernels of JAX offer none)."""
+    """Multi-head self-attention without dropout on the probabilities (fused kernels of JAX offer none).
+
+    ``mask`` (B, Q, L) says what each of the last Q of L places sees; their results are (B, Q, D).
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -41,8 +45,9 @@ class Attention(nn.Module):
         batch, length, dim = hidden.shape
         qkv = self.qkv(hidden).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, dim))
+        places = mask.shape[1]
+        mixed = F.scaled_dot_product_attention(query[:, :, -places:], key, value, attn_mask=mask[:, None])
+        return self.output(mixed.transpose(1, 2).reshape(batch, places, dim))
 
 
 class FeedForward(nn.Module):

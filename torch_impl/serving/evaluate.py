@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...recsys import EvalBatch, Ragged
-from ...recsys.serving.evaluation import evaluate_batches
+from ...recsys import NO_ITEM, EvalBatch, Ragged
+from ...recsys.serving.candidates import Ids, candidates_of
+from ...recsys.serving.evaluation import HeldOut, evaluate_batches
+from ..devices import no_cast_cache, to_device
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, rank_and_top
 
@@ -21,39 +24,107 @@ def evaluate(
     targets: npt.NDArray[np.int32],
     *,
     chunk: int | None = None,
+    filter_seen: bool = False,
+    batch_size: int = 128,
+    candidates: Ids | None = None,
+    excluded: Ids | None = None,
     **options: Any,
 ) -> dict[str, float]:
     """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
 
+    ``candidates`` and ``excluded`` are ids of items (n,): targets compete with only those, and with none of these.
     Items are scored by kernels on a GPU, else 32768 at once; a ``chunk`` scores so many at once in plain torch.
     """
+    max_length = model.config.max_length
+    batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
+    mask = candidates_of(model.config.num_items, candidates, excluded)
+    return evaluate_on(batches, Ranker(model, chunk, mask), **options)
+
+
+def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, float]:
+    """The same of ``batches`` and a ``ranker`` that may serve several evaluations."""
+    model = ranker.model
     was_training = model.training
     model.eval()
-    device = model.item_table.device
-    rows = model.item_rows().detach()
-
-    def rank(batch: EvalBatch, k: int) -> tuple[npt.NDArray, npt.NDArray]:
-        inputs, target = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.target))
-        seen = Seen.of(batch.seen, len(inputs), device)
-        ranks, top = batch_ranking(model, rows, inputs, target, k, chunk, seen)
-        return ranks.cpu().numpy(), top.cpu().numpy()
-
-    metrics = evaluate_batches(rank, model.config, histories, targets, **options)
+    metrics = evaluate_batches(ranker, batches, model.config.num_items, **options)
     model.train(was_training)
     return metrics
 
 
-@torch.no_grad()
-def batch_ranking(
-    model: SequenceModel,
-    rows: Tensor,
-    inputs: Tensor,
-    target: Tensor,
-    k: int,
-    chunk: int | None = None,
-    seen: Seen | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Returns the rank (B,) of ``target`` (B,) after the sequences ``inputs`` (B, L), and the k best items (B, k).
+class Ranker:
+    """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
 
-    ``rows`` (V, D) are ``model.item_rows()``, computed once for all batches."""
-    return rank_and_top(model.next_item_hidden(inputs, rows), rows, target, k, chunk, seen)
+    With ``captures``, on a GPU, batches without seen items are ranked by a CUDA graph, captured at the first of their
+    shape: for a model whose parameters stay in their memory and that is evaluated again and again.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        chunk: int | None = None,
+        candidates: npt.NDArray[np.bool_] | None = None,
+        *,
+        captures: bool = False,
+    ) -> None:
+        self.model, self._chunk = model, chunk
+        self._candidates = None if candidates is None else torch.from_numpy(candidates).to(model.item_table.device)
+        self._captures = captures and model.item_table.is_cuda
+        self._rows = model.item_rows().detach()
+        self._cutoffs: tuple[int, ...] = ()
+        self._replay: Callable[[], None] | None = None
+
+    def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
+        device = self._rows.device
+        self._ranks: list[Tensor] = []
+        if cutoffs != self._cutoffs:
+            # one place more, for lists' places without an item
+            self._counts = torch.zeros((len(cutoffs), len(self._rows) + 1), dtype=torch.int32, device=device)
+            self._cutoffs, self._replay = cutoffs, None
+        self._counts.zero_()
+        rows = self.model.item_rows().detach()
+        if rows.data_ptr() != self._rows.data_ptr():
+            self._rows.copy_(rows)
+
+    def add(self, batch: EvalBatch) -> None:
+        arrays = batch.inputs, batch.target, np.array([batch.count])
+        inputs, target, count = (to_device(torch.from_numpy(array), self._rows.device) for array in arrays)
+        if not self._captures or batch.seen is not None:
+            ranks = self._rank(inputs, target, count, Seen.of(batch.seen, len(inputs), self._rows.device))
+        else:
+            ranks = self._ranked_by_graph(inputs, target, count)
+        self._ranks.append(ranks[: batch.count])
+
+    def found(self) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.int32]]]:
+        ranks = torch.cat(self._ranks).cpu().numpy() if self._ranks else np.zeros(0, np.int64)
+        return ranks, dict(zip(self._cutoffs, self._counts[:, :-1].cpu().numpy(), strict=True))
+
+    @torch.no_grad()
+    def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, seen: Seen | None) -> Tensor:
+        """The ranks (B,); the items of the first ``count`` (1,) lists are counted."""
+        hidden, k = self.model.next_item_hidden(inputs, self._rows), max(self._cutoffs)
+        ranks, top = rank_and_top(hidden, self._rows, target, k, self._chunk, seen, self._candidates)
+        is_counted = (torch.arange(len(top), device=top.device) < count)[:, None] & (top != NO_ITEM)
+        items = torch.where(is_counted, top, len(self._rows))
+        for counts, k in zip(self._counts, self._cutoffs, strict=True):
+            counted = items[:, :k].reshape(-1)
+            counts.index_add_(0, counted, torch.ones_like(counted, dtype=torch.int32))
+        return ranks
+
+    def _ranked_by_graph(self, *operands: Tensor) -> Tensor:
+        if self._replay is None or operands[0].shape != self._held[0].shape:
+            self._held = [operand.clone() for operand in operands]
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            counts = self._counts.clone()
+            with torch.cuda.stream(stream):
+                self._rank(*self._held, None)  # kernels compile and libraries set themselves up
+            torch.cuda.current_stream().wait_stream(stream)
+            self._counts.copy_(counts)
+            graph = torch.cuda.CUDAGraph()
+            with no_cast_cache(), torch.cuda.graph(graph):
+                self._graph_ranks = self._rank(*self._held, None)
+            self._replay = graph.replay
+        for held, operand in zip(self._held, operands, strict=True):
+            held.copy_(operand)
+        self._replay()
+        return self._graph_ranks.clone()

@@ -40,25 +40,37 @@ class Seen(NamedTuple):
 
 @torch.no_grad()
 def target_ranks(
-    hidden: Tensor, table: Tensor, target: Tensor, chunk: int | None = None, seen: Seen | None = None
+    hidden: Tensor,
+    table: Tensor,
+    target: Tensor,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Tensor | None = None,
 ) -> Tensor:
     """Rank of each target among the scores ``hidden @ table.T``: (B,) int64, 1 is best, in float32.
 
     ``rank = 1 + #(score > target's) + #(score == target's and id < target)`` over the items that ``seen`` does not
     leave out, NaN above every number, and V + 1 for a NaN target score: the rule of ``recsys.target_ranks``. ``hidden``
     (B, D), ``table`` (V, D), ``target`` (B,); negative targets mark rows that only fill the batch, and their rank means
-    nothing. A ``chunk`` scores so many items at once in plain torch, on a GPU too.
+    nothing. ``candidates`` (V,) bool: others are not ahead of a target. A ``chunk`` scores so many items at once in
+    plain torch, on a GPU too.
     """
-    return rank_and_top(hidden, table, target, 0, chunk, seen)[0]
+    return rank_and_top(hidden, table, target, 0, chunk, seen, candidates)[0]
 
 
 @torch.no_grad()
 def rank_and_top(
-    hidden: Tensor, table: Tensor, target: Tensor, k: int, chunk: int | None = None, seen: Seen | None = None
+    hidden: Tensor,
+    table: Tensor,
+    target: Tensor,
+    k: int,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`target_ranks` (B,) and `top_items` (B, k) of the same scores."""
-    if plans := _plans(hidden, table, k, True, chunk, seen):
-        return rank_by_kernels(plans, hidden, table, target, seen)
+    if plans := _plans(hidden, table, k, True, chunk, seen, candidates):
+        return rank_by_kernels(plans, hidden, table, target, seen, candidates)
     chunk = chunk or CHUNK
     target = target.long().clamp_min(0)[:, None]
     # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
@@ -72,38 +84,57 @@ def rank_and_top(
     for begin, scores in score_chunks(hidden, table, chunk):
         ids = torch.arange(begin, begin + scores.shape[1], device=target.device)
         ahead = (scores > target_score) | scores.isnan() | ((scores == target_score) & (ids < target))
-        rank += _leave_out(ahead, seen, begin, value=False).sum(dim=1)
+        rank += _leave_out(ahead, seen, candidates, begin, value=False).sum(dim=1)
         if k:
-            best = _merge(best, scores, ids, seen, begin)
+            best = _merge(best, scores, ids, seen, candidates, begin)
     return torch.where(target_score[:, 0].isnan(), len(table) + 1, rank), _items(best)
 
 
 @torch.no_grad()
-def top_items(hidden: Tensor, table: Tensor, k: int, chunk: int | None = None, seen: Seen | None = None) -> Tensor:
+def top_items(
+    hidden: Tensor,
+    table: Tensor,
+    k: int,
+    chunk: int | None = None,
+    seen: Seen | None = None,
+    candidates: Tensor | None = None,
+) -> Tensor:
     """Ids (B, k) int64 of the highest scores ``hidden @ table.T``, ties by lower id, NaN last.
 
-    Items that ``seen`` leaves out are not among them; ``NO_ITEM`` fills places for which no other item is left. A
-    ``chunk`` scores so many items at once in plain torch, on a GPU too.
+    Items that ``seen`` leaves out, and those that are no ``candidates`` (V,) bool, are not among them; ``NO_ITEM``
+    fills places for which no other item is left. A ``chunk`` scores so many items at once in plain torch, on a GPU too.
     """
-    if plans := _plans(hidden, table, k, False, chunk, seen):
-        return rank_by_kernels(plans, hidden, table, None, seen)[1]
+    if plans := _plans(hidden, table, k, False, chunk, seen, candidates):
+        return rank_by_kernels(plans, hidden, table, None, seen, candidates)[1]
     best = _no_items(len(hidden), k, hidden.device)
     for begin, scores in score_chunks(hidden, table, chunk or CHUNK):
         ids = torch.arange(begin, begin + scores.shape[1], device=hidden.device)
-        best = _merge(best, scores, ids, seen, begin)
+        best = _merge(best, scores, ids, seen, candidates, begin)
     return _items(best)
 
 
 def _plans(
-    hidden: Tensor, table: Tensor, k: int, has_targets: bool, chunk: int | None, seen: Seen | None
+    hidden: Tensor,
+    table: Tensor,
+    k: int,
+    has_targets: bool,
+    chunk: int | None,
+    seen: Seen | None,
+    candidates: Tensor | None,
 ) -> tuple[Ranking, ...] | None:
     if chunk is not None or not hidden.is_cuda:
         return None
-    return plan_ranking(len(hidden), len(table), table.shape[1], k, has_targets, seen.most if seen else 0)
+    most_seen = seen.most if seen else 0
+    return plan_ranking(len(hidden), len(table), table.shape[1], k, has_targets, most_seen, candidates is not None)
 
 
 def rank_by_kernels(
-    plans: tuple[Ranking, ...], hidden: Tensor, table: Tensor, target: Tensor | None, seen: Seen | None
+    plans: tuple[Ranking, ...],
+    hidden: Tensor,
+    table: Tensor,
+    target: Tensor | None,
+    seen: Seen | None,
+    candidates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ranks (B,), if there are targets, and the best items (B, k), both int64, by the kernels of ``plans``."""
     from ...kernels.launch.ranking import launch_ranking
@@ -119,6 +150,8 @@ def rank_by_kernels(
             ins = {"hidden": hidden[some], "table": table}
             if target is not None:
                 ins["target"] = target[some]
+            if candidates is not None:
+                ins["candidates"] = candidates.view(torch.uint8)
             if plan.most_seen and seen is not None:
                 ins |= {"seen_first": seen.first[first : first + plan.num_users + 1], "seen_items": seen.item}
             launch_ranking(outs, ins, plan)
@@ -134,8 +167,11 @@ def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[in
             yield begin, hidden.float() @ table[begin : begin + chunk].float().T
 
 
-def _leave_out(values: Tensor, seen: Seen | None, begin: int, value: float) -> Tensor:
-    """Sets the ``values`` (B, C) of seen items from ``begin`` on to ``value``, in place."""
+def _leave_out(values: Tensor, seen: Seen | None, candidates: Tensor | None, begin: int, value: float) -> Tensor:
+    """Sets the ``values`` (B, C) of seen items, and of those that are no candidates, from ``begin`` on to ``value``, in
+    place."""
+    if candidates is not None:
+        values.masked_fill_(~candidates[begin : begin + values.shape[1]], value)
     if seen is not None:
         inside = (begin <= seen.item) & (seen.item < begin + values.shape[1])
         values[seen.row[inside].long(), seen.item[inside].long() - begin] = value
@@ -146,9 +182,11 @@ def _no_items(rows: int, k: int, device: torch.device) -> Tensor:
     return torch.full((rows, k), _LEFT_OUT, dtype=torch.int64, device=device)
 
 
-def _merge(best: Tensor, scores: Tensor, ids: Tensor, seen: Seen | None, begin: int) -> Tensor:
+def _merge(
+    best: Tensor, scores: Tensor, ids: Tensor, seen: Seen | None, candidates: Tensor | None, begin: int
+) -> Tensor:
     """The keys (B, k) of the best items so far, this chunk's among them."""
-    keys = _leave_out(_sort_keys(scores, ids), seen, begin, value=_LEFT_OUT)
+    keys = _leave_out(_sort_keys(scores, ids), seen, candidates, begin, value=_LEFT_OUT)
     # The chunk's own best come first: selecting once from k + C keys would copy all of them.
     return (
         torch.cat([best, keys.topk(min(best.shape[1], keys.shape[1]), dim=1).values], dim=1)

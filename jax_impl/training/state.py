@@ -1,0 +1,82 @@
+"""The state of a training as arrays by name: copied while later steps go on, written, and taken up again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...recsys.run.checkpoint_file import NAME, read_checkpoint, require_arrays
+from ...recsys.run.progress import Progress
+from ...recsys.run.run_directory import RunDirectory
+from ..devices import memory
+from .earlier import find_earlier, read_earlier
+from .steps import State, TrainingSteps
+
+logger = logging.getLogger(__name__)
+
+_SMALL = 8
+"""A state of at most this part of a device's memory is copied there first, and leaves it while training goes on;
+three copies may wait."""
+
+
+def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
+    """Takes up the last checkpoint of ``run``; without one, new ``Progress``. Raises ``ConfigError``."""
+    named, tree = jax.tree_util.tree_flatten_with_path(steps.state)
+    shapes = {_name(path): (array.shape, array.dtype.name) for path, array in named}
+    path = run.checkpoints / NAME
+    if path.exists():
+        arrays, progress = read_checkpoint(path)
+    elif (earlier := find_earlier(run.checkpoints)) is not None:
+        path = earlier
+        arrays, progress = read_earlier(path)
+    else:
+        return Progress()
+    require_arrays(path, arrays, shapes)
+    steps.state = jax.tree.unflatten(tree, [jnp.asarray(arrays[_name(path)]) for path, _ in named])
+    return progress
+
+
+class Copy:
+    """A copy of ``state`` as it is now, which reaches the host when it is asked for, in any thread."""
+
+    def __init__(self, state: State) -> None:
+        size = sum(array.nbytes for array in jax.tree.leaves(state))
+        if size > memory() // _SMALL:
+            began = time.perf_counter()
+            self._state: Any = jax.device_get(state)
+            seconds = time.perf_counter() - began
+            logger.info("training paused for %.1f s, in which %.1f GiB left the device", seconds, size / 2**30)
+        else:
+            self._state = _copied(state)
+
+    def state(self) -> State:
+        """The copy in NumPy arrays."""
+        self._state = jax.device_get(_in_pinned_memory(self._state))
+        return self._state
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same by name."""
+        named, _ = jax.tree_util.tree_flatten_with_path(self.state())
+        return {_name(path): np.asarray(array) for path, array in named}
+
+
+def _in_pinned_memory(state: Any) -> Any:
+    """``state`` in memory of the host that a GPU writes to by itself; copies to other memory keep it from its steps."""
+    if jax.default_backend() != "gpu" or isinstance(jax.tree.leaves(state)[0], np.ndarray):
+        return state
+    places = jax.tree.map(lambda array: array.sharding.with_memory_kind("pinned_host"), state)
+    return jax.block_until_ready(jax.device_put(state, places))
+
+
+@jax.jit
+def _copied(state: State) -> State:
+    return jax.tree.map(jnp.copy, state)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")

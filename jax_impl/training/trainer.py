@@ -1,0 +1,116 @@
+"""The training of a run: its epochs, their validation and the copies that are written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+from tqdm import tqdm
+
+from ...kernels import ArgumentError
+from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches
+from ...recsys.files import usable
+from ...recsys.option_checks import options_refused
+from ...recsys.run.background import prefetched
+from ...recsys.run.losses import EpochLosses
+from ...recsys.run.profile import Profile
+from ...recsys.run.recorder import Snapshot
+from ...recsys.run.run_directory import WRITABLE, RunDirectory
+from ...recsys.run.steps import MOST_BATCHES, epoch_steps, stay_on_device
+from ...recsys.serving.evaluation import HeldOut
+from ..devices import memory
+from ..loss.arguments import check_impl
+from ..models.sequence_model import SequenceModel
+from ..models.weights import largest_weight, save_weights
+from ..serving.evaluate import Ranker, evaluate_on
+from .objective import objective_of, start_frequencies, step_seed, training_loss
+from .state import Copy
+from .steps import TrainingSteps
+
+_ON_A_CPU = 8  # batches of a portion: its steps take long, and a portion shows progress at its end
+
+
+class Trainer:
+    """Trains ``model`` on ``split`` as ``config`` says; the loop around it is ``recsys.run.training_loop``'s.
+
+    Batches, draws and dropout follow from (seed, epoch, step), so that a resumed run repeats an uninterrupted one.
+    """
+
+    def __init__(self, model: SequenceModel, config: TrainConfig, split: Split) -> None:
+        self.config, self.split = config, split
+        self._objective = objective_of(config, split)
+        frequencies = start_frequencies(self._objective, split)
+        self._try_loss(model, frequencies)
+        self._on_device = stay_on_device(config, split, memory())
+        self._most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
+        self.steps = TrainingSteps(
+            model,
+            config,
+            self._objective,
+            frequencies=frequencies,
+            sequences=split.train if self._on_device else None,
+        )
+        self._evaluation = evaluation_options(config, split)
+        sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
+        self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
+        self._portions = 0
+
+    def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
+        """Traces the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims
+        its folder."""
+        batch = next(epoch_batches(self.config, self.split, 0))
+        operands = model, batch.inputs, batch.targets, step_seed(self.config, 0)
+        with options_refused(ArgumentError):
+            check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
+            nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
+
+    def train_epoch(self, epoch: int, profile: Profile) -> float:
+        total = num_batches(self.split.train, batch_size=self.config.batch_size)
+        losses = EpochLosses(epoch, epoch * total, _fetch)
+        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self._on_device, most=self._most))
+        # disable=None: no bar where the output is no terminal.
+        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
+        with bar, contextlib.closing(portions), profile.part("steps"):
+            for steps in profile.waits(portions, "waiting for batches"):
+                with profile.part("steps" if self._portions else "first steps"), self._traced():
+                    losses.add((self.steps(steps), steps.num_batches), steps.num_batches)
+                self._portions += 1
+                bar.update(steps.num_batches)
+            return losses.mean()
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Writes a trace of the second portion of a run that is profiled; the first compiles."""
+        if not self.config.profile or self._portions != 1:
+            yield
+            return
+        folder = RunDirectory(Path(self.config.out), "jax").trace
+        with usable("out", WRITABLE):
+            folder.mkdir(exist_ok=True)
+        with jax.profiler.trace(folder):
+            yield
+            jax.block_until_ready(self.steps.state)
+
+    def largest_weight(self) -> float:
+        return largest_weight(self.steps.state.parameters)
+
+    def validate(self) -> dict[str, float]:
+        return evaluate_on(self._valid, Ranker(self.steps.model()), **self._evaluation)
+
+    def snapshot(self) -> Snapshot:
+        copy = Copy(self.steps.state)
+
+        def write(path: Path) -> None:
+            save_weights(self.steps.model(copy.state()), path)
+
+        return Snapshot(write, copy.arrays)
+
+
+def _fetch(portions: list[tuple[Array, int]]) -> np.ndarray:
+    return np.concatenate([np.asarray(losses).reshape(-1)[:count] for losses, count in portions])

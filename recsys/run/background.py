@@ -1,0 +1,135 @@
+"""Work of the host beside the training: batches ahead of their turn, files behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import queue
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+
+
+def import_ahead(module: str) -> None:
+    """Imports ``module``, which takes seconds and is needed later, while other work goes on; who imports it meanwhile
+    waits for it. What goes wrong goes wrong again there."""
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
+
+    threading.Thread(target=work, name=f"import {module}", daemon=True).start()
+
+
+@contextlib.contextmanager
+def short_turns(seconds: float = 5e-4) -> Iterator[None]:
+    """Inside, threads of Python wait for each other no longer than so: for ten times as long by default, in which a GPU
+    that waits for its next kernel does several steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def prefetched(items: Iterable[T], depth: int = 2) -> Generator[T]:
+    """``items`` in order, made in a thread at most ``depth`` ahead; what making them raises is raised here. A consumer
+    that leaves early ends the thread."""
+    ready: queue.Queue[object] = queue.Queue(depth)
+    left = threading.Event()
+
+    def put(item: object) -> bool:
+        while not left.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item  # pyright: ignore[reportReturnType]
+    finally:
+        left.set()
+        thread.join()
+
+
+class Writer(Generic[T]):
+    """Writes items in a thread of its own, in the order in which they came, while their maker goes on.
+
+    Where items come faster than they are written, those that wait become one, ``merge(earlier, later)``: the maker
+    never waits, and at most one waits. What ``write`` raises is raised by the next `submit` or at the end; later items
+    are not written then. To be used in a ``with``, which ends when all is written, after an error too.
+    """
+
+    def __init__(self, write: Callable[[T], None], merge: Callable[[T, T], T]) -> None:
+        self._write, self._merge = write, merge
+        self._waiting: list[T] = []  # none or one
+        self._ended = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+
+    def __enter__(self) -> Writer[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._end()
+        if kind is None:
+            self._raise()
+
+    def submit(self, item: T) -> None:
+        """Has ``item`` written after those before it."""
+        self._raise()
+        with self._changed:
+            self._waiting = [self._merge(*self._waiting, item) if self._waiting else item]
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """Waits until all is written."""
+        self._end()
+        self._raise()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    return
+                (item,), self._waiting = self._waiting, []
+            try:
+                self._write(item)
+            except BaseException as error:
+                self._error = error
+                return

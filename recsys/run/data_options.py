@@ -1,0 +1,92 @@
+"""The options of a run that say which data it trains on, and how an option is declared."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.datasets import DATASETS
+
+
+def option(default: Any, group: str, text: str) -> Any:
+    """A field of a configuration: its default, its group on the command line and its help."""
+    return dataclasses.field(default=default, metadata={"group": group, "help": text})
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The options of the group Data, which `TrainConfig` checks."""
+
+    data: str = option(
+        "ml-100k",
+        "Data",
+        f"Data set: {' or '.join(DATASETS)} (downloaded once), or the path of a Parquet, CSV or TSV file "
+        "with one interaction a row.",
+    )
+    user_column: str = option("user_id", "Data", "Column of the file that holds the user (integers or text).")
+    item_column: str = option("item_id", "Data", "Column of the file that holds the item (integers or text).")
+    time_column: str = option("timestamp", "Data", "Column of the file that holds the time (integers or dates).")
+    rating_column: str = option("rating", "Data", "Column of the file that holds the rating, for min_rating.")
+    titles: str | None = option(
+        None,
+        "Data",
+        "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
+    )
+    title_column: str = option("title", "Data", "Column of the titles file that holds the title.")
+    item_features: str | None = option(
+        None,
+        "Data",
+        "Parquet, CSV or TSV file with the item column and categories of items, such as genres, that the model is to "
+        "know.",
+    )
+    feature_columns: str | None = option(
+        None,
+        "Data",
+        "Columns of the item features, such as genre,brand: a list of values or text with | between them. The 1024 "
+        "most frequent values of each are used.",
+    )
+    item_vectors: str | None = option(
+        None,
+        "Data",
+        "Parquet file with the item column and a pretrained vector of each item, a list in the column vector.",
+    )
+    item_vectors_as: str = option(
+        "features",
+        "Data",
+        "features: the item vectors, standardised, are projected and added to the item's own embedding. initial: "
+        "the item embeddings start from their principal components.",
+    )
+    item_vectors_dim: int = option(0, "Data", "Principal components of the item vectors as features; 0: all of them.")
+    min_rating: float | None = option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
+    min_item_events: int = option(
+        1,
+        "Data",
+        "Keep items with at least so many events, items and users in turn until all have enough of what is left. "
+        "Events that are validated and tested on count too, as in published protocols.",
+    )
+    min_user_events: int = option(1, "Data", "Keep users with at least so many events; see min-item-events.")
+    split: str = option(
+        "leave-one-out",
+        "Data",
+        "leave-one-out: a user's last item is the test, the one before it the validation. "
+        "global-temporal: train before one moment in time, test after it, with some users for validation. "
+        "sessions: every user is one session; train on the earlier ones, test on the later ones.",
+    )
+    split_quantile: float = option(
+        0.9,
+        "Data",
+        "global-temporal: share of all events that happen before its moment. sessions: share of all sessions before "
+        "the tested ones.",
+    )
+    valid_fraction: float = option(
+        0.05,
+        "Data",
+        "global-temporal: share of the users held out for validation. sessions: share of the sessions before the "
+        "tested ones, the last of them.",
+    )
+    train_on_valid: bool = option(
+        False,
+        "Data",
+        "Train a final model on the validation items too: no validation is done and the last epoch's weights are kept.",
+    )

@@ -1,0 +1,53 @@
+"""The loop of a training, the same for both frameworks, which do the steps."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .background import Writer, short_turns
+from .config import TrainConfig
+from .losses import require_finite_weights
+from .profile import Profile
+from .progress import Progress
+from .recorder import Epochs, Recorder, Snapshot
+
+
+class Training(Protocol):
+    """What a framework does of a training."""
+
+    def train_epoch(self, epoch: int, profile: Profile) -> float:
+        """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
+        ...
+
+    def largest_weight(self) -> float:
+        """The largest magnitude of the weights."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the validation part."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The state as it is now."""
+        ...
+
+
+def run_epochs(
+    training: Training, config: TrainConfig, progress: Progress, recorder: Recorder, profile: Profile
+) -> None:
+    """Trains until the epochs or the patience are used up, and has what epochs leave written meanwhile.
+
+    A checkpoint is thus behind by at most the epochs that the one before took to write; the last one is not.
+    """
+    with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
+        while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
+            epoch = progress.epochs
+            loss = training.train_epoch(epoch, profile)
+            with profile.part("validation"):
+                require_finite_weights(training.largest_weight(), epoch)
+                due = not config.train_on_valid and (epoch + 1) % config.eval_every == 0
+                metrics = training.validate() if due else {}
+            with profile.part("checkpoints"):
+                writer.submit(recorder.end_epoch(loss, metrics, training.snapshot()))
+        with profile.part("checkpoints"):
+            writer.finish()

@@ -1,0 +1,203 @@
+"""The steps of a training: batches gathered, losses and gradients, the optimizer. On a GPU they are CUDA graphs, so
+that small models do not wait for the host, which otherwise starts hundreds of kernels a step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import fold_seed
+from ...kernels.negatives.objectives import Objective
+from ...recsys import Ragged, TrainConfig
+from ...recsys.run.steps import Steps
+from ..devices import no_cast_cache, to_device
+from ..loss.seeds import signed
+from ..models.sequence_model import SequenceModel
+from .objective import Loss, follow, training_loss
+from .optimizer import make_optimizer, set_rate
+from .sequences import Sequences
+
+Autocast = Callable[[], contextlib.AbstractContextManager[object]]
+
+_WARM_UP = 2  # batches before a capture: libraries set themselves up and kernels compile
+
+
+class TrainingSteps:
+    """Trains ``model`` by `Steps`, and holds what a step moves: the model's parameters, the optimizer's state, the
+    ``averages`` of weights and the ``frequencies`` of targets, where the configuration has them.
+
+    Everything random in batch s follows from (config.seed, s). ``autocast()`` is entered around model and loss, which
+    is ``loss`` (by default the objective's). ``sequences`` are the users' to gather batches from; None where steps
+    bring their batches. All of this stays in its memory: a graph, captured at the first steps of their shape, reads and
+    writes it there.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        config: TrainConfig,
+        objective: Objective,
+        autocast: Autocast,
+        *,
+        frequencies: Tensor | None = None,
+        sequences: Ragged | None = None,
+        loss: Loss = training_loss,
+    ) -> None:
+        self.model, self.config, self.frequencies = model, config, frequencies
+        self.device = model.item_table.device
+        self.parameters = dict(model.named_parameters())
+        self.optimizer = make_optimizer(self.parameters.values(), config)
+        self.averages = {
+            name: parameter.detach().clone() for name, parameter in self.parameters.items() if config.ema_decay
+        }
+        self._objective, self._autocast, self._loss = objective, autocast, loss
+        self._sequences = None if sequences is None else Sequences(sequences, self.device)
+        self._captures = self.device.type == "cuda" and objective.impl != "reference"  # which waits for the device
+        self._shape: object = None
+
+    def __call__(self, steps: Steps) -> Tensor:
+        """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
+        operands = self._operands(steps)
+        shape = {name: (operand.shape, operand.dtype) for name, operand in operands.items()}
+        if shape != self._shape:
+            self._shape, self._held = (
+                shape,
+                {name: operand.to(self.device, copy=True) for name, operand in operands.items()},
+            )
+            self._batch_index, self._update_index = (
+                torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2)
+            )
+            self._losses = torch.zeros(steps.counts.size * self.config.accumulate, device=self.device)
+            self._run_batch, self._run_update = self._ways()
+        for name, operand in operands.items():
+            self._held[name].copy_(to_device(operand, self.device))
+        self._batch_index.zero_()
+        self._update_index.zero_()
+        number = steps.first
+        for count in steps.counts.tolist():
+            for _ in range(count):
+                self._seed_dropout(fold_seed(self.config.seed, number))
+                self._run_batch()
+                number += 1
+            if count:
+                self._run_update()
+        return self._losses[: steps.num_batches].clone()
+
+    def replay(self) -> None:
+        """Runs one more batch and update of the last steps, with their draws and rates, for a measurement."""
+        self._batch_index.zero_()
+        self._update_index.zero_()
+        self._run_batch()
+        self._run_update()
+
+    def _operands(self, steps: Steps) -> dict[str, Tensor]:
+        numbers = range(steps.first, steps.first + steps.counts.size * self.config.accumulate)
+        seeds = np.array([signed(fold_seed(self.config.seed, number)) for number in numbers], np.int64)
+        arrays = {
+            "seeds": seeds,
+            "rates": steps.rates,
+            "shares": (1 / np.maximum(steps.counts, 1)).astype(np.float32),
+            **{
+                name: array.reshape(-1, *array.shape[2:])
+                for name in ("rows", "masked", "inputs", "targets")
+                if (array := getattr(steps, name)) is not None
+            },
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _seed_dropout(self, seed: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+
+    def _at(self, name: str) -> Tensor:
+        """The operand of this batch."""
+        return self._held[name].index_select(0, self._batch_index)[0]
+
+    def _batch(self) -> None:
+        """One batch: its gradients are added up, its loss is kept."""
+        inputs, targets = self._gathered()
+        frequencies = follow(self.frequencies, targets, self._objective)
+        if frequencies is not None and self.frequencies is not None:
+            self.frequencies.copy_(frequencies)
+        with self._autocast():
+            loss = self._loss(
+                self.model, inputs, targets, self._at("seeds"), objective=self._objective, frequencies=frequencies
+            )
+        loss.backward()
+        self._losses.index_copy_(0, self._batch_index, loss.detach().view(1))
+        self._batch_index += 1
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        if "rows" not in self._held:
+            return self._at("inputs"), self._at("targets")
+        assert self._sequences is not None
+        if "masked" in self._held:
+            return self._sequences.masked_items(self._at("rows"), self._at("masked"))
+        return self._sequences.next_items(self._at("rows"), self.config.max_length)
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """The optimizer's step on the mean gradient of its batches, which is nothing afterwards."""
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        if self.config.accumulate > 1:
+            torch._foreach_mul_(gradients, self._held["shares"].index_select(0, self._update_index)[0])
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        set_rate(self.optimizer, self._held["rates"].index_select(0, self._update_index))
+        self.optimizer.step()
+        if self.averages:
+            torch._foreach_lerp_(
+                list(self.averages.values()), list(self.parameters.values()), 1 - self.config.ema_decay
+            )
+        if self.config.accumulate > 1:
+            torch._foreach_zero_(gradients)  # in its memory, to which the graph of a batch adds
+        else:
+            self.optimizer.zero_grad()
+        self._update_index += 1
+
+    def _ways(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """How to run a batch and an update: as they are, or as graphs; without accumulation both are one graph."""
+        if self.config.accumulate > 1:
+            for parameter in self.parameters.values():
+                parameter.grad = torch.zeros_like(parameter)
+        if not self._captures:
+            return self._batch, self._update
+        with torch.cuda.device(self.device), no_cast_cache():
+            self._warm_up()
+            if self.config.accumulate == 1:
+                return _captured(self._batch, self._update), _nothing
+            return _captured(self._batch), _captured(self._update)
+
+    def _warm_up(self) -> None:
+        frequencies = None if self.frequencies is None else self.frequencies.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                self._batch_index.zero_()
+                self._batch()
+            if self.config.accumulate > 1:
+                torch._foreach_zero_([parameter.grad for parameter in self.parameters.values()])
+            else:
+                self.optimizer.zero_grad()
+        torch.cuda.current_stream().wait_stream(stream)
+        if frequencies is not None and self.frequencies is not None:
+            self.frequencies.copy_(frequencies)
+
+
+def _captured(*parts: Callable[[], None]) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for part in parts:
+            part()
+    return graph.replay
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,158 @@
+"""The training of a run: its epochs, their validation and the copies that are written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from ...kernels import ArgumentError
+from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches
+from ...recsys.files import usable
+from ...recsys.option_checks import options_refused
+from ...recsys.run.background import prefetched
+from ...recsys.run.losses import EpochLosses
+from ...recsys.run.profile import Profile
+from ...recsys.run.recorder import Snapshot
+from ...recsys.run.run_directory import WRITABLE, RunDirectory
+from ...recsys.run.steps import epoch_steps, stay_on_device
+from ...recsys.run.weights_file import write_weights
+from ...recsys.serving.evaluation import HeldOut
+from ..models.sequence_model import SequenceModel
+from ..models.weights import largest_weight
+from ..serving.evaluate import Ranker, evaluate_on
+from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
+from .state import Copy, tensors_of
+from .steps import TrainingSteps
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def fabric_of(config: TrainConfig, device: torch.device) -> Fabric:
+    """The launcher of a run on one ``device``, in its precision."""
+    return Fabric(
+        accelerator="cuda" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
+    )
+
+
+class Trainer:
+    """Trains ``model`` on ``split`` as ``config`` says; the loop around it is ``recsys.run.training_loop``'s.
+
+    ``fabric`` is `fabric_of` (config, the model's device). Batches, draws and dropout follow from (seed, epoch, step),
+    so that a resumed run repeats an uninterrupted one. ``loss`` is by default the objective's.
+    """
+
+    def __init__(
+        self, model: SequenceModel, config: TrainConfig, split: Split, fabric: Fabric, *, loss: Loss = training_loss
+    ) -> None:
+        self.model, self.config, self.split, self._fabric = model, config, split, fabric
+        self._objective = objective_of(config, split)
+        device = model.item_table.device
+        frequencies = start_frequencies(self._objective, split)
+        self._on_device = stay_on_device(config, split, _memory(device))
+        self.steps = TrainingSteps(
+            model,
+            config,
+            self._objective,
+            fabric.autocast,
+            frequencies=None if frequencies is None else frequencies.to(device),
+            sequences=split.train if self._on_device else None,
+            loss=loss,
+        )
+        self._evaluation = evaluation_options(config, split)
+        sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
+        self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
+        self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
+        self._ranker = Ranker(model, captures=True)
+        self._portions = 0
+
+    @torch.no_grad()
+    def try_loss(self) -> None:
+        """Computes the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims
+        its folder. Draws from torch's generator."""
+        batch = next(epoch_batches(self.config, self.split, 0))
+        inputs, targets = (torch.from_numpy(ids).to(self.steps.device) for ids in (batch.inputs, batch.targets))
+        operands = self.model, inputs, targets, step_seed(self.config, 0)
+        with options_refused(ArgumentError), self._fabric.autocast():
+            training_loss(*operands, objective=self._objective, frequencies=self.steps.frequencies)
+
+    def train_epoch(self, epoch: int, profile: Profile) -> float:
+        total = num_batches(self.split.train, batch_size=self.config.batch_size)
+        losses = EpochLosses(epoch, epoch * total, _fetch)
+        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self._on_device))
+        # disable=None: no bar where the output is no terminal.
+        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
+        with bar, contextlib.closing(portions), profile.part("steps"):
+            for steps in profile.waits(portions, "waiting for batches"):
+                with profile.part("steps" if self._portions else "first steps"), self._traced():
+                    losses.add(self.steps(steps), steps.num_batches)
+                self._portions += 1
+                bar.update(steps.num_batches)
+            return losses.mean()
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Writes a trace of the second portion of a run that is profiled; the first compiles."""
+        if not self.config.profile or self._portions != 1:
+            yield
+            return
+        with torch.profiler.profile() as trace:
+            yield
+            if self.model.item_table.is_cuda:
+                torch.cuda.synchronize()
+        folder = RunDirectory(Path(self.config.out), "torch").trace
+        with usable("out", WRITABLE):
+            folder.mkdir(exist_ok=True)
+            trace.export_chrome_trace(str(folder / "torch.json.gz"))
+
+    def largest_weight(self) -> float:
+        return largest_weight(self.model)
+
+    def validate(self) -> dict[str, float]:
+        with self._averaged(), self._fabric.autocast():
+            return evaluate_on(self._valid, self._ranker, **self._evaluation)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the average weights, if there are any, in the memory of its own."""
+        if not self.steps.averages:
+            yield
+            return
+        own = {name: parameter.detach().clone() for name, parameter in self.steps.parameters.items()}
+        self._take(self.steps.averages)
+        try:
+            yield
+        finally:
+            self._take(own)
+
+    @torch.no_grad()
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.steps.parameters.items():
+            parameter.copy_(weights[name])
+
+    def snapshot(self) -> Snapshot:
+        copy, config = Copy(tensors_of(self.steps)), self.model.config
+        kept = "average/" if self.steps.averages else "model/"
+
+        def write(path: Path) -> None:
+            weights = {name.removeprefix(kept): a for name, a in copy.arrays().items() if name.startswith(kept)}
+            write_weights(path, config, weights | self._constants)
+
+        return Snapshot(write, copy.arrays)
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of the device's memory; on a CPU the sequences are there anyway."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**63
+
+
+def _fetch(portions: list[Tensor]) -> np.ndarray:
+    return torch.cat(portions).cpu().numpy()

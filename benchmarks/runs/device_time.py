@@ -20,9 +20,8 @@ def prepare() -> None:
     """Sets up CUPTI; to be called before a process captures its first CUDA graph, whose kernels it would not see."""
     os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")  # with graphs, setting it up again may fail
     os.environ.setdefault("TEARDOWN_CUPTI", "0")
-    trace = DeviceTrace()
-    trace.start()
-    trace.stop()
+    with _profile():
+        pass
 
 
 class DeviceTrace:
@@ -35,8 +34,7 @@ class DeviceTrace:
 
     def start(self) -> None:
         _wait()
-        # CUPTI sees every kernel of the process, JAX's too. Without the host's activities there is little to record.
-        self._profile = profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else _HOST])
+        self._profile = _profile()
         self._profile.start()
 
     def stop(self) -> None:
@@ -50,7 +48,10 @@ class DeviceTrace:
         self._profile = None
 
 
-_HOST = ProfilerActivity.CPU  # a profile of no activity is refused
+def _profile() -> Any:
+    """CUPTI sees every kernel of the process, JAX's too; without the host's activities there is little to record. Where
+    there is no GPU, the host's take their place: a profile of nothing is refused."""
+    return profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU])
 
 
 def _wait() -> None:

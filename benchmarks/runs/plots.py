@@ -140,7 +140,7 @@ def _ours(row: Row) -> str:
 
 
 def _aim(axes: Axes, value: float, bar: int) -> None:
-    """A mark of what is aimed at, on the bar at ``bar``."""
+    """A mark of what is aimed at, on the bar of that number."""
     known = _AIM_LABEL in axes.get_legend_handles_labels()[1]
     axes.plot([value, value], [bar - 0.4, bar + 0.4], color=_AIM, linewidth=2, label=None if known else _AIM_LABEL)
 

@@ -1,4 +1,4 @@
-"""Training commands in processes of their own, as a user starts them, timed from the start to the end of the process."""
+"""Training commands in processes of their own, as a user starts them, timed from the process's start to its end."""
 
 from __future__ import annotations
 

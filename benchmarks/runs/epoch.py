@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import importlib
+import importlib.util
 import itertools
-import json
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from cce_minus.recsys import TrainConfig, num_batches, prepare_data, read_metrics_log
-from cce_minus.recsys.run.recorder import Recorder
+from cce_minus.recsys.run.progress import Progress
 
 from ..study.epoch_time import train_with
 from .cases import Options
@@ -27,33 +28,33 @@ TRACED = LAST + 1  # on its own, as recording it takes time
 
 
 def measure_epoch(framework: str, options: Options) -> dict[str, object]:
-    """`measure_steps`, with ``gpu_seconds``, what the GPU is busy in an epoch's steps, and ``whole_seconds``, the median
-    of epochs of a second training, with validation, checkpoint and the best weights."""
+    """`measure_steps`, with ``gpu_seconds``, what the GPU is busy in an epoch's steps, and ``whole_seconds``.
+
+    The latter are the median of epochs of a second training, with validation, checkpoint and the best weights.
+    """
     prepare()
     trace = DeviceTrace()
-    with _traced(trace, TRACED):
-        steps = measure_steps(framework, options)
+    steps = measure_steps(framework, options, trace)
     with tempfile.TemporaryDirectory() as folder:
         _train(framework, options, Path(folder) / "run", epochs=LAST, eval_every=1)
         whole = epoch_seconds(Path(folder) / "run")
     return {**steps, "gpu_seconds": trace.seconds, "whole_seconds": whole}
 
 
-def measure_steps(framework: str, options: Options) -> dict[str, object]:
+def measure_steps(framework: str, options: Options, trace: DeviceTrace | None = None) -> dict[str, object]:
     """Trains in this process without validation; ``seconds`` is the median of an epoch's steps, of which there are
-    ``steps``.
+    ``steps``, from the first batch's making to the last loss on the host.
 
-    They are those of the run's own clock where it keeps one (``timed_by`` is profile), else those of whole epochs, which
-    hold a checkpoint (log).
+    Where a framework's loop has no call for that, they are those of whole epochs, which hold a checkpoint
+    (``timed_by`` is log in place of steps).
     """
     steps = num_batches(prepare_data(TrainConfig(**options))[1].train, batch_size=options["batch_size"])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        _train(framework, options, out, epochs=TRACED + 1, eval_every=TRACED + 1)
-        seconds, timed_by = epoch_seconds(out), "log"
-        if (own := profiled_seconds(out, steps)) is not None:
-            seconds, timed_by = own, "profile"
-    return {"seconds": seconds, "steps": steps, "timed_by": timed_by}
+        with _watched(framework, trace) as took:
+            _train(framework, options, out, epochs=TRACED + 1, eval_every=TRACED + 1)
+        seconds = statistics.median(took[FIRST - 1 : LAST]) if took else epoch_seconds(out)
+    return {"seconds": seconds, "steps": steps, "timed_by": "steps" if took else "log"}
 
 
 def epoch_seconds(run: Path) -> float:
@@ -63,35 +64,50 @@ def epoch_seconds(run: Path) -> float:
     return statistics.median(took[FIRST - 2 : LAST - 1])
 
 
-def profiled_seconds(run: Path, steps: int) -> float | None:
-    """Seconds of ``steps`` steps by the profile that a run keeps; None where it keeps none."""
-    path = run / "profile.json"
-    if not path.exists():
-        return None
-    parts = {part["name"]: part for part in json.loads(path.read_text())["parts"]}
-    found = parts.get("steps")
-    return steps * found["seconds"] / found["count"] if found and found["count"] else None
-
-
 def _train(framework: str, options: Options, out: Path, *, epochs: int, eval_every: int) -> None:
     own: Options = {"epochs": epochs, "patience": epochs, "eval_every": eval_every, "out": str(out)}
-    if "profile" in {field.name for field in dataclasses.fields(TrainConfig)}:
-        own["profile"] = True
     train_with(framework, TrainConfig(**{**options, **own}))
 
 
 @contextlib.contextmanager
-def _traced(trace: DeviceTrace, epoch: int) -> Iterator[None]:
-    """Records the GPU from the end of the epoch before ``epoch``, which counts from 1, to its own."""
-    end_epoch = Recorder.end_epoch
+def _watched(framework: str, trace: DeviceTrace | None) -> Iterator[list[float]]:
+    """Collects the seconds of each epoch's steps, and records the GPU in those of the epoch `TRACED`."""
+    took: list[float] = []
+    name = f"cce_minus.{framework}_impl.training.trainer"
+    if importlib.util.find_spec(name) is None:
+        with _watched_from_end_to_end(trace):
+            yield took
+        return
+    trainer = importlib.import_module(name).Trainer
+    train_epoch = trainer.train_epoch
 
-    def ended(recorder: Recorder, *arguments: Any, **named: Any) -> None:
-        ending = recorder.progress.epochs + 1
-        if ending == epoch:
-            trace.stop()
-        end_epoch(recorder, *arguments, **named)
-        if ending == epoch - 1:
+    def timed(self: Any, epoch: int, *arguments: Any) -> float:
+        if trace is not None and epoch == TRACED - 1:
             trace.start()
+        began = time.perf_counter()
+        loss = train_epoch(self, epoch, *arguments)
+        took.append(time.perf_counter() - began)
+        if trace is not None and epoch == TRACED - 1:
+            trace.stop()
+        return loss
 
-    with mock.patch.object(Recorder, "end_epoch", ended):
+    with mock.patch.object(trainer, "train_epoch", timed):
+        yield took
+
+
+@contextlib.contextmanager
+def _watched_from_end_to_end(trace: DeviceTrace | None) -> Iterator[None]:
+    """Records the GPU from the end of the epoch before `TRACED` to the end of that, with the checkpoint between."""
+    update = Progress.update
+
+    def ended(progress: Progress, *arguments: Any, **named: Any) -> bool:
+        ending = progress.epochs + 1
+        if trace is not None and ending == TRACED:
+            trace.stop()
+        best = update(progress, *arguments, **named)
+        if trace is not None and ending == TRACED - 1:
+            trace.start()
+        return best
+
+    with mock.patch.object(Progress, "update", ended):
         yield

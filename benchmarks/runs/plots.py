@@ -66,7 +66,9 @@ def _bars(axes: Axes, widths: Sequence[float], labels: Sequence[str], colours: S
 
 def _epoch(rows: list[Row]) -> Figure:
     """How near an epoch comes to the GPU's own time."""
-    figure, axes = _figure(3 * len(rows), f"an epoch of git_commits, {rows[0]['steps']} steps, {rows[0]['gpu']}", "seconds")
+    figure, axes = _figure(
+        3 * len(rows), f"an epoch of git_commits, {rows[0]['steps']} steps, {rows[0]['gpu']}", "seconds"
+    )
     parts = (("gpu_seconds", "the GPU's work"), ("seconds", "steps"), ("whole_seconds", "with validation, checkpoint"))
     told = [(row, column, name) for row in rows for column, name in parts]
     _bars(
@@ -86,7 +88,9 @@ def _epoch(rows: list[Row]) -> Figure:
 
 def _commands(rows: list[Row]) -> Figure:
     """Where the time from a command to its result goes."""
-    figure, axes = _figure(len(rows), f"the whole command, a new process, {rows[0]['gpu']}", "seconds from the command to its result")
+    figure, axes = _figure(
+        len(rows), f"the whole command, a new process, {rows[0]['gpu']}", "seconds from the command to its result"
+    )
     colours = {"start, data, test": "#bdbdbd", "first epoch": "#4f9be0", "later epochs": "#0b4f9c"}
     for bar, row in enumerate(rows):
         seconds, training, first = (float(row[name]) for name in ("seconds", "training_seconds", "first_epoch_seconds"))

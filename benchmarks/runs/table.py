@@ -30,8 +30,8 @@ def machine(row: Row) -> str:
     """What a row was measured on and with."""
     peer = f", {row['peer']}" if row["peer"] else ""
     return (
-        f"{row['gpu']}, {row['cores']} cores, Python {row['python']}, torch {row['torch']}, triton {row['triton']}, jax "
-        f"{row['jax']}{peer}, commit {row['commit']}"
+        f"{row['gpu']}, {row['cores']} cores, Python {row['python']}, torch {row['torch']}, triton {row['triton']}, "
+        f"jax {row['jax']}{peer}, commit {row['commit']}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from cce_minus.recsys import TrainConfig
-from cce_minus.recsys.run.recorder import Recorder
+from cce_minus.recsys.run.progress import Progress
 from typer.testing import CliRunner
 
 from benchmarks.runs import commands, measure, peer
 from benchmarks.runs.cases import EMPTY, GIT_COMMITS, MILLION, PEERS, QUALITY, WARM, Options, Ranked
-from benchmarks.runs.device_time import busy_seconds
-from benchmarks.runs.epoch import TRACED, epoch_seconds, measure_epoch, profiled_seconds
+from benchmarks.runs.device_time import DeviceTrace, busy_seconds, prepare
+from benchmarks.runs.epoch import TRACED, epoch_seconds, measure_epoch
 from benchmarks.runs.ranking import PLAIN, inputs_of, measure_rankings, torch_call
 from benchmarks.runs.synthetic import write_log
 from tests.benchmarks.walks import SMALL, write_walks
@@ -69,18 +69,9 @@ def test_epochs_that_count(tmp_path: Path):
     assert epoch_seconds(tmp_path) == pytest.approx(1.3)
 
 
-def test_a_runs_own_clock(tmp_path: Path):
-    assert profiled_seconds(tmp_path, 10) is None
-    parts = [{"name": "first step", "seconds": 9.0, "count": 1}, {"name": "steps", "seconds": 3.0, "count": 60}]
-    (tmp_path / "profile.json").write_text(json.dumps({"parts": parts}))
-    assert profiled_seconds(tmp_path, 10) == pytest.approx(0.5)
-    (tmp_path / "profile.json").write_text(json.dumps({"parts": parts[:1]}))
-    assert profiled_seconds(tmp_path, 10) is None
-
-
 def test_the_trace_is_of_one_epochs_steps(options: Options, monkeypatch: pytest.MonkeyPatch):
     told: list[str] = []
-    end_epoch = Recorder.end_epoch
+    update = Progress.update
 
     class Trace:
         seconds = 0.01
@@ -91,20 +82,29 @@ def test_the_trace_is_of_one_epochs_steps(options: Options, monkeypatch: pytest.
         def stop(self) -> None:
             told.append("stop")
 
-    def ended(recorder: Recorder, *arguments: Any, **named: Any) -> None:
-        end_epoch(recorder, *arguments, **named)
-        told.append(f"{recorder.progress.epochs}{' validated' if named['metrics'] else ''}")
+    def updated(progress: Progress, loss: float, metrics: dict[str, float], *arguments: Any, **named: Any) -> bool:
+        best = update(progress, loss, metrics, *arguments, **named)
+        told.append(f"{progress.epochs}{' validated' if metrics else ''}")
+        return best
 
-    monkeypatch.setattr(Recorder, "end_epoch", ended)
+    monkeypatch.setattr(Progress, "update", updated)
     monkeypatch.setattr("benchmarks.runs.epoch.DeviceTrace", Trace)
     monkeypatch.setattr("benchmarks.runs.epoch.prepare", lambda: None)
     row = measure_epoch("torch", options)
-    assert Recorder.end_epoch is ended
+    assert Progress.update is updated
     assert told[TRACED - 2 : TRACED + 3] == [f"{TRACED - 1}", "start", "stop", f"{TRACED}", f"{TRACED + 1} validated"]
     assert told[TRACED + 3 :] == [f"{epoch} validated" for epoch in range(1, 7)]
     assert (row["steps"], row["gpu_seconds"]) == (4, 0.01)  # 60 users, 16 in a batch
     assert 0 < float(str(row["seconds"])) < 5
     assert 0 < float(str(row["whole_seconds"])) < 5
+
+
+def test_a_trace_without_a_gpu_has_no_time():
+    prepare()
+    trace = DeviceTrace()
+    trace.start()
+    trace.stop()
+    assert trace.seconds is None or torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("provider", ["torch", "jax", PLAIN])
@@ -135,31 +135,29 @@ def test_the_command_line_says_every_option(chosen: Options):
 
     got: list[TrainConfig] = []
     app = build_app("torch", got.append, None)  # type: ignore[arg-type]
-    options = {"data": "x.parquet", **chosen, "shuffle_rows": False, "out": "y"}
+    options = {"data": "x.parquet", **chosen, "filter_seen": False, "out": "y"}
     ended = CliRunner().invoke(app, ["train", *commands.arguments(options)])
     assert ended.exit_code == 0, ended.output
     assert got == [TrainConfig(**options)]
 
 
-def test_a_command_is_timed_in_a_process_of_its_own(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    began: list[dict[str, str]] = []
-    run = subprocess.run
-
-    def noted(*arguments: Any, env: dict[str, str], **named: Any) -> Any:
-        began.append(env)
-        return run(*arguments, env=env, **named)
-
-    monkeypatch.setattr(subprocess, "run", noted)
+def test_a_command_is_timed_in_a_process_of_its_own(options: Options, tmp_path: Path):
     row = commands.run_command("torch", {**options, "epochs": 2}, tmp_path, tmp_path / "caches")
     assert row["epochs"] == 2
     assert 0 < row["first_epoch_seconds"] < row["training_seconds"] < row["seconds"]  # type: ignore[operator]
     assert 0 <= float(str(row["test_ndcg@10"])) <= 1
-    assert {began[0][name] for name in commands.CACHES} == {
-        str(tmp_path / "caches" / name.lower()) for name in commands.CACHES
-    }
-    assert began[0]["PATH"] == os.environ["PATH"]
-    with pytest.raises(commands.CommandError, match="torch: the command ended with 2: error: .*absent"):
-        commands.run_command("torch", {**options, "data": "absent.parquet"}, tmp_path, tmp_path / "caches")
+
+
+def test_a_command_has_its_caches_and_fails_with_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def run(line: list[str], *, env: dict[str, str], **named: Any) -> Any:
+        assert line[1:4] == ["-m", "cce_minus.jax_impl.train", "train"]
+        assert [env[name] for name in commands.CACHES] == [str(tmp_path / name.lower()) for name in commands.CACHES]
+        assert env["PATH"] == os.environ["PATH"]
+        return subprocess.CompletedProcess(line, 2, stdout="a line\nerror: no such data\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(commands.CommandError, match=r"jax: the command ended with 2: a line\nerror: no such data$"):
+        commands.run_command("jax", {"data": "x"}, tmp_path, tmp_path)
 
 
 def test_caches_are_empty_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Rows of whole runs are replaced, shown with what was aimed at, and drawn; the command refuses what it cannot measure."""
+"""Rows of whole runs are replaced, shown with what was aimed at, and drawn; what cannot be measured is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ MACHINE: dict[str, Any] = {"gpu": "a GPU", "cores": 16, "python": "3.12.3", "tor
 MACHINE |= {"jax": "0.11.2", "commit": "abc1234"}
 
 
-def row(part: str, method: str, framework: str = "torch", dataset: str = "git_commits", **values: Any) -> dict[str, Any]:
+def row(
+    part: str, method: str, framework: str = "torch", dataset: str = "git_commits", **values: Any
+) -> dict[str, Any]:
     return {"part": part, "dataset": dataset, "method": method, "framework": framework, **MACHINE, **values}
 
 
@@ -59,9 +61,7 @@ def test_an_epoch_is_shown_over_the_gpu(tmp_path: Path):
     shown = lines([epoch("torch", 0.23), epoch("jax", 0.26, whole_seconds=0.31)], tmp_path / "runs.csv")
     assert "| git_commits | 1024 negatives | PyTorch | 66 | 0.200 | 0.230 | 1.15 | 1.2 | 0.300 | 1.50 | 1.6 |" in shown
     assert any("| JAX | 66 | 0.200 | 0.260 | 1.30 | 1.2, missed | 0.310 | 1.55 | 1.6 |" in line for line in shown)
-    assert shown[-1] == (
-        "a GPU, 16 cores, Python 3.12.3, torch 2.11.0, triton 3.6.0, jax 0.11.2, commit abc1234"
-    )
+    assert shown[-1] == ("a GPU, 16 cores, Python 3.12.3, torch 2.11.0, triton 3.6.0, jax 0.11.2, commit abc1234")
 
 
 def test_an_epoch_without_a_trace_has_no_ratio(tmp_path: Path):
@@ -102,18 +102,27 @@ def test_rankings_keep_their_order(tmp_path: Path):
     assert shown[6].startswith("| 256 users, 136k items, D=128 | k=10 |")
 
 
-def test_images_are_drawn_as_far_as_rows_go(tmp_path: Path):
-    path = tmp_path / "runs.csv"
-    add(path, [epoch("torch", 0.25), row("peer", "every item", seconds=0.4), row("peer", "every item", "rectools", seconds=3)])
-    drawn = CliRunner().invoke(runs.app, ["plot", "--csv", str(path), "--out", str(tmp_path)])
-    assert drawn.exit_code == 0, drawn.output
-    assert {image.name for image in tmp_path.glob("*.png")} == {"runs_epoch.png", "runs_peer.png"}
-    add(path, [whole_run("command", WARM, "jax", 14.0, 0.3, "git_commits")])
-    add(path, [row("ranking", case.method, "jax", case.dataset, ms=1.5, mib=None) for case in RANKINGS])
-    assert CliRunner().invoke(runs.app, ["plot", "--csv", str(path), "--out", str(tmp_path)]).exit_code == 0
-    images = list(tmp_path.glob("*.png"))
-    assert len(images) == 4
+def drawn(rows: list[dict[str, Any]], folder: Path) -> set[str]:
+    folder.mkdir()
+    add(folder / "runs.csv", rows)
+    ended = CliRunner().invoke(runs.app, ["plot", "--csv", str(folder / "runs.csv"), "--out", str(folder)])
+    assert ended.exit_code == 0, ended.output
+    images = list(folder.glob("*.png"))
     assert all(image.stat().st_size > 8_000 for image in images)
+    return {image.name for image in images}
+
+
+def test_images_are_drawn_as_far_as_rows_go(tmp_path: Path):
+    peers = [row("peer", "every item", name, seconds=1) for name in ("torch", "rectools")]
+    untraced = {**epoch("torch", 0.25), "gpu_seconds": None}
+    assert drawn([untraced, *peers], tmp_path / "a") == {"runs_peer.png"}
+    commands = [whole_run("command", method, "jax", 14.0, 0.3, "git_commits") for method in (EMPTY, WARM)]
+    rankings = [row("ranking", case.method, "jax", case.dataset, ms=1.5, mib=None) for case in RANKINGS]
+    assert drawn([epoch("torch", 0.25), *commands, *rankings], tmp_path / "b") == {
+        "runs_epoch.png",
+        "runs_commands.png",
+        "runs_ranking.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,11 +149,16 @@ def test_a_part_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("benchmarks.runs.measure.measure", measure)
     path = tmp_path / "runs.csv"
     ended = CliRunner().invoke(
-        runs.app, ["run", "--data", str(tmp_path), "--parts", "million,ranking", "--providers", "jax", "--csv", str(path)]
+        runs.app,
+        ["run", "--data", str(tmp_path), "--parts", "million,ranking", "--providers", "jax", "--csv", str(path)],
     )
     assert ended.exit_code == 1
     assert "failed: million: RuntimeError('no memory')" in ended.output
-    assert {(each["part"], each["method"]) for each in read(path)} == {("million", "a"), ("ranking", "a"), ("ranking", "b")}
+    assert {(each["part"], each["method"]) for each in read(path)} == {
+        ("million", "a"),
+        ("ranking", "a"),
+        ("ranking", "b"),
+    }
 
 
 @pytest.mark.skipif(not runs.CSV.exists(), reason="nothing has been measured yet")

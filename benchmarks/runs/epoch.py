@@ -17,7 +17,6 @@ from unittest import mock
 from cce_minus.recsys import TrainConfig, num_batches, prepare_data, read_metrics_log
 from cce_minus.recsys.run.progress import Progress
 
-from ..study.epoch_time import train_with
 from .cases import Options
 from .device_time import DeviceTrace, prepare
 
@@ -66,7 +65,7 @@ def epoch_seconds(run: Path) -> float:
 
 def _train(framework: str, options: Options, out: Path, *, epochs: int, eval_every: int) -> None:
     own: Options = {"epochs": epochs, "patience": epochs, "eval_every": eval_every, "out": str(out)}
-    train_with(framework, TrainConfig(**{**options, **own}))
+    importlib.import_module(f"cce_minus.{framework}_impl.train").train(TrainConfig(**{**options, **own}))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from ..study.pool import alone
 from .cases import COMMAND, FRAMEWORKS, GIT_COMMITS, MILLION, PEERS, QUALITY, RANKINGS, Options
 from .commands import from_empty_caches, with_warm_caches
 from .epoch import measure_epoch, measure_steps
-from .peer import RECTOOLS, PeerMissingError, measure_rectools, require_rectools
+from .peer import RECTOOLS, PeerMissingError, check_rectools, measure_rectools
 from .ranking import PLAIN, PROVIDERS, measure_rankings
 from .synthetic import write_log
 
@@ -69,7 +69,7 @@ def _peer(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:
             yield {"dataset": "git_commits", "method": method, "framework": framework, **row}
         if RECTOOLS in providers:
             try:
-                alone(require_rectools)
+                alone(check_rectools)
             except PeerMissingError as reason:
                 say(f"peer, {method}: skipped: {reason}")
                 continue

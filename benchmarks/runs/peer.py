@@ -24,10 +24,15 @@ class PeerMissingError(Exception):
     """RecTools that is not installed, or does not import."""
 
 
-def require_rectools() -> None:
+def check_rectools() -> None:
     """Raises ``PeerMissingError`` that says why there is nothing to compare with."""
+    require_rectools()
+
+
+def require_rectools() -> Any:
+    """Its module of SASRec; raises ``PeerMissingError``."""
     try:
-        importlib.import_module("rectools.models.nn.transformers.sasrec")
+        return importlib.import_module("rectools.models.nn.transformers.sasrec")
     except Exception as error:  # of whatever a package of another version raises
         raise PeerMissingError(
             f"RecTools does not import ({type(error).__name__}: {error}); it needs pandas < 3 and pytorch-lightning"
@@ -36,13 +41,11 @@ def require_rectools() -> None:
 
 def measure_rectools(options: Options, loss: Options) -> dict[str, object]:
     """``seconds``, the median of an epoch's steps with batches made on the way, and how many ``steps`` it has."""
-    require_rectools()
-    from rectools.models.nn.transformers.sasrec import SASRecModel  # pyright: ignore[reportMissingImports]
-
+    sasrec = require_rectools()
     config = TrainConfig(**options)
     split = prepare_data(config)[1]
     torch.manual_seed(config.seed)
-    model = SASRecModel(
+    model = sasrec.SASRecModel(
         n_blocks=config.num_blocks,
         n_heads=config.num_heads,
         n_factors=config.dim,
@@ -70,26 +73,23 @@ def measure_rectools(options: Options, loss: Options) -> dict[str, object]:
 
 def _dataset(split: Split) -> Any:
     """The rows that ours trains on; a user's events are a second apart."""
-    import pandas as pd
-    from rectools import Columns  # pyright: ignore[reportMissingImports]
-    from rectools.dataset import Dataset  # pyright: ignore[reportMissingImports]
-
+    pandas, rectools, dataset = (importlib.import_module(name) for name in ("pandas", "rectools", "rectools.dataset"))
     lengths, starts = split.train.lengths, split.train.offsets[:-1]
     place = np.arange(len(split.train.values)) - np.repeat(starts, lengths)
     events = {
-        Columns.User: np.repeat(np.arange(len(lengths)), lengths),
-        Columns.Item: split.train.values,
-        Columns.Weight: 1.0,
-        Columns.Datetime: np.datetime64("2020-01-01") + place.astype("timedelta64[s]"),
+        rectools.Columns.User: np.repeat(np.arange(len(lengths)), lengths),
+        rectools.Columns.Item: split.train.values,
+        rectools.Columns.Weight: 1.0,
+        rectools.Columns.Datetime: np.datetime64("2020-01-01") + place.astype("timedelta64[s]"),
     }
-    return Dataset.construct(pd.DataFrame(events))
+    return dataset.Dataset.construct(pandas.DataFrame(events))
 
 
 def _trainer(precision: str) -> Any:
     """RecTools' own trainer with a clock, and with mixed precision if asked for."""
-    from pytorch_lightning import Callback, Trainer  # pyright: ignore[reportMissingImports]
+    lightning: Any = importlib.import_module("pytorch_lightning")
 
-    class Clock(Callback):
+    class Clock(lightning.Callback):
         def __init__(self) -> None:
             self.epochs_took: list[float] = []
             self.steps = 0
@@ -104,7 +104,7 @@ def _trainer(precision: str) -> Any:
             self.epochs_took.append(time.perf_counter() - self.began)
             self.steps = trainer.num_training_batches
 
-    return Trainer(
+    return lightning.Trainer(
         max_epochs=LAST,
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,

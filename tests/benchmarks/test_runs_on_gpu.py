@@ -21,10 +21,10 @@ LEAST = CALLS * 2 * SIZE**3 / 2e15
 
 def in_torch() -> Callable[[], None]:
     rows = torch.ones(SIZE, SIZE, dtype=torch.bfloat16, device="cuda")
-    rows @ rows  # cuBLAS sets itself up
+    torch.matmul(rows, rows)  # cuBLAS sets itself up
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        rows @ rows
+        torch.matmul(rows, rows)
 
     def run() -> None:
         for _ in range(CALLS):

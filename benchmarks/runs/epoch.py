@@ -23,24 +23,20 @@ from .device_time import DeviceTrace, prepare
 FIRST, LAST = 3, 6
 """The epochs that count, from 1: the first compiles, and what it sets off may last into the second."""
 
-TRACED = LAST + 1  # on its own, as recording it takes time
+TRACED = 3
 
 
 def measure_epoch(framework: str, options: Options) -> dict[str, object]:
-    """`measure_steps`, with ``gpu_seconds``, what the GPU is busy in an epoch's steps, and ``whole_seconds``.
-
-    The latter are the median of epochs of a second training, with validation, checkpoint and the best weights.
-    """
-    prepare()
-    trace = DeviceTrace()
-    steps = measure_steps(framework, options, trace)
+    """`measure_steps`, with ``whole_seconds``: the median of epochs of a second training, with validation, checkpoint
+    and the best weights."""
+    steps = measure_steps(framework, options)
     with tempfile.TemporaryDirectory() as folder:
         _train(framework, options, Path(folder) / "run", epochs=LAST, eval_every=1)
         whole = epoch_seconds(Path(folder) / "run")
-    return {**steps, "gpu_seconds": trace.seconds, "whole_seconds": whole}
+    return {**steps, "whole_seconds": whole}
 
 
-def measure_steps(framework: str, options: Options, trace: DeviceTrace | None = None) -> dict[str, object]:
+def measure_steps(framework: str, options: Options) -> dict[str, object]:
     """Trains in this process without validation; ``seconds`` is the median of an epoch's steps, of which there are
     ``steps``, from the first batch's making to the last loss on the host.
 
@@ -50,10 +46,22 @@ def measure_steps(framework: str, options: Options, trace: DeviceTrace | None = 
     steps = num_batches(prepare_data(TrainConfig(**options))[1].train, batch_size=options["batch_size"])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        with _watched(framework, trace) as took:
-            _train(framework, options, out, epochs=TRACED + 1, eval_every=TRACED + 1)
+        with _watched(framework, None) as took:
+            _train(framework, options, out, epochs=LAST + 1, eval_every=LAST + 1)
         seconds = statistics.median(took[FIRST - 1 : LAST]) if took else epoch_seconds(out)
     return {"seconds": seconds, "steps": steps, "timed_by": "steps" if took else "log"}
+
+
+def measure_gpu(framework: str, options: Options) -> float | None:
+    """Seconds that the GPU is busy in the steps of the epoch `TRACED`; None where nothing could be recorded.
+
+    For a process of its own: what records slows down a program, and its times would not be a user's.
+    """
+    prepare()
+    trace = DeviceTrace()
+    with tempfile.TemporaryDirectory() as folder, _watched(framework, trace):
+        _train(framework, options, Path(folder) / "run", epochs=TRACED + 1, eval_every=TRACED + 1)
+    return trace.seconds
 
 
 def epoch_seconds(run: Path) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..study.pool import alone
 from .cases import COMMAND, FRAMEWORKS, GIT_COMMITS, MILLION, PEERS, QUALITY, RANKINGS, Options
 from .commands import from_empty_caches, with_warm_caches
-from .epoch import measure_epoch, measure_steps
+from .epoch import measure_epoch, measure_gpu, measure_steps
 from .peer import RECTOOLS, PeerMissingError, check_rectools, measure_rectools
 from .ranking import PLAIN, PROVIDERS, measure_rankings
 from .synthetic import write_log
@@ -27,10 +27,14 @@ def measure(part: str, providers: list[str], data: Path, folder: Path, say: Say)
 def _epoch(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:
     options = _of(data, "git_commits", GIT_COMMITS)
     for framework in _ours(providers):
-        row = alone(measure_epoch, framework, options)
-        if row["gpu_seconds"] is None:
+        row = {"dataset": "git_commits", "method": "1024 negatives", "framework": framework}
+        row |= alone(measure_epoch, framework, options)
+        yield {**row, "gpu_seconds": None}  # what follows may not be allowed on this machine
+        busy = alone(measure_gpu, framework, options)
+        if busy is None:
             say(f"epoch, {framework}: no kernels in the trace; is there a GPU, and may CUPTI record it?")
-        yield {"dataset": "git_commits", "method": "1024 negatives", "framework": framework, **row}
+        else:
+            yield {**row, "gpu_seconds": busy}
 
 
 def _command(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from benchmarks.runs import commands, measure, peer
 from benchmarks.runs.cases import EMPTY, GIT_COMMITS, MILLION, PEERS, QUALITY, WARM, Options, Ranked
 from benchmarks.runs.device_time import DeviceTrace, busy_seconds, prepare
-from benchmarks.runs.epoch import TRACED, epoch_seconds, measure_epoch
+from benchmarks.runs.epoch import LAST, TRACED, epoch_seconds, measure_epoch, measure_gpu
 from benchmarks.runs.ranking import PLAIN, inputs_of, measure_rankings, torch_call
 from benchmarks.runs.synthetic import write_log
 from tests.benchmarks.walks import SMALL, write_walks
@@ -70,6 +70,7 @@ def test_epochs_that_count(tmp_path: Path):
 
 
 def test_the_trace_is_of_one_epochs_steps(options: Options, monkeypatch: pytest.MonkeyPatch):
+    """And epochs are timed without one, first without validation."""
     told: list[str] = []
     update = Progress.update
 
@@ -90,11 +91,20 @@ def test_the_trace_is_of_one_epochs_steps(options: Options, monkeypatch: pytest.
     monkeypatch.setattr(Progress, "update", updated)
     monkeypatch.setattr("benchmarks.runs.epoch.DeviceTrace", Trace)
     monkeypatch.setattr("benchmarks.runs.epoch.prepare", lambda: None)
+    assert measure_gpu("torch", options) == 0.01
+    assert told == [
+        *(f"{epoch}" for epoch in range(1, TRACED)),
+        "start",
+        "stop",
+        f"{TRACED}",
+        f"{TRACED + 1} validated",
+    ]
+    told.clear()
     row = measure_epoch("torch", options)
     assert Progress.update is updated
-    assert told[TRACED - 2 : TRACED + 3] == [f"{TRACED - 1}", "start", "stop", f"{TRACED}", f"{TRACED + 1} validated"]
-    assert told[TRACED + 3 :] == [f"{epoch} validated" for epoch in range(1, 7)]
-    assert (row["steps"], row["gpu_seconds"]) == (4, 0.01)  # 60 users, 16 in a batch
+    assert told[: LAST + 1] == [*(f"{epoch}" for epoch in range(1, LAST + 1)), f"{LAST + 1} validated"]
+    assert told[LAST + 1 :] == [f"{epoch} validated" for epoch in range(1, LAST + 1)]
+    assert row["steps"] == 4  # 60 users, 16 in a batch
     assert 0 < float(str(row["seconds"])) < 5
     assert 0 < float(str(row["whole_seconds"])) < 5
 

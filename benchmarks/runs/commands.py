@@ -1,0 +1,88 @@
+"""Training commands in processes of their own, as a user starts them, timed from the process's start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cce_minus.recsys import read_metrics_log
+
+from .cases import EMPTY, WARM, Options
+
+CACHES = ("TRITON_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR", "CUDA_CACHE_PATH")
+"""Variables that say where compiled programs are kept from one process to the next."""
+
+# As this process was started: what it sets for the parts that share a GPU between frameworks is not the user's.
+_ENVIRONMENT = dict(os.environ)
+
+
+class CommandError(Exception):
+    """A training command that ended with an error."""
+
+
+def from_empty_caches(framework: str, options: Options, folder: Path) -> Iterator[dict[str, object]]:
+    """The command with empty caches, and once more with those that it filled."""
+    import_once(framework)
+    caches = folder / "caches"
+    for method in (EMPTY, WARM):
+        yield {"method": method, **run_command(framework, options, folder, caches)}
+
+
+def with_warm_caches(framework: str, options: Options, folder: Path) -> dict[str, object]:
+    """The command after one of an epoch, which fills the caches."""
+    caches = folder / "caches"
+    run_command(framework, {**options, "epochs": 1}, folder, caches)
+    return {"method": WARM, **run_command(framework, options, folder, caches)}
+
+
+def import_once(framework: str) -> None:
+    """Brings the files that a command imports into memory: a machine that was just started reads them from a disk."""
+    subprocess.run([sys.executable, "-c", f"import cce_minus.{framework}_impl.train"], check=True, env=_ENVIRONMENT)
+
+
+def run_command(framework: str, options: Options, folder: Path, caches: Path) -> dict[str, object]:
+    """Trains and tests in a new process, with its caches in ``caches``; seconds and what the run's files tell.
+
+    Raises ``CommandError`` with the end of its output.
+    """
+    out = folder / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    environment = _ENVIRONMENT | {name: str(caches / name.lower()) for name in CACHES}
+    program = [sys.executable, "-m", f"cce_minus.{framework}_impl.train"]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*program, "train", *arguments({**options, "out": str(out)})],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise CommandError(f"{framework}: the command ended with {done.returncode}: {done.stdout.strip()[-2000:]}")
+    result = json.loads((out / "result.json").read_text())
+    log = read_metrics_log(out / "metrics.csv")
+    shutil.rmtree(out)
+    return {
+        "seconds": seconds,
+        "epochs": len(log),
+        "first_epoch_seconds": log[0]["seconds"],
+        "training_seconds": log[-1]["seconds"],
+        "test_ndcg@10": result["test"]["ndcg@10"],
+    }
+
+
+def arguments(options: Options) -> list[str]:
+    """The command line of options of `TrainConfig`."""
+    line: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        line += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return line

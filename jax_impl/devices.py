@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import jax
+import jax.numpy as jnp
 
 from ..recsys import ConfigError
 
@@ -39,5 +40,5 @@ def enough_memory() -> Iterator[None]:
 
 def memory() -> int:
     """Bytes of the default device's memory that JAX may take; on a CPU there is no such number."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    (device,) = jnp.zeros(()).devices()
     return (device.memory_stats() or {}).get("bytes_limit", 2**63)

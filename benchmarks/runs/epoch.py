@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import itertools
 import statistics
 import tempfile
@@ -15,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 from cce_minus.recsys import TrainConfig, num_batches, prepare_data, read_metrics_log
-from cce_minus.recsys.run.progress import Progress
 
 from .cases import Options
 from .device_time import DeviceTrace, prepare
@@ -38,18 +36,13 @@ def measure_epoch(framework: str, options: Options) -> dict[str, object]:
 
 def measure_steps(framework: str, options: Options) -> dict[str, object]:
     """Trains in this process without validation; ``seconds`` is the median of an epoch's steps, of which there are
-    ``steps``, from the first batch's making to the last loss on the host.
-
-    Where a framework's loop has no call for that, they are those of whole epochs, which hold a checkpoint
-    (``timed_by`` is log in place of steps).
-    """
+    ``steps``, from the first batch's making to the last loss on the host."""
     steps = num_batches(prepare_data(TrainConfig(**options))[1].train, batch_size=options["batch_size"])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         with _watched(framework, None) as took:
             _train(framework, options, out, epochs=LAST + 1, eval_every=LAST + 1)
-        seconds = statistics.median(took[FIRST - 1 : LAST]) if took else epoch_seconds(out)
-    return {"seconds": seconds, "steps": steps, "timed_by": "steps" if took else "log"}
+    return {"seconds": statistics.median(took[FIRST - 1 : LAST]), "steps": steps}
 
 
 def measure_gpu(framework: str, options: Options) -> float | None:
@@ -80,12 +73,7 @@ def _train(framework: str, options: Options, out: Path, *, epochs: int, eval_eve
 def _watched(framework: str, trace: DeviceTrace | None) -> Iterator[list[float]]:
     """Collects the seconds of each epoch's steps, and records the GPU in those of the epoch `TRACED`."""
     took: list[float] = []
-    name = f"cce_minus.{framework}_impl.training.trainer"
-    if importlib.util.find_spec(name) is None:
-        with _watched_from_end_to_end(trace):
-            yield took
-        return
-    trainer = importlib.import_module(name).Trainer
+    trainer = importlib.import_module(f"cce_minus.{framework}_impl.training.trainer").Trainer
     train_epoch = trainer.train_epoch
 
     def timed(self: Any, epoch: int, *arguments: Any) -> float:
@@ -100,21 +88,3 @@ def _watched(framework: str, trace: DeviceTrace | None) -> Iterator[list[float]]
 
     with mock.patch.object(trainer, "train_epoch", timed):
         yield took
-
-
-@contextlib.contextmanager
-def _watched_from_end_to_end(trace: DeviceTrace | None) -> Iterator[None]:
-    """Records the GPU from the end of the epoch before `TRACED` to the end of that, with the checkpoint between."""
-    update = Progress.update
-
-    def ended(progress: Progress, *arguments: Any, **named: Any) -> bool:
-        ending = progress.epochs + 1
-        if trace is not None and ending == TRACED:
-            trace.stop()
-        best = update(progress, *arguments, **named)
-        if trace is not None and ending == TRACED - 1:
-            trace.start()
-        return best
-
-    with mock.patch.object(Progress, "update", ended):
-        yield

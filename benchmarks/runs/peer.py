@@ -66,7 +66,6 @@ def measure_rectools(options: Options, loss: Options) -> dict[str, object]:
     return {
         "seconds": statistics.median(clock.epochs_took[FIRST - 1 :]),
         "steps": clock.steps,
-        "timed_by": "callback",
         "peer": f"rectools {version_of('rectools')}, pytorch-lightning {version_of('pytorch-lightning')}",
     }
 

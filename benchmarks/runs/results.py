@@ -12,7 +12,7 @@ from ..study.results import read as read_rows
 
 COLUMNS = (
     "part", "dataset", "method", "framework",
-    "seconds", "steps", "gpu_seconds", "whole_seconds", "timed_by",
+    "seconds", "steps", "gpu_seconds", "whole_seconds",
     "epochs", "first_epoch_seconds", "training_seconds", "test_ndcg@10",
     "ms", "mib",
     "gpu", "cores", "python", "torch", "triton", "jax", "peer", "commit",

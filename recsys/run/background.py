@@ -103,7 +103,7 @@ class Writer(Generic[T]):
         """Has ``item`` written after those before it."""
         self._raise()
         with self._changed:
-            self._waiting = [self._merge(*self._waiting, item) if self._waiting else item]
+            self._waiting = [self._merge(self._waiting[0], item) if self._waiting else item]
             self._changed.notify()
 
     def finish(self) -> None:

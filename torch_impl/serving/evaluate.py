@@ -89,7 +89,7 @@ class Ranker:
         arrays = batch.inputs, batch.target, np.array([batch.count])
         inputs, target, count = (to_device(torch.from_numpy(array), self._rows.device) for array in arrays)
         if not self._captures or batch.seen is not None:
-            ranks = self._rank(inputs, target, count, Seen.of(batch.seen, len(inputs), self._rows.device))
+            ranks = self._rank(inputs, target, count, seen=Seen.of(batch.seen, len(inputs), self._rows.device))
         else:
             ranks = self._ranked_by_graph(inputs, target, count)
         self._ranks.append(ranks[: batch.count])
@@ -99,7 +99,7 @@ class Ranker:
         return ranks, dict(zip(self._cutoffs, self._counts[:, :-1].cpu().numpy(), strict=True))
 
     @torch.no_grad()
-    def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, seen: Seen | None) -> Tensor:
+    def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, *, seen: Seen | None) -> Tensor:
         """The ranks (B,); the items of the first ``count`` (1,) lists are counted."""
         hidden, k = self.model.next_item_hidden(inputs, self._rows), max(self._cutoffs)
         ranks, top = rank_and_top(hidden, self._rows, target, k, self._chunk, seen, self._candidates)
@@ -117,12 +117,12 @@ class Ranker:
             stream.wait_stream(torch.cuda.current_stream())
             counts = self._counts.clone()
             with torch.cuda.stream(stream):
-                self._rank(*self._held, None)  # kernels compile and libraries set themselves up
+                self._rank(*self._held, seen=None)  # kernels compile and libraries set themselves up
             torch.cuda.current_stream().wait_stream(stream)
             self._counts.copy_(counts)
             graph = torch.cuda.CUDAGraph()
             with no_cast_cache(), torch.cuda.graph(graph):
-                self._graph_ranks = self._rank(*self._held, None)
+                self._graph_ranks = self._rank(*self._held, seen=None)
             self._replay = graph.replay
         for held, operand in zip(self._held, operands, strict=True):
             held.copy_(operand)

@@ -144,21 +144,20 @@ class TrainingSteps:
     @torch.no_grad()
     def _update(self) -> None:
         """The optimizer's step on the mean gradient of its batches, which is nothing afterwards."""
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        if self.config.accumulate > 1:
-            torch._foreach_mul_(gradients, self._held["shares"].index_select(0, self._update_index)[0])
+        accumulates = self.config.accumulate > 1
+        if accumulates:
+            share = self._held["shares"].index_select(0, self._update_index)[0]
+            for parameter in self.parameters.values():
+                assert parameter.grad is not None
+                parameter.grad *= share
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         set_rate(self.optimizer, self._held["rates"].index_select(0, self._update_index))
         self.optimizer.step()
-        if self.averages:
-            torch._foreach_lerp_(
-                list(self.averages.values()), list(self.parameters.values()), 1 - self.config.ema_decay
-            )
-        if self.config.accumulate > 1:
-            torch._foreach_zero_(gradients)  # in its memory, to which the graph of a batch adds
-        else:
-            self.optimizer.zero_grad()
+        for name, average in self.averages.items():
+            average.lerp_(self.parameters[name], 1 - self.config.ema_decay)
+        # in its memory, where the graph of a batch adds to it
+        self.optimizer.zero_grad(set_to_none=not accumulates)
         self._update_index += 1
 
     def _ways(self) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -182,10 +181,7 @@ class TrainingSteps:
             for _ in range(_WARM_UP):
                 self._batch_index.zero_()
                 self._batch()
-            if self.config.accumulate > 1:
-                torch._foreach_zero_([parameter.grad for parameter in self.parameters.values()])
-            else:
-                self.optimizer.zero_grad()
+            self.optimizer.zero_grad(set_to_none=self.config.accumulate == 1)
         torch.cuda.current_stream().wait_stream(stream)
         if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,12 +84,13 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     }
 
 
-def place(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
-    """(first element of each part, elements of all) of a buffer whose parts start at multiples of 16 bytes."""
+def place(sizes: Mapping[str, int], unit: int = 4) -> tuple[dict[str, int], int]:
+    """(first element of each part, elements of all) of a buffer whose parts start at multiples of ``unit`` elements of
+    4 bytes."""
     offsets, end = {}, 0
     for name, size in sizes.items():
         offsets[name] = end
-        end += ceil_div(size, 4) * 4
+        end += ceil_div(size, unit) * unit
     return offsets, end
 
 

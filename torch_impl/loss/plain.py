@@ -20,7 +20,7 @@ from ...kernels.launch.bindings import table_parts
 from ...kernels.launch.loss import backward_program, forward_program
 from ...kernels.negatives.arguments import Options
 from ...kernels.negatives.base import Negatives
-from ...kernels.plan.buffers import backward_buffers, forward_buffers, table_buffer
+from ...kernels.plan.buffers import backward_buffers, forward_buffers, sort_buffers, table_buffer
 from ...kernels.plan.problem import Problem, Shapes, Wanted, cached_problem
 from . import operands, ops, reference
 from .constants import constant
@@ -71,15 +71,16 @@ class _Gradients:
     def __init__(self, plan: Plan, wanted: Wanted, stride: int, has_lse: bool) -> None:
         p = cached_problem(plan.shapes, plan.static.choices, plan.draw, wanted)
         buffers = {buffer.name: buffer for buffer in backward_buffers(p)}
-        self.work = Pool(buffer for name, buffer in buffers.items() if name not in GRADIENTS)
+        sort = sort_buffers(p)
+        self.work = Pool((*(buffer for name, buffer in buffers.items() if name not in GRADIENTS), *sort))
         self.outs = {name: buffers[name].dtype for name in GRADIENTS if buffers[name].size}
         self.keys = table_parts(p)["positive_key"].offset, ops.num_keys(p)
-        self.sorts = p.wanted.items
+        self.sorts = p.wanted.items and not sort
         kinds: dict[str, torch.dtype | Pool] = dict(plan.kept_kinds)
         kinds |= {"grad_loss": torch.float32} | ({"grad_lse": torch.float32} if has_lse else {})
         kinds |= {"sorted_keys": torch.int32, "sorted_rows": torch.int64} if self.sorts else {}
         kinds |= {"work": self.work, **{name: getattr(torch, dtype) for name, dtype in self.outs.items()}}
-        self.program = PooledProgram(backward_program(p, stride, has_lse), kinds)
+        self.program = PooledProgram(backward_program(p, stride, has_lse, bool(sort)), kinds)
 
 
 @dataclass(eq=False)

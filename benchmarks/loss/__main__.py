@@ -66,6 +66,21 @@ def run(
 
 
 @app.command()
+def host(
+    shapes: Annotated[str, typer.Option(help=f"Names, by commas: {', '.join([*SHAPES, *SWEEPS])}.")] = "A,B",
+) -> None:
+    """Print the host's milliseconds of PyTorch's eager step, its forward and its backward, in an idle process."""
+    from .host import host_times
+
+    try:
+        for shape in select(shapes):
+            times = ", ".join(f"{name} {ms:.3f}" for name, ms in host_times(shape).items())
+            typer.echo(f"{shape}: {times}")
+    except KeyError as error:
+        raise _fail(error.args[0]) from error
+
+
+@app.command()
 def plot(
     csv: CsvOption = CSV,
     out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS,

@@ -10,6 +10,7 @@ ROW_NUMBERS = (
     "num_draws",
     "num_places",
     "num_keys",
+    "num_tiles",
     "total",
     "row_programs",
     "round_programs",

@@ -2,7 +2,8 @@
 and nothing returned.
 
 Tensors come as name -> tensor. Outputs may arrive as garbage: every element is written. Sorting is the caller's,
-between the launches, by its framework's own stable sort, so that both frameworks pass the same order.
+between the launches, by its framework's own stable sort, so that both frameworks pass the same order; or that of
+kernels, which is the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .gathered import gather_forward, gather_gradients
 from .lists import describe_lists, score_pool
 from .programs import Program
 from .rows import row_gradients, sorted_positives
+from .sorting import sort_rows
 from .tables import table_launches
 from .tiled import tile_forward, tile_gradients
 
@@ -42,17 +44,19 @@ def forward_program(p: Problem) -> Program:
 
 
 @lru_cache(maxsize=256)
-def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool) -> Program:
+def backward_program(p: Problem, grad_loss_stride: int, has_grad_lse: bool, sorts: bool = False) -> Program:
     """Pointers: those of the forward but seed; grad_loss (N,) with a stride of 0 or 1, and grad_lse (N,) fp32 if there
     is one; sorted_keys (N,) and sorted_rows (N,), the tables' positive_key sorted stably with its places, which are
     rows, then those of groups' lists; for ids shared or of each row sorted_ids and sorted_draws, the flattened ids
     (malformed ones and empty slots as 2^31 - 1) sorted stably with their places, none of these where nothing of the
-    items is wanted; ``buffers.backward_buffers``.
+    items is wanted; ``buffers.backward_buffers``. Where it ``sorts`` rows itself, ``buffers.sort_buffers`` in place of
+    sorted_keys and sorted_rows.
     """
     rows = row_gradients(p, grad_loss_stride, has_grad_lse)
     if not p.wanted.items:
         return Program([rows])
-    return Program([rows, *sorted_positives(p), *(tile_gradients(p) if p.tiled else gather_gradients(p))])
+    sort = sort_rows(p) if sorts else []
+    return Program([rows, *sort, *sorted_positives(p), *(tile_gradients(p) if p.tiled else gather_gradients(p))])
 
 
 def launch_forward(outs: Tensors, ins: Tensors, problem: Problem) -> None:

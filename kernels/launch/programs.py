@@ -2,12 +2,15 @@
 new addresses.
 
 Triton's own launch path looks at every argument of every launch to pick a compiled kernel, which took longer on the
-host than the kernels on the GPU. Here only dtypes and alignment of the call's arrays are looked at, once a call.
+host than the kernels on the GPU. Here only dtypes and alignment of the call's arrays are looked at, once a call; a
+``Replay`` is for callers who know them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from ..plan.problem import interprets
 from ..plan.tiles import Work
+from .driver import Prepared, has_hooks, prepare
 
 DEFAULT_WORK = Work(0, 4, 3)
 ALIGNMENT = 16  # bytes; Triton compiles other code for less aligned addresses
@@ -50,11 +54,64 @@ class _Address:
 
 
 class _Compiled(NamedTuple):
-    """A launch ready to go: argument values in order, and which of them are addresses: (index, array, bytes)."""
+    """A launch ready to go: Triton's kernel, what launches it, argument values in order, and which of them are
+    addresses: (index, array, bytes)."""
 
+    kernel: Any
     run: Callable[..., None]
+    grid: tuple[int, ...]
     values: list[Any]
     addresses: list[tuple[int, int, int]]
+
+
+class Replay:
+    """A program's compiled launches on one device, whose arrays begin ``origins`` (tensor, bytes) into a call's
+    tensors."""
+
+    def __init__(self, compiled: list[_Compiled], device: int, origins: Sequence[tuple[int, int]]) -> None:
+        self._compiled, self._device = compiled, device
+        moved = [
+            [(index, (origins[array][0], origins[array][1] + offset)) for index, array, offset in each.addresses]
+            for each in compiled
+        ]
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(p for each in moved for _, p in each))}
+        self._places = list(numbers)
+        self._numbers = [{index: numbers[place] for index, place in each} for each in moved]
+        self._can_prepare = True
+        self._prepared: list[Prepared] = []  # each is taken by one run at a time: threads may run the same program
+
+    def run(self, addresses: Sequence[int]) -> None:
+        """Launch on the current stream, with the tensors at these addresses."""
+        stream = torch._C._cuda_getCurrentRawStream(self._device)  # type: ignore[attr-defined]
+        values = [addresses[tensor] + offset for tensor, offset in self._places]
+        first: int | None = 0
+        if not has_hooks() and (prepared := self._take()) is not None:
+            first = prepared.run(values, stream)
+            self._prepared.append(prepared)
+        if first is not None:  # Triton tells what is wrong, or sees to it
+            self._run_by_triton(first, values, stream)
+
+    def _take(self) -> Prepared | None:
+        try:
+            return self._prepared.pop()
+        except IndexError:
+            pass
+        if not self._can_prepare:
+            return None
+        launches = [
+            (each.kernel, each.grid, each.values, numbers)
+            for each, numbers in zip(self._compiled, self._numbers, strict=True)
+        ]
+        prepared = prepare(launches, len(self._places))
+        self._can_prepare = prepared is not None
+        return prepared
+
+    def _run_by_triton(self, first: int, addresses: list[int], stream: int) -> None:
+        for each, numbers in list(zip(self._compiled, self._numbers, strict=True))[first:]:
+            values = each.values.copy()
+            for index, number in numbers.items():
+                values[index] = addresses[number]
+            each.run(*values, stream=stream)
 
 
 def launch(
@@ -81,8 +138,9 @@ class Program:
     def __init__(self, launches: list[Launch]) -> None:
         self.launches = launches
         pointers = [value for each in launches for value in each.arguments.values() if isinstance(value, Pointer)]
-        self._names = tuple(dict.fromkeys(pointer.name for pointer in pointers))
+        self.names = tuple(dict.fromkeys(pointer.name for pointer in pointers))
         self._compiled: dict[object, list[_Compiled]] = {}
+        self._replays: dict[object, Replay] = {}
 
     def run(self, arrays: Mapping[str, Tensor]) -> None:
         """Launch on the current device and stream; compiles at the first call for these dtypes and alignments."""
@@ -91,23 +149,28 @@ class Program:
                 arguments = {name: _slice(arrays, value) for name, value in each.arguments.items()}
                 each.kernel[each.grid](**arguments, **each.options)
             return
-        used = [arrays[name] for name in self._names]
+        used = [arrays[name] for name in self.names]
         addresses = [array.data_ptr() for array in used]
-        for compiled in self._ready(used, addresses):
-            values = compiled.values.copy()
-            for index, array, offset in compiled.addresses:
-                values[index] = addresses[array] + offset
-            compiled.run(*values)
+        key = _key([array.dtype for array in used], addresses)
+        replay = self._replays.get(key)
+        if replay is None:
+            origins = [(array, 0) for array in range(len(used))]
+            replay = self._replays[key] = Replay(self._ready(key, used, addresses), key[0], origins)
+        replay.run(addresses)
+
+    def replay(self, dtypes: Sequence[torch.dtype], origins: Sequence[tuple[int, int]]) -> Replay:
+        """For the current device and arrays of these dtypes, in the order of ``names``, that begin ``origins`` (tensor,
+        bytes) into a call's tensors; all at aligned addresses."""
+        used = [_Address(dtype, 0) for dtype in dtypes]
+        key = _key(dtypes, [0])
+        return Replay(self._ready(key, used, [0] * len(used)), key[0], origins)
 
     def compile(self, dtypes: Mapping[str, torch.dtype]) -> None:
         """Compile for arrays of these dtypes at aligned addresses on the current device, and launch nothing."""
-        used = [_Address(dtypes[name], 0) for name in self._names]
-        self._ready(used, [0] * len(used))
+        of_used = [dtypes[name] for name in self.names]
+        self._ready(_key(of_used, [0]), [_Address(dtype, 0) for dtype in of_used], [0] * len(of_used))
 
-    def _ready(self, used: list[Any], addresses: list[int]) -> list[_Compiled]:
-        aligned = not any(address % ALIGNMENT for address in addresses)
-        alignments = None if aligned else tuple(address % ALIGNMENT for address in addresses)
-        key = (torch.cuda.current_device(), alignments, *(array.dtype for array in used))
+    def _ready(self, key: object, used: list[Any], addresses: list[int]) -> list[_Compiled]:
         ready = self._compiled.get(key)
         if ready is None:
             ready = self._compiled[key] = [self._compile(each, used, addresses) for each in self.launches]
@@ -119,11 +182,19 @@ class Program:
         stand_ins = values.copy()
         for index, value in enumerate(values):
             if isinstance(value, Pointer):
-                array = self._names.index(value.name)
+                array = self.names.index(value.name)
                 offset = value.offset * used[array].dtype.itemsize
                 places.append((index, array, offset))
                 stand_ins[index] = _Address(value.dtype or used[array].dtype, addresses[array] + offset)
-        return _Compiled(_compiled(each, stand_ins)[each.grid], values, places)
+        kernel = _compiled(each, stand_ins)
+        return _Compiled(kernel, kernel[each.grid], each.grid, values, places)
+
+
+def _key(dtypes: Sequence[torch.dtype], addresses: Sequence[int]) -> tuple[Any, ...]:
+    """What other code is compiled for: the current device, how addresses are aligned, dtypes."""
+    aligned = not functools.reduce(operator.or_, addresses, 0) % ALIGNMENT
+    alignments = None if aligned else tuple(address % ALIGNMENT for address in addresses)
+    return (torch.cuda.current_device(), alignments, *dtypes)
 
 
 _variants: dict[object, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,8 @@ TABLE_BLOCK = 1024  # elements a table program handles
 SORTED_SLOTS = 256  # slots of a group that are put in order together
 MOST_TILE_ROWS = 256  # of the item gradient, or of a group
 VISIT_BLOCK = 128  # blocks of items whose visits a table program lists
+SORTED_TILE = 512  # keys of rows that are sorted by counting
+MOST_SORTED_ROWS = 1 << 15  # by kernels that look up each row in all tiles; a radix sort takes as long for more
 NO_BLOCKS = {"group_blocks": 0, "visits": 0, "block_groups": 0}  # tables of rows that share nothing
 NO_LISTS = {"part_of_draw": 0, "is_summed": 0, "list_sums": 0}  # scratch where there are no lists
 
@@ -83,12 +86,13 @@ def scratch_sizes(problem: Problem) -> dict[str, int]:
     }
 
 
-def place(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
-    """(first element of each part, elements of all) of a buffer whose parts start at multiples of 16 bytes."""
+def place(sizes: Mapping[str, int], unit: int = 4) -> tuple[dict[str, int], int]:
+    """(first element of each part, elements of all) of a buffer whose parts start at multiples of ``unit`` elements of
+    4 bytes."""
     offsets, end = {}, 0
     for name, size in sizes.items():
         offsets[name] = end
-        end += ceil_div(size, 4) * 4
+        end += ceil_div(size, unit) * unit
     return offsets, end
 
 
@@ -140,4 +144,18 @@ def backward_buffers(problem: Problem) -> tuple[Buffer, ...]:
         Buffer("scratch", (place(scratch_sizes(p))[1],), "int32"),
         Buffer("part_grad", (part_rows * p.dim if p.wanted.weight else 0,), "float32"),
         Buffer("part_bias", (part_rows if p.wanted.bias else 0,), "float32"),
+    )
+
+
+def sort_buffers(problem: Problem) -> tuple[Buffer, ...]:
+    """Rows' keys in order with the rows, and memory for the sort, where kernels sort them; none where that is the
+    framework's, as of many rows, and of the draws of lists."""
+    n = problem.num_rows
+    if problem.listed or n > MOST_SORTED_ROWS or not problem.wanted.items:
+        return ()
+    tiles = ceil_div(n, SORTED_TILE) * SORTED_TILE * 2  # of 8 bytes
+    return (
+        Buffer("sorted_keys", (n,), "int32"),
+        Buffer("sorted_rows", (n,), "int32"),
+        Buffer("sorted_tiles", (tiles,), "int32"),
     )

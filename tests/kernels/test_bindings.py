@@ -21,6 +21,7 @@ from cce_minus.kernels.draws.draw import Draw, given_ids
 from cce_minus.kernels.launch import bindings
 from cce_minus.kernels.launch.loss import backward_program, forward_program, pool_program
 from cce_minus.kernels.launch.programs import Pointer, launch
+from cce_minus.kernels.plan.buffers import sort_buffers
 from cce_minus.kernels.plan.problem import KINDS, Choices, HistorySize, Problem, Shapes, Wanted, build_problem
 from cce_minus.kernels.plan.tiles import Gpu
 
@@ -60,7 +61,8 @@ def test_signatures_name_what_problems_bind(name: str):
     """A launch raises for a name that its kernel has and nothing binds, and for one that the kernel does not have."""
     for options in ({}, {"bias": None}, {"correction": "weighted"}, {"history": HistorySize(3, 9)}, {"scale": True}):
         p = problem(DRAWS[name], **options)
-        programs = [forward_program(p), backward_program(p, 1, True), *([pool_program(p)] if p.chooses else [])]
+        backward = backward_program(p, 1, True, bool(sort_buffers(p)))
+        programs = [forward_program(p), backward, *([pool_program(p)] if p.chooses else [])]
         bound = bindings.tile_bindings(p) if p.tiled else bindings.gather_bindings(p)
         for each in (launched for program in programs for launched in program.launches):
             for argument, value in each.arguments.items():
@@ -90,6 +92,10 @@ OWN = {
         "p_end",
         "num_users",
         "num_known",
+        "p_tiles",
+        "num_tiles",
+        "TILE",
+        "TOGETHER",
     ),
 }
 

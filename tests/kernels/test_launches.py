@@ -111,6 +111,8 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             history=history if log_q is None else None,
         )
         loss.backward()  # type: ignore[union-attr]
+    # kernels sort the rows of plain calls
+    sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(8, 16), seed=1, impl="triton").backward()
     monkeypatch.setattr(nearest, "MOST_SELECTED_FROM", 128)  # so few items are few enough for blocks
     scalable_linear_cross_entropy(
         hidden, table, target, n_buckets=2, bucket_size_x=20, bucket_size_y=1, seed=1, impl="triton"

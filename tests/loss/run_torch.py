@@ -13,7 +13,7 @@ from cce_minus.torch_impl import (
     sampled_linear_binary_cross_entropy,
     sampled_linear_cross_entropy,
 )
-from cce_minus.torch_impl.loss import ops
+from cce_minus.torch_impl.loss import ops, plain
 from torch import Tensor
 
 from tests.loss.expected import Expected, How, Result, options, softmax_options
@@ -26,19 +26,17 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 @contextlib.contextmanager
 def poisoned_outputs() -> Iterator[None]:
     """Every buffer that the operator hands to a kernel holds NaN, or a huge integer, before it is written."""
-    empty = ops._empty
+    of_layout, of_shape = ops._empty, plain._empty
 
-    def poisoned(layout, device):
-        tensors = empty(layout, device)
-        for tensor in tensors.values():
-            tensor.fill_(float("nan") if tensor.is_floating_point() else 2**31 - 1)
-        return tensors
+    def fill(tensor):
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**31 - 1)
 
-    ops._empty = poisoned
+    ops._empty = lambda *args: {name: fill(tensor) for name, tensor in of_layout(*args).items()}
+    plain._empty = lambda *args, **kwargs: fill(of_shape(*args, **kwargs))
     try:
         yield
     finally:
-        ops._empty = empty
+        ops._empty, plain._empty = of_layout, of_shape
 
 
 def run_torch(want: Expected, impl: str, device: str = "cpu") -> Result:

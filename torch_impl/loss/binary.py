@@ -7,6 +7,7 @@ from torch import Tensor
 from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
+from .known_calls import plain_loss
 from .row_losses import num_items_of, reduce, row_losses
 
 
@@ -48,6 +49,13 @@ def sampled_linear_binary_cross_entropy(
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, False, impl)
     check_binary_negatives(negatives)
     positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
+    if history is None:
+        result = plain_loss(
+            input, linear_weight, target, negatives, linear_bias, sample_weight, logit_scale, seed, ignore_index,
+            reduction, softcap, remove_accidental_hits, False, impl, True, positive_weight,
+        )  # fmt: skip
+        if result is not None:
+            return result
     row_loss, _, num_counted = row_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, history=history,

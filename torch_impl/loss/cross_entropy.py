@@ -9,6 +9,7 @@ from torch import Tensor
 from ...kernels.negatives.arguments import Options, check_log_q
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import AllItems, Sampler
+from .known_calls import plain_loss
 from .row_losses import reduce, row_losses
 
 
@@ -108,6 +109,13 @@ def sampled_linear_cross_entropy(
         CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
         NotImplementedError: on second derivatives and in forward mode (jvp, jacfwd, hessian).
     """
+    if log_q is None and history is None:
+        result = plain_loss(
+            input, linear_weight, target, negatives, linear_bias, sample_weight, logit_scale, seed, ignore_index,
+            reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction, None,
+        )  # fmt: skip
+        if result is not None:
+            return result
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     check_log_q(negatives, log_q, options)
     row_loss, row_lse, num_counted = row_losses(

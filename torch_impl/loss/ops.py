@@ -47,8 +47,17 @@ def gpu(index: int) -> Gpu:
 
 
 @functools.lru_cache(maxsize=256)
-def _draw(sampler: str, num_items: int) -> Draw:
+def draw_of(sampler: str, num_items: int) -> Draw:
     return sampler_of(sampler).draw(num_items)
+
+
+def shapes_of(
+    num_rows: int, dim: int, num_items: int, input_dtype: torch.dtype, weight_dtype: torch.dtype,
+    bias_dtype: torch.dtype | None, history: HistorySize | None, device: torch.device,
+) -> Shapes:  # fmt: skip
+    bias = None if bias_dtype is None else _NAMES[bias_dtype]
+    of_gpu = gpu(device.index or 0) if device.type == "cuda" else INTERPRETER_GPU
+    return Shapes(num_rows, dim, num_items, _NAMES[input_dtype], _NAMES[weight_dtype], bias, history, of_gpu)
 
 
 def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> Problem:
@@ -58,16 +67,13 @@ def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> 
     ids_shape = None if x.ids is None else tuple(x.ids.shape)
     symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(history or ())))
     if options.sampler:
-        draw = (_draw.__wrapped__ if symbolic else _draw)(options.sampler, num_items)
+        draw = (draw_of.__wrapped__ if symbolic else draw_of)(options.sampler, num_items)
     else:
         assert ids_shape is not None
         draw = given_ids(ids_shape, options.ids_group)
     symbolic = symbolic or any(isinstance(size, torch.SymInt) for size in ids_shape or ())
-    bias_dtype = None if x.bias is None else _NAMES[x.bias.dtype]
-    device = gpu(x.input.device.index or 0) if x.input.is_cuda else INTERPRETER_GPU
-    shapes = Shapes(
-        num_rows, dim, num_items, _NAMES[x.input.dtype], _NAMES[x.weight.dtype], bias_dtype, history, device
-    )
+    bias_dtype = None if x.bias is None else x.bias.dtype
+    shapes = shapes_of(num_rows, dim, num_items, x.input.dtype, x.weight.dtype, bias_dtype, history, x.input.device)
     build = build_problem if symbolic else cached_problem
     return build(shapes, options.choices, draw, wanted)
 
@@ -143,7 +149,7 @@ def _fake_forward(*args):
     return *rows, torch.empty_like(x.input), x.input.new_empty(size, dtype=torch.int32)
 
 
-def _num_keys(p: Problem) -> int:
+def num_keys(p: Problem) -> int:
     """Of rows, and behind them of the draws of groups' lists."""
     return p.num_rows + (p.listed.draws if p.listed else 0)
 
@@ -189,7 +195,7 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     with torch.cuda.device_of(x.input):
         ins = _named(x) | _named(saved)
         if wanted.items:
-            keys = _table(saved.tables, "positive_key", p, _num_keys(p))
+            keys = _table(saved.tables, "positive_key", p, num_keys(p))
             ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
             if p.sorts_draws and x.ids is not None:
                 ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, x.target, p), stable=True)

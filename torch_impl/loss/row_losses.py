@@ -49,7 +49,8 @@ def _history_specs(history: object) -> tuple[Spec, ...] | None:
     return tuple(_spec("history", array) for array in history)
 
 
-def _scale(logit_scale: object, device: torch.device) -> Tensor:
+def scale_of(logit_scale: object, device: torch.device) -> Tensor:
+    """(1,) fp32."""
     if not isinstance(logit_scale, Tensor):
         number = as_number("logit_scale", logit_scale)
         if torch.compiler.is_compiling():  # a factor may be a symbol of one graph for every number, a filling may not
@@ -112,7 +113,7 @@ def _weigh(row_values: Tensor, target: Tensor, sample_weight: Tensor, options: O
     return torch.where(mass == 0, total * 0.0, total / torch.where(mass == 0, 1.0, mass))
 
 
-def _as_autocast(input: Tensor) -> Tensor:
+def as_autocast(input: Tensor) -> Tensor:
     """``input`` in autocast's dtype, where that is on; it makes no wrong dtype right."""
     if not isinstance(input, Tensor) or input.dtype not in FLOAT_DTYPES or input.is_meta:
         return input
@@ -134,7 +135,7 @@ def checked_operands(
 ) -> Operands:  # fmt: skip
     """A public loss's arguments, checked, as flat rows without their candidates; without a ``seed`` one is drawn where
     the call ``draws``."""
-    input = _as_autocast(input)
+    input = as_autocast(input)
     check_arrays(
         _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
@@ -148,7 +149,7 @@ def checked_operands(
         seed=seed_words(seed, device, input)
         if seed is not None or draws
         else torch.zeros(2, dtype=torch.int32, device=device),
-        scale=_scale(logit_scale, device),
+        scale=scale_of(logit_scale, device),
         bias=None if linear_bias is None else linear_bias.contiguous(),
     )
 

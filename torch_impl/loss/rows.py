@@ -7,7 +7,7 @@ inside vmap, and in Jacobians, each mapped gradient is a backward of its own. Fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ...kernels.errors import ArgumentValueError
 from . import ops
 from .operands import Operands, Options, Saved, split
 
+T = TypeVar("T")
 UNMAPPED = {
     "weight": "linear_weight",
     "bias": "linear_bias",
@@ -49,6 +50,14 @@ def is_transformed() -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def on_device(device: torch.device, function: Callable[..., T], *args: object) -> T:
+    """``function(*args)`` with the device as the current one, which it mostly is."""
+    if device.index is None or device.index == torch.cuda.current_device():
+        return function(*args)
+    with torch.cuda.device(device):
+        return function(*args)
 
 
 def _first(tensor: Tensor | None, dim: int | None) -> Tensor | None:

@@ -54,6 +54,11 @@ def _words_of_tensor(seed: Tensor, device: torch.device) -> Tensor:
     return value.reshape(()).reshape(1).view(torch.int32)  # by way of (), which forgets the stride of a slice
 
 
+def drawn_seed(device: torch.device) -> Tensor:
+    """(1,) int64 of the device's default generator."""
+    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
+
+
 def seed_words(seed: object, device: torch.device, like: Tensor | None = None) -> Tensor:
     """A seed as two int32 words (low, high) on ``device``, without waiting for it.
 
@@ -63,8 +68,7 @@ def seed_words(seed: object, device: torch.device, like: Tensor | None = None) -
     replay would draw the same.
     """
     if seed is None:
-        drawn = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device)
-        return drawn.view(torch.int32)
+        return drawn_seed(device).view(torch.int32)
     if isinstance(seed, Tensor):
         return _words_of_tensor(seed, device)
     if torch.compiler.is_compiling() and isinstance(seed, int) and not isinstance(seed, bool):

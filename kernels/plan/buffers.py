@@ -17,7 +17,7 @@ SORTED_SLOTS = 256  # slots of a group that are put in order together
 MOST_TILE_ROWS = 256  # of the item gradient, or of a group
 VISIT_BLOCK = 128  # blocks of items whose visits a table program lists
 SORTED_TILE = 512  # keys of rows that are sorted by counting
-MOST_SORTED_ROWS = 1 << 15  # by kernels that look up each row in all tiles; a radix sort takes as long for more
+MOST_SORTED_ROWS = 1 << 14  # by kernels that look up each row in all tiles; for more a radix sort takes the GPU less
 NO_BLOCKS = {"group_blocks": 0, "visits": 0, "block_groups": 0}  # tables of rows that share nothing
 NO_LISTS = {"part_of_draw": 0, "is_summed": 0, "list_sums": 0}  # scratch where there are no lists
 

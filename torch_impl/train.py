@@ -58,9 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
                 side.require_same(config.init_weights, "init_weights")
             if config.resume and run.best_weights.exists():
                 side.require_same(run.best_weights, "resume")
-            fabric = fabric_of(config, device)
-            fabric.launch()
-            trainer = Trainer(model.to(device), config, split, fabric)
+            trainer = Trainer(model.to(device), config, split, fabric_of(config, device))
             trainer.try_loss()
         with claim_run(run, config, interactions, split):
             progress = restore(trainer.steps, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +36,20 @@ _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fabric_of(config: TrainConfig, device: torch.device) -> Fabric:
-    """The launcher of a run on one ``device``, in its precision."""
-    return Fabric(
-        accelerator="cuda" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
-    )
+    """The launcher of a run on one ``device``, in its precision, launched."""
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)  # its notes on the machine and on the precision are no news here
+    try:
+        fabric = Fabric(
+            accelerator="cuda" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
+        )
+        fabric.launch()
+    finally:
+        log.setLevel(level)
+    return fabric
 
 
 class Trainer:

@@ -11,18 +11,16 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array
-from tqdm import tqdm
 
 from ...kernels import ArgumentError
-from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches
+from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options
 from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
-from ...recsys.run.background import prefetched
-from ...recsys.run.losses import EpochLosses
+from ...recsys.run.epoch import StepLoop
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
-from ...recsys.run.steps import MOST_BATCHES, epoch_steps, stay_on_device
+from ...recsys.run.steps import MOST_BATCHES, Steps, stay_on_device
 from ...recsys.serving.evaluation import HeldOut
 from ..devices import memory
 from ..loss.arguments import check_impl
@@ -47,19 +45,19 @@ class Trainer:
         self._objective = objective_of(config, split)
         frequencies = start_frequencies(self._objective, split)
         self._try_loss(model, frequencies)
-        self._on_device = stay_on_device(config, split, memory())
-        self._most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
+        on_device = stay_on_device(config, split, memory())
         self.steps = TrainingSteps(
             model,
             config,
             self._objective,
             frequencies=frequencies,
-            sequences=split.train if self._on_device else None,
+            sequences=split.train if on_device else None,
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
         self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
-        self._portions = 0
+        most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
+        self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
     def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
         """Traces the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims
@@ -71,25 +69,14 @@ class Trainer:
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
 
     def train_epoch(self, epoch: int, profile: Profile) -> float:
-        total = num_batches(self.split.train, batch_size=self.config.batch_size)
-        losses = EpochLosses(epoch, epoch * total, _fetch)
-        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self._on_device, most=self._most))
-        # disable=None: no bar where the output is no terminal.
-        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
-        with bar, contextlib.closing(portions), profile.part("steps"):
-            for steps in profile.waits(portions, "waiting for batches"):
-                with profile.part("steps" if self._portions else "first steps"), self._traced():
-                    losses.add((self.steps(steps), steps.num_batches), steps.num_batches)
-                self._portions += 1
-                bar.update(steps.num_batches)
-            return losses.mean()
+        return self._loop.epoch(epoch, profile)
+
+    def _train(self, steps: Steps) -> tuple[Array, int]:
+        return self.steps(steps), steps.num_batches
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:
-        """Writes a trace of the second portion of a run that is profiled; the first compiles."""
-        if not self.config.profile or self._portions != 1:
-            yield
-            return
+        """Writes a trace of what is done inside."""
         folder = RunDirectory(Path(self.config.out), "jax").trace
         with usable("out", WRITABLE):
             folder.mkdir(exist_ok=True)

@@ -50,9 +50,9 @@ def start(framework: str, config: TrainConfig) -> subprocess.Popen[bytes]:
 def kill_at(process: subprocess.Popen[bytes], folder: Path, seconds: float, *, writing: bool) -> str:
     """Kills after ``seconds``, and if ``writing`` as soon after them as a file is being written; says when."""
     time.sleep(seconds)
-    while writing and process.poll() is None and not list(folder.rglob(".*.tmp")):
+    while writing and process.poll() is None and not list(folder.rglob(".*.safetensors.*.tmp")):
         time.sleep(0.0005)
-    being_written = sorted(path.name.split(".tmp")[0] for path in folder.rglob(".*.tmp"))
+    being_written = sorted(path.name.split(".tmp")[0] for path in folder.rglob(".*.safetensors.*.tmp"))
     process.send_signal(signal.SIGKILL)
     process.wait()
     return f"after {seconds:.2f} s" + (f", writing {being_written[0]}" if being_written else "")

@@ -185,11 +185,13 @@ def test_weight_decay_is_decoupled_or_a_part_of_the_gradient(
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "model": "bert4rec"}], ids=["sasrec", "bert4rec"])
 def test_portions_change_nothing(
-    framework: str, train: Train, make_config: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    train: Train, make_config: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ):
     def train_by(most: int) -> Any:
-        trainer = f"cce_minus.{framework}_impl.training.trainer.epoch_steps"
-        monkeypatch.setattr(trainer, lambda *data, **named: epoch_steps(*data, **named | {"most": most}))
+        monkeypatch.setattr(
+            "cce_minus.recsys.run.epoch.epoch_steps",
+            lambda *data, **named: epoch_steps(*data, **named | {"most": most}),
+        )
         return train(make_config(out=f"by {most}", epochs=2, **options))
 
     whole = train_by(64)

@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
 from ...kernels import ArgumentError
-from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options, num_batches
+from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options
 from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
-from ...recsys.run.background import prefetched
-from ...recsys.run.losses import EpochLosses
+from ...recsys.run.epoch import StepLoop
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
-from ...recsys.run.steps import epoch_steps, stay_on_device
+from ...recsys.run.steps import MOST_BATCHES, stay_on_device
 from ...recsys.run.weights_file import write_weights
 from ...recsys.serving.evaluation import HeldOut
 from ..models.sequence_model import SequenceModel
@@ -66,14 +64,14 @@ class Trainer:
         self._objective = objective_of(config, split)
         device = model.item_table.device
         frequencies = start_frequencies(self._objective, split)
-        self._on_device = stay_on_device(config, split, _memory(device))
+        on_device = stay_on_device(config, split, _memory(device))
         self.steps = TrainingSteps(
             model,
             config,
             self._objective,
             fabric.autocast,
             frequencies=None if frequencies is None else frequencies.to(device),
-            sequences=split.train if self._on_device else None,
+            sequences=split.train if on_device else None,
             loss=loss,
         )
         self._evaluation = evaluation_options(config, split)
@@ -81,7 +79,7 @@ class Trainer:
         self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
-        self._portions = 0
+        self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 
     @torch.no_grad()
     def try_loss(self) -> None:
@@ -94,25 +92,11 @@ class Trainer:
             training_loss(*operands, objective=self._objective, frequencies=self.steps.frequencies)
 
     def train_epoch(self, epoch: int, profile: Profile) -> float:
-        total = num_batches(self.split.train, batch_size=self.config.batch_size)
-        losses = EpochLosses(epoch, epoch * total, _fetch)
-        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self._on_device))
-        # disable=None: no bar where the output is no terminal.
-        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
-        with bar, contextlib.closing(portions), profile.part("steps"):
-            for steps in profile.waits(portions, "waiting for batches"):
-                with profile.part("steps" if self._portions else "first steps"), self._traced():
-                    losses.add(self.steps(steps), steps.num_batches)
-                self._portions += 1
-                bar.update(steps.num_batches)
-            return losses.mean()
+        return self._loop.epoch(epoch, profile)
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:
-        """Writes a trace of the second portion of a run that is profiled; the first compiles."""
-        if not self.config.profile or self._portions != 1:
-            yield
-            return
+        """Writes a trace of what is done inside."""
         with torch.profiler.profile() as trace:
             yield
             if self.model.item_table.is_cuda:

@@ -1,0 +1,53 @@
+"""The steps of an epoch, portion by portion, the same for both frameworks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy.typing as npt
+from tqdm import tqdm
+
+from ..protocol.batches import num_batches
+from ..protocol.splits import Split
+from .background import prefetched
+from .config import TrainConfig
+from .losses import EpochLosses, Losses
+from .profile import Profile
+from .steps import Steps, epoch_steps
+
+
+@dataclass
+class StepLoop(Generic[Losses]):
+    """Trains by `epoch_steps` of ``config`` and ``split``, of at most about ``most`` batches, gathered ``on_device``.
+
+    ``train(steps)`` trains and returns the losses, ``fetch(portions)`` those of several portions on the host
+    (`EpochLosses`). The second portion of a run that is profiled is done within ``trace()``; the first compiles.
+    """
+
+    config: TrainConfig
+    split: Split
+    train: Callable[[Steps], Losses]
+    fetch: Callable[[list[Losses]], npt.NDArray]
+    trace: Callable[[], contextlib.AbstractContextManager[object]]
+    on_device: bool
+    most: int
+    done: int = 0
+
+    def epoch(self, epoch: int, profile: Profile) -> float:
+        """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
+        total = num_batches(self.split.train, batch_size=self.config.batch_size)
+        losses = EpochLosses(epoch, epoch * total, self.fetch)
+        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most))
+        # disable=None: no bar where the output is no terminal.
+        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
+        with bar, contextlib.closing(portions), profile.part("steps"):
+            for steps in profile.waits(portions, "waiting for batches"):
+                traced = self.trace() if self.config.profile and self.done == 1 else contextlib.nullcontext()
+                with profile.part("steps" if self.done else "first steps"), traced:
+                    losses.add(self.train(steps), steps.num_batches)
+                self.done += 1
+                bar.update(steps.num_batches)
+            return losses.mean()

@@ -26,6 +26,7 @@ from cce_minus.torch_impl import (
     sampled_linear_cross_entropy,
     scalable_linear_cross_entropy,
 )
+from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
@@ -73,6 +74,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         normal_launch.normal_program,
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
+        known_calls._plan,
     )
     for program in programs:
         program.cache_clear()

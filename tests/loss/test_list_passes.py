@@ -13,6 +13,7 @@ from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.plan import listed, problem, tiled
 from cce_minus.kernels.plan.problem import Problem
 from cce_minus.torch_impl import sampled_linear_cross_entropy
+from cce_minus.torch_impl.loss import known_calls
 
 pytestmark = pytest.mark.interpreter
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +34,7 @@ def few_columns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         bindings.bindings,
         bindings.tile_bindings,
         bindings.table_parts,
+        known_calls._plan,
     )
     for cached in planned:
         cached.cache_clear()

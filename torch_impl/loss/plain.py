@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ...kernels.draws.draw import Draw
+from ...kernels.launch import loss as launch
 from ...kernels.launch.bindings import table_parts
-from ...kernels.launch.loss import backward_program, forward_program
 from ...kernels.negatives.arguments import Options
 from ...kernels.negatives.base import Negatives
 from ...kernels.plan.buffers import backward_buffers, forward_buffers, sort_buffers, table_buffer
@@ -80,7 +80,7 @@ class _Gradients:
         kinds |= {"grad_loss": torch.float32} | ({"grad_lse": torch.float32} if has_lse else {})
         kinds |= {"sorted_keys": torch.int32, "sorted_rows": torch.int64} if self.sorts else {}
         kinds |= {"work": self.work, **{name: getattr(torch, dtype) for name, dtype in self.outs.items()}}
-        self.program = PooledProgram(backward_program(p, stride, has_lse, bool(sort)), kinds)
+        self.program = PooledProgram(launch.backward_program(p, stride, has_lse, bool(sort)), kinds)
 
 
 @dataclass(eq=False)
@@ -131,7 +131,8 @@ class Plan:
     def _forward(self) -> PooledProgram:
         kinds = self.kept_kinds | {"seed": torch.int32}
         kinds |= {} if self.fused else {"lse": torch.float32, "counted": torch.float32}
-        return PooledProgram(forward_program(self.problem), kinds | ({"parts": self.parts} if self.parts.size else {}))
+        kinds |= {"parts": self.parts} if self.parts.size else {}
+        return PooledProgram(launch.forward_program(self.problem), kinds)
 
     @cached_property
     def _gradients(self) -> dict[tuple[Wanted, int, bool], _Gradients]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import nnx
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..interop import local_gpus
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
 from ..recsys.run.model_config import ModelConfig
@@ -41,8 +42,9 @@ def train(config: TrainConfig) -> TrainResult:
     the folder keeps the best weights and the checkpoint of earlier epochs.
     """
     profile = Profile()
-    import_ahead("torch")  # the kernels' compiler needs it
     with on_device(config.device), logging_redirect_tqdm():
+        if local_gpus():
+            import_ahead("torch")  # the kernels' compiler needs it
         run = find_run(config, "jax")
         with profile.part("load"):
             interactions, split = prepare_data(config)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 from ..recsys.cli.commands import framework_app
+from ..recsys.data.wheels import cache_folder
 
 app = framework_app("jax", __package__)
+
+FOLDER, LEAST_SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+"""JAX's variables: where it keeps compiled programs for later processes, and those of how many seconds."""
 
 
 def main() -> None:
     """Runs the command line."""
+    if _has_gpu_support() and FOLDER not in os.environ:  # a GPU's programs take half a minute to compile
+        os.environ[FOLDER] = str(cache_folder() / "jax")
+        os.environ.setdefault(LEAST_SECONDS, "0")  # of a model's start there are dozens, each of a fraction of a second
     app()
+
+
+def _has_gpu_support() -> bool:
+    """Whether JAX is installed for a GPU; that is known before it is imported."""
+    plugins = ("jax_plugins", "jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+    return importlib.util.find_spec(plugins[0]) is not None and any(map(importlib.util.find_spec, plugins[1:]))

@@ -64,13 +64,15 @@ def train(config: TrainConfig) -> TrainResult:
             trainer = Trainer(model, config, split)
         with claim_run(run, config, interactions, split):
             progress = restore(trainer.steps, run)
-            steps = num_batches(split.train, batch_size=config.batch_size)
-            run_epochs(trainer, config, progress, Recorder(run, config, progress, steps), profile)
-        with profile.part("test"):
-            load_weights(model, run.best_weights)
-            served = ServedModel(model, config.device)
-            test = served.evaluate(split.test_history, split.test_target, split, config=config)
-    return finish_run(run, progress, test, profile if config.profile else None, name="JAX")
+            recorder = Recorder(run, config, progress, num_batches(split.train, batch_size=config.batch_size))
+
+            def test() -> dict[str, float]:
+                load_weights(model, run.best_weights)
+                served = ServedModel(model, config.device)
+                return served.evaluate(split.test_history, split.test_target, split, config=config)
+
+            metrics = run_epochs(trainer, config, progress, recorder, profile, test)
+    return finish_run(run, progress, metrics, profile if config.profile else None, name="JAX")
 
 
 if __name__ == "__main__":

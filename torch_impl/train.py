@@ -11,6 +11,7 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, num_batches, prepare_data
+from ..recsys.run.background import import_ahead
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
 from ..recsys.run.progress import TrainResult
@@ -22,8 +23,9 @@ from .devices import device_of, enough_memory
 from .models import build_model
 from .models.weights import load_weights
 from .serve import ServedModel
+from .training.launcher import fabric_of
 from .training.state import restore
-from .training.trainer import Trainer, fabric_of
+from .training.trainer import Trainer
 
 
 @enough_memory()
@@ -42,6 +44,7 @@ def train(config: TrainConfig) -> TrainResult:
     the folder keeps the best weights and the checkpoint of earlier epochs.
     """
     profile = Profile()
+    import_ahead("lightning_fabric")  # which brings PyTorch's compiler
     device = device_of(config.device)
     run = find_run(config, "torch")
     with profile.part("load"):
@@ -62,13 +65,15 @@ def train(config: TrainConfig) -> TrainResult:
             trainer.try_loss()
         with claim_run(run, config, interactions, split):
             progress = restore(trainer.steps, run)
-            steps = num_batches(split.train, batch_size=config.batch_size)
-            run_epochs(trainer, config, progress, Recorder(run, config, progress, steps), profile)
-    with profile.part("test"):
-        load_weights(model, run.best_weights)
-        served = ServedModel(model, config.precision)
-        test = served.evaluate(split.test_history, split.test_target, split, config=config)
-    return finish_run(run, progress, test, profile if config.profile else None, name="PyTorch")
+            recorder = Recorder(run, config, progress, num_batches(split.train, batch_size=config.batch_size))
+
+            def test() -> dict[str, float]:
+                load_weights(model, run.best_weights)
+                served = ServedModel(model, config.precision)
+                return served.evaluate(split.test_history, split.test_target, split, config=config)
+
+            metrics = run_epochs(trainer, config, progress, recorder, profile, test)
+    return finish_run(run, progress, metrics, profile if config.profile else None, name="PyTorch")
 
 
 @contextlib.contextmanager

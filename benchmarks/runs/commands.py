@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,10 +55,10 @@ def run_command(framework: str, options: Options, folder: Path, caches: Path) ->
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
     environment = _ENVIRONMENT | {name: str(caches / name.lower()) for name in CACHES}
-    program = [sys.executable, "-m", f"cce_minus.{framework}_impl.train"]
+    program = Path(sysconfig.get_path("scripts")) / f"cce-minus-{framework}"
     began = time.perf_counter()
     done = subprocess.run(
-        [*program, "train", *arguments({**options, "out": str(out)})],
+        [str(program), "train", *arguments({**options, "out": str(out)})],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

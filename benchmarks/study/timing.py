@@ -14,9 +14,9 @@ from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.recsys.run.steps import Steps
 from cce_minus.torch_impl.devices import no_cast_cache
 from cce_minus.torch_impl.models import build_model
+from cce_minus.torch_impl.training.launcher import fabric_of
 from cce_minus.torch_impl.training.objective import objective_of
 from cce_minus.torch_impl.training.steps import Autocast, TrainingSteps
-from cce_minus.torch_impl.training.trainer import fabric_of
 from torch import Tensor, nn
 
 from .cells import Cell

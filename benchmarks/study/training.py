@@ -22,8 +22,9 @@ from cce_minus.torch_impl import sampled_linear_cross_entropy
 from cce_minus.torch_impl.models import build_model
 from cce_minus.torch_impl.models.sequence_model import SequenceModel
 from cce_minus.torch_impl.serving.evaluate import evaluate
+from cce_minus.torch_impl.training.launcher import fabric_of
 from cce_minus.torch_impl.training.objective import Loss, training_loss
-from cce_minus.torch_impl.training.trainer import Trainer, fabric_of
+from cce_minus.torch_impl.training.trainer import Trainer
 from torch import Tensor
 
 from .cells import Cell, Run
@@ -42,10 +43,13 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
     trainer = Trainer(model, config, split, fabric, loss=loss_of(run.cell))
     progress = Progress()
     kept = InMemory(progress)
-    run_epochs(trainer, config, progress, kept, Profile())
-    model.load_state_dict(model.state_dict() | kept.weights())
-    with fabric.autocast():
-        test = evaluate(model, split.test_history, split.test_target, **evaluation_options(config, split))
+
+    def measure() -> dict[str, float]:
+        model.load_state_dict(model.state_dict() | kept.weights())
+        with fabric.autocast():
+            return evaluate(model, split.test_history, split.test_target, **evaluation_options(config, split))
+
+    test = run_epochs(trainer, config, progress, kept, Profile(), measure)
     return {
         "rows": round(mean_targets(split.train, batch_size=config.batch_size, max_length=config.max_length)),
         "epochs": progress.epochs,
@@ -74,6 +78,9 @@ class InMemory(Recorder):
         if self.progress.update(loss, metrics, time.perf_counter() - self._started):
             self._best = snapshot
         return Epochs((), None, snapshot, self.progress)
+
+    def best_is_written(self) -> bool:
+        return True
 
     def write(self, epochs: Epochs) -> None:
         pass

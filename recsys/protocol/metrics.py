@@ -63,7 +63,9 @@ def _score_chunks(
     hidden: npt.NDArray[np.floating], table: npt.NDArray[np.floating], chunk: int
 ) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
     for begin in range(0, len(table), chunk):
-        yield begin, hidden @ table[begin : begin + chunk].T
+        # each score as a dot product of its own: a matrix product may round by the place in it, so that equal rows
+        # of the table would not tie (OpenBLAS does on some processors)
+        yield begin, np.einsum("bd,vd->bv", hidden, table[begin : begin + chunk], optimize=False)
 
 
 def _count_ahead(

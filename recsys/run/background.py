@@ -7,6 +7,7 @@ import importlib
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -17,13 +18,13 @@ _END = object()
 
 def import_ahead(module: str) -> None:
     """Imports ``module``, which takes seconds and is needed later, while other work goes on; who imports it meanwhile
-    waits for it. What goes wrong goes wrong again there."""
+    waits for it, and so does the end of the process. What goes wrong goes wrong again there."""
 
     def work() -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(module)
 
-    threading.Thread(target=work, name=f"import {module}", daemon=True).start()
+    threading.Thread(target=work, name=f"import {module}").start()
 
 
 @contextlib.contextmanager
@@ -105,6 +106,12 @@ class Writer(Generic[T]):
         with self._changed:
             self._waiting = [self._merge(self._waiting[0], item) if self._waiting else item]
             self._changed.notify()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits until ``condition()``, which the writing of what was submitted brings about."""
+        while not condition():
+            self._raise()
+            time.sleep(0.002)
 
     def finish(self) -> None:
         """Waits until all is written."""

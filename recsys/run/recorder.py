@@ -62,6 +62,7 @@ class Recorder:
     def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress, steps: int) -> None:
         self.progress = progress
         self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
+        self._weights_of = progress.best_epoch
         self._started = time.perf_counter() - progress.seconds
         names = metric_names(parse_cutoffs(config.metrics_at))
         with usable("out", WRITABLE):
@@ -79,11 +80,16 @@ class Recorder:
         # a copy: the next epoch changes the progress while this one is written
         return Epochs((row,), snapshot if best else None, snapshot, copy.deepcopy(self.progress))
 
+    def best_is_written(self) -> bool:
+        """Whether the weights in the folder are the best epoch's."""
+        return self._weights_of == self.progress.best_epoch
+
     def write(self, epochs: Epochs) -> None:
         """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
         with usable("out", WRITABLE, SafetensorError):
             if epochs.best is not None:
                 epochs.best.write_weights(self._run.best_weights)
+                self._weights_of = epochs.progress.best_epoch
             for row in epochs.rows:
                 self._log.append(**row)
             write_checkpoint(self._run, epochs.last.arrays(), epochs.progress)

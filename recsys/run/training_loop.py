@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from .background import Writer, short_turns
+from .background import Writer, import_ahead, short_turns
 from .config import TrainConfig
 from .losses import require_finite_weights
 from .profile import Profile
@@ -33,12 +34,19 @@ class Training(Protocol):
 
 
 def run_epochs(
-    training: Training, config: TrainConfig, progress: Progress, recorder: Recorder, profile: Profile
-) -> None:
-    """Trains until the epochs or the patience are used up, and has what epochs leave written meanwhile.
+    training: Training,
+    config: TrainConfig,
+    progress: Progress,
+    recorder: Recorder,
+    profile: Profile,
+    test: Callable[[], dict[str, float]],
+) -> dict[str, float]:
+    """Trains until the epochs or the patience are used up, and returns what ``test()`` measures of the best weights.
 
-    A checkpoint is thus behind by at most the epochs that the one before took to write; the last one is not.
+    What epochs leave is written meanwhile. A checkpoint is thus behind by at most the epochs that the one before took
+    to write; the last one is written by the end.
     """
+    import_ahead("matplotlib.figure")  # of the learning curve
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
         while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
             epoch = progress.epochs
@@ -50,4 +58,9 @@ def run_epochs(
             with profile.part("checkpoints"):
                 writer.submit(recorder.end_epoch(loss, metrics, training.snapshot()))
         with profile.part("checkpoints"):
+            writer.wait_for(recorder.best_is_written)
+        with profile.part("test"):
+            result = test()
+        with profile.part("checkpoints"):
             writer.finish()
+    return result

@@ -105,6 +105,35 @@ def test_an_error_is_raised_by_the_next_submit():
     assert slow.written == []
 
 
+def test_waiting_ends_in_the_middle_of_writing():
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def write(item: str) -> None:
+        begun.set()
+        assert go.wait(10)
+        ended.set()
+
+    with Writer(write, str.__add__) as writer:
+        writer.submit("a")
+        writer.wait_for(begun.is_set)
+        assert not ended.is_set()
+        go.set()
+        writer.wait_for(ended.is_set)
+
+
+def test_an_error_is_raised_where_something_is_waited_for():
+    slow = Slow(bad="a")
+    slow.go.set()
+
+    def train() -> None:
+        with Writer(slow, str.__add__) as writer:
+            writer.submit("a")
+            writer.wait_for(lambda: bool(slow.written))
+
+    with pytest.raises(OSError, match="no place for a"):
+        train()
+
+
 @pytest.mark.parametrize("finish", [True, False])
 def test_an_error_is_raised_at_the_end(finish: bool):
     slow = Slow(bad="b")

@@ -61,10 +61,12 @@ def test_equal_scores_everywhere_rank_by_id():
     assert ranks.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_equal_table_rows_tie_after_rounding_too():
-    hidden, table = problem(rows=64, items=1, width=96, seed=5)
-    ranks = target_ranks(hidden, np.repeat(table, 32, axis=0), np.arange(64) % 32, chunk=32)
-    assert ranks.tolist() == (np.arange(64) % 32 + 1).tolist()
+@pytest.mark.parametrize("items", [2, 17, 32, 100])
+@pytest.mark.parametrize("width", [7, 96])
+def test_equal_table_rows_tie_after_rounding_too(items: int, width: int):
+    hidden, table = problem(rows=64, items=1, width=width, seed=5)
+    ranks = target_ranks(hidden, np.repeat(table, items, axis=0), np.arange(64) % items, chunk=32)
+    assert ranks.tolist() == (np.arange(64) % items + 1).tolist()
 
 
 def test_a_nan_target_score_is_never_a_hit():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cce_minus.jax_impl import cli as jax_cli
 from cce_minus.recsys import TrainConfig
 from typer.testing import CliRunner
 
@@ -83,6 +85,30 @@ def test_bad_input_ends_with_one_line_and_status_2(
     base = ["train", "--data", str(interactions), "--out", str(tmp_path / "run"), "--device", "cpu"]
     assert message in error_of(CliRunner().invoke(app, [*base, *arguments]))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_takes_seconds_is_not_imported_before_a_command_has_work(framework: str):
+    late = {"torch": "lightning_fabric", "jax": "matplotlib"}[framework]
+    code = f"import sys, cce_minus.{framework}_impl.train; sys.exit('{late}' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=180).returncode == 0
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+@pytest.mark.parametrize("chosen", [None, "", "here"])
+def test_the_jax_command_keeps_programs_of_a_gpu(
+    gpu: bool, chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ran: list[str | None] = []
+    monkeypatch.setattr(jax_cli, "app", lambda: ran.append(os.environ.get(jax_cli.FOLDER)))
+    monkeypatch.setattr(jax_cli, "_has_gpu_support", lambda: gpu)
+    monkeypatch.setenv("CCE_MINUS_CACHE", str(tmp_path))
+    for name in (jax_cli.FOLDER, jax_cli.LEAST_SECONDS):
+        monkeypatch.setenv(name, "")  # so that it is as before in the end
+        monkeypatch.delenv(name)
+    if chosen is not None:
+        monkeypatch.setenv(jax_cli.FOLDER, chosen)
+    jax_cli.main()
+    assert ran == [str(tmp_path / "jax") if gpu and chosen is None else chosen]
 
 
 def test_module_can_be_run(framework: str):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from ...kernels import ArgumentError
@@ -30,31 +29,15 @@ from .objective import Loss, objective_of, start_frequencies, step_seed, trainin
 from .state import Copy, tensors_of
 from .steps import TrainingSteps
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
-
-def fabric_of(config: TrainConfig, device: torch.device) -> Fabric:
-    """The launcher of a run on one ``device``, in its precision, launched."""
-    log = logging.getLogger("lightning_fabric")
-    level = log.level
-    log.setLevel(logging.WARNING)  # its notes on the machine and on the precision are no news here
-    try:
-        fabric = Fabric(
-            accelerator="cuda" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=_PRECISION[config.precision],  # pyright: ignore[reportArgumentType]
-        )
-        fabric.launch()
-    finally:
-        log.setLevel(level)
-    return fabric
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Trainer:
     """Trains ``model`` on ``split`` as ``config`` says; the loop around it is ``recsys.run.training_loop``'s.
 
-    ``fabric`` is `fabric_of` (config, the model's device). Batches, draws and dropout follow from (seed, epoch, step),
-    so that a resumed run repeats an uninterrupted one. ``loss`` is by default the objective's.
+    ``fabric`` is `launcher.fabric_of` (config, the model's device). Batches, draws and dropout follow from (seed,
+    epoch, step), so that a resumed run repeats an uninterrupted one. ``loss`` is by default the objective's.
     """
 
     def __init__(

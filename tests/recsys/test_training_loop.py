@@ -1,0 +1,83 @@
+"""The loop of a training, without a framework."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.run.profile import Profile
+from cce_minus.recsys.run.progress import Progress
+from cce_minus.recsys.run.recorder import Epochs, Recorder, Snapshot
+from cce_minus.recsys.run.run_directory import RunDirectory
+from cce_minus.recsys.run.training_loop import run_epochs
+
+
+class Training:
+    """Epochs whose validation is better than the last one's up to the epoch ``best``."""
+
+    def __init__(self, best: int) -> None:
+        self.best, self.epoch = best, -1
+
+    def train_epoch(self, epoch: int, profile: Profile) -> float:
+        self.epoch = epoch
+        return 1.0
+
+    def largest_weight(self) -> float:
+        return 1.0
+
+    def validate(self) -> dict[str, float]:
+        return {f"{name}@10": 1 - abs(self.epoch - self.best) / 10 for name in ("ndcg", "hr")}
+
+    def snapshot(self) -> Snapshot:
+        epoch = self.epoch
+
+        def write(path: Path) -> None:
+            path.write_text(str(epoch))
+
+        return Snapshot(write, lambda: {"epoch": np.array(epoch)})
+
+
+class HeldUp(Recorder):
+    """Writes checkpoints once ``go`` is set."""
+
+    go = threading.Event()
+
+    def write(self, epochs: Epochs) -> None:
+        if epochs.best is not None:
+            epochs.best.write_weights(self._run.best_weights)
+            self._weights_of = epochs.progress.best_epoch
+        assert self.go.wait(10)
+        super().write(epochs)
+
+
+def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: Path):
+    run = RunDirectory(tmp_path, "torch")
+    run.checkpoints.mkdir()
+    config = TrainConfig(data="x", out=str(tmp_path), epochs=1)
+    recorder = HeldUp(run, config, Progress(), steps=1)
+
+    def test() -> dict[str, float]:
+        assert run.best_weights.read_text() == "0"
+        assert not list(run.checkpoints.iterdir())
+        recorder.go.set()
+        return {"ndcg@10": 0.5}
+
+    metrics = run_epochs(Training(0), config, recorder.progress, recorder, Profile(), test)
+    assert metrics == {"ndcg@10": 0.5}
+    assert len(list(run.checkpoints.iterdir())) == 1
+
+
+def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):
+    run = RunDirectory(tmp_path, "torch")
+    run.checkpoints.mkdir()
+    config = TrainConfig(data="x", out=str(tmp_path), epochs=6, patience=6)
+    recorder = Recorder(run, config, Progress(), steps=1)
+
+    def test() -> dict[str, float]:
+        return {"epoch": int(run.best_weights.read_text())}
+
+    tested = run_epochs(Training(3), config, recorder.progress, recorder, Profile(), test)
+    assert tested == {"epoch": 3}
+    assert recorder.progress.epochs == 6

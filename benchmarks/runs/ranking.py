@@ -65,6 +65,9 @@ def torch_call(case: Ranked, inputs: Inputs, *, plain: bool) -> Call:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     hidden, table, target = (torch.from_numpy(array).to(device) for array in inputs[:3])
     seen = torch_ranking.Seen.of(inputs.seen, case.users, device)
+    if plain and inputs.seen is not None and seen is not None:  # without what fills up
+        row, item = (torch.from_numpy(ids).to(device) for ids in (inputs.seen.row, inputs.seen.item))
+        seen = seen._replace(row=row, item=item)
 
     def call() -> tuple[Tensor, Tensor]:
         if plain:

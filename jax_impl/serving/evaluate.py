@@ -39,7 +39,7 @@ def evaluate(
 
     ``candidates`` and ``excluded`` are ids of items (n,): targets compete with only those, and with none of these.
     Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX. Compiled
-    once for a number and size of batches (and of seen items, rounded up to a power of two).
+    once for a number and size of batches (and for the most seen items, rounded up to powers of two).
     """
     max_length = model.config.max_length
     batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
@@ -55,7 +55,7 @@ def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, f
 class Ranker:
     """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
 
-    Batches without seen items are ranked several at once, in portions of one size.
+    Batches are ranked several at once, in portions of one size.
     """
 
     def __init__(
@@ -74,33 +74,30 @@ class Ranker:
         self._counts = jnp.zeros((len(cutoffs), len(self._rows)), jnp.int32)
 
     def add(self, batch: EvalBatch) -> None:
-        if batch.seen is not None:
-            self._rank([batch], Seen.of(batch.seen, len(batch.inputs)))
-            return
         self._waiting.append(batch)
         if len(self._waiting) == self._size:
-            self._rank(self._waiting, None)
+            self._rank(self._waiting)
             self._waiting = []
 
     def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
         if self._waiting:
             fill = replace(self._waiting[-1], count=0)
-            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)), None)
+            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)))
         ranks = [np.asarray(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
         return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(
             zip(self._cutoffs, np.asarray(self._counts), strict=True)
         )
 
-    def _rank(self, batches: list[EvalBatch], seen: Seen | None) -> None:
+    def _rank(self, batches: list[EvalBatch]) -> None:
         inputs, targets = (np.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "target"))
         counts = np.array([batch.count for batch in batches], np.int32)
+        seen = jax.tree.map(_stacked, *(Seen.of(batch.seen, len(batch.inputs)) for batch in batches))
         self._counts, ranks = _rank_and_count(
             *self._parts,
             self._rows,
-            seen,
             self._candidates,
             self._counts,
-            (inputs, targets, counts),
+            (inputs, targets, counts, seen),
             cutoffs=self._cutoffs,
             chunk=self._chunk,
         )
@@ -108,27 +105,31 @@ class Ranker:
         self._ranks.append((ranks, int(counts.sum())))
 
 
+def _stacked(*arrays: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    return np.stack(arrays)
+
+
 @partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
 def _rank_and_count(
     graph: Any,
     state: Any,
     rows: Array,
-    seen: Seen | None,
     candidates: Array | None,
     counts: Array,
-    batches: tuple[Array, Array, Array],
+    batches: tuple[Array, Array, Array, Seen | None],
     *,
     cutoffs: tuple[int, ...],
     chunk: int | None,
 ) -> tuple[Array, Array]:
     """``counts`` (cutoffs, V) with the lists of batches, and the ranks (batches, B) of their targets.
 
-    Of each batch the inputs (B, L), the targets (B,) and how many of its rows are no filling. The model comes in parts
-    and ``rows``, its item rows, are computed once for all batches: what a call hands over is arrays alone.
+    Of each batch the inputs (B, L), the targets (B,), how many of its rows are no filling and its seen items. The model
+    comes in parts and ``rows``, its item rows, are computed once for all batches: what a call hands over is arrays
+    alone.
     """
 
-    def rank(counts: Array, batch: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        inputs, target, num_targets = batch
+    def rank(counts: Array, batch: tuple[Array, Array, Array, Seen | None]) -> tuple[Array, Array]:
+        inputs, target, num_targets, seen = batch
         hidden = nnx.merge(graph, state).next_item_hidden(inputs, rows)
         ranks, top = rank_and_top(hidden, rows, target, max(cutoffs), chunk, seen, candidates)
         is_counted = (jnp.arange(len(top)) < num_targets)[:, None] & (top != NO_ITEM)

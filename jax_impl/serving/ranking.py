@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -28,10 +27,7 @@ CHUNK = 8192
 @dataclass(frozen=True)
 class Seen:
     """`SeenItems` on the device: ``row`` and ``item`` (P,) int32, where each row's pairs start in them, ``first`` (B +
-    1,) int32, and how many a row has at most.
-
-    P and ``most`` are powers of two, so that few of them are compiled; pairs of row B fill up.
-    """
+    1,) int32, and how many a row has at most. Pairs of row B and of no item fill up."""
 
     row: ArrayLike
     item: ArrayLike
@@ -43,11 +39,8 @@ class Seen:
         """Arranges the seen items of a batch of ``num_rows``; None, where all items compete, stays None."""
         if seen is None:
             return None
-        first = seen.offsets(num_rows)
-        longest = int(np.diff(first).max(initial=0))
-        most = 1 << (longest - 1).bit_length() if longest else 0
-        fill = (0, (1 << (max(len(seen.item), 1) - 1).bit_length()) - len(seen.item))
-        return cls(np.pad(seen.row, fill, constant_values=num_rows), np.pad(seen.item, fill), first, most)
+        arrays, most = seen.padded(num_rows)
+        return cls(**arrays, most=most)
 
 
 @partial(jax.jit, static_argnums=3)
@@ -162,7 +155,7 @@ def _rank_and_top(
 ) -> tuple[Array, Array]:
     target = jnp.maximum(target, 0).astype(jnp.int32)[:, None]
 
-    # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
+    # Scored in the same products as its rivals: one of its own may round differently, and equal rows would not tie.
     def find_target(target_score: Array, ids: Array, scores: Array) -> Array:
         column = target - ids[0]
         here = (column >= 0) & (column < len(ids))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..data.ragged import Ragged, as_int32
 from ..errors import ConfigError
-from .seen import SeenItems, seen_items
+from .seen import Room, SeenItems, seen_items
 
 PAD = -1
 """Item id of an empty input position."""
@@ -104,12 +104,13 @@ def eval_batches(
 def _eval_batches(
     histories: Ragged, targets: npt.NDArray[np.int32], batch_size: int, max_length: int, filter_seen: bool
 ) -> Iterator[EvalBatch]:
+    room = Room.of(histories.lengths, batch_size) if filter_seen else None
     for begin in range(0, len(histories), batch_size):
         rows = np.arange(begin, min(begin + batch_size, len(histories)))
         target = np.full(batch_size, IGNORE, dtype=np.int32)
         target[: len(rows)] = targets[rows]
         inputs = last_items(histories, rows, width=max_length, height=batch_size)
-        yield EvalBatch(inputs, target, len(rows), seen_items(histories, rows, target) if filter_seen else None)
+        yield EvalBatch(inputs, target, len(rows), seen_items(histories, rows, target, room) if filter_seen else None)
 
 
 def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, height: int) -> npt.NDArray[np.int32]:

@@ -13,7 +13,7 @@ from ..data.ragged import Ragged
 from ..errors import ConfigError
 from ..protocol.batches import EvalBatch, eval_batches, last_items
 from ..protocol.list_metrics import check_tally, tallied_metrics
-from ..protocol.seen import SeenItems, fewest_unseen, seen_items
+from ..protocol.seen import Room, SeenItems, fewest_unseen, seen_items
 from ..run.model_config import ModelConfig
 
 Histories = Ragged | Sequence[Sequence[int] | npt.NDArray[np.integer]]
@@ -127,10 +127,11 @@ def recommend_batches(
         )
     # All batches have the same shape: JAX compiles once.
     height = min(batch_size, max(len(sequences), 1))
+    room = Room.of(sequences.lengths, height)
     best = np.empty((len(sequences), k), dtype=np.int64)
     for begin in range(0, len(sequences), height):
         chosen = np.arange(begin, min(begin + height, len(sequences)))
         inputs = last_items(sequences, chosen, width=model.max_length, height=height)
-        seen = seen_items(sequences, chosen) if filter_seen else None
+        seen = seen_items(sequences, chosen, room=room) if filter_seen else None
         best[chosen] = np.asarray(top(inputs, seen))[: len(chosen)]
     return best

@@ -122,16 +122,15 @@ def in_jax(
     return np.asarray(rank), np.asarray(top)
 
 
-def most_seen(seen: SeenItems, framework: str) -> int:
-    most = int(np.bincount(seen.row).max())
-    return most if framework == "torch" else 1 << (most - 1).bit_length()
+def most_seen(seen: SeenItems) -> int:
+    return 1 << (int(np.bincount(seen.row).max()) - 1).bit_length()
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 @pytest.mark.parametrize("leaves_out", [False, True], ids=["all compete", "seen left out"])
 def test_the_definition(sizes: Sizes, framework: str, leaves_out: bool):
     hidden, table, target, seen = arrays(sizes)
-    plans = plans_of(sizes, True, most_seen(seen, framework) if leaves_out else 0)
+    plans = plans_of(sizes, True, most_seen(seen) if leaves_out else 0)
     rank, top = (in_torch if framework == "torch" else in_jax)(
         plans, hidden, table, target, seen if leaves_out else None
     )
@@ -150,7 +149,7 @@ def test_candidates(sizes: Sizes, framework: str):
         candidates = np.random.default_rng(1).random(sizes.items) < share
         candidates[: 2 * ranking.TILE] = False
         candidates[-1] = True
-        plans = plans_of(sizes, True, most_seen(seen, framework), has_candidates=True)
+        plans = plans_of(sizes, True, most_seen(seen), has_candidates=True)
         found = (in_torch if framework == "torch" else in_jax)(plans, hidden, table, target, seen, candidates)
         for got, want in zip(found, definition(hidden, table, target, sizes.k, seen, candidates), strict=True):
             np.testing.assert_array_equal(got, want)
@@ -161,7 +160,7 @@ def test_top_without_targets_in_several_passes(framework: str, monkeypatch: pyte
     sizes = Sizes(66, 200, 8, 2)
     monkeypatch.setattr(ranking, "MEMORY", 1)
     hidden, table, target, seen = arrays(sizes)
-    plans = plans_of(sizes, False, most_seen(seen, framework))
+    plans = plans_of(sizes, False, most_seen(seen))
     assert [plan.num_users for plan in plans] == [64, 2]
     _, top = (in_torch if framework == "torch" else in_jax)(plans, hidden, table, None, seen)
     np.testing.assert_array_equal(top, definition(hidden, table, target, 2, seen)[1])
@@ -175,7 +174,7 @@ def test_scores_that_are_not_finite(sizes: Sizes):
     table[3] = -np.inf
     hidden = np.abs(hidden) + 1  # the score of item 3 is minus infinity
     target[0] = sizes.items // 2
-    rank, top = in_torch(plans_of(sizes, True, most_seen(seen, "torch")), hidden, table, target, seen)
+    rank, top = in_torch(plans_of(sizes, True, most_seen(seen)), hidden, table, target, seen)
     scores = hidden @ table.T
     scores[seen.row, seen.item] = -np.inf
     others = np.arange(1, sizes.users)
@@ -234,8 +233,8 @@ def test_random_scores_on_a_gpu(sizes: Sizes):
     table[twins] = table[target]
     rows = Ragged.from_rows([rng.integers(0, sizes.items, 50) for _ in range(sizes.users)])
     seen = seen_items(rows, np.arange(sizes.users), target)
-    rank, top = in_torch(plans_of(sizes, True, most_seen(seen, "torch")), hidden, table, target, seen)
-    rank_jax, top_jax = in_jax(plans_of(sizes, True, most_seen(seen, "jax")), hidden, table, target, seen)
+    rank, top = in_torch(plans_of(sizes, True, most_seen(seen)), hidden, table, target, seen)
+    rank_jax, top_jax = in_jax(plans_of(sizes, True, most_seen(seen)), hidden, table, target, seen)
     np.testing.assert_array_equal(rank, rank_jax)
     np.testing.assert_array_equal(top, top_jax)
 

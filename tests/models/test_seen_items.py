@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cce_minus.jax_impl.models import build_model
+from cce_minus.jax_impl.serving import evaluate as jax_evaluate
 from cce_minus.recsys import ConfigError, MetricsTally, Ragged, self_information
+from cce_minus.recsys.run.model_config import ModelConfig
+from flax import nnx
 
 ITEMS, CUTOFFS = 37, (3, 10, 40)
 
@@ -60,6 +64,14 @@ def test_evaluate_is_plain_numpy(framework: Any, filter_seen: bool, chunk: int):
     got = framework.evaluate(model, rows, target, **options, batch_size=3, chunk=chunk)
     assert got == pytest.approx(expected, abs=1e-12)
     assert len(got) == 7 * len(CUTOFFS)
+
+
+def test_all_batches_are_compiled_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax_evaluate, "MOST_BATCHES", 1)
+    model, rows = build_model(ModelConfig(ITEMS, max_length=12, dim=8), rngs=nnx.Rngs(3)), histories()
+    compiled = jax_evaluate._rank_and_count._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+    jax_evaluate.evaluate(model, rows, targets(rows), filter_seen=True, batch_size=2, cutoffs=(2,))
+    assert jax_evaluate._rank_and_count._cache_size() == compiled + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_leaving_out_seen_items_improves_ranks(framework: Any):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from cce_minus.recsys import TrainConfig
+from cce_minus.recsys import TrainConfig, prepare_data
 from cce_minus.torch_impl.train import train
 from cce_minus.torch_impl.training import steps as steps_module
 from safetensors.numpy import load_file
@@ -86,3 +87,13 @@ def test_deterministic_training_repeats_and_resumes_bit_for_bit(framework: str, 
         assert (result.losses, result.valid, result.test) == (whole.losses, whole.valid, whole.test)
         for tensor_name, tensor in load_file(result.weights).items():
             np.testing.assert_array_equal(tensor, expected[tensor_name], err_msg=tensor_name)
+
+
+def test_captured_rankings_leave_out_seen_items(framework: str, make_config: Make):
+    """PyTorch validates by a CUDA graph, JAX by a scan; ``evaluate`` of the weights ranks batch by batch."""
+    config = make_config("seen", device="cuda", epochs=2, filter_seen=True, metrics_at="3,10")
+    result = importlib.import_module(f"cce_minus.{framework}_impl.train").train(config)
+    _, split = prepare_data(config)
+    served = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(Path(result.weights), "cuda")
+    got = served.evaluate(split.valid_history, split.valid_target, split, config=config)
+    assert got == pytest.approx(result.valid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, f
 class Ranker:
     """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
 
-    With ``captures``, on a GPU, batches without seen items are ranked by a CUDA graph, captured at the first of their
-    shape: for a model whose parameters stay in their memory and that is evaluated again and again.
+    With ``captures``, on a GPU, batches are ranked by a CUDA graph, captured at the first of their shape: for a model
+    whose parameters stay in their memory and that is evaluated again and again.
     """
 
     def __init__(
@@ -88,18 +89,16 @@ class Ranker:
     def add(self, batch: EvalBatch) -> None:
         arrays = batch.inputs, batch.target, np.array([batch.count])
         inputs, target, count = (to_device(torch.from_numpy(array), self._rows.device) for array in arrays)
-        if not self._captures or batch.seen is not None:
-            ranks = self._rank(inputs, target, count, seen=Seen.of(batch.seen, len(inputs), self._rows.device))
-        else:
-            ranks = self._ranked_by_graph(inputs, target, count)
-        self._ranks.append(ranks[: batch.count])
+        seen = Seen.of(batch.seen, len(inputs), self._rows.device)
+        rank = self._ranked_by_graph if self._captures else self._rank
+        self._ranks.append(rank(inputs, target, count, seen)[: batch.count])
 
     def found(self) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.int32]]]:
         ranks = torch.cat(self._ranks).cpu().numpy() if self._ranks else np.zeros(0, np.int64)
         return ranks, dict(zip(self._cutoffs, self._counts[:, :-1].cpu().numpy(), strict=True))
 
     @torch.no_grad()
-    def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, *, seen: Seen | None) -> Tensor:
+    def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, seen: Seen | None) -> Tensor:
         """The ranks (B,); the items of the first ``count`` (1,) lists are counted."""
         hidden, k = self.model.next_item_hidden(inputs, self._rows), max(self._cutoffs)
         ranks, top = rank_and_top(hidden, self._rows, target, k, self._chunk, seen, self._candidates)
@@ -110,19 +109,25 @@ class Ranker:
             counts.index_add_(0, counted, torch.ones_like(counted, dtype=torch.int32))
         return ranks
 
-    def _ranked_by_graph(self, *operands: Tensor) -> Tensor:
-        if self._replay is None or operands[0].shape != self._held[0].shape:
-            self._held = [operand.clone() for operand in operands]
+    def _ranked_by_graph(self, inputs: Tensor, target: Tensor, count: Tensor, seen: Seen | None) -> Tensor:
+        operands = [inputs, target, count, *(seen[:-1] if seen else ())]
+        shapes = [operand.shape for operand in operands], seen.most if seen else 0
+        if self._replay is None or shapes != self._shapes:
+            self._held, self._shapes = [operand.clone() for operand in operands], shapes
+            inputs, target, count, *arrays = self._held
+            rank = partial(
+                self._rank, inputs, target, count, None if seen is None else Seen._make([*arrays, seen.most])
+            )
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             counts = self._counts.clone()
             with torch.cuda.stream(stream):
-                self._rank(*self._held, seen=None)  # kernels compile and libraries set themselves up
+                rank()  # kernels compile and libraries set themselves up
             torch.cuda.current_stream().wait_stream(stream)
             self._counts.copy_(counts)
             graph = torch.cuda.CUDAGraph()
             with no_cast_cache(), torch.cuda.graph(graph):
-                self._graph_ranks = self._rank(*self._held, seen=None)
+                self._graph_ranks = rank()
             self._replay = graph.replay
         for held, operand in zip(self._held, operands, strict=True):
             held.copy_(operand)

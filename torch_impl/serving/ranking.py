@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...kernels.plan.ranking import Ranking, plan_ranking
 from ...recsys import NO_ITEM, SeenItems
+from ..devices import to_device
 from ..loss.ops import DTYPES
 
 CHUNK = 32768
@@ -21,7 +22,7 @@ _LEFT_OUT = torch.iinfo(torch.int64).min  # below the key of every score
 
 class Seen(NamedTuple):
     """`SeenItems` on the device: ``row`` and ``item`` (P,) int32, where each row's pairs start in them, ``first`` (B +
-    1,) int32, and how many a row has at most."""
+    1,) int32, and how many a row has at most. Pairs of row B and of no item fill up."""
 
     row: Tensor
     item: Tensor
@@ -33,9 +34,8 @@ class Seen(NamedTuple):
         """Moves the seen items of a batch of ``num_rows`` to the device; None, where all items compete, stays None."""
         if seen is None:
             return None
-        first = seen.offsets(num_rows)
-        row, item, starts = (torch.from_numpy(ids).to(device) for ids in (seen.row, seen.item, first))
-        return cls(row, item, starts, int((first[1:] - first[:-1]).max(initial=0)))
+        arrays, most = seen.padded(num_rows)
+        return cls(**{name: to_device(torch.from_numpy(ids), device) for name, ids in arrays.items()}, most=most)
 
 
 @torch.no_grad()
@@ -73,7 +73,7 @@ def rank_and_top(
         return rank_by_kernels(plans, hidden, table, target, seen, candidates)
     chunk = chunk or CHUNK
     target = target.long().clamp_min(0)[:, None]
-    # Scored in the same products as its rivals, so that equal rows of the table tie exactly.
+    # Scored in the same products as its rivals: one of its own may round differently, and equal rows would not tie.
     target_score = torch.empty_like(target, dtype=torch.float32)
     for begin, scores in score_chunks(hidden, table, chunk):
         here = (begin <= target) & (target < begin + scores.shape[1])

@@ -142,7 +142,8 @@ def _coverage(occurrences: npt.NDArray[np.integer]) -> float:
 
 
 def _surprisal(occurrences: npt.NDArray[np.integer], information: Floats) -> float:
-    return float(occurrences @ information / max(int(occurrences.sum()), 1))
+    # not a product of vectors, which NumPy makes slowly of integers and floats
+    return float((occurrences * information).sum() / max(int(occurrences.sum()), 1))
 
 
 def _hits(lists: Lists, relevant: Ragged, k: int) -> npt.NDArray[np.bool_]:

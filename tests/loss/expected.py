@@ -24,6 +24,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+USUAL_LOGITS = 16.0
+"""The product of the lengths of a hidden state and an item in most cases, as which a dot product is rounded."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A run's loss (reduced), lse and gradients, as NumPy arrays; None of what the call has no gradient of."""
@@ -117,8 +121,9 @@ def _upstream(case: Case, inputs: Inputs, loss: np.ndarray) -> tuple[np.ndarray,
 def assert_right(result: Result, want: Expected, logits: Logits | None = None) -> float:
     """Every part of a run within tolerance of the oracle; the largest share of what is allowed that an error takes.
 
-    Of random inputs the plain error is far too small in some, by luck. With ``logits``, how large they are, it counts
-    as what one rounding of them, and one of the result, make of it.
+    Of random inputs the plain error is far too small in some, by luck, which differs between processors. With
+    ``logits``, how large they are, it counts as what one rounding of them, and one of the result, make of it; float32
+    gradients count as what one rounding of `USUAL_LOGITS` makes of them.
     """
     case, inputs, dtype = want.case, want.inputs, want.dtype
     absent = {f"d{name}" for name in want.how.frozen}
@@ -134,7 +139,7 @@ def assert_right(result: Result, want: Expected, logits: Logits | None = None) -
         if name in absent:
             assert value is None, f"{name}: nobody asked for it"
             continue
-        luck = 0.0
+        luck = 2.0**-23 * USUAL_LOGITS if name in ("dhidden", "dtable") and dtype == torch.float32 else 0.0
         if logits is not None:
             luck = FLOOR[torch.float32] if name == "lse" else max(FLOOR[dtype], 2.0**-23 * sum(logits))
         shares.append(assert_result_close(name, value, want.truth, want.yardstick, dtype, least=luck))

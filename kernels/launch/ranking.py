@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..device import ranking
 from ..numbers import ceil_div, next_power_of_2
-from ..plan.ranking import SWEEP, SWEPT, TILE, WORK, Ranking
-from .programs import Pointer, Program, launch
+from ..plan.ranking import TILE, WORK, Ranking
+from ..plan.tiles import PRECISION
+from .programs import Launch, Pointer, Program, launch
 from .selections import selections
 
 
@@ -23,8 +24,8 @@ def ranking_program(plan: Ranking) -> Program:
     names |= {"target"} if plan.has_targets else set()
     names |= {"seen_first", "seen_items"} if plan.most_seen else set()
     names |= {"candidates"} if plan.has_candidates else set()
-    pointers = ("hidden", "halves", "inverse", "table", "candidates", "target", "seen_first", "seen_items", "score",
-                "ahead", "rank", "maxima", "blocks", "products", "places", "top")  # fmt: skip
+    pointers = ("hidden", "table", "candidates", "target", "seen_first", "seen_items", "score", "ahead", "rank",
+                "maxima", "blocks", "products", "places", "top")  # fmt: skip
     bindings = {f"p_{name}": Pointer(name) if name in names else None for name in pointers}
     bindings |= {
         "num_users": plan.num_users,
@@ -39,14 +40,14 @@ def ranking_program(plan: Ranking) -> Program:
         "HAS_BLOCKS": plan.has_blocks,
         "BLOCK": plan.block,
         "TILE": TILE,
-        "SWEPT": SWEPT,
         "BLOCK_D": plan.block_d,
+        "PRECISION": PRECISION,
     }
-    programs = (ceil_div(plan.num_users, TILE),)
-    launches = [launch(ranking.halve_users_kernel, programs, bindings, work=WORK)]
+    launches: list[Launch] = []
     if plan.has_targets:
+        programs = (ceil_div(plan.num_users, TILE),)
         launches.append(launch(ranking.target_scores_kernel, programs, bindings, work=WORK))
-    launches.append(launch(ranking.sweep_kernel, (ceil_div(plan.num_items, SWEPT),), bindings, work=SWEEP))
+    launches.append(launch(ranking.sweep_kernel, (ceil_div(plan.num_items, TILE),), bindings, work=WORK))
     if plan.most_seen:
         parts = ceil_div(plan.most_seen, TILE)
         launches.append(launch(ranking.seen_kernel, (plan.num_users * parts,), bindings, parts=parts, work=WORK))

@@ -19,7 +19,7 @@ from ...recsys.serving.evaluation import HeldOut, evaluate_batches
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, rank_and_top
 
-MOST_BATCHES = 16
+MOST_BATCHES = 32
 """Ranked by one call, so that the host has little to do for each."""
 
 
@@ -55,15 +55,26 @@ def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, f
 class Ranker:
     """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
 
-    Batches are ranked several at once, in portions of one size.
+    Batches are ranked several at once, in portions of one size. With ``keeps`` they stay on the device, for a model
+    that is evaluated on the same ones again and again.
     """
 
     def __init__(
-        self, model: SequenceModel, chunk: int | None = None, candidates: npt.NDArray[np.bool_] | None = None
+        self,
+        model: SequenceModel,
+        chunk: int | None = None,
+        candidates: npt.NDArray[np.bool_] | None = None,
+        *,
+        keeps: bool = False,
     ) -> None:
-        self.model, self._chunk = model, chunk
+        self._chunk, self._keeps = chunk, keeps
         self._candidates = None if candidates is None else jnp.asarray(candidates)
-        self._parts, self._rows = nnx.split(model), model.item_rows()
+        self._kept: list[Batches] = []
+        self.take(model)
+
+    def take(self, model: SequenceModel) -> None:
+        """Ranks with ``model`` from now on, which is of the same shape."""
+        self.model, self._parts, self._rows = model, nnx.split(model), model.item_rows()
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
         self._cutoffs = cutoffs
@@ -89,24 +100,36 @@ class Ranker:
         )
 
     def _rank(self, batches: list[EvalBatch]) -> None:
-        inputs, targets = (np.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "target"))
-        counts = np.array([batch.count for batch in batches], np.int32)
-        seen = jax.tree.map(_stacked, *(Seen.of(batch.seen, len(batch.inputs)) for batch in batches))
+        portion = len(self._ranks)
+        arrays = self._kept[portion] if portion < len(self._kept) else _stacked(batches)
+        if self._keeps and portion == len(self._kept):
+            arrays = jax.device_put(arrays)
+            self._kept.append(arrays)
         self._counts, ranks = _rank_and_count(
             *self._parts,
             self._rows,
             self._candidates,
             self._counts,
-            (inputs, targets, counts, seen),
+            arrays,
             cutoffs=self._cutoffs,
             chunk=self._chunk,
         )
         # only the last batch has rows that fill it
-        self._ranks.append((ranks, int(counts.sum())))
+        self._ranks.append((ranks, sum(batch.count for batch in batches)))
 
 
-def _stacked(*arrays: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    return np.stack(arrays)
+Batches = tuple[Any, Any, Any, Seen | None]
+"""Of several: the inputs (batches, B, L), the targets (batches, B), how many rows of each (batches,) are no filling,
+and its seen items."""
+
+
+def _stacked(batches: list[EvalBatch]) -> Batches:
+    inputs, targets = (np.stack([getattr(batch, name) for batch in batches]) for name in ("inputs", "target"))
+    counts = np.array([batch.count for batch in batches], np.int32)
+    seen = jax.tree.map(
+        lambda *arrays: np.stack(arrays), *(Seen.of(batch.seen, len(batch.inputs)) for batch in batches)
+    )
+    return inputs, targets, counts, seen
 
 
 @partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
@@ -116,16 +139,15 @@ def _rank_and_count(
     rows: Array,
     candidates: Array | None,
     counts: Array,
-    batches: tuple[Array, Array, Array, Seen | None],
+    batches: Batches,
     *,
     cutoffs: tuple[int, ...],
     chunk: int | None,
 ) -> tuple[Array, Array]:
     """``counts`` (cutoffs, V) with the lists of batches, and the ranks (batches, B) of their targets.
 
-    Of each batch the inputs (B, L), the targets (B,), how many of its rows are no filling and its seen items. The model
-    comes in parts and ``rows``, its item rows, are computed once for all batches: what a call hands over is arrays
-    alone.
+    The model comes in parts and ``rows``, its item rows, are computed once for all batches: what a call hands over is
+    arrays alone.
     """
 
     def rank(counts: Array, batch: tuple[Array, Array, Array, Seen | None]) -> tuple[Array, Array]:

@@ -55,6 +55,7 @@ class Trainer:
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
+        self._ranker: Ranker | None = None
         self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
         most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
@@ -88,7 +89,12 @@ class Trainer:
         return largest_weight(self.steps.state.parameters)
 
     def validate(self) -> dict[str, float]:
-        return evaluate_on(self._valid, Ranker(self.steps.model()), **self._evaluation)
+        model = self.steps.model()
+        if self._ranker is None:
+            self._ranker = Ranker(model, keeps=self._valid.is_small)
+        else:
+            self._ranker.take(model)
+        return evaluate_on(self._valid, self._ranker, **self._evaluation)
 
     def snapshot(self) -> Snapshot:
         copy = Copy(self.steps.state)

@@ -40,7 +40,7 @@ Top = Callable[[npt.NDArray[np.int32], SeenItems | None], npt.ArrayLike]
 
 
 class HeldOut:
-    """The batches of ``histories`` and the ``targets`` that follow them; small ones are made once."""
+    """The batches of ``histories`` and the ``targets`` that follow them; if ``is_small`` they are made once."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class HeldOut:
         self._make = partial(
             eval_batches, histories, targets, batch_size=size, max_length=max_length, filter_seen=filter_seen
         )
-        self._is_small = len(histories) * max_length <= _MOST_KEPT
+        self.is_small = len(histories) * max_length <= _MOST_KEPT
         self._kept: list[EvalBatch] | None = None
         self._num_batches = -(-len(histories) // size)
 
@@ -64,7 +64,7 @@ class HeldOut:
         return self._num_batches
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        if not self._is_small:
+        if not self.is_small:
             return self._make()
         if self._kept is None:
             self._kept = list(self._make())

@@ -50,8 +50,9 @@ def test_metrics_and_seen_items_reach_log_and_result(train: Train, make_config: 
 
 def test_validation_without_seen_items_is_evaluate(train: Train, framework: str, make_config: Make):
     """The metrics of a run are those of ``evaluate`` on the weights that it kept."""
-    config = make_config(epochs=1, filter_seen=True)
+    config = make_config(epochs=3, filter_seen=True)
     result = train(config)
+    assert result.best_epoch > 0  # what the first validation keeps is used again
     _, split = prepare_data(config)
     served = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(Path(result.weights), "cpu")
     got = served.evaluate(split.valid_history, split.valid_target, split, config=config)

@@ -14,11 +14,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...recsys import Ragged, TrainConfig
 from ...recsys.run.steps import Steps
 from ..models.sequence_model import SequenceModel
-from .objective import Loss, follow, step_seed, training_loss
+from .objective import Loss, follow, training_loss
 from .optimizer import make_optimizer
 from .sequences import Sequences
 
@@ -74,9 +75,9 @@ class TrainingSteps:
     def __call__(self, steps: Steps) -> Array:
         """Trains by ``steps`` and returns the losses (U, A) float32 of their batches, on the device."""
         shape = steps.counts.size, self.config.accumulate
-        numbers = steps.first + np.arange(steps.counts.size * self.config.accumulate)
+        seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
         operands = {
-            "seeds": np.stack([step_seed(self.config, int(number)) for number in numbers]).reshape(*shape, 2),
+            "seeds": np.stack([seeds >> 32, seeds & 0xFFFFFFFF], axis=1).astype(np.uint32).reshape(*shape, 2),
             "rates": steps.rates,
             "counts": steps.counts,
             **{

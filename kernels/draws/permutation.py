@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 Array = Any  # a NumPy, torch or JAX array
 Seed = tuple[Array, Array]  # (high, low) uint32 words of a 64-bit seed
@@ -197,6 +198,11 @@ def fold_seed(seed: int, index: int) -> int:
     Seeds of different indices draw independently; ``seed + index`` would also do, but would hand rank 1 at step 0 the
     draws of rank 0 at step 1. The result is the same as folding on the device with ``fold_words``.
     """
+    return int(fold_seeds(seed, np.array([index & MASK]))[0])
+
+
+def fold_seeds(seed: int, indices: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
+    """`fold_seed` of each of ``indices`` (n,), (n,) uint64."""
     high, low = seed_words(seed)
-    folded = fold_words(NUMPY, (NUMPY.u32(high), NUMPY.u32(low)), NUMPY.u32(index & MASK))
-    return (int(folded[0][0]) << 32) | int(folded[1][0])
+    folded = fold_words(NUMPY, (NUMPY.u32(high), NUMPY.u32(low)), NUMPY.u32(indices & MASK))
+    return folded[0].astype(np.uint64) << np.uint64(32) | folded[1].astype(np.uint64)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cce_minus.kernels import AllItems, ArgumentError, UniformNegatives, fold_seed, negative_ids
 from cce_minus.kernels.draws import permutation as pm
+from cce_minus.kernels.draws.permutation import fold_seeds
 from cce_minus.torch_impl.loss.candidates import arithmetic
 from scipy import stats
 
@@ -208,3 +209,11 @@ def test_bad_values_name_the_argument(make, argument: str):
         make()
     assert caught.value.argument == argument
     assert isinstance(caught.value, (TypeError, ValueError))
+
+
+def test_seeds_are_folded_alike_one_by_one_and_all_at_once():
+    indices = np.array([0, 1, 5, 2**31, 2**32 - 1])
+    for seed in (0, 7, 2**64 - 1, -3):
+        folded = fold_seeds(seed, indices)
+        assert folded.dtype == np.uint64
+        assert folded.tolist() == [fold_seed(seed, index) for index in indices.tolist()]

@@ -4,18 +4,19 @@ that small models do not wait for the host, which otherwise starts hundreds of k
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...kernels import fold_seed
+from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...recsys import Ragged, TrainConfig
 from ...recsys.run.steps import Steps
 from ..devices import no_cast_cache, to_device
-from ..loss.seeds import signed
 from ..models.sequence_model import SequenceModel
 from .objective import Loss, follow, training_loss
 from .optimizer import make_optimizer, set_rate
@@ -61,7 +62,8 @@ class TrainingSteps:
 
     def __call__(self, steps: Steps) -> Tensor:
         """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
-        operands = self._operands(steps)
+        seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
+        operands = self._operands(steps, seeds)
         shape = {name: (operand.shape, operand.dtype) for name, operand in operands.items()}
         if shape != self._shape:
             self._shape, self._held = (
@@ -77,12 +79,11 @@ class TrainingSteps:
             self._held[name].copy_(to_device(operand, self.device))
         self._batch_index.zero_()
         self._update_index.zero_()
-        number = steps.first
+        of_dropout = iter(seeds.tolist())
         for count in steps.counts.tolist():
-            for _ in range(count):
-                self._seed_dropout(fold_seed(self.config.seed, number))
+            for seed in itertools.islice(of_dropout, count):
+                self._seed_dropout(seed)
                 self._run_batch()
-                number += 1
             if count:
                 self._run_update()
         return self._losses[: steps.num_batches].clone()
@@ -94,11 +95,9 @@ class TrainingSteps:
         self._run_batch()
         self._run_update()
 
-    def _operands(self, steps: Steps) -> dict[str, Tensor]:
-        numbers = range(steps.first, steps.first + steps.counts.size * self.config.accumulate)
-        seeds = np.array([signed(fold_seed(self.config.seed, number)) for number in numbers], np.int64)
+    def _operands(self, steps: Steps, seeds: npt.NDArray[np.uint64]) -> dict[str, Tensor]:
         arrays = {
-            "seeds": seeds,
+            "seeds": seeds.view(np.int64),
             "rates": steps.rates,
             "shares": (1 / np.maximum(steps.counts, 1)).astype(np.float32),
             **{

@@ -16,8 +16,8 @@ FOLDER, LEAST_SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_C
 
 def main() -> None:
     """Runs the command line."""
-    if _has_gpu_support() and FOLDER not in os.environ:  # a GPU's programs take half a minute to compile
-        os.environ[FOLDER] = str(cache_folder() / "jax")
+    if _has_gpu_support():  # a GPU's programs take half a minute to compile
+        os.environ.setdefault(FOLDER, str(cache_folder() / "jax"))
         os.environ.setdefault(LEAST_SECONDS, "0")  # of a model's start there are dozens, each of a fraction of a second
     app()
 

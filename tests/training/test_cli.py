@@ -98,17 +98,18 @@ def test_what_takes_seconds_is_not_imported_before_a_command_has_work(framework:
 def test_the_jax_command_keeps_programs_of_a_gpu(
     gpu: bool, chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    ran: list[str | None] = []
-    monkeypatch.setattr(jax_cli, "app", lambda: ran.append(os.environ.get(jax_cli.FOLDER)))
+    variables = (jax_cli.FOLDER, jax_cli.LEAST_SECONDS)
+    ran: list[list[str | None]] = []
+    monkeypatch.setattr(jax_cli, "app", lambda: ran.append([os.environ.get(name) for name in variables]))
     monkeypatch.setattr(jax_cli, "_has_gpu_support", lambda: gpu)
     monkeypatch.setenv("CCE_MINUS_CACHE", str(tmp_path))
-    for name in (jax_cli.FOLDER, jax_cli.LEAST_SECONDS):
+    for name in variables:
         monkeypatch.setenv(name, "")  # so that it is as before in the end
         monkeypatch.delenv(name)
     if chosen is not None:
         monkeypatch.setenv(jax_cli.FOLDER, chosen)
     jax_cli.main()
-    assert ran == [str(tmp_path / "jax") if gpu and chosen is None else chosen]
+    assert ran == [[str(tmp_path / "jax") if gpu and chosen is None else chosen, "0" if gpu else None]]
 
 
 def test_module_can_be_run(framework: str):

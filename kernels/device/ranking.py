@@ -55,8 +55,7 @@ def are_candidates(p_candidates, item, m_item, HAS_CANDIDATES: tl.constexpr):
 @triton.jit
 def is_ahead(score, item, target_score, target):
     """Whether items rank before the target: larger scores, NaN among them, and equal ones of lower ids."""
-    ahead = (score > target_score) | (score != score) | ((score == target_score) & (item < target))
-    return ahead & (item != target)
+    return (score > target_score) | (score != score) | ((score == target_score) & (item < target))
 
 
 @triton.jit

@@ -41,6 +41,12 @@ class Logits(NamedTuple):
     slopes: float = 0.0  # of a softcap's derivative 1 / cosh^2(x / softcap), where 1 is a relative error of all of it
 
 
+def product_size(hidden: NDArray[np.floating], table: NDArray[np.floating], scale: float) -> float:
+    """As which dot products are rounded: the product of the vectors' largest lengths."""
+    lengths = (np.linalg.norm(rows, axis=1).max(initial=0) for rows in (hidden, table))
+    return float(abs(scale) * np.prod(list(lengths)))
+
+
 def errors(actual: NDArray[np.float64], truth: NDArray[np.float64], terms: ArrayLike = 0.0) -> dict[str, float]:
     """Relative L2 error, relative largest error and, of a matrix, the relative L2 error of its worst row.
 

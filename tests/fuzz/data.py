@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.fuzz.signatures import Signature, chance
 from tests.inputs import Case, Inputs, Int64, popular_item
 from tests.oracle import EMPTY_SLOT
-from tests.tolerance import Logits
+from tests.tolerance import Logits, product_size
 
 Generator = np.random.Generator
 FAR = 1e4  # of the largest logits
@@ -215,8 +215,7 @@ def largest_logit(
 ) -> Logits:  # fmt: skip
     """Dot products, at ``most`` so large, are rounded as a product of the vectors' lengths, and a softcap's exponential
     is good to 2^-22 on a GPU."""
-    lengths = (np.linalg.norm(rows, axis=1).max(initial=0) for rows in (hidden, table))
-    size = min(float(abs(logit_scale) * np.prod(list(lengths))), most)
+    size = min(product_size(hidden, table, logit_scale), most)
     if bias is not None:
         size += float(np.abs(bias[np.isfinite(bias)]).max(initial=0))
     return Logits(size) if softcap is None else Logits(2 * min(size, softcap), 2 * size / softcap)

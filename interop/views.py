@@ -17,14 +17,15 @@ DLPACK_CPU = 1  # of dlpack's DLDeviceType
 _cpu_lock = threading.Lock()
 
 
-def _view(buffer: Any) -> Tensor:
-    view = torch.from_dlpack(buffer)
+def _view(buffer: Any, order: Mapping[str, int]) -> Tensor:
+    # of a capsule torch asks nothing; of a buffer it would look for the device and its stream, each time
+    view = torch.from_dlpack(buffer.__dlpack__(**order))
     # XLA's empty buffers may have the address of another, which torch and Triton take for the same storage
     return view if view.numel() else view.new_empty(view.shape)
 
 
-def _views(buffers: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: _view(buffer) for name, buffer in buffers.items()}
+def _views(buffers: Mapping[str, Any], order: Mapping[str, int]) -> dict[str, Tensor]:
+    return {name: _view(buffer, order) for name, buffer in buffers.items()}
 
 
 def launch_on_views(
@@ -37,15 +38,16 @@ def launch_on_views(
     """Run ``launcher`` on views of the buffers (``buffer_callback.Buffer``), under the stream of its
     ``ExecutionContext``."""
     kind, index = next(iter((outs or ins).values())).__dlpack_device__()
+    order: dict[str, int] = {}
     with contextlib.ExitStack() as state:
         state.enter_context(torch.no_grad())  # XLA's threads have torch's defaults
         if kind == DLPACK_CPU:
             state.enter_context(_cpu_lock)
         else:
             state.enter_context(torch.cuda.device(index))
-            # also what from_dlpack orders its views after, so that it adds no wait
             state.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(context.stream, index)))
-        launcher(_views(outs), _views(ins), static)
+            order = {"stream": context.stream}  # what the views are ordered after, so that nothing waits
+        launcher(_views(outs, order), _views(ins, order), static)
 
 
 @functools.cache

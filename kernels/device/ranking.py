@@ -1,8 +1,9 @@
 """Ranks of targets among a whole catalog, and the best items; see ``plan/ranking.py``.
 
-A score is the fp32 product of a user's vector and an item's, from tensor cores: chunks of BLOCK_D columns in order, as
-three tf32 products. Every kernel multiplies tiles of the same shape, so that a pair has the same score in each,
-wherever it stands, and equal vectors tie exactly.
+A score is the product of a user's vector and an item's, good to fp32, from tensor cores: a vector is scaled by a power
+of two and split in two halves of fp16, 11 bits each, and of the four products of halves the three that count are added
+up in fp32, chunks of BLOCK_D columns in order. Every kernel multiplies the same halves in the same order, so that a
+pair has the same score in each, wherever it stands, and equal vectors tie exactly.
 """
 
 import triton
@@ -16,31 +17,84 @@ ROWS = ("num_users",)  # of other numbers of users no kernel is compiled anew
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # what NaN and minus infinity count as: below all other items' scores
 NO_ITEM = tl.constexpr(-1)
 ID_BITS = tl.constexpr(0x7FFFFFFF)
+TOP = tl.constexpr(10)  # a vector's largest number is below 2^(TOP + 1), far from fp16's end and its subnormal numbers
+
+
+@triton.jit
+def scale_of(largest):
+    """The power of two that brings numbers of up to ``largest`` to 2^TOP, where both halves have all their bits, and
+    its inverse; 1 for infinity and NaN."""
+    exponent = largest.to(tl.int32, bitcast=True) >> 23
+    scale = tl.where(exponent == 255, 127, tl.minimum((254 - exponent) + TOP, 253))
+    return (scale << 23).to(tl.float32, bitcast=True), ((254 - scale) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def row_scales(p, rows, mask, first, dim: tl.constexpr, BLOCK_D: tl.constexpr):
+    """``scale_of`` the numbers of each row of a matrix, of which ``first`` are the first BLOCK_D columns in fp32."""
+    largest = tl.max(tl.abs(first), 1)
+    for first_d in range(BLOCK_D, dim, BLOCK_D):
+        more = load_rows(p, rows, mask, first_d, dim, BLOCK_D).to(tl.float32)
+        largest = tl.maximum(largest, tl.max(tl.abs(more), 1))
+    return scale_of(largest)
+
+
+@triton.jit
+def halves(x, scale):
+    """(high, low) fp16, which add up to ``x`` (rows, columns) times ``scale`` (rows,); infinity is all in the first."""
+    scaled = x * scale[:, None]
+    high = scaled.to(tl.float16)
+    rest = scaled - high.to(tl.float32)
+    return high, tl.where(tl.abs(rest) < float("inf"), rest, 0.0).to(tl.float16)
 
 
 @triton.jit
 def scores(
-    p_hidden, p_table, user, m_user, item, m_item, items, dim: tl.constexpr, BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_halves, p_inverse, p_table, user, m_user, item, m_item, high, low, scale, inverse, num_users,
+    dim: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """(users, items) fp32; ``items`` are the first BLOCK_D columns of ``item``'s rows. 0 has one sign: it ties."""
-    dot = tl.dot(load_rows(p_hidden, user, m_user, 0, dim, BLOCK_D), tl.trans(items), input_precision=PRECISION)
+    """(users, items) fp32; ``high`` and ``low`` are the halves of the first BLOCK_D columns of ``item``'s rows, by
+    their ``scale`` and its ``inverse``. 0 has one sign: it ties."""
+    p_low = p_halves + num_users.to(tl.int64) * dim
+    user_high = load_rows(p_halves, user, m_user, 0, dim, BLOCK_D)
+    user_low = load_rows(p_low, user, m_user, 0, dim, BLOCK_D)
+    large = tl.dot(user_high, tl.trans(high))
+    small = tl.dot(user_low, tl.trans(high), tl.dot(user_high, tl.trans(low)))
     for first_d in range(BLOCK_D, dim, BLOCK_D):
-        h = load_rows(p_hidden, user, m_user, first_d, dim, BLOCK_D)
+        user_high = load_rows(p_halves, user, m_user, first_d, dim, BLOCK_D)
+        user_low = load_rows(p_low, user, m_user, first_d, dim, BLOCK_D)
         more = load_rows(p_table, item, m_item, first_d, dim, BLOCK_D).to(tl.float32)
-        dot = tl.dot(h, tl.trans(more), dot, input_precision=PRECISION)
+        more_high, more_low = halves(more, scale)
+        large = tl.dot(user_high, tl.trans(more_high), large)
+        small = tl.dot(user_low, tl.trans(more_high), tl.dot(user_high, tl.trans(more_low), small))
+    # where a vector is not finite, its first half says so, and products of the others may be anything
+    dot = large + tl.where(tl.abs(small) < float("inf"), small, 0.0)
+    of_user = tl.load(p_inverse + user, mask=m_user, other=0.0)
+    dot = dot * (of_user[:, None] * inverse[None, :])
     return tl.where(dot == 0, 0.0, dot)
 
 
 @triton.jit
+def item_halves(p_table, item, m_item, dim: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The halves of the first BLOCK_D columns of ``item``'s rows, their scale and its inverse."""
+    items = load_rows(p_table, item, m_item, 0, dim, BLOCK_D).to(tl.float32)
+    scale, inverse = row_scales(p_table, item, m_item, items, dim, BLOCK_D)
+    high, low = halves(items, scale)
+    return high, low, scale, inverse
+
+
+@triton.jit
 def scores_of_one(
-    p_hidden, p_table, user, item, m_item, dim: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_halves, p_inverse, p_table, user, item, m_item, num_users, dim: tl.constexpr, BLOCK_D: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """(items,): the first row of a product with the same user in every row."""
     row = tl.arange(0, TILE)
-    items = load_rows(p_table, item, m_item, 0, dim, BLOCK_D).to(tl.float32)
-    dot = scores(p_hidden, p_table, user + row * 0, row >= 0, item, m_item, items, dim, BLOCK_D, PRECISION)
+    high, low, scale, inverse = item_halves(p_table, item, m_item, dim, BLOCK_D)
+    dot = scores(
+        p_halves, p_inverse, p_table, user + row * 0, row >= 0, item, m_item, high, low, scale, inverse, num_users, dim,
+        BLOCK_D,
+    )  # fmt: skip
     return tl.sum(tl.where((row == 0)[:, None], dot, 0.0), 0)
 
 
@@ -55,7 +109,8 @@ def are_candidates(p_candidates, item, m_item, HAS_CANDIDATES: tl.constexpr):
 @triton.jit
 def is_ahead(score, item, target_score, target):
     """Whether items rank before the target: larger scores, NaN among them, and equal ones of lower ids."""
-    return (score > target_score) | (score != score) | ((score == target_score) & (item < target))
+    ahead = (score > target_score) | (score != score) | ((score == target_score) & (item < target))
+    return ahead & (item != target)
 
 
 @triton.jit
@@ -65,9 +120,28 @@ def competing(score, is_left):
 
 
 @triton.jit(do_not_specialize=ROWS)
+def halve_users_kernel(
+    p_hidden, p_halves, p_inverse, num_users, dim: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The halves (2, users, dim) of each user's vector, and the inverse (users,) of its scale."""
+    user = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    m_user = user < num_users
+    first = load_rows(p_hidden, user, m_user, 0, dim, BLOCK_D)
+    scale, inverse = row_scales(p_hidden, user, m_user, first, dim, BLOCK_D)
+    tl.store(p_inverse + user, inverse, mask=m_user)
+    for first_d in range(0, dim, BLOCK_D):
+        high, low = halves(load_rows(p_hidden, user, m_user, first_d, dim, BLOCK_D), scale)
+        d = first_d + tl.arange(0, BLOCK_D)
+        p_high = p_halves + user.to(tl.int64)[:, None] * dim + d[None, :]
+        inside = m_user[:, None] & (d < dim)[None, :]
+        tl.store(p_high, high, mask=inside)
+        tl.store(p_high + num_users.to(tl.int64) * dim, low, mask=inside)
+
+
+@triton.jit(do_not_specialize=ROWS)
 def target_scores_kernel(
-    p_hidden, p_table, p_target, p_score, p_ahead, num_users, num_items, dim: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    p_halves, p_inverse, p_table, p_target, p_score, p_ahead, num_users, num_items, dim: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The score of each user's target, and 0 items ahead of it."""
     place = tl.arange(0, TILE)
@@ -75,8 +149,10 @@ def target_scores_kernel(
     m_user = user < num_users
     target = tl.load(p_target + user, mask=m_user, other=0).to(tl.int32)
     m_target = m_user & (target >= 0) & (target < num_items)
-    items = load_rows(p_table, target, m_target, 0, dim, BLOCK_D).to(tl.float32)
-    dot = scores(p_hidden, p_table, user, m_user, target, m_target, items, dim, BLOCK_D, PRECISION)
+    high, low, scale, inverse = item_halves(p_table, target, m_target, dim, BLOCK_D)
+    dot = scores(
+        p_halves, p_inverse, p_table, user, m_user, target, m_target, high, low, scale, inverse, num_users, dim, BLOCK_D
+    )  # fmt: skip
     score = tl.sum(tl.where(place[:, None] == place[None, :], dot, 0.0), 1)
     tl.store(p_score + user, score, mask=m_user)
     tl.store(p_ahead + user, tl.zeros_like(user), mask=m_user)
@@ -84,20 +160,22 @@ def target_scores_kernel(
 
 @triton.jit(do_not_specialize=ROWS)
 def sweep_kernel(
-    p_hidden, p_table, p_candidates, p_target, p_score, p_ahead, p_maxima, num_users, num_items, num_blocks,
+    p_halves, p_inverse, p_table, p_candidates, p_target, p_score, p_ahead, p_maxima, num_users, num_items, num_blocks,
     dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
-    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """How many of a tile's items are ahead of each user's target, added up; and the largest score of each block
+    """How many of TILE items are ahead of each user's target, added up; and the largest score of each block
     (users, blocks)."""
     item = tl.program_id(0) * TILE + tl.arange(0, TILE)
     m_item = are_candidates(p_candidates, item, item < num_items, HAS_CANDIDATES)
     block = tl.program_id(0) * (TILE // BLOCK) + tl.arange(0, TILE // BLOCK)
-    items = load_rows(p_table, item, m_item, 0, dim, BLOCK_D).to(tl.float32)
+    high, low, scale, inverse = item_halves(p_table, item, m_item, dim, BLOCK_D)
     for first in range(0, num_users, TILE):
         user = first + tl.arange(0, TILE)
         m_user = user < num_users
-        score = scores(p_hidden, p_table, user, m_user, item, m_item, items, dim, BLOCK_D, PRECISION)
+        score = scores(
+            p_halves, p_inverse, p_table, user, m_user, item, m_item, high, low, scale, inverse, num_users, dim, BLOCK_D
+        )  # fmt: skip
         if HAS_TARGETS:
             target_score = tl.load(p_score + user, mask=m_user, other=0.0)
             target = tl.load(p_target + user, mask=m_user, other=0).to(tl.int32)
@@ -110,12 +188,12 @@ def sweep_kernel(
             tl.store(p_block, largest, mask=m_user[:, None] & (block < num_blocks)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROWS)
 def seen_kernel(
-    p_hidden, p_table, p_candidates, p_target, p_seen_first, p_seen_items, p_score, p_ahead, p_maxima, num_items,
-    num_blocks, parts,
+    p_halves, p_inverse, p_table, p_candidates, p_target, p_seen_first, p_seen_items, p_score, p_ahead, p_maxima,
+    num_users, num_items, num_blocks, parts,
     dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_TARGETS: tl.constexpr, HAS_TOP: tl.constexpr,
-    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Leave out what each user has seen, TILE ids a program, in ascending order: of those ahead of the target, and of
     the maxima of blocks that they are."""
@@ -128,7 +206,7 @@ def seen_kernel(
         there = place < end
         seen = tl.load(p_seen_items + place, mask=there, other=0).to(tl.int32)
         there = are_candidates(p_candidates, seen, there & (seen >= 0) & (seen < num_items), HAS_CANDIDATES)
-        score = scores_of_one(p_hidden, p_table, user, seen, there, dim, BLOCK_D, TILE, PRECISION)
+        score = scores_of_one(p_halves, p_inverse, p_table, user, seen, there, num_users, dim, BLOCK_D, TILE)
         if HAS_TARGETS:
             before = tl.load(p_seen_items + place - 1, mask=place > first, other=-1)  # seen twice, counts once
             ahead = is_ahead(score, seen, tl.load(p_score + user), tl.load(p_target + user).to(tl.int32))
@@ -146,18 +224,21 @@ def seen_kernel(
                     block = tl.max(tl.where(is_largest, seen // BLOCK, -1), 0)
                     item = block * BLOCK + i
                     m_item = are_candidates(p_candidates, item, (i < BLOCK) & (item < num_items), HAS_CANDIDATES)
-                    others = scores_of_one(p_hidden, p_table, user, item, m_item, dim, BLOCK_D, TILE, PRECISION)
+                    others = scores_of_one(
+                        p_halves, p_inverse, p_table, user, item, m_item, num_users, dim, BLOCK_D, TILE
+                    )
                     is_left = m_item & ~in_history(p_seen_items, first + i * 0, end, item)
                     tl.store(p_maxima + user * num_blocks + block, tl.max(competing(others, is_left), 0))
                     is_largest = is_largest & (seen // BLOCK != block)
                     left = tl.sum(is_largest.to(tl.int32), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROWS)
 def products_kernel(
-    p_hidden, p_table, p_candidates, p_seen_first, p_seen_items, p_blocks, p_products, num_items, k, parts,
+    p_halves, p_inverse, p_table, p_candidates, p_seen_first, p_seen_items, p_blocks, p_products, num_users, num_items,
+    k, parts,
     dim: tl.constexpr, HAS_CANDIDATES: tl.constexpr, HAS_SEEN: tl.constexpr,
-    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, TILE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The scores (users, k * BLOCK) of the items of each user's chosen blocks."""
     user, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
@@ -165,7 +246,7 @@ def products_kernel(
     inside = i < k * BLOCK
     item = tl.load(p_blocks + user * k + i // BLOCK, mask=inside, other=0) * BLOCK + i % BLOCK
     is_left = are_candidates(p_candidates, item, inside & (item < num_items), HAS_CANDIDATES)
-    score = scores_of_one(p_hidden, p_table, user, item, is_left, dim, BLOCK_D, TILE, PRECISION)
+    score = scores_of_one(p_halves, p_inverse, p_table, user, item, is_left, num_users, dim, BLOCK_D, TILE)
     if HAS_SEEN:
         first, end = tl.load(p_seen_first + user), tl.load(p_seen_first + user + 1)
         is_left = is_left & ~in_history(p_seen_items, first + i * 0, end, item)

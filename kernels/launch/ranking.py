@@ -11,8 +11,7 @@ from torch import Tensor
 from ..device import ranking
 from ..numbers import ceil_div, next_power_of_2
 from ..plan.ranking import TILE, WORK, Ranking
-from ..plan.tiles import PRECISION
-from .programs import Launch, Pointer, Program, launch
+from .programs import Pointer, Program, launch
 from .selections import selections
 
 
@@ -24,8 +23,8 @@ def ranking_program(plan: Ranking) -> Program:
     names |= {"target"} if plan.has_targets else set()
     names |= {"seen_first", "seen_items"} if plan.most_seen else set()
     names |= {"candidates"} if plan.has_candidates else set()
-    pointers = ("hidden", "table", "candidates", "target", "seen_first", "seen_items", "score", "ahead", "rank",
-                "maxima", "blocks", "products", "places", "top")  # fmt: skip
+    pointers = ("hidden", "halves", "inverse", "table", "candidates", "target", "seen_first", "seen_items", "score",
+                "ahead", "rank", "maxima", "blocks", "products", "places", "top")  # fmt: skip
     bindings = {f"p_{name}": Pointer(name) if name in names else None for name in pointers}
     bindings |= {
         "num_users": plan.num_users,
@@ -41,11 +40,10 @@ def ranking_program(plan: Ranking) -> Program:
         "BLOCK": plan.block,
         "TILE": TILE,
         "BLOCK_D": plan.block_d,
-        "PRECISION": PRECISION,
     }
-    launches: list[Launch] = []
+    programs = (ceil_div(plan.num_users, TILE),)
+    launches = [launch(ranking.halve_users_kernel, programs, bindings, work=WORK)]
     if plan.has_targets:
-        programs = (ceil_div(plan.num_users, TILE),)
         launches.append(launch(ranking.target_scores_kernel, programs, bindings, work=WORK))
     launches.append(launch(ranking.sweep_kernel, (ceil_div(plan.num_items, TILE),), bindings, work=WORK))
     if plan.most_seen:

@@ -15,9 +15,10 @@ from functools import cached_property, lru_cache
 from ..numbers import ceil_div, next_power_of_2
 from .buffers import Buffer
 from .nearest import MOST_SELECTED_FROM, sections
+from .problem import Dtype
 from .tiles import Work
 
-TILE = 64  # users, and items, of a product: the same in every kernel, so that a pair has one score
+TILE = 64  # users, and items, of a product
 WORK = Work(TILE, 4, 2)
 LEAST_BLOCK = 16  # items of a block
 WORTH = 4  # times more items than the chosen blocks hold
@@ -73,10 +74,12 @@ class Ranking:
         if self.k and self.has_blocks:
             columns |= {"blocks": self.k, "products": self.k * self.block}
         shapes = {name: (self.num_users, number) for name, number in columns.items() if number}
+        shapes |= {"halves": (2, self.num_users, self.dim), "inverse": (self.num_users,)}
         if self.has_targets:
             shapes |= dict.fromkeys(("score", "ahead", "rank"), (self.num_users,))
-        floats = ("maxima", "products", "score")
-        return tuple(Buffer(name, shape, "float32" if name in floats else "int32") for name, shape in shapes.items())
+        dtypes: dict[str, Dtype] = dict.fromkeys(("maxima", "products", "score", "inverse"), "float32")
+        dtypes["halves"] = "float16"
+        return tuple(Buffer(name, shape, dtypes.get(name, "int32")) for name, shape in shapes.items())
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 from jax import Array
 
 from ...recsys import NO_ITEM, EvalBatch, Ragged
+from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, evaluate_batches
+from ..models.parts import Graph, Parts, shape_of
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, rank_and_top
 
@@ -44,45 +47,58 @@ def evaluate(
     max_length = model.config.max_length
     batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
     mask = candidates_of(model.config.num_items, candidates, excluded)
-    return evaluate_on(batches, Ranker(model, chunk, mask), **options)
+    return evaluate_on(batches, Ranker(Parts.of(model), model.config.num_items, chunk, mask), **options)
 
 
 def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, float]:
     """The same of ``batches`` and a ``ranker`` of the model."""
-    return evaluate_batches(ranker, batches, ranker.model.config.num_items, **options)
+    return evaluate_batches(ranker, batches, ranker.num_items, **options)
 
 
 class Ranker:
     """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
 
-    Batches are ranked several at once, in portions of one size. With ``keeps`` they stay on the device, for a model
-    that is evaluated on the same ones again and again.
+    ``parts`` are those of the model now; others of the same shapes may take their place. Batches are ranked several
+    at once, in portions of one size. With ``keeps`` they stay on the device, for a model that is evaluated on the same
+    ones again and again.
     """
 
     def __init__(
         self,
-        model: SequenceModel,
+        parts: Parts,
+        num_items: int,
         chunk: int | None = None,
         candidates: npt.NDArray[np.bool_] | None = None,
         *,
         keeps: bool = False,
     ) -> None:
+        self.parts, self.num_items = parts, num_items
         self._chunk, self._keeps = chunk, keeps
         self._candidates = None if candidates is None else jnp.asarray(candidates)
         self._kept: list[Batches] = []
-        self.take(model)
+        self._compiled: Future[Any] | None = None
 
-    def take(self, model: SequenceModel) -> None:
-        """Ranks with ``model`` from now on, which is of the same shape."""
-        self.model, self._parts, self._rows = model, nnx.split(model), model.item_rows()
+    def compile_ahead(self, batches: HeldOut, cutoffs: tuple[int, ...]) -> None:
+        """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs``; what goes wrong
+        is raised where it is needed."""
+
+        def work() -> Any:
+            portion = list(itertools.islice(batches, self._portion(len(batches))))
+            counts = jax.ShapeDtypeStruct((len(cutoffs), self.num_items), jnp.int32)
+            shapes = jax.tree.map(shape_of, (self.parts.arrays, self._candidates, counts, _stacked(portion)))
+            return _rank_and_count.lower(self.parts.graph, *shapes, cutoffs=cutoffs, chunk=self._chunk).compile()
+
+        self._compiled = in_thread(work, "compile the ranking")
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
-        self._cutoffs = cutoffs
-        portions = max(-(-num_batches // MOST_BATCHES), 1)
-        self._size = max(-(-num_batches // portions), 1)
+        self._cutoffs, self._size = cutoffs, self._portion(num_batches)
         self._waiting: list[EvalBatch] = []
         self._ranks: list[tuple[Array, int]] = []
-        self._counts = jnp.zeros((len(cutoffs), len(self._rows)), jnp.int32)
+        self._counts = jnp.zeros((len(cutoffs), self.num_items), jnp.int32)
+
+    def _portion(self, num_batches: int) -> int:
+        portions = max(-(-num_batches // MOST_BATCHES), 1)
+        return max(-(-num_batches // portions), 1)
 
     def add(self, batch: EvalBatch) -> None:
         self._waiting.append(batch)
@@ -105,15 +121,11 @@ class Ranker:
         if self._keeps and portion == len(self._kept):
             arrays = jax.device_put(arrays)
             self._kept.append(arrays)
-        self._counts, ranks = _rank_and_count(
-            *self._parts,
-            self._rows,
-            self._candidates,
-            self._counts,
-            arrays,
-            cutoffs=self._cutoffs,
-            chunk=self._chunk,
-        )
+        operands = self.parts.arrays, self._candidates, self._counts, arrays
+        if self._compiled is not None:
+            self._counts, ranks = self._compiled.result()(*operands)
+        else:
+            self._counts, ranks = _rank_and_count(self.parts.graph, *operands, cutoffs=self._cutoffs, chunk=self._chunk)
         # only the last batch has rows that fill it
         self._ranks.append((ranks, sum(batch.count for batch in batches)))
 
@@ -134,9 +146,8 @@ def _stacked(batches: list[EvalBatch]) -> Batches:
 
 @partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
 def _rank_and_count(
-    graph: Any,
-    state: Any,
-    rows: Array,
+    graph: Graph,
+    model_arrays: tuple[Any, ...],
     candidates: Array | None,
     counts: Array,
     batches: Batches,
@@ -146,13 +157,13 @@ def _rank_and_count(
 ) -> tuple[Array, Array]:
     """``counts`` (cutoffs, V) with the lists of batches, and the ranks (batches, B) of their targets.
 
-    The model comes in parts and ``rows``, its item rows, are computed once for all batches: what a call hands over is
-    arrays alone.
+    The model comes in `Parts`: what a call hands over is arrays alone.
     """
+    rows = Parts(graph, model_arrays).model().item_rows()
 
     def rank(counts: Array, batch: tuple[Array, Array, Array, Seen | None]) -> tuple[Array, Array]:
         inputs, target, num_targets, seen = batch
-        hidden = nnx.merge(graph, state).next_item_hidden(inputs, rows)
+        hidden = Parts(graph, model_arrays).model().next_item_hidden(inputs, rows)
         ranks, top = rank_and_top(hidden, rows, target, max(cutoffs), chunk, seen, candidates)
         is_counted = (jnp.arange(len(top)) < num_targets)[:, None] & (top != NO_ITEM)
         items = jnp.where(is_counted, top, len(rows))

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
 from ...recsys import SeenItems
 from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import Histories, recommend_batches
+from ..models.parts import Graph, Parts
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, top_items
 
@@ -36,13 +36,13 @@ def recommend(
     ``candidates`` and ``excluded`` are ids of items (n,): only those, and none of these.
     Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX.
     """
-    graph, state = nnx.split(model)
+    parts = Parts.of(model)
     rows = model.item_rows()
     mask = candidates_of(len(rows), candidates, excluded)
     chosen = None if mask is None else jnp.asarray(mask)
 
     def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> Array:
-        return _batch_top(graph, state, rows, inputs, Seen.of(seen, len(inputs)), chosen, k=k, chunk=chunk)
+        return _batch_top(*parts, rows, inputs, Seen.of(seen, len(inputs)), chosen, k=k, chunk=chunk)
 
     options = {"filter_seen": filter_seen, "batch_size": batch_size}
     return recommend_batches(top, model.config, histories, k, **options, candidates=mask)
@@ -50,8 +50,8 @@ def recommend(
 
 @partial(jax.jit, static_argnames=("graph", "k", "chunk"))
 def _batch_top(
-    graph: Any,
-    state: Any,
+    graph: Graph,
+    arrays: Any,
     rows: Array,
     inputs: ArrayLike,
     seen: Seen | None,
@@ -61,5 +61,5 @@ def _batch_top(
     chunk: int | None,
 ) -> Array:
     """The model comes in parts: what a call hands over is arrays alone."""
-    hidden = nnx.merge(graph, state).next_item_hidden(jnp.asarray(inputs), rows)
+    hidden = Parts(graph, arrays).model().next_item_hidden(jnp.asarray(inputs), rows)
     return top_items(hidden, rows, k, chunk, seen, candidates)

@@ -18,6 +18,7 @@ from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...recsys import Ragged, TrainConfig
 from ...recsys.run.steps import Steps
+from ..models.parts import Graph, Parts
 from ..models.sequence_model import SequenceModel
 from .objective import Loss, follow, training_loss
 from .optimizer import make_optimizer
@@ -38,7 +39,7 @@ class State(NamedTuple):
 class _Plan:
     """What shapes the program of the steps: it is compiled once for an equal one."""
 
-    graph: Any
+    graph: Graph
     optimizer: Any
     objective: Objective
     loss: Loss
@@ -65,7 +66,7 @@ class TrainingSteps:
         loss: Loss = training_loss,
     ) -> None:
         self.config = config
-        graph, parameters, self._constants = nnx.split(model, nnx.Param, ...)
+        graph, (parameters, self._constants) = Parts.of(model, nnx.Param, ...)
         optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, config.clip_norm)
         averages = jax.tree.map(jnp.copy, parameters) if config.ema_decay else None
         self.state = State(parameters, optimizer.init(parameters), averages, frequencies)
@@ -90,12 +91,12 @@ class TrainingSteps:
         self.state, losses = train(self.state, self._constants, self._sequences, operands, plan=self._plan)
         return losses
 
-    def model(self, state: State | None = None) -> SequenceModel:
+    def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, of ``state`` or of now: with the averages, if there are any, in place of the
         parameters."""
         state = state or self.state
         weights = state.parameters if state.averages is None else state.averages
-        return nnx.merge(self._plan.graph, weights, self._constants)
+        return Parts(self._plan.graph, (weights, self._constants))
 
 
 @cache
@@ -156,7 +157,7 @@ def _batch(
     followed = follow(frequencies, targets, plan.objective)
 
     def loss_of(parameters: Any) -> Array:
-        model = nnx.merge(plan.graph, parameters, constants)
+        model = Parts(plan.graph, (parameters, constants)).model()
         return plan.loss(model, inputs, targets, words, dropout_key, objective=plan.objective, frequencies=followed)
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)

@@ -55,9 +55,12 @@ class Trainer:
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
-        self._ranker: Ranker | None = None
         self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
-        most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
+        self._ranker = Ranker(self.steps.parts().shapes(), model.config.num_items, keeps=self._valid.is_small)
+        on_gpu = jax.default_backend() == "gpu"
+        if on_gpu and not config.train_on_valid:  # it takes seconds, and so do the steps
+            self._ranker.compile_ahead(self._valid, self._evaluation["cutoffs"])
+        most = MOST_BATCHES if on_gpu else _ON_A_CPU
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
     def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
@@ -89,18 +92,14 @@ class Trainer:
         return largest_weight(self.steps.state.parameters)
 
     def validate(self) -> dict[str, float]:
-        model = self.steps.model()
-        if self._ranker is None:
-            self._ranker = Ranker(model, keeps=self._valid.is_small)
-        else:
-            self._ranker.take(model)
+        self._ranker.parts = self.steps.parts()
         return evaluate_on(self._valid, self._ranker, **self._evaluation)
 
     def snapshot(self) -> Snapshot:
         copy = Copy(self.steps.state)
 
         def write(path: Path) -> None:
-            save_weights(self.steps.model(copy.state()), path)
+            save_weights(self.steps.parts(copy.state()).model(), path)
 
         return Snapshot(write, copy.arrays)
 

@@ -8,13 +8,17 @@ host than the kernels on the GPU. Here only dtypes and alignment of the call's a
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from ..plan.problem import interprets
@@ -165,29 +169,44 @@ class Program:
         key = _key(dtypes, [0])
         return Replay(self._ready(key, used, [0] * len(used)), key[0], origins)
 
-    def compile(self, dtypes: Mapping[str, torch.dtype]) -> None:
-        """Compile for arrays of these dtypes at aligned addresses on the current device, and launch nothing."""
+    def compile(self, dtypes: Mapping[str, torch.dtype], *, load: bool = True) -> None:
+        """Compile for arrays of these dtypes at aligned addresses on the current device, and launch nothing. Without
+        ``load`` nothing reaches the device, as another thread's capture of a CUDA graph demands."""
         of_used = [dtypes[name] for name in self.names]
-        self._ready(_key(of_used, [0]), [_Address(dtype, 0) for dtype in of_used], [0] * len(of_used))
+        used, addresses = [_Address(dtype, 0) for dtype in of_used], [0] * len(of_used)
+        if load:
+            self._ready(_key(of_used, [0]), used, addresses)
+        else:
+            self._kernels(used, addresses)
 
     def _ready(self, key: object, used: list[Any], addresses: list[int]) -> list[_Compiled]:
         ready = self._compiled.get(key)
         if ready is None:
-            ready = self._compiled[key] = [self._compile(each, used, addresses) for each in self.launches]
+            kernels = zip(self._kernels(used, addresses), self.launches, strict=True)
+            ready = self._compiled[key] = [
+                _Compiled(kernel, kernel[each.grid], each.grid, list(each.arguments.values()), self._places(each, used))
+                for kernel, each in kernels
+            ]
         return ready
 
-    def _compile(self, each: Launch, used: list[Any], addresses: list[int]) -> _Compiled:
-        values = list(each.arguments.values())
-        places = []
-        stand_ins = values.copy()
-        for index, value in enumerate(values):
-            if isinstance(value, Pointer):
-                array = self.names.index(value.name)
-                offset = value.offset * used[array].dtype.itemsize
-                places.append((index, array, offset))
-                stand_ins[index] = _Address(value.dtype or used[array].dtype, addresses[array] + offset)
-        kernel = _compiled(each, stand_ins)
-        return _Compiled(kernel, kernel[each.grid], each.grid, values, places)
+    def _kernels(self, used: list[Any], addresses: list[int]) -> list[Any]:
+        def stand_in(value: object) -> object:
+            if not isinstance(value, Pointer):
+                return value
+            array = self.names.index(value.name)
+            own = used[array].dtype
+            return _Address(value.dtype or own, addresses[array] + value.offset * own.itemsize)
+
+        return _compiled(self.launches, [[stand_in(v) for v in each.arguments.values()] for each in self.launches])
+
+    def _places(self, each: Launch, used: list[Any]) -> list[tuple[int, int, int]]:
+        """(index, array, bytes) of the values that are addresses."""
+        return [
+            (index, array, value.offset * used[array].dtype.itemsize)
+            for index, value in enumerate(each.arguments.values())
+            if isinstance(value, Pointer)
+            for array in [self.names.index(value.name)]
+        ]
 
 
 def _key(dtypes: Sequence[torch.dtype], addresses: Sequence[int]) -> tuple[Any, ...]:
@@ -200,18 +219,30 @@ def _key(dtypes: Sequence[torch.dtype], addresses: Sequence[int]) -> tuple[Any, 
 _variants: dict[object, Any] = {}
 
 
-def _compiled(each: Launch, arguments: list[Any]) -> Any:
-    """The compiled kernel for arguments of these kinds; another number of rows needs no look by Triton."""
+def _compiled(launches: Sequence[Launch], arguments: Sequence[list[Any]]) -> list[Any]:
+    """The compiled kernels for arguments of these kinds; another number of rows needs no look by Triton."""
+    keys = [_variant(*each) for each in zip(launches, arguments, strict=True)]
+    missing = {key: place for place, key in enumerate(keys) if key not in _variants}
+    if missing:
+        found = [(launches[place], arguments[place]) for place in missing.values()]
+        # in a context of its own: a caller's AsyncCompileMode would hand us kernels that are not there yet
+        kernels = contextvars.Context().run(_compile, found)
+        _variants.update(zip(missing, kernels, strict=True))
+    return [_variants[key] for key in keys]
+
+
+def _variant(each: Launch, arguments: list[Any]) -> tuple[object, ...]:
     parameters = zip(each.kernel.params, arguments, strict=True)
-    key = (
-        each.kernel,
-        torch.cuda.current_device(),
-        *each.options.values(),
-        *(_kind(argument, parameter) for parameter, argument in parameters),
-    )
-    if key not in _variants:
-        _variants[key] = each.kernel.warmup(*arguments, grid=each.grid, **each.options)
-    return _variants[key]
+    kinds = (_kind(argument, parameter) for parameter, argument in parameters)
+    return (each.kernel, torch.cuda.current_device(), *each.options.values(), *kinds)
+
+
+def _compile(missing: Sequence[tuple[Launch, list[Any]]]) -> list[Any]:
+    """Side by side: Triton's passes and the assembler leave Python to others."""
+    with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool, triton.AsyncCompileMode(pool):
+        kernels = [each.kernel.warmup(*args, grid=each.grid, **each.options) for each, args in missing]
+    # one that another thread compiles is of its pool
+    return [kernel.result() if isinstance(kernel, triton.FutureKernel) else kernel for kernel in kernels]
 
 
 def _kind(argument: Any, parameter: Any) -> object:

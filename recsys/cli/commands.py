@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import ConfigError, DataError, DivergedError
+from ..run.background import import_large
 from ..run.config import TrainConfig
 from ..serving.served_run import Load, ServedModel
 from .serving_commands import add_serving
@@ -23,10 +23,10 @@ def framework_app(framework: str, package: str | None) -> typer.Typer:
     imported when a command needs them, because --help need not wait for a framework."""
 
     def train(config: TrainConfig) -> object:
-        return importlib.import_module(".train", package).train(config)
+        return import_large(f"{package}.train").train(config)
 
     def load(weights: Path, device: str, precision: str) -> ServedModel:
-        return importlib.import_module(".serve", package).load_served(weights, device, precision)
+        return import_large(f"{package}.serve").load_served(weights, device, precision)
 
     return build_app(framework, train, load)
 

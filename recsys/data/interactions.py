@@ -114,13 +114,15 @@ def from_table(
     time = _times(table[time_column], source, time_column)
     rating = None if rating_column is None else _ratings(table[rating_column], source, rating_column)
 
-    by_user = np.argsort(user, kind="stable")
-    backwards = (np.diff(time[by_user]) < 0) & (np.diff(user[by_user]) == 0)
-    order = np.lexsort((time, user))
-    if sort_notice and backwards.any():
-        logger.warning("%s: rows are not in order of column %r for each user; sorted them", source, time_column)
+    order = np.argsort(user, kind="stable")
+    user, sorted_time = user[order], time[order]
+    if ((sorted_time[1:] < sorted_time[:-1]) & (user[1:] == user[:-1])).any():
+        if sort_notice:
+            logger.warning("%s: rows are not in order of column %r for each user; sorted them", source, time_column)
+        order = order[np.lexsort((sorted_time, user))]
+        sorted_time = time[order]
     rating = None if rating is None else rating[order]
-    return Interactions(user[order], item[order], time[order], user_labels, item_labels, source=source, rating=rating)
+    return Interactions(user, item[order], sorted_time, user_labels, item_labels, source=source, rating=rating)
 
 
 def with_titles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged, offsets_of, take_ranges
 from ..errors import ConfigError, DataError
+from .list_metrics import self_information
 
 Items = npt.NDArray[np.int32]
 
@@ -30,6 +32,11 @@ class Split:
     test_history: Ragged
     test_target: Items
     num_items: int
+
+    @cached_property
+    def information(self) -> npt.NDArray[np.float64]:
+        """`self_information` (V,) of the training rows, for the metric Surprisal."""
+        return self_information(self.train, self.num_items)
 
 
 def leave_one_out(interactions: Interactions, *, train_on_valid: bool = False) -> Split:

@@ -12,7 +12,6 @@ from ..data.interactions import Interactions
 from ..files import usable
 from ..protocol.batches import Batch, mean_targets, train_batches
 from ..protocol.cutoffs import parse_cutoffs
-from ..protocol.list_metrics import self_information
 from ..protocol.masked_batches import masked_batches, mean_masked
 from ..protocol.popularity import item_counts
 from ..protocol.splits import Split, make_split
@@ -54,7 +53,7 @@ def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     return {
         "cutoffs": parse_cutoffs(config.metrics_at),
         "filter_seen": config.filter_seen,
-        "information": self_information(split.train, split.num_items),
+        "information": split.information,
         "batch_size": max(config.batch_size, RANKED_AT_ONCE),
     }
 

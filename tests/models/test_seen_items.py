@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cce_minus.jax_impl.models import build_model
+from cce_minus.jax_impl.models.parts import Parts
 from cce_minus.jax_impl.serving import evaluate as jax_evaluate
 from cce_minus.recsys import ConfigError, MetricsTally, Ragged, self_information
 from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.serving.evaluation import HeldOut
 from flax import nnx
 
 ITEMS, CUTOFFS = 37, (3, 10, 40)
@@ -74,6 +76,22 @@ def test_all_batches_are_compiled_once(monkeypatch: pytest.MonkeyPatch):
     assert jax_evaluate._rank_and_count._cache_size() == compiled + 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_a_ranking_compiled_ahead_is_the_same(filter_seen: bool):
+    """JAX's, which is compiled for shapes alone and then ranks with the weights of the moment; without a compilation of
+    its own."""
+    model, rows = build_model(ModelConfig(ITEMS, max_length=12, dim=8), rngs=nnx.Rngs(3)), histories()
+    batches = HeldOut(rows, targets(rows), max_length=12, filter_seen=filter_seen, batch_size=3)
+    expected = jax_evaluate.evaluate_on(batches, jax_evaluate.Ranker(Parts.of(model), ITEMS), cutoffs=(3, 10))
+    compiled = jax_evaluate._rank_and_count._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+    ranker = jax_evaluate.Ranker(Parts.of(model).shapes(), ITEMS)
+    ranker.compile_ahead(batches, (3, 10))
+    ranker.parts = Parts.of(model)
+    for _ in range(2):
+        assert jax_evaluate.evaluate_on(batches, ranker, cutoffs=(3, 10)) == expected
+    assert jax_evaluate._rank_and_count._cache_size() == compiled  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_leaving_out_seen_items_improves_ranks(framework: Any):
     model, rows = framework.build(seed=3), histories()
     everything, unseen = (framework.evaluate(model, rows, targets(rows), filter_seen=seen) for seen in (False, True))
@@ -128,6 +146,7 @@ import resource, sys
 import numpy as np
 from cce_minus.recsys import Ragged
 from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.serving.evaluation import HeldOut
 
 rng = np.random.default_rng(0)
 shape = ModelConfig(num_items=1_000_000, max_length=8, dim=16, num_blocks=1, num_heads=1)

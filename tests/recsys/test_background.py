@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from cce_minus.recsys.run.background import Writer, prefetched
+from cce_minus.recsys.run.background import Writer, import_large, in_thread, prefetched
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -169,3 +170,24 @@ def test_everything_is_written_after_an_error_of_the_body_which_comes_first(bad:
         train()
     assert slow.written == ["a", "b"][: 1 if bad else 2]
     assert not threads("writer")
+
+
+def test_large_imports_leave_the_collector_of_cycles_as_it_was():
+    for collects in (True, False):
+        (gc.enable if collects else gc.disable)()
+        try:
+            assert import_large("colorsys").rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+            with pytest.raises(ModuleNotFoundError):
+                import_large("there_is_no_such_module")
+            assert gc.isenabled() == collects
+        finally:
+            gc.enable()
+
+
+def test_what_a_thread_made_or_raised_is_told_by_its_result():
+    def fail() -> None:
+        raise ValueError("wrong")
+
+    assert in_thread(lambda: 3, "three").result(10) == 3
+    with pytest.raises(ValueError, match="wrong"):
+        in_thread(fail, "fails").result(10)

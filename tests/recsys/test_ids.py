@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import DataError, Interactions, read_interactions
 from cce_minus.recsys.data.catalog import Catalog
+from cce_minus.recsys.data.ids import dense_ids
 from cce_minus.recsys.data.item_features import read_categories
 from cce_minus.recsys.data.item_vectors import read_vectors
 from cce_minus.recsys.serving.requests import read_requests, user_requests
@@ -251,3 +252,27 @@ def test_a_catalog_of_unclear_labels_is_refused(tmp_path: Path, items: Any, mess
     pq.write_table(pa.table({"item": items}), tmp_path / "catalog.parquet")
     with pytest.raises(DataError, match=message):
         Catalog.read(tmp_path / "catalog.parquet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [7],
+        [3, 1, 2, 1],
+        [-5, 12, -5, 0, 3, 3],
+        [0, 10**6],
+        [-(2**63), 2**63 - 1, 0, 0],
+        [2**63 - 2, 2**63 - 1, 2**63 - 2],
+        [-(2**63), 1 - 2**63],
+        ["b", "a", "b"],
+    ],
+    ids=["one", "close", "negative", "far apart", "whole range", "highest", "lowest", "text"],
+)
+def test_dense_ids_number_the_sorted_values(values: list[Any]):
+    """Integers that lie close together are counted by a table, all others are hashed."""
+    kind = pa.large_string() if isinstance(values[0], str) else pa.int64()
+    ids, labels = dense_ids(pa.chunked_array([pa.array(values, kind)]))
+    expected_labels, expected_ids = np.unique(np.array(values), return_inverse=True)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == expected_ids.tolist()
+    assert labels.tolist() == expected_labels.tolist()

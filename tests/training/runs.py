@@ -98,15 +98,15 @@ class JaxRun:
 
     @property
     def weights(self) -> Arrays:
-        return _named(self.steps.model(self.steps.state._replace(averages=None)))
+        return _named(self.steps.parts(self.steps.state._replace(averages=None)).model())
 
     @property
     def averages(self) -> Arrays:
-        return _named(self.steps.model())
+        return _named(self.steps.parts().model())
 
     def load(self, path: Path) -> None:
         """Takes over the weights in a file, also as their averages; the rest of the state stays."""
-        model = self.steps.model()
+        model = self.steps.parts().model()
         jax_weights.load_weights(model, path)
         parameters, state = nnx.state(model, nnx.Param), self.steps.state
         # A copy, because steps use up what they are given.
@@ -114,12 +114,12 @@ class JaxRun:
         self.steps.state = state._replace(parameters=parameters, averages=averages)
 
     def save(self, path: Path) -> None:
-        jax_weights.save_weights(self.steps.model(), path)
+        jax_weights.save_weights(self.steps.parts().model(), path)
 
     def loss(self, batch: Batch, step: int) -> float:
         """The loss of one step with the frequencies as they are."""
         seed = jax_objective.step_seed(self.config, step)
-        operands = self.steps.model(), batch.inputs, batch.targets, seed
+        operands = self.steps.parts().model(), batch.inputs, batch.targets, seed
         return float(STATIC_LOSS(*operands, objective=self.objective, frequencies=self.steps.state.frequencies))
 
     def step(self, batch: Batch, step: int) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,16 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from cce_minus.recsys import TrainConfig, prepare_data
+import torch
+import triton
+from cce_minus.kernels.launch import programs
+from cce_minus.kernels.launch.ranking import ranking_program
+from cce_minus.recsys import Ragged, TrainConfig, prepare_data
+from cce_minus.recsys.run.model_config import ModelConfig
+from cce_minus.recsys.serving.evaluation import HeldOut
+from cce_minus.torch_impl.models import build_model
+from cce_minus.torch_impl.serving.evaluate import Ranker, evaluate_on
+from cce_minus.torch_impl.serving.ranking import top_items
 from cce_minus.torch_impl.train import train
 from cce_minus.torch_impl.training import steps as steps_module
 from safetensors.numpy import load_file
@@ -97,3 +108,34 @@ def test_captured_rankings_leave_out_seen_items(framework: str, make_config: Mak
     served = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(Path(result.weights), "cuda")
     got = served.evaluate(split.valid_history, split.valid_target, split, config=config)
     assert got == pytest.approx(result.valid)
+
+
+@pytest.mark.parametrize("filter_seen", [False, True])
+def test_a_ranking_compiled_ahead_leaves_nothing_to_compile(filter_seen: bool, monkeypatch: pytest.MonkeyPatch):
+    """PyTorch's kernels; where nothing is compiled ahead, the ranking compiles its own."""
+    monkeypatch.setattr(programs, "_variants", {})
+    ranking_program.cache_clear()
+    model = build_model(ModelConfig(3000, max_length=12, dim=48)).cuda().eval()
+    rng = np.random.default_rng(0)
+    rows = Ragged.from_rows(list(rng.integers(0, 3000, (70, 9), dtype=np.int32)))
+    batches = HeldOut(rows, rows.values[:70], max_length=12, filter_seen=filter_seen, batch_size=32)
+    ranker = Ranker(model, captures=True)
+    ranker.compile_ahead(batches, (7,))
+    for thread in threading.enumerate():
+        if thread.name == "compile the ranking":
+            thread.join()
+    compiled = set(programs._variants)
+    assert compiled
+    evaluate_on(batches, ranker, cutoffs=(7,))
+    assert set(programs._variants) == compiled
+
+
+def test_a_callers_asynchronous_compilation_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(programs, "_variants", {})
+    ranking_program.cache_clear()
+    rng = np.random.default_rng(0)
+    hidden, table = (torch.tensor(rng.standard_normal((rows, 40)), dtype=torch.float32) for rows in (5, 900))
+    expected = top_items(hidden, table, 3)
+    with ThreadPoolExecutor(2) as pool, triton.AsyncCompileMode(pool):
+        got = top_items(hidden.cuda(), table.cuda(), 3)
+    torch.testing.assert_close(got.cpu(), expected)

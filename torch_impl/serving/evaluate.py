@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ...recsys import NO_ITEM, EvalBatch, Ragged
+from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, evaluate_batches
 from ..devices import no_cast_cache, to_device
 from ..models.sequence_model import SequenceModel
-from .ranking import Seen, rank_and_top
+from .ranking import Seen, compile_ranking, rank_and_top
 
 
 def evaluate(
@@ -73,6 +75,18 @@ class Ranker:
         self._rows = model.item_rows().detach()
         self._cutoffs: tuple[int, ...] = ()
         self._replay: Callable[[], None] | None = None
+
+    def compile_ahead(self, batches: HeldOut, cutoffs: tuple[int, ...]) -> None:
+        """Compiles in a thread, while other work goes on, the kernels that rank ``batches`` for these ``cutoffs``."""
+
+        def work() -> None:
+            for batch in itertools.islice(batches, 1):
+                size, seen = len(batch.inputs), batch.seen
+                most_seen = 0 if seen is None else seen.padded(size)[1]
+                compile_ranking(size, self._rows, max(cutoffs), most_seen, has_candidates=self._candidates is not None)
+
+        if self._rows.is_cuda:
+            in_thread(work, "compile the ranking")
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
         device = self._rows.device

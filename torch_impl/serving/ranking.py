@@ -160,6 +160,18 @@ def rank_by_kernels(
     return rank.long(), top.long()
 
 
+def compile_ranking(num_users: int, table: Tensor, k: int, most_seen: int, *, has_candidates: bool) -> None:
+    """Compiles, without touching the GPU, what ranks ``num_users`` targets among a ``table`` on it, for users with at
+    most so many seen items."""
+    from ...kernels.launch.ranking import compile_kernels
+
+    plans = plan_ranking(num_users, len(table), table.shape[1], k, True, most_seen, has_candidates) or ()
+    dtypes = dict.fromkeys(("target", "seen_first", "seen_items"), "int32")
+    dtypes |= {"hidden": "float32", "table": str(table.dtype).removeprefix("torch."), "candidates": "uint8"}
+    for plan in set(plans):
+        compile_kernels(plan, tuple(dtypes.items()), table.device.index, load=False)
+
+
 def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:
     """Yields (first id, float32 scores (B, <= chunk)) over the catalog, autocast off."""
     with torch.autocast(hidden.device.type, enabled=False):

@@ -62,6 +62,8 @@ class Trainer:
         self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
+        if not config.train_on_valid:  # it takes seconds, and so do the steps' kernels
+            self._ranker.compile_ahead(self._valid, self._evaluation["cutoffs"])
         self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 
     @torch.no_grad()

@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> TrainResult:
                 return served.evaluate(split.test_history, split.test_target, split, config=config)
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-    return finish_run(run, progress, metrics, profile if config.profile else None, name="JAX")
+    return finish_run(run, progress, metrics, profile if config.profile else None)
 
 
 if __name__ == "__main__":

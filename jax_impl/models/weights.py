@@ -38,13 +38,9 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     nnx.update(model, nnx.from_flat_state(loaded))
 
 
-def largest_weight(parameters: nnx.State) -> float:
-    """The largest magnitude of a model's parameters, NaN if there is one among them; the host waits for it."""
-    return float(_largest(parameters))
-
-
 @jax.jit
-def _largest(parameters: nnx.State) -> Array:
+def largest_weight(parameters: nnx.State) -> Array:
+    """The largest magnitude () of a model's parameters, NaN if there is one among them."""
     return jnp.stack([jnp.abs(weight).max() for weight in jax.tree.leaves(parameters)]).max()
 
 

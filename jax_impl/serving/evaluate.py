@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from jax import Array
 from ...recsys import NO_ITEM, EvalBatch, Ragged
 from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
-from ...recsys.serving.evaluation import HeldOut, evaluate_batches
+from ...recsys.serving.evaluation import HeldOut, start_evaluation
 from ..models.parts import Graph, Parts, shape_of
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, rank_and_top
@@ -38,7 +39,7 @@ def evaluate(
     excluded: Ids | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
+    """Returns the metrics of `start_evaluation`, whose ``options`` it takes, dropout off.
 
     ``candidates`` and ``excluded`` are ids of items (n,): targets compete with only those, and with none of these.
     Items are scored by kernels on a GPU, else 8192 at once; a ``chunk`` scores so many at once in plain JAX. Compiled
@@ -47,16 +48,17 @@ def evaluate(
     max_length = model.config.max_length
     batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
     mask = candidates_of(model.config.num_items, candidates, excluded)
-    return evaluate_on(batches, Ranker(Parts.of(model), model.config.num_items, chunk, mask), **options)
+    return start_evaluation_on(batches, Ranker(Parts.of(model), model.config.num_items, chunk, mask), **options)()
 
 
-def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, float]:
-    """The same of ``batches`` and a ``ranker`` of the model."""
-    return evaluate_batches(ranker, batches, ranker.num_items, **options)
+def start_evaluation_on(batches: HeldOut, ranker: Ranker, **options: Any) -> Callable[[], dict[str, float]]:
+    """Gives the device all its work and returns what waits for the same metrics of ``batches``, as ``ranker`` ranks
+    them."""
+    return start_evaluation(ranker, batches, ranker.num_items, **options)
 
 
 class Ranker:
-    """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
+    """The ranks and counts of ``start_evaluation``, in the memory of the model's device until all are found.
 
     ``parts`` are those of the model now; others of the same shapes may take their place. Batches are ranked several
     at once, in portions of one size. With ``keeps`` they stay on the device, for a model that is evaluated on the same

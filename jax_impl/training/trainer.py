@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..devices import memory
 from ..loss.arguments import check_impl
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
-from ..serving.evaluate import Ranker, evaluate_on
+from ..serving.evaluate import Ranker, start_evaluation_on
 from .objective import objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy
 from .steps import TrainingSteps
@@ -88,12 +88,12 @@ class Trainer:
             yield
             jax.block_until_ready(self.steps.state)
 
-    def largest_weight(self) -> float:
+    def largest_weight(self) -> Array:
         return largest_weight(self.steps.state.parameters)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Callable[[], dict[str, float]]:
         self._ranker.parts = self.steps.parts()
-        return evaluate_on(self._valid, self._ranker, **self._evaluation)
+        return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
 
     def snapshot(self) -> Snapshot:
         copy = Copy(self.steps.state)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from ..protocol.batches import num_batches
 from ..protocol.splits import Split
-from .background import prefetched
+from .background import in_thread, prefetched
 from .config import TrainConfig
 from .losses import EpochLosses, Losses
 from .profile import Profile
@@ -34,20 +36,36 @@ class StepLoop(Generic[Losses]):
     trace: Callable[[], contextlib.AbstractContextManager[object]]
     on_device: bool
     most: int
-    done: int = 0
+    _done: int = 0
+    _ahead: tuple[int, Future[Steps], Iterator[Steps]] | None = None
 
     def epoch(self, epoch: int, profile: Profile) -> float:
         """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
         total = num_batches(self.split.train, batch_size=self.config.batch_size)
         losses = EpochLosses(epoch, epoch * total, self.fetch)
-        portions = prefetched(epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most))
+        portions = prefetched(self._steps(epoch))
         # disable=None: no bar where the output is no terminal.
         bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
         with bar, contextlib.closing(portions), profile.part("steps"):
             for steps in profile.waits(portions, "waiting for batches"):
-                traced = self.trace() if self.config.profile and self.done == 1 else contextlib.nullcontext()
-                with profile.part("steps" if self.done else "first steps"), traced:
+                traced = self.trace() if self.config.profile and self._done == 1 else contextlib.nullcontext()
+                with profile.part("steps" if self._done else "first steps"), traced:
                     losses.add(self.train(steps), steps.num_batches)
-                self.done += 1
+                self._done += 1
                 bar.update(steps.num_batches)
+            if epoch + 1 < self.config.epochs:
+                self._begin(epoch + 1)
             return losses.mean()
+
+    def _steps(self, epoch: int) -> Iterator[Steps]:
+        begun, self._ahead = self._ahead, None
+        if begun is None or begun[0] != epoch:
+            yield from epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most)
+        else:
+            yield begun[1].result()
+            yield from begun[2]
+
+    def _begin(self, epoch: int) -> None:
+        """Makes an epoch's first portion while the device has other work."""
+        steps = epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most)
+        self._ahead = epoch, in_thread(partial(next, steps), "first batches"), steps

@@ -21,7 +21,7 @@ from .learning_curve import plot_learning_curve
 from .metrics_log import MetricsLog
 from .profile import PROFILE, Profile
 from .progress import Progress, TrainResult, metric_names
-from .run_directory import WRITABLE, RunDirectory
+from .run_directory import NAMES, WRITABLE, RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Recorder:
     def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress, steps: int) -> None:
         self.progress = progress
         self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
-        self._weights_of = progress.best_epoch
+        self._weights_of, self._rows = progress.best_epoch, progress.epochs
         self._started = time.perf_counter() - progress.seconds
         names = metric_names(parse_cutoffs(config.metrics_at))
         with usable("out", WRITABLE):
@@ -80,9 +80,14 @@ class Recorder:
         # a copy: the next epoch changes the progress while this one is written
         return Epochs((row,), snapshot if best else None, snapshot, copy.deepcopy(self.progress))
 
-    def best_is_written(self) -> bool:
-        """Whether the weights in the folder are the best epoch's."""
-        return self._weights_of == self.progress.best_epoch
+    def results_are_written(self) -> bool:
+        """Whether the weights in the folder are the best epoch's and the log has all epochs."""
+        return self._weights_of == self.progress.best_epoch and self._rows == self.progress.epochs
+
+    def draw(self) -> None:
+        """Draws the log; raises ``ConfigError`` for a folder that cannot be written."""
+        with usable("out", WRITABLE):
+            plot_learning_curve({NAMES[self._run.framework]: self._run.metrics_log}, self._run.learning_curve)
 
     def write(self, epochs: Epochs) -> None:
         """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
@@ -92,18 +97,15 @@ class Recorder:
                 self._weights_of = epochs.progress.best_epoch
             for row in epochs.rows:
                 self._log.append(**row)
+            self._rows = epochs.progress.epochs
             write_checkpoint(self._run, epochs.last.arrays(), epochs.progress)
 
 
-def finish_run(
-    run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None, *, name: str
-) -> TrainResult:
-    """Writes the result, the picture of a finished run, whose curve is called ``name``, and its ``profile``, if
-    any."""
+def finish_run(run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None) -> TrainResult:
+    """Writes the result of a finished run and its ``profile``, if any."""
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
     with usable("out", WRITABLE):
         result.write(run.result)
-        plot_learning_curve({name: run.metrics_log}, run.learning_curve)
         if profile is not None:
             logger.info("%s", profile.write(run.path / PROFILE))
     logger.info("%s", result.summary())

@@ -24,6 +24,9 @@ _MAY_CHANGE = ("epochs", "device", "data_on", "deterministic", "profile", "out",
 # Files that may have moved, because what they hold is compared: with the fingerprint and with the weights' features.
 _MAY_MOVE = ("data", "titles", "item_features", "item_vectors")
 
+NAMES = {"torch": "PyTorch", "jax": "JAX"}
+"""What pictures call the frameworks."""
+
 WRITABLE = "a folder that can be written"
 """What a run expects of the option ``out``."""
 

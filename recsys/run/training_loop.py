@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, SupportsFloat
 
 from .background import Writer, import_ahead, short_turns
 from .config import TrainConfig
@@ -20,12 +20,12 @@ class Training(Protocol):
         """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
         ...
 
-    def largest_weight(self) -> float:
-        """The largest magnitude of the weights."""
+    def largest_weight(self) -> SupportsFloat:
+        """The largest magnitude of the weights as they are now; its number is waited for."""
         ...
 
-    def validate(self) -> dict[str, float]:
-        """Metrics of the validation part."""
+    def validate(self) -> Callable[[], dict[str, float]]:
+        """What waits for the metrics of the validation part with the weights as they are now."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -51,16 +51,22 @@ def run_epochs(
         while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
             epoch = progress.epochs
             loss = training.train_epoch(epoch, profile)
+            due = not config.train_on_valid and (epoch + 1) % config.eval_every == 0
             with profile.part("validation"):
-                require_finite_weights(training.largest_weight(), epoch)
-                due = not config.train_on_valid and (epoch + 1) % config.eval_every == 0
-                metrics = training.validate() if due else {}
+                # The device has all its work before the host waits for any of it.
+                largest = training.largest_weight()
+                validation = training.validate() if due else dict
+                with profile.part("checkpoints"):
+                    snapshot = training.snapshot()
+                require_finite_weights(float(largest), epoch)
+                metrics = validation()
             with profile.part("checkpoints"):
-                writer.submit(recorder.end_epoch(loss, metrics, training.snapshot()))
+                writer.submit(recorder.end_epoch(loss, metrics, snapshot))
         with profile.part("checkpoints"):
-            writer.wait_for(recorder.best_is_written)
+            writer.wait_for(recorder.results_are_written)
         with profile.part("test"):
             result = test()
+        recorder.draw()
         with profile.part("checkpoints"):
             writer.finish()
     return result

@@ -74,15 +74,17 @@ class HeldOut:
 _MOST_KEPT = 2**26  # ids, 256 MiB
 
 
-def evaluate_batches(
+def start_evaluation(
     ranker: Ranker,
     batches: HeldOut,
     num_items: int,
     *,
     cutoffs: Sequence[int] = (10,),
     information: npt.NDArray[np.float64] | None = None,
-) -> dict[str, float]:
-    """NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``.
+) -> Callable[[], dict[str, float]]:
+    """Gives the device all its work and returns what waits for the metrics.
+
+    NDCG, HR, MRR, Recall, MAP, Coverage and Surprisal, ``ndcg@10`` and so on, for each k of ``cutoffs``.
 
     Ranks the targets after the last ``max_length`` items of each history, as ``ranker`` does. Seen items compete too;
     ``filter_seen`` leaves all items of a history, however long, out of its ranking and top list, except for the target.
@@ -93,7 +95,7 @@ def evaluate_batches(
     ranker.start(tuple(cutoffs), len(batches))
     for batch in batches:
         ranker.add(batch)
-    return tallied_metrics(*ranker.found(), information)
+    return lambda: tallied_metrics(*ranker.found(), information)
 
 
 def recommend_batches(

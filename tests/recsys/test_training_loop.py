@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.run import recorder as recorder_module
+from cce_minus.recsys.run.checkpoint_file import write_checkpoint
 from cce_minus.recsys.run.profile import Profile
 from cce_minus.recsys.run.progress import Progress
-from cce_minus.recsys.run.recorder import Epochs, Recorder, Snapshot
+from cce_minus.recsys.run.recorder import Recorder, Snapshot
 from cce_minus.recsys.run.run_directory import RunDirectory
 from cce_minus.recsys.run.training_loop import run_epochs
 
@@ -27,8 +32,9 @@ class Training:
     def largest_weight(self) -> float:
         return 1.0
 
-    def validate(self) -> dict[str, float]:
-        return {f"{name}@10": 1 - abs(self.epoch - self.best) / 10 for name in ("ndcg", "hr")}
+    def validate(self) -> Callable[[], dict[str, float]]:
+        metrics = {f"{name}@10": 1 - abs(self.epoch - self.best) / 10 for name in ("ndcg", "hr")}
+        return lambda: metrics
 
     def snapshot(self) -> Snapshot:
         epoch = self.epoch
@@ -39,29 +45,23 @@ class Training:
         return Snapshot(write, lambda: {"epoch": np.array(epoch)})
 
 
-class HeldUp(Recorder):
-    """Writes checkpoints once ``go`` is set."""
+def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    may_write = threading.Event()
 
-    go = threading.Event()
+    def held_up(*operands: Any) -> None:
+        assert may_write.wait(10)
+        write_checkpoint(*operands)
 
-    def write(self, epochs: Epochs) -> None:
-        if epochs.best is not None:
-            epochs.best.write_weights(self._run.best_weights)
-            self._weights_of = epochs.progress.best_epoch
-        assert self.go.wait(10)
-        super().write(epochs)
-
-
-def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: Path):
+    monkeypatch.setattr(recorder_module, "write_checkpoint", held_up)
     run = RunDirectory(tmp_path, "torch")
     run.checkpoints.mkdir()
     config = TrainConfig(data="x", out=str(tmp_path), epochs=1)
-    recorder = HeldUp(run, config, Progress(), steps=1)
+    recorder = Recorder(run, config, Progress(), steps=1)
 
     def test() -> dict[str, float]:
         assert run.best_weights.read_text() == "0"
         assert not list(run.checkpoints.iterdir())
-        recorder.go.set()
+        may_write.set()
         return {"ndcg@10": 0.5}
 
     metrics = run_epochs(Training(0), config, recorder.progress, recorder, Profile(), test)

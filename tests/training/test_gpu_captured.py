@@ -21,7 +21,7 @@ from cce_minus.recsys import Ragged, TrainConfig, prepare_data
 from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.recsys.serving.evaluation import HeldOut
 from cce_minus.torch_impl.models import build_model
-from cce_minus.torch_impl.serving.evaluate import Ranker, evaluate_on
+from cce_minus.torch_impl.serving.evaluate import Ranker, start_evaluation_on
 from cce_minus.torch_impl.serving.ranking import top_items
 from cce_minus.torch_impl.train import train
 from cce_minus.torch_impl.training import steps as steps_module
@@ -126,7 +126,7 @@ def test_a_ranking_compiled_ahead_leaves_nothing_to_compile(filter_seen: bool, m
             thread.join()
     compiled = set(programs._variants)
     assert compiled
-    evaluate_on(batches, ranker, cutoffs=(7,))
+    start_evaluation_on(batches, ranker, cutoffs=(7,))()
     assert set(programs._variants) == compiled
 
 

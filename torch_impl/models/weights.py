@@ -26,8 +26,8 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
 
 
 @torch.no_grad()
-def largest_weight(model: SequenceModel) -> float:
-    """The largest magnitude of the parameters, NaN if there is one among them; the host waits for it."""
+def largest_weight(model: SequenceModel) -> Tensor:
+    """The largest magnitude () of the parameters, NaN if there is one among them."""
     # A norm holds no copy of a table, as a test of each element would.
     magnitudes: list[Tensor] = [torch.linalg.vector_norm(weight, torch.inf) for weight in model.parameters()]
-    return float(torch.stack(magnitudes).max())
+    return torch.stack(magnitudes).max()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...recsys import NO_ITEM, EvalBatch, Ragged
 from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
-from ...recsys.serving.evaluation import HeldOut, evaluate_batches
+from ...recsys.serving.evaluation import HeldOut, start_evaluation
 from ..devices import no_cast_cache, to_device
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, compile_ranking, rank_and_top
@@ -33,7 +33,7 @@ def evaluate(
     excluded: Ids | None = None,
     **options: Any,
 ) -> dict[str, float]:
-    """Returns the metrics of `evaluate_batches`, whose ``options`` it takes, dropout off.
+    """Returns the metrics of `start_evaluation`, whose ``options`` it takes, dropout off.
 
     ``candidates`` and ``excluded`` are ids of items (n,): targets compete with only those, and with none of these.
     Items are scored by kernels on a GPU, else 32768 at once; a ``chunk`` scores so many at once in plain torch.
@@ -41,21 +41,22 @@ def evaluate(
     max_length = model.config.max_length
     batches = HeldOut(histories, targets, max_length=max_length, filter_seen=filter_seen, batch_size=batch_size)
     mask = candidates_of(model.config.num_items, candidates, excluded)
-    return evaluate_on(batches, Ranker(model, chunk, mask), **options)
+    return start_evaluation_on(batches, Ranker(model, chunk, mask), **options)()
 
 
-def evaluate_on(batches: HeldOut, ranker: Ranker, **options: Any) -> dict[str, float]:
-    """The same of ``batches`` and a ``ranker`` that may serve several evaluations."""
+def start_evaluation_on(batches: HeldOut, ranker: Ranker, **options: Any) -> Callable[[], dict[str, float]]:
+    """Gives the device all its work and returns what waits for the same metrics of ``batches``, as ``ranker`` ranks
+    them."""
     model = ranker.model
     was_training = model.training
     model.eval()
-    metrics = evaluate_batches(ranker, batches, model.config.num_items, **options)
+    metrics = start_evaluation(ranker, batches, model.config.num_items, **options)
     model.train(was_training)
     return metrics
 
 
 class Ranker:
-    """The ranks and counts of ``evaluate_batches``, in the memory of the model's device until all are found.
+    """The ranks and counts of ``start_evaluation``, in the memory of the model's device until all are found.
 
     With ``captures``, on a GPU, batches are ranked by a CUDA graph, captured at the first of their shape: for a model
     whose parameters stay in their memory and that is evaluated again and again.

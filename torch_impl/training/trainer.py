@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from ...recsys.run.weights_file import write_weights
 from ...recsys.serving.evaluation import HeldOut
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
-from ..serving.evaluate import Ranker, evaluate_on
+from ..serving.evaluate import Ranker, start_evaluation_on
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, tensors_of
 from .steps import TrainingSteps
@@ -91,12 +91,12 @@ class Trainer:
             folder.mkdir(exist_ok=True)
             trace.export_chrome_trace(str(folder / "torch.json.gz"))
 
-    def largest_weight(self) -> float:
+    def largest_weight(self) -> Tensor:
         return largest_weight(self.model)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Callable[[], dict[str, float]]:
         with self._averaged(), self._fabric.autocast():
-            return evaluate_on(self._valid, self._ranker, **self._evaluation)
+            return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

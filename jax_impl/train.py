@@ -18,7 +18,6 @@ from ..recsys.run.training_loop import run_epochs
 from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.weights import load_weights
-from .serve import ServedModel
 from .training.state import restore
 from .training.trainer import Trainer
 
@@ -68,8 +67,7 @@ def train(config: TrainConfig) -> TrainResult:
 
             def test() -> dict[str, float]:
                 load_weights(model, run.best_weights)
-                served = ServedModel(model, config.device)
-                return served.evaluate(split.test_history, split.test_target, split, config=config)
+                return trainer.test(model)
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
     return finish_run(run, progress, metrics, profile if config.profile else None)

@@ -22,7 +22,6 @@ from ..recsys.run.training_loop import run_epochs
 from .devices import device_of, enough_memory
 from .models import build_model
 from .models.weights import load_weights
-from .serve import ServedModel
 from .training.launcher import fabric_of
 from .training.state import restore
 from .training.trainer import Trainer
@@ -69,8 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
 
             def test() -> dict[str, float]:
                 load_weights(model, run.best_weights)
-                served = ServedModel(model, config.precision)
-                return served.evaluate(split.test_history, split.test_target, split, config=config)
+                return trainer.test()
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
     return finish_run(run, progress, metrics, profile if config.profile else None)

@@ -25,23 +25,23 @@ class Graph:
 
 
 class Parts(NamedTuple):
-    """A model's graph and its arrays, as states of NNX."""
+    """A model's graph, its parameters and its other arrays, which are states of NNX."""
 
     graph: Graph
-    arrays: tuple[Any, ...]
+    parameters: Any
+    constants: Any
 
     @classmethod
-    def of(cls, model: SequenceModel, *filters: Any) -> Parts:
-        """With a state for each of the ``filters``, as ``nnx.split`` has it."""
-        definition, *arrays = nnx.split(model, *filters)
-        return cls(Graph(definition), tuple(arrays))
+    def of(cls, model: SequenceModel) -> Parts:
+        definition, parameters, constants = nnx.split(model, nnx.Param, ...)
+        return cls(Graph(definition), parameters, constants)
 
     def model(self) -> SequenceModel:
-        return nnx.merge(self.graph.definition, *self.arrays)
+        return nnx.merge(self.graph.definition, self.parameters, self.constants)
 
     def shapes(self) -> Parts:
         """With `shape_of` each array."""
-        return Parts(self.graph, jax.tree.map(shape_of, self.arrays))
+        return Parts(self.graph, *jax.tree.map(shape_of, self[1:]))
 
 
 def shape_of(array: Any) -> jax.ShapeDtypeStruct:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ class Ranker:
 
     ``parts`` are those of the model now; others of the same shapes may take their place. Batches are ranked several
     at once, in portions of one size. With ``keeps`` they stay on the device, for a model that is evaluated on the same
-    ones again and again.
+    ones again and again. ``ahead`` is `compile_ahead` of the same shapes, without candidates.
     """
 
     def __init__(
@@ -73,34 +73,18 @@ class Ranker:
         candidates: npt.NDArray[np.bool_] | None = None,
         *,
         keeps: bool = False,
+        ahead: Ahead | None = None,
     ) -> None:
         self.parts, self.num_items = parts, num_items
-        self._chunk, self._keeps = chunk, keeps
+        self._chunk, self._keeps, self._ahead = chunk, keeps, ahead
         self._candidates = None if candidates is None else jnp.asarray(candidates)
         self._kept: list[Batches] = []
-        self._compiled: Future[Any] | None = None
-
-    def compile_ahead(self, batches: HeldOut, cutoffs: tuple[int, ...]) -> None:
-        """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs``; what goes wrong
-        is raised where it is needed."""
-
-        def work() -> Any:
-            portion = list(itertools.islice(batches, self._portion(len(batches))))
-            counts = jax.ShapeDtypeStruct((len(cutoffs), self.num_items), jnp.int32)
-            shapes = jax.tree.map(shape_of, (self.parts.arrays, self._candidates, counts, _stacked(portion)))
-            return _rank_and_count.lower(self.parts.graph, *shapes, cutoffs=cutoffs, chunk=self._chunk).compile()
-
-        self._compiled = in_thread(work, "compile the ranking")
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
-        self._cutoffs, self._size = cutoffs, self._portion(num_batches)
+        self._cutoffs, self._size = cutoffs, _portion(num_batches)
         self._waiting: list[EvalBatch] = []
         self._ranks: list[tuple[Array, int]] = []
         self._counts = jnp.zeros((len(cutoffs), self.num_items), jnp.int32)
-
-    def _portion(self, num_batches: int) -> int:
-        portions = max(-(-num_batches // MOST_BATCHES), 1)
-        return max(-(-num_batches // portions), 1)
 
     def add(self, batch: EvalBatch) -> None:
         self._waiting.append(batch)
@@ -123,11 +107,13 @@ class Ranker:
         if self._keeps and portion == len(self._kept):
             arrays = jax.device_put(arrays)
             self._kept.append(arrays)
-        operands = self.parts.arrays, self._candidates, self._counts, arrays
-        if self._compiled is not None:
-            self._counts, ranks = self._compiled.result()(*operands)
+        graph, *model = self.parts
+        operands = *model, self._candidates, self._counts, arrays
+        program = None if self._ahead is None else self._ahead.program_of(arrays)
+        if program is not None:
+            self._counts, ranks = program(*operands)
         else:
-            self._counts, ranks = _rank_and_count(self.parts.graph, *operands, cutoffs=self._cutoffs, chunk=self._chunk)
+            self._counts, ranks = _rank_and_count(graph, *operands, cutoffs=self._cutoffs, chunk=self._chunk)
         # only the last batch has rows that fill it
         self._ranks.append((ranks, sum(batch.count for batch in batches)))
 
@@ -135,6 +121,37 @@ class Ranker:
 Batches = tuple[Any, Any, Any, Seen | None]
 """Of several: the inputs (batches, B, L), the targets (batches, B), how many rows of each (batches,) are no filling,
 and its seen items."""
+
+
+class Ahead(NamedTuple):
+    """What a thread compiles: for the number of the portion's batches and their shapes, a program."""
+
+    found: Future[tuple[Any, Any]]
+
+    def program_of(self, batches: Batches) -> Any:
+        """The program that ranks ``batches``, once it is there; None where it is for batches of other shapes."""
+        shapes, program = self.found.result()
+        return program if jax.tree.map(np.shape, batches) == shapes else None
+
+
+def compile_ahead(parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple[int, ...]) -> Ahead:
+    """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs`` with a model of the
+    shapes of ``parts``; what goes wrong is raised where it is needed."""
+
+    def work() -> tuple[Any, Any]:
+        portion = _stacked(list(itertools.islice(batches, _portion(len(batches)))))
+        graph, *model = parts
+        counts = jax.ShapeDtypeStruct((len(cutoffs), num_items), jnp.int32)
+        operands = jax.tree.map(shape_of, (*model, None, counts, portion))
+        program = _rank_and_count.lower(graph, *operands, cutoffs=cutoffs, chunk=None).compile()
+        return jax.tree.map(np.shape, portion), program
+
+    return Ahead(in_thread(work, "compile the ranking"))
+
+
+def _portion(num_batches: int) -> int:
+    portions = max(-(-num_batches // MOST_BATCHES), 1)
+    return max(-(-num_batches // portions), 1)
 
 
 def _stacked(batches: list[EvalBatch]) -> Batches:
@@ -149,7 +166,8 @@ def _stacked(batches: list[EvalBatch]) -> Batches:
 @partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
 def _rank_and_count(
     graph: Graph,
-    model_arrays: tuple[Any, ...],
+    parameters: Any,
+    constants: Any,
     candidates: Array | None,
     counts: Array,
     batches: Batches,
@@ -161,11 +179,11 @@ def _rank_and_count(
 
     The model comes in `Parts`: what a call hands over is arrays alone.
     """
-    rows = Parts(graph, model_arrays).model().item_rows()
+    rows = Parts(graph, parameters, constants).model().item_rows()
 
     def rank(counts: Array, batch: tuple[Array, Array, Array, Seen | None]) -> tuple[Array, Array]:
         inputs, target, num_targets, seen = batch
-        hidden = Parts(graph, model_arrays).model().next_item_hidden(inputs, rows)
+        hidden = Parts(graph, parameters, constants).model().next_item_hidden(inputs, rows)
         ranks, top = rank_and_top(hidden, rows, target, max(cutoffs), chunk, seen, candidates)
         is_counted = (jnp.arange(len(top)) < num_targets)[:, None] & (top != NO_ITEM)
         items = jnp.where(is_counted, top, len(rows))

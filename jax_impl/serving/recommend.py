@@ -51,7 +51,8 @@ def recommend(
 @partial(jax.jit, static_argnames=("graph", "k", "chunk"))
 def _batch_top(
     graph: Graph,
-    arrays: Any,
+    parameters: Any,
+    constants: Any,
     rows: Array,
     inputs: ArrayLike,
     seen: Seen | None,
@@ -61,5 +62,5 @@ def _batch_top(
     chunk: int | None,
 ) -> Array:
     """The model comes in parts: what a call hands over is arrays alone."""
-    hidden = Parts(graph, arrays).model().next_item_hidden(jnp.asarray(inputs), rows)
+    hidden = Parts(graph, parameters, constants).model().next_item_hidden(jnp.asarray(inputs), rows)
     return top_items(hidden, rows, k, chunk, seen, candidates)

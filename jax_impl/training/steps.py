@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 
 from ...kernels.draws.permutation import fold_seeds
@@ -66,7 +65,7 @@ class TrainingSteps:
         loss: Loss = training_loss,
     ) -> None:
         self.config = config
-        graph, (parameters, self._constants) = Parts.of(model, nnx.Param, ...)
+        graph, parameters, self._constants = Parts.of(model)
         optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, config.clip_norm)
         averages = jax.tree.map(jnp.copy, parameters) if config.ema_decay else None
         self.state = State(parameters, optimizer.init(parameters), averages, frequencies)
@@ -96,7 +95,7 @@ class TrainingSteps:
         parameters."""
         state = state or self.state
         weights = state.parameters if state.averages is None else state.averages
-        return Parts(self._plan.graph, (weights, self._constants))
+        return Parts(self._plan.graph, weights, self._constants)
 
 
 @cache
@@ -157,7 +156,7 @@ def _batch(
     followed = follow(frequencies, targets, plan.objective)
 
     def loss_of(parameters: Any) -> Array:
-        model = Parts(plan.graph, (parameters, constants)).model()
+        model = Parts(plan.graph, parameters, constants).model()
         return plan.loss(model, inputs, targets, words, dropout_key, objective=plan.objective, frequencies=followed)
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)

@@ -24,9 +24,10 @@ from ...recsys.run.steps import MOST_BATCHES, Steps, stay_on_device
 from ...recsys.serving.evaluation import HeldOut
 from ..devices import memory
 from ..loss.arguments import check_impl
+from ..models.parts import Parts
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
-from ..serving.evaluate import Ranker, start_evaluation_on
+from ..serving.evaluate import Ahead, Ranker, compile_ahead, start_evaluation_on
 from .objective import objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy
 from .steps import TrainingSteps
@@ -55,11 +56,16 @@ class Trainer:
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
-        self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
-        self._ranker = Ranker(self.steps.parts().shapes(), model.config.num_items, keeps=self._valid.is_small)
+        held_out = partial(HeldOut, max_length=config.max_length, **sizes)
+        self._valid = held_out(split.valid_history, split.valid_target)
+        self._test = held_out(split.test_history, split.test_target)
         on_gpu = jax.default_backend() == "gpu"
-        if on_gpu and not config.train_on_valid:  # it takes seconds, and so do the steps
-            self._ranker.compile_ahead(self._valid, self._evaluation["cutoffs"])
+        shapes = self.steps.parts().shapes()
+        self._ahead: Ahead | None = None
+        if on_gpu:  # it takes seconds, and so do the steps
+            first = self._test if config.train_on_valid else self._valid
+            self._ahead = compile_ahead(shapes, split.num_items, first, self._evaluation["cutoffs"])
+        self._ranker = Ranker(shapes, split.num_items, keeps=self._valid.is_small, ahead=self._ahead)
         most = MOST_BATCHES if on_gpu else _ON_A_CPU
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
@@ -94,6 +100,11 @@ class Trainer:
     def validate(self) -> Callable[[], dict[str, float]]:
         self._ranker.parts = self.steps.parts()
         return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
+
+    def test(self, model: SequenceModel) -> dict[str, float]:
+        """Metrics of the test part, of another ``model`` of the same shapes."""
+        ranker = Ranker(Parts.of(model), self.split.num_items, ahead=self._ahead)
+        return start_evaluation_on(self._test, ranker, **self._evaluation)()
 
     def snapshot(self) -> Snapshot:
         copy = Copy(self.steps.state)

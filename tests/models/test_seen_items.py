@@ -84,12 +84,13 @@ def test_a_ranking_compiled_ahead_is_the_same(filter_seen: bool):
     batches = HeldOut(rows, targets(rows), max_length=12, filter_seen=filter_seen, batch_size=3)
     expected = jax_evaluate.start_evaluation_on(batches, jax_evaluate.Ranker(Parts.of(model), ITEMS), cutoffs=(3, 10))()
     compiled = jax_evaluate._rank_and_count._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
-    ranker = jax_evaluate.Ranker(Parts.of(model).shapes(), ITEMS)
-    ranker.compile_ahead(batches, (3, 10))
-    ranker.parts = Parts.of(model)
+    ahead = jax_evaluate.compile_ahead(Parts.of(model).shapes(), ITEMS, batches, (3, 10))
+    ranker = jax_evaluate.Ranker(Parts.of(model), ITEMS, ahead=ahead)
     for _ in range(2):
         assert jax_evaluate.start_evaluation_on(batches, ranker, cutoffs=(3, 10))() == expected
     assert jax_evaluate._rank_and_count._cache_size() == compiled  # pyright: ignore[reportAttributeAccessIssue]
+    others = HeldOut(rows, targets(rows), max_length=12, filter_seen=filter_seen, batch_size=4)
+    assert jax_evaluate.start_evaluation_on(others, ranker, cutoffs=(3, 10))() == pytest.approx(expected)
 
 
 def test_leaving_out_seen_items_improves_ranks(framework: Any):

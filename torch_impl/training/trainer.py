@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,14 @@ class Trainer:
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
-        self._valid = HeldOut(split.valid_history, split.valid_target, max_length=config.max_length, **sizes)
+        held_out = partial(HeldOut, max_length=config.max_length, **sizes)
+        self._valid = held_out(split.valid_history, split.valid_target)
+        self._test = held_out(split.test_history, split.test_target)
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
-        if not config.train_on_valid:  # it takes seconds, and so do the steps' kernels
-            self._ranker.compile_ahead(self._valid, self._evaluation["cutoffs"])
+        # it takes seconds, and so do the steps' kernels
+        first = self._test if config.train_on_valid else self._valid
+        self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
         self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 
     @torch.no_grad()
@@ -97,6 +101,11 @@ class Trainer:
     def validate(self) -> Callable[[], dict[str, float]]:
         with self._averaged(), self._fabric.autocast():
             return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
+
+    def test(self) -> dict[str, float]:
+        """Metrics of the test part, of the model's weights as they are now."""
+        with self._fabric.autocast():
+            return start_evaluation_on(self._test, Ranker(self.model, captures=True), **self._evaluation)()
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -84,8 +84,8 @@ def test_import_direction(package: str):
 ROOMS = {
     "kernels": ("draws", "negatives", "plan", "device", "launch"),
     "recsys": ("data", "protocol", "run", "serving", "cli"),
-    "torch_impl": ("loss", "models", "serving", "training"),
-    "jax_impl": ("loss", "models", "serving", "training"),
+    "torch_impl": ("loss", "tables", "models", "serving", "training"),
+    "jax_impl": ("loss", "tables", "models", "serving", "training"),
 }
 """Sub-packages in order: none imports a later one."""
 

@@ -13,6 +13,7 @@ from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.launch import nearest as nearest_launch
 from cce_minus.kernels.launch import normals as normal_launch
 from cce_minus.kernels.launch import ranking as ranking_launch
+from cce_minus.kernels.launch import row_update as row_update_launch
 from cce_minus.kernels.plan import nearest
 from cce_minus.kernels.plan.ranking import plan_ranking
 from cce_minus.recsys import SeenItems
@@ -28,6 +29,9 @@ from cce_minus.torch_impl import (
 )
 from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
+from cce_minus.torch_impl.tables.item_table import ItemTable
+from cce_minus.torch_impl.tables.optimizers import RowWiseAdagrad
+from cce_minus.torch_impl.tables.row_set import row_set
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
 
@@ -74,6 +78,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         normal_launch.normal_program,
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
+        row_update_launch.row_update_program,
         known_calls._plan,
     )
     for program in programs:
@@ -123,4 +128,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     assert plans is not None
     seen = Seen.of(SeenItems(np.zeros(1, np.int32), np.zeros(1, np.int32)), 70, torch.device(device))
     rank_by_kernels(plans, hidden.detach(), table.detach(), target, seen)
+    items = ItemTable(9, 16, device=device)
+    items(row_set(torch.tensor([3, 1], device=device))).sum().backward()
+    RowWiseAdagrad(items, impl="triton").step()
     assert launched == names, f"never launched: {names - launched}"

@@ -1,0 +1,254 @@
+"""PyTorch's item tables and their optimizers: trajectories against float64 and torch's own, and what optimizers do."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cce_minus.kernels import ArgumentTypeError, ArgumentValueError
+from cce_minus.torch_impl.tables.item_table import ItemTable
+from cce_minus.torch_impl.tables.optimizers import LazyAdam, PartialRowWiseAdam, RowOptimizer, RowWiseAdagrad
+from cce_minus.torch_impl.tables.row_set import row_set
+from torch import Tensor, nn
+
+from tests.tables.oracle import Table, updated
+
+OPTIMIZERS = {"rowwise_adagrad": RowWiseAdagrad, "partial_rowwise_adam": PartialRowWiseAdam, "lazy_adam": LazyAdam}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ITEMS, DIM = 50, 12
+
+
+def table_of(seed: int = 0, **options: Any) -> ItemTable:
+    torch.manual_seed(seed)
+    return ItemTable(ITEMS, DIM, device=DEVICE, **options)
+
+
+def steps_of(number: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Ids, which repeat and have holes, and a factor for each."""
+    rng = np.random.default_rng(seed)
+    ids = [np.where(rng.random(17) < 0.2, -1, rng.integers(0, ITEMS, 17)) for _ in range(number)]
+    factors = [rng.standard_normal((17, DIM)).astype(np.float32) for _ in range(number)]
+    return [(torch.tensor(i, device=DEVICE), torch.tensor(f, device=DEVICE)) for i, f in zip(ids, factors, strict=True)]
+
+
+def loss_of(table: ItemTable, ids: Tensor, factors: Tensor) -> Tensor:
+    rows = row_set(ids)
+    values = table(rows)
+    read = torch.where((rows.places >= 0)[:, None], values[rows.places.clamp(min=0)], 0.0)
+    return (read * factors).sum()
+
+
+def train(table: ItemTable, optimizer: torch.optim.Optimizer, steps: list[tuple[Tensor, Tensor]]) -> None:
+    for ids, factors in steps:
+        optimizer.zero_grad()
+        loss_of(table, ids, factors).backward()
+        optimizer.step()
+
+
+def grad_of(ids: Tensor, factors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ids and the gradient of each, float64."""
+    given, each = ids.cpu().numpy(), factors.cpu().numpy().astype(np.float64)
+    distinct = np.unique(given[given >= 0])
+    return distinct, np.stack([each[given == item].sum(0) for item in distinct])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_trajectories_are_those_of_float64(name: str, impl: str):
+    table, steps = table_of(), steps_of(8)
+    optimizer: RowOptimizer = OPTIMIZERS[name](table, lr=0.03, weight_decay=0.1, impl=impl)
+    rule = optimizer._rule_of(optimizer.param_groups[0])
+    shape = rule.second_shape(ITEMS, DIM)
+    expected = Table(table.weight.detach().cpu().numpy().astype(np.float64), np.zeros((ITEMS, DIM)), np.zeros(shape))
+    for number, step in enumerate(steps, start=1):
+        expected = updated(expected, rule, *grad_of(*step), 0.03, number)
+    train(table, optimizer, steps)
+    np.testing.assert_allclose(table.weight.detach().cpu().numpy(), expected.weight, rtol=1e-5, atol=1e-6)
+    state = optimizer.state[table.weight]
+    np.testing.assert_allclose(state["second"].cpu().numpy(), expected.second, rtol=1e-5, atol=1e-7)
+    assert state["step"].item() == len(steps)
+
+
+def test_lazy_adam_is_torchs_sparse_adam():
+    ours, theirs, steps = table_of(), table_of(sparse=True), steps_of(12)
+    train(ours, LazyAdam(ours, lr=0.02), steps)
+    train(theirs, torch.optim.SparseAdam(theirs.parameters(), lr=0.02), steps)
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(ours.weight, table_of().weight)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SparseAdam, torch.optim.Adagrad, torch.optim.SGD])
+def test_sparse_gradients_are_what_torchs_optimizers_take(optimizer: Any):
+    table, embedding = table_of(sparse=True), nn.Embedding(ITEMS, DIM, sparse=True, device=DEVICE)
+    with torch.no_grad():
+        embedding.weight.copy_(table.weight)
+    steps = steps_of(5)
+    train(table, optimizer(table.parameters(), lr=0.1), steps)
+    other = optimizer(embedding.parameters(), lr=0.1)
+    for ids, factors in steps:
+        other.zero_grad()
+        (embedding(ids[ids >= 0]) * factors[ids >= 0]).sum().backward()
+        other.step()
+    torch.testing.assert_close(table.weight, embedding.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_read_twice_in_a_step_move_once_by_the_sum():
+    one, two = table_of(), table_of()
+    (ids, factors), (more, others) = steps_of(2)
+    optimizer = RowWiseAdagrad(one, lr=0.1)
+    loss_of(one, torch.cat([ids, more]), torch.cat([factors, others])).backward()
+    optimizer.step()
+    optimizer = RowWiseAdagrad(two, lr=0.1)
+    loss_of(two, ids, factors).backward()
+    loss_of(two, more, others).backward()
+    optimizer.step()
+    torch.testing.assert_close(one.weight, two.weight, rtol=1e-5, atol=1e-7)
+    assert two.touched == []
+
+
+def test_gradients_are_clipped_with_those_of_the_model():
+    table, layer = table_of(), nn.Linear(DIM, 1, bias=False, device=DEVICE)
+    rows = row_set(torch.tensor([3, 5], device=DEVICE))
+    (layer(table(rows)) * 100).sum().backward()
+    leaves = [touched.values for touched in table.touched]
+    norm = nn.utils.clip_grad_norm_([*layer.parameters(), *leaves], 1.0)
+    assert norm > 1
+    assert len(leaves) == 1
+    grads = [leaves[0].grad, layer.weight.grad]
+    assert sum(float(grad.square().sum()) for grad in grads if grad is not None) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_what_has_no_gradient_leaves_nothing():
+    table = table_of()
+    with torch.no_grad():
+        table(row_set(torch.tensor([1], device=DEVICE)))
+    table(row_set(torch.tensor([1], device=DEVICE)))
+    optimizer = LazyAdam(table)
+    before = table.weight.detach().clone()
+    optimizer.step()
+    assert table.touched == []
+    assert torch.equal(table.weight, before)
+    loss_of(table, *steps_of(1)[0]).backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert torch.equal(table.weight, before)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_saved_optimizer_continues_bit_for_bit(name: str, dtype: torch.dtype):
+    steps = steps_of(6)
+    whole = table_of(dtype=dtype)
+    train(whole, OPTIMIZERS[name](whole, lr=0.1, seed=3), steps)
+    first = table_of(dtype=dtype)
+    optimizer = OPTIMIZERS[name](first, lr=0.1, seed=3)
+    train(first, optimizer, steps[:3])
+    file = io.BytesIO()
+    torch.save({"table": first.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    second = table_of(5, dtype=dtype)
+    second.load_state_dict(saved["table"])
+    again = OPTIMIZERS[name](second, lr=0.7, seed=3)
+    again.load_state_dict(saved["optimizer"])
+    assert all(value.dtype == torch.float32 for key, value in again.state[second.weight].items() if key != "step")
+    train(second, again, steps[3:])
+    assert torch.equal(second.weight, whole.weight)
+
+
+def test_learning_rates_follow_a_schedule_and_a_tensor():
+    one, two, steps = table_of(), table_of(), steps_of(4)
+    optimizer = RowWiseAdagrad(one, lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    rate = torch.tensor(1.0, device=DEVICE)
+    other = RowWiseAdagrad(two, lr=rate)
+    for step in steps:
+        train(one, optimizer, [step])
+        schedule.step()
+        train(two, other, [step])
+        rate.mul_(0.5)
+    assert torch.equal(one.weight, two.weight)
+
+
+def test_groups_have_options_of_their_own():
+    tables, steps = [table_of(0), table_of(1)], steps_of(2)
+    before = [table.weight.detach().clone() for table in tables]
+    optimizer = RowWiseAdagrad([{"params": tables[0], "lr": 0.0}, {"params": [tables[1]]}], lr=0.1)
+    for ids, factors in steps:
+        (loss_of(tables[0], ids, factors) + loss_of(tables[1], ids, factors)).backward()
+        optimizer.step()
+    assert torch.equal(tables[0].weight, before[0])
+    assert not torch.equal(tables[1].weight, before[1])
+
+
+def test_an_embedding_shares_its_parameter_both_ways():
+    embedding = nn.Embedding(ITEMS, DIM, device=DEVICE)
+    table = ItemTable.from_embedding(embedding)
+    train(table, RowWiseAdagrad(table, lr=0.1), steps_of(1))
+    assert table.weight is embedding.weight
+    assert torch.equal(table.to_embedding()(torch.arange(ITEMS, device=DEVICE)), embedding.weight)
+    assert table.to_embedding().weight.requires_grad
+    assert torch.equal(copy.deepcopy(table).weight, table.weight)
+
+
+def test_malformed_arguments_are_named():
+    table = table_of()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"lr": -1.0}, "lr"),
+        ({"eps": 0.0}, "eps"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"impl": "fast"}, "impl"),
+    ]
+    for options, argument in wrong:
+        with pytest.raises(ArgumentValueError, match=f"{argument}: expected"):
+            RowWiseAdagrad(table, **options)
+    with pytest.raises(ArgumentValueError, match="betas: expected"):
+        LazyAdam(table, betas=(1.0, 0.9))
+    with pytest.raises(ArgumentTypeError, match="tables: expected ItemTables, got one that is sparse"):
+        RowWiseAdagrad(table_of(sparse=True))
+    with pytest.raises(ArgumentTypeError, match="tables: expected ItemTables, got Parameter"):
+        RowWiseAdagrad(table.parameters())  # type: ignore[arg-type]
+    with pytest.raises(ArgumentTypeError, match=r"dtype: expected torch.float32 or torch.bfloat16, got torch.float16"):
+        table_of(dtype=torch.float16)
+    with pytest.raises(ArgumentValueError, match="num_items, dim"):
+        ItemTable(0, 4)
+
+
+@pytest.mark.parametrize("updates", [1000, pytest.param(10_000, marks=pytest.mark.gpu)])
+def test_many_updates_in_bfloat16_end_as_in_float32(updates: int):
+    """A regression with steps below a bfloat16's resolution: at random they add up, to the nearest they are lost."""
+
+    def loss_after(dtype: torch.dtype, **options: Any) -> float:
+        torch.manual_seed(0)
+        table, wanted = ItemTable(24, 8, dtype=dtype, std=1.0, device=DEVICE), torch.randn(24, 8, device=DEVICE)
+        optimizer = RowWiseAdagrad(table, lr=0.05, **options)
+        every = row_set(torch.arange(24, device=DEVICE))
+        noise = torch.Generator(DEVICE).manual_seed(1)
+        for _ in range(updates):
+            targets = wanted + torch.randn(24, 8, generator=noise, device=DEVICE)
+            (table(every) - targets).square().mean().mul(0.5 * 8).backward()
+            optimizer.step()
+        # what cannot be learned is part of the loss, as of any
+        return float((table.weight.detach().float() - wanted).square().mean()) + 1.0
+
+    exact = loss_after(torch.float32)
+    assert loss_after(torch.bfloat16) == pytest.approx(exact, rel=5e-3)
+    assert abs(loss_after(torch.bfloat16, stochastic_rounding=False) / exact - 1) > 5e-3
+
+
+def test_the_operator_is_as_torch_wants_it():
+    table = table_of()
+    rows = row_set(torch.tensor([4, 2, 9], device=DEVICE))
+    state = torch.zeros(ITEMS, device=DEVICE), torch.zeros(ITEMS, DIM, device=DEVICE)
+    rate, step = torch.tensor([0.1], device=DEVICE), torch.ones(1, dtype=torch.int32, device=DEVICE)
+    grad = torch.ones(3, DIM, device=DEVICE)
+    for rule, first, second in ((0, None, state[0]), (1, state[1], state[0]), (2, state[1], state[1].clone())):
+        torch.library.opcheck(
+            torch.ops.cce_minus.update_rows.default,
+            (table.weight.detach(), first, second, rows.ids, rows.count, grad, rate, step, None, rule, 0.9, 0.99, 1e-8,
+             0.0, DEVICE == "cpu"),
+        )  # fmt: skip

@@ -1,0 +1,108 @@
+"""A table of item vectors of which a step touches few rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.errors import ArgumentTypeError, ArgumentValueError
+from ...kernels.numbers import as_index
+from .row_set import RowSet
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class Touched(NamedTuple):
+    """Rows that a step has read, and the tensor (T, D) float32 that it read, whose ``grad`` is theirs."""
+
+    rows: RowSet
+    values: Tensor
+
+
+class ItemTable(nn.Module):
+    """Vectors (V, D) of items, float32 or bfloat16, whose gradient is that of the rows that a step reads.
+
+    ``table(row_set(ids))`` are these rows (T, D), float32, a leaf of the graph. After ``backward``, ``touched`` has
+    them with their gradients, which `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` move the table by;
+    ``clip_grad_norm_`` takes ``[rows.values for rows in table.touched]`` beside a model's parameters. The parameter
+    ``weight`` itself has no gradient then: do not give it to an optimizer of dense parameters.
+
+    With ``sparse`` the rows are no leaf, and ``weight.grad`` is a sparse COO tensor, which torch.optim's SparseAdam,
+    Adagrad and SGD take, as of ``nn.Embedding(sparse=True)``. That waits for the device at each step.
+
+    Vectors start normal with a standard deviation of ``std``, from torch's default generator.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        std: float = 0.02,
+        sparse: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = as_index("num_items", num_items), as_index("dim", dim)
+        if min(shape) < 1:
+            raise ArgumentValueError("num_items, dim", "ints of at least 1", shape)
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(shape, dtype=_checked(dtype), device=device), std=std))
+        self.sparse = sparse
+        self.touched: list[Touched] = []
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, *, sparse: bool = False) -> ItemTable:
+        """A table with the very parameter of an embedding."""
+        _checked(embedding.weight.dtype)
+        table = cls.__new__(cls)
+        nn.Module.__init__(table)
+        table.weight, table.sparse, table.touched = embedding.weight, sparse, []
+        return table
+
+    def to_embedding(self) -> nn.Embedding:
+        """An embedding with the table's parameter."""
+        return nn.Embedding.from_pretrained(self.weight, freeze=False, sparse=self.sparse)
+
+    def forward(self, rows: RowSet) -> Tensor:
+        if self.sparse:
+            return _SparseRows.apply(self.weight, rows.ids)  # type: ignore[no-any-return]
+        values = self.weight.detach().index_select(0, rows.ids).float()
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            values.requires_grad_()
+            # what has no gradient in the end leaves nothing behind
+            values.register_post_accumulate_grad_hook(lambda leaf: self._has_grad(Touched(rows, leaf)))
+        return values
+
+    def _has_grad(self, touched: Touched) -> None:
+        if all(each.values is not touched.values for each in self.touched):
+            self.touched.append(touched)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}, sparse={self.sparse}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"touched": []}  # of one step, with leaves of its graph
+
+
+class _SparseRows(torch.autograd.Function):
+    """Rows of a table, whose gradient is sparse; ids behind the last row repeat it, and their gradients are zero."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        return weight.index_select(0, ids).float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (ids,) = ctx.saved_tensors
+        return torch.sparse_coo_tensor(ids.long()[None], grad.to(ctx.dtype), ctx.shape, check_invariants=False), None
+
+
+def _checked(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in WEIGHT_DTYPES:
+        raise ArgumentTypeError("dtype", "torch.float32 or torch.bfloat16", dtype)
+    return dtype

@@ -17,6 +17,7 @@ from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options
 from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
 from ...recsys.run.epoch import StepLoop
+from ...recsys.run.experiment import held_out
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
@@ -56,9 +57,9 @@ class Trainer:
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
-        held_out = partial(HeldOut, max_length=config.max_length, **sizes)
-        self._valid = held_out(split.valid_history, split.valid_target)
-        self._test = held_out(split.test_history, split.test_target)
+        self._valid, self._test = (
+            HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
+        )
         on_gpu = jax.default_backend() == "gpu"
         shapes = self.steps.parts().shapes()
         self._ahead: Ahead | None = None

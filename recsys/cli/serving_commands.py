@@ -35,6 +35,9 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
             bool | None,
             typer.Option(help="Leave items of the user's history out of the ranking; the run's choice if not given."),
         ] = None,
+        test_users: Annotated[
+            int | None, typer.Option(help="Users that are ranked, at random; 0: all; the run's if not given.")
+        ] = None,
         batch_size: Annotated[int | None, typer.Option(help="Users scored at once; the run's if not given.")] = None,
         data: Data = None,
         device: Device = "auto",
@@ -44,7 +47,9 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
             if part not in ("test", "valid"):
                 raise ConfigError(f"part: expected test or valid, got {part}")
             served = ServedRun.open(run, data)
-            given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "batch_size": batch_size}
+            given = {
+                "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
+            }  # fmt: skip
             changes = {name: value for name, value in given.items() if value is not None}
             config = dataclasses.replace(served.config, device=device, **changes)
             metrics = evaluate_run(served, load, config, part)

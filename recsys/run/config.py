@@ -71,6 +71,7 @@ _LEAST: dict[str, int] = {
     "epochs": 1,
     "patience": 1,
     "eval_every": 1,
+    "test_users": 0,
     "seed": 0,
 }
 
@@ -180,6 +181,9 @@ class TrainConfig(DataOptions):
         False,
         "Evaluation",
         "Leave the items of a user's history out of the ranking, except for the held-out item itself.",
+    )
+    test_users: int = option(
+        0, "Evaluation", "Users that validation and test rank, chosen at random by the seed; 0: all of them."
     )
 
     precision: str = option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")

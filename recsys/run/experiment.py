@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..data.datasets import load_dataset
 from ..data.filters import keep_frequent, keep_rated
 from ..data.interactions import Interactions
+from ..data.ragged import Ragged, take_ranges
 from ..files import usable
 from ..protocol.batches import Batch, mean_targets, train_batches
 from ..protocol.cutoffs import parse_cutoffs
@@ -46,6 +50,23 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
     if config.split != "leave-one-out":
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
     return interactions, make_split(config.split, interactions, **options)
+
+
+def held_out(config: TrainConfig, split: Split, part: str) -> tuple[Ragged, npt.NDArray[np.int32]]:
+    """The histories and targets of the ``part`` "valid" or "test" that ``config`` ranks: all, or ``test_users`` of them
+    chosen by the seed; where both parts have the same users, the same of both."""
+    history, target = {
+        "valid": (split.valid_history, split.valid_target),
+        "test": (split.test_history, split.test_target),
+    }[part]
+    if not 0 < config.test_users < len(target):
+        return history, target
+    rng = np.random.default_rng([config.seed, _CHOICE])
+    chosen = np.sort(rng.choice(len(target), config.test_users, replace=False))
+    return take_ranges(history.values, history.offsets[chosen], history.offsets[chosen + 1]), target[chosen]
+
+
+_CHOICE = 0  # beside what else the seed decides: the users that are ranked
 
 
 def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:

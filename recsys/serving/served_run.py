@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..files import usable
 from ..protocol.splits import Split
 from ..run.config import TrainConfig
-from ..run.experiment import prepare_data
+from ..run.experiment import held_out, prepare_data
 from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
 from ..run.weights_file import read_config
@@ -100,8 +100,7 @@ def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> 
     if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):
         logger.warning("%s: other events than those that the run was trained on", interactions.source)
     model = run.load(load, config.device)
-    parts = {"test": (split.test_history, split.test_target), "valid": (split.valid_history, split.valid_target)}
-    return model.evaluate(*parts[part], split, config=config)
+    return model.evaluate(*held_out(config, split, part), split, config=config)
 
 
 def export_run(run: ServedRun, load: Load, to: Path, *, device: str) -> list[Path]:

@@ -44,7 +44,7 @@ RUNS = [
     TrainConfig(
         out="runs/torch", min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3,
         split="global-temporal",
-        split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True,
+        split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True, test_users=9,
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
     TrainConfig(out="runs/torch", split="sessions", split_quantile=0.8, valid_fraction=0.1),

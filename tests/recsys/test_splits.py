@@ -10,11 +10,13 @@ from cce_minus.recsys import (
     Interactions,
     Ragged,
     Split,
+    TrainConfig,
     by_session,
     global_temporal,
     leave_one_out,
     make_split,
 )
+from cce_minus.recsys.run.experiment import held_out
 
 
 def interactions(*events: tuple[int, int, int]) -> Interactions:
@@ -248,3 +250,23 @@ def test_make_split_by_name():
     )
     with pytest.raises(ConfigError, match=r"split: expected one of leave-one-out, .*got 'random'"):
         make_split("random", events)
+
+
+def test_users_that_are_ranked_are_chosen_by_the_seed():
+    """Of both parts the same, each with its own history and target; others by another seed."""
+    rng = np.random.default_rng(0)
+    rows = Ragged.from_rows([np.full(rng.integers(1, 5), user, np.int32) for user in range(50)])
+    users = np.arange(50, dtype=np.int32)
+    split = Split(rows, rows, users, rows, users, num_items=50)
+
+    def chosen(part: str = "test", **options: int) -> list[int]:
+        history, target = held_out(TrainConfig(data="x", **options), split, part)  # type: ignore[arg-type]
+        assert [set(row.tolist()) for row in history] == [{user} for user in target.tolist()]
+        return target.tolist()
+
+    some = chosen(test_users=12, seed=4)
+    assert len(set(some)) == 12
+    assert some == sorted(some) == chosen("valid", test_users=12, seed=4)
+    assert some != chosen(test_users=12, seed=5)
+    for test_users in (0, 50, 60):
+        assert chosen(test_users=test_users) == users.tolist()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cce_minus.recsys import TrainConfig, prepare_data, read_metrics_log
+from cce_minus.recsys.run.experiment import held_out
+from cce_minus.recsys.serving.served_run import ServedRun, evaluate_run
 from safetensors.numpy import load_file
 
 Train = Callable[[TrainConfig], Any]
@@ -57,3 +60,22 @@ def test_validation_without_seen_items_is_evaluate(train: Train, framework: str,
     served = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(Path(result.weights), "cpu")
     got = served.evaluate(split.valid_history, split.valid_target, split, config=config)
     assert got == pytest.approx(result.valid)
+
+
+def test_a_few_users_are_validated_and_tested(train: Train, framework: str, make_config: Make):
+    config = make_config(epochs=2, test_users=7, seed=3)
+    result = train(config)
+    _, split = prepare_data(config)
+    every = len(split.test_target)
+    assert every > 7
+    load = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served
+    run = ServedRun.open(Path(result.weights).parent)
+    history, target = held_out(config, split, "test")
+    assert len(history) == len(target) == 7
+    shares = {round(result.test["hr@10"] * 7, 6), round(result.valid["hr@10"] * 7, 6)}
+    assert all(share == int(share) for share in shares)  # of seven users
+    assert evaluate_run(run, load, config, "test") == pytest.approx(result.test)
+    assert evaluate_run(run, load, config, "valid") == pytest.approx(result.valid)
+    everyone = evaluate_run(run, load, replace(config, test_users=0), "test")
+    assert everyone == pytest.approx(evaluate_run(run, load, replace(config, test_users=every + 1), "test"))
+    assert everyone != pytest.approx(result.test)

@@ -76,26 +76,25 @@ class Ranker:
         ahead: Ahead | None = None,
     ) -> None:
         self.parts, self.num_items = parts, num_items
-        self._chunk, self._keeps, self._ahead = chunk, keeps, ahead
+        self.ahead, self._chunk, self._keeps = ahead, chunk, keeps
         self._candidates = None if candidates is None else jnp.asarray(candidates)
         self._kept: list[Batches] = []
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
         self._cutoffs, self._size = cutoffs, _portion(num_batches)
-        self._waiting: list[EvalBatch] = []
+        self._left, self._waiting = num_batches, list[EvalBatch]()
         self._ranks: list[tuple[Array, int]] = []
         self._counts = jnp.zeros((len(cutoffs), self.num_items), jnp.int32)
 
     def add(self, batch: EvalBatch) -> None:
         self._waiting.append(batch)
-        if len(self._waiting) == self._size:
-            self._rank(self._waiting)
+        self._left -= 1
+        if len(self._waiting) == self._size or not self._left:
+            fill = replace(batch, count=0)
+            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)))
             self._waiting = []
 
     def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
-        if self._waiting:
-            fill = replace(self._waiting[-1], count=0)
-            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)))
         ranks = [np.asarray(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
         return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(
             zip(self._cutoffs, np.asarray(self._counts), strict=True)
@@ -109,7 +108,7 @@ class Ranker:
             self._kept.append(arrays)
         graph, *model = self.parts
         operands = *model, self._candidates, self._counts, arrays
-        program = None if self._ahead is None else self._ahead.program_of(arrays)
+        program = None if self.ahead is None else self.ahead.program_of(arrays)
         if program is not None:
             self._counts, ranks = program(*operands)
         else:
@@ -138,7 +137,13 @@ def compile_ahead(parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple
     """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs`` with a model of the
     shapes of ``parts``; what goes wrong is raised where it is needed."""
 
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
     def work() -> tuple[Any, Any]:
+        with jax.default_matmul_precision(precision):  # a thread has JAX's own settings
+            return compiled()
+
+    def compiled() -> tuple[Any, Any]:
         portion = _stacked(list(itertools.islice(batches, _portion(len(batches)))))
         graph, *model = parts
         counts = jax.ShapeDtypeStruct((len(cutoffs), num_items), jnp.int32)

@@ -53,7 +53,7 @@ class RowOptimizer:
     _rule: ClassVar[Rule]
 
     def __post_init__(self) -> None:
-        if not callable(self.learning_rate) and as_number("learning_rate", self.learning_rate) < 0:
+        if not callable(self.learning_rate) and not as_number("learning_rate", self.learning_rate) >= 0:
             raise ArgumentValueError("learning_rate", "a number of at least 0", self.learning_rate)
         if self.impl not in ("auto", "triton", "reference"):
             raise ArgumentValueError("impl", "'auto', 'triton' or 'reference'", self.impl)
@@ -79,6 +79,11 @@ class RowOptimizer:
         """``weight`` (V, D) and its state with ``rows`` moved by their gradient ``grad`` (T, D)."""
         if weight.dtype not in (jnp.float32, jnp.bfloat16):
             raise ArgumentTypeError("weight", "an array of float32 or bfloat16", weight.dtype)
+        rule = self.rule()
+        shapes = weight.shape if rule.has_first else None, rule.second_shape(*weight.shape)
+        got = None if state.first is None else state.first.shape, state.second.shape
+        if got != shapes:
+            raise ArgumentValueError("state", f"moments of shapes {shapes}, those of this rule and table", got)
         if grad.shape != (len(rows.ids), weight.shape[1]):
             raise ArgumentValueError("grad", f"shape {(len(rows.ids), weight.shape[1])}", grad.shape)
         with own_settings():
@@ -88,7 +93,7 @@ class RowOptimizer:
             seed = seed_words(as_seed(self.seed)) if rounds else None
             moved, first, second = update_rows(
                 weight, state.first, state.second, rows.ids, rows.count, grad,
-                jnp.asarray(rate, jnp.float32).reshape(1), state.step + 1, seed, self.rule(), self.impl,
+                jnp.asarray(rate, jnp.float32).reshape(1), state.step + 1, seed, rule, self.impl,
             )  # fmt: skip
         return moved, RowState(state.step + 1, first, second)
 

@@ -28,7 +28,7 @@ from ..loss.arguments import check_impl
 from ..models.parts import Parts
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
-from ..serving.evaluate import Ahead, Ranker, compile_ahead, start_evaluation_on
+from ..serving.evaluate import Ranker, compile_ahead, start_evaluation_on
 from .objective import objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy
 from .steps import TrainingSteps
@@ -60,14 +60,8 @@ class Trainer:
         self._valid, self._test = (
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
-        on_gpu = jax.default_backend() == "gpu"
-        shapes = self.steps.parts().shapes()
-        self._ahead: Ahead | None = None
-        if on_gpu:  # it takes seconds, and so do the steps
-            first = self._test if config.train_on_valid else self._valid
-            self._ahead = compile_ahead(shapes, split.num_items, first, self._evaluation["cutoffs"])
-        self._ranker = Ranker(shapes, split.num_items, keeps=self._valid.is_small, ahead=self._ahead)
-        most = MOST_BATCHES if on_gpu else _ON_A_CPU
+        self._ranker = Ranker(self.steps.parts().shapes(), split.num_items, keeps=self._valid.is_small)
+        most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
     def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
@@ -78,6 +72,12 @@ class Trainer:
         with options_refused(ArgumentError):
             check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
+
+    def compile_ahead(self) -> None:
+        if jax.default_backend() == "gpu":  # where it takes seconds, and so do the steps
+            first = self._test if self.config.train_on_valid else self._valid
+            cutoffs, shapes = self._evaluation["cutoffs"], self.steps.parts().shapes()
+            self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs)
 
     def train_epoch(self, epoch: int, profile: Profile) -> float:
         return self._loop.epoch(epoch, profile)
@@ -104,7 +104,7 @@ class Trainer:
 
     def test(self, model: SequenceModel) -> dict[str, float]:
         """Metrics of the test part, of another ``model`` of the same shapes."""
-        ranker = Ranker(Parts.of(model), self.split.num_items, ahead=self._ahead)
+        ranker = Ranker(Parts.of(model), self.split.num_items, ahead=self._ranker.ahead)
         return start_evaluation_on(self._test, ranker, **self._evaluation)()
 
     def snapshot(self) -> Snapshot:

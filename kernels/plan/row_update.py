@@ -30,7 +30,6 @@ Rule = Literal["rowwise_adagrad", "partial_rowwise_adam", "lazy_adam"]
 RULES: tuple[Rule, ...] = ("rowwise_adagrad", "partial_rowwise_adam", "lazy_adam")
 
 ELEMENTS = 4096  # of a program
-MOST_DIM = 8192
 
 
 @dataclass(frozen=True)

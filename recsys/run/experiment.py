@@ -61,12 +61,13 @@ def held_out(config: TrainConfig, split: Split, part: str) -> tuple[Ragged, npt.
     }[part]
     if not 0 < config.test_users < len(target):
         return history, target
-    rng = np.random.default_rng([config.seed, _CHOICE])
+    # a key of its own: [seed, 0] would be that of epoch 0, which pads a seed with zeros
+    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_RANKED_USERS,)))
     chosen = np.sort(rng.choice(len(target), config.test_users, replace=False))
     return take_ranges(history.values, history.offsets[chosen], history.offsets[chosen + 1]), target[chosen]
 
 
-_CHOICE = 0  # beside what else the seed decides: the users that are ranked
+_RANKED_USERS = 1
 
 
 def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:

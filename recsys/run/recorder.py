@@ -84,9 +84,11 @@ class Recorder:
         """Whether the weights in the folder are the best epoch's and the log has all epochs."""
         return self._weights_of == self.progress.best_epoch and self._rows == self.progress.epochs
 
-    def draw(self) -> None:
-        """Draws the log; raises ``ConfigError`` for a folder that cannot be written."""
+    def finish(self, test: dict[str, float]) -> None:
+        """Writes the result with the metrics of the ``test``, and draws the log; raises ``ConfigError`` for a folder
+        that cannot be written."""
         with usable("out", WRITABLE):
+            TrainResult.from_progress(self.progress, test=test, weights=self._run.best_weights).write(self._run.result)
             plot_learning_curve({NAMES[self._run.framework]: self._run.metrics_log}, self._run.learning_curve)
 
     def write(self, epochs: Epochs) -> None:
@@ -102,11 +104,10 @@ class Recorder:
 
 
 def finish_run(run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None) -> TrainResult:
-    """Writes the result of a finished run and its ``profile``, if any."""
+    """Writes the ``profile`` of a finished run, if any, and tells its result."""
     result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
-    with usable("out", WRITABLE):
-        result.write(run.result)
-        if profile is not None:
+    if profile is not None:
+        with usable("out", WRITABLE):
             logger.info("%s", profile.write(run.path / PROFILE))
     logger.info("%s", result.summary())
     return result

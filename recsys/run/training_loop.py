@@ -16,6 +16,10 @@ from .recorder import Epochs, Recorder, Snapshot
 class Training(Protocol):
     """What a framework does of a training."""
 
+    def compile_ahead(self) -> None:
+        """Has compiled beside the first steps what comes after them."""
+        ...
+
     def train_epoch(self, epoch: int, profile: Profile) -> float:
         """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
         ...
@@ -47,6 +51,7 @@ def run_epochs(
     to write; the last one is written by the end.
     """
     import_ahead("matplotlib.figure")  # of the learning curve
+    training.compile_ahead()
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
         while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
             epoch = progress.epochs
@@ -66,7 +71,7 @@ def run_epochs(
             writer.wait_for(recorder.results_are_written)
         with profile.part("test"):
             result = test()
-        recorder.draw()
+        recorder.finish(result)
         with profile.part("checkpoints"):
             writer.finish()
     return result

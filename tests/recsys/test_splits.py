@@ -268,5 +268,7 @@ def test_users_that_are_ranked_are_chosen_by_the_seed():
     assert len(set(some)) == 12
     assert some == sorted(some) == chosen("valid", test_users=12, seed=4)
     assert some != chosen(test_users=12, seed=5)
+    for stream in ([4, 0], 4):  # of the order of batches, and of splits
+        assert some != sorted(np.random.default_rng(stream).choice(50, 12, replace=False).tolist())
     for test_users in (0, 50, 60):
         assert chosen(test_users=test_users) == users.tolist()

@@ -158,5 +158,8 @@ def test_malformed_arguments_are_named():
         optimizer.update(
             weight.astype(jnp.float16), optimizer.init(weight), row_set(jnp.array([1])), jnp.ones((1, DIM))
         )
+    for other in (PartialRowWiseAdam(), RowWiseAdagrad()):
+        with pytest.raises(ArgumentValueError, match="state: expected moments of shapes"):
+            optimizer.update(weight, other.init(weight), one, jnp.ones((1, DIM)))
     with pytest.raises(ArgumentTypeError, match="dtype: expected float32 or bfloat16, got float16"):
         ItemTable(3, 4, rngs=nnx.Rngs(0), dtype=jnp.float16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from cce_minus.jax_impl.tables.row_set import row_set as jax_row_set
 from cce_minus.kernels import ArgumentTypeError, ArgumentValueError
 from cce_minus.torch_impl.tables.row_set import row_set as torch_row_set
@@ -50,6 +51,11 @@ def test_ids_beyond_the_bound_have_no_place(framework: str):
         return
     ids, places, count = row_set("jax", given, 2)
     assert (ids.tolist(), places.tolist(), count) == ([2, 4], [1, 0, 2, 0], 2)
+
+
+def test_ids_that_fit_no_int32_are_refused():
+    with pytest.raises(ArgumentValueError, match="ids: expected ints below 2147483647, got 2147483647"):
+        torch_row_set(torch.tensor([3, 2**31 - 1]))
 
 
 @pytest.mark.parametrize("of_framework", [torch_row_set, jax_row_set])

@@ -141,7 +141,8 @@ class Ranker:
             torch.cuda.current_stream().wait_stream(stream)
             self._counts.copy_(counts)
             graph = torch.cuda.CUDAGraph()
-            with no_cast_cache(), torch.cuda.graph(graph):
+            # other threads may copy a checkpoint meanwhile
+            with no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._graph_ranks = rank()
             self._replay = graph.replay
         for held, operand in zip(self._held, operands, strict=True):

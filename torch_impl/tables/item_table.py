@@ -25,7 +25,7 @@ class ItemTable(nn.Module):
     """Vectors (V, D) of items, float32 or bfloat16, whose gradient is that of the rows that a step reads.
 
     ``table(row_set(ids))`` are these rows (T, D), float32, a leaf of the graph. After ``backward``, ``touched`` has
-    them with their gradients, which `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` move the table by;
+    them with their gradients, which `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` move the table by and drop;
     ``clip_grad_norm_`` takes ``[rows.values for rows in table.touched]`` beside a model's parameters. The parameter
     ``weight`` itself has no gradient then: do not give it to an optimizer of dense parameters.
 
@@ -55,7 +55,14 @@ class ItemTable(nn.Module):
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding, *, sparse: bool = False) -> ItemTable:
-        """A table with the very parameter of an embedding."""
+        """A table with the very parameter of an embedding; raises ArgumentValueError for one with options of its own
+        for some rows."""
+        for name in ("padding_idx", "max_norm"):
+            if getattr(embedding, name) is not None:
+                raise ArgumentValueError("embedding", f"one without {name}", getattr(embedding, name))
+        if embedding.scale_grad_by_freq or not embedding.weight.is_contiguous():
+            got = "scale_grad_by_freq" if embedding.scale_grad_by_freq else "one that is not"
+            raise ArgumentValueError("embedding", "one with plain gradients and a contiguous weight", got)
         _checked(embedding.weight.dtype)
         table = cls.__new__(cls)
         nn.Module.__init__(table)
@@ -64,11 +71,13 @@ class ItemTable(nn.Module):
 
     def to_embedding(self) -> nn.Embedding:
         """An embedding with the table's parameter."""
-        return nn.Embedding.from_pretrained(self.weight, freeze=False, sparse=self.sparse)
+        embedding = nn.Embedding.from_pretrained(self.weight, sparse=self.sparse)
+        embedding.weight = self.weight
+        return embedding
 
     def forward(self, rows: RowSet) -> Tensor:
         if self.sparse:
-            return _SparseRows.apply(self.weight, rows.ids)  # type: ignore[no-any-return]
+            return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
         values = self.weight.detach().index_select(0, rows.ids).float()
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
@@ -80,6 +89,12 @@ class ItemTable(nn.Module):
         if all(each.values is not touched.values for each in self.touched):
             self.touched.append(touched)
 
+    def forget(self) -> None:
+        """Drops the gradients of rows that no optimizer has moved."""
+        for each in self.touched:
+            each.values.grad = None
+        self.touched.clear()
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}, sparse={self.sparse}"
 
@@ -88,18 +103,21 @@ class ItemTable(nn.Module):
 
 
 class _SparseRows(torch.autograd.Function):
-    """Rows of a table, whose gradient is sparse; ids behind the last row repeat it, and their gradients are zero."""
+    """Rows of a table, whose gradient is sparse; ids behind the last row repeat it, with gradients of zero."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, count: Tensor) -> Tensor:
+        ctx.save_for_backward(ids, count)
         ctx.shape, ctx.dtype = weight.shape, weight.dtype
         return weight.index_select(0, ids).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (ids,) = ctx.saved_tensors
-        return torch.sparse_coo_tensor(ids.long()[None], grad.to(ctx.dtype), ctx.shape, check_invariants=False), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        ids, count = ctx.saved_tensors
+        is_row = torch.arange(len(ids), device=ids.device) < count
+        values = torch.where(is_row[:, None], grad, 0.0).to(ctx.dtype)
+        every = torch.sparse_coo_tensor(ids.long()[None], values, ctx.shape, check_invariants=False)
+        return every, None, None
 
 
 def _checked(dtype: torch.dtype) -> torch.dtype:

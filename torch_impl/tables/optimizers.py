@@ -26,10 +26,12 @@ class RowOptimizer(Optimizer):
     """What `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` share.
 
     ``tables`` is an `ItemTable`, several, or groups ``{"params": tables, "lr": ..}`` as of any optimizer. A step moves
-    the rows that a table's ``touched`` has gradients for, at most once each, and empties it. Rows that are not touched
-    keep their weights and states; weight decay is decoupled, and a row feels it when it is touched. A bfloat16 table is
-    rounded at random, without bias, by (``seed``, the table's number, update, row, column), or without
-    ``stochastic_rounding`` to the nearest. States are float32. ``lr`` may be a tensor, which a CUDA graph reads anew.
+    the rows that a table's ``touched`` has gradients for, at most once each, and empties it; so does ``zero_grad`` of
+    the optimizer, of which the module's knows nothing. Rows that are not touched keep their weights and states; weight
+    decay is decoupled, and a row feels it when it is touched. A bfloat16 table is rounded at random, without bias, by
+    (``seed``, the table's number, update, row, column), or without ``stochastic_rounding`` to the nearest. States are
+    float32. ``lr`` may be a tensor, which a CUDA graph reads anew. `torch.amp.GradScaler` and
+    `DistributedDataParallel` do not see these gradients.
     """
 
     _rule: Rule
@@ -38,31 +40,34 @@ class RowOptimizer(Optimizer):
         self, tables: Tables, *, lr: float | Tensor, betas: tuple[float, float] = (0.0, 0.0), eps: float,
         weight_decay: float, stochastic_rounding: bool, seed: int, impl: str,
     ) -> None:  # fmt: skip
-        if not isinstance(lr, Tensor) and as_number("lr", lr) < 0:
-            raise ArgumentValueError("lr", "a number of at least 0", lr)
         if impl not in ("auto", "triton", "reference"):
             raise ArgumentValueError("impl", "'auto', 'triton' or 'reference'", impl)
-        row_rule(self._rule, betas=betas, eps=eps, weight_decay=weight_decay)
         self._tables: dict[Tensor, ItemTable] = {}
         self._stochastic_rounding, self._seed, self._impl = stochastic_rounding, as_index("seed", seed), impl
         self._seeds: dict[Tensor, Tensor] = {}
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(self._groups(tables), defaults)
+        groups: list[Any] = [tables] if isinstance(tables, (ItemTable, Mapping)) else list(tables)
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def _groups(self, tables: Any) -> list[dict[str, Any]]:
-        tables = [tables] if isinstance(tables, (ItemTable, Mapping)) else list(tables)
-        if tables and all(isinstance(each, Mapping) for each in tables):
-            return [{**group, "params": self._weights(group.get("params"))} for group in tables]
-        return [{"params": self._weights(tables)}]
-
-    def _weights(self, tables: Any) -> list[Tensor]:
-        tables = [tables] if isinstance(tables, ItemTable) else list(tables or ())
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """A group of tables under "params", with options of its own."""
+        unknown = sorted(param_group.keys() - self.defaults.keys() - {"params", "initial_lr"})
+        if unknown:
+            raise ArgumentValueError("tables", f"groups of params, {', '.join(self.defaults)}", ", ".join(unknown))
+        options = self.defaults | param_group
+        lr = options["lr"]
+        if not isinstance(lr, Tensor) and not as_number("lr", lr) >= 0:
+            raise ArgumentValueError("lr", "a number of at least 0", lr)
+        self._rule_of(options)
+        tables = param_group["params"]
+        tables = [tables] if isinstance(tables, ItemTable) else list(tables)
         for table in tables:
             if not isinstance(table, ItemTable) or table.sparse:
                 got = "one that is sparse" if isinstance(table, ItemTable) else type(table).__name__
                 raise ArgumentTypeError("tables", "ItemTables", got)
+            if table.weight in self._tables:
+                raise ArgumentValueError("tables", "tables of different weights", "a weight twice")
             self._tables[table.weight] = table
-        return [table.weight for table in tables]
+        super().add_param_group({**param_group, "params": [table.weight for table in tables]})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -73,10 +78,13 @@ class RowOptimizer(Optimizer):
         for group in self.param_groups:
             rule = self._rule_of(group)
             for weight in group["params"]:
+                if weight.grad is not None:
+                    got = "one of its own, as of an output that reads all of it"
+                    raise ArgumentValueError("table.weight", "gradients of the rows that were read alone", got)
                 touched = _merged([each for each in self._tables[weight].touched if each.values.grad is not None])
                 if touched is not None:
                     self._move(weight, *touched, group["lr"], rule)
-                self._tables[weight].touched.clear()
+                self._tables[weight].forget()
         return loss
 
     def _rule_of(self, group: Mapping[str, Any]) -> RowRule:
@@ -89,41 +97,58 @@ class RowOptimizer(Optimizer):
         if not state:
             self._start(weight, rule)
         state["step"] += 1
-        rate = lr.float().reshape(1) if isinstance(lr, Tensor) else torch.full((1,), lr, device=weight.device)
+        numbers = {"dtype": torch.float32, "device": weight.device}
+        rate = lr.to(**numbers).reshape(1) if isinstance(lr, Tensor) else torch.full((1,), lr, **numbers)
         rounds = self._stochastic_rounding and weight.dtype == torch.bfloat16
         update_rows(
-            weight, state.get("first"), state["second"], ids, count, grad, rate.to(weight.device), state["step"],
+            weight, state.get("first"), state["second"], ids, count, grad, rate, state["step"],
             self._seed_of(weight) if rounds else None, rule, resolve_impl(self._impl, weight.device),
         )  # fmt: skip
 
     def _start(self, weight: Tensor, rule: RowRule) -> None:
-        numbers = {"dtype": torch.float32, "device": weight.device}
-        state = self.state[weight]
-        state["step"] = torch.zeros(1, dtype=torch.int32, device=weight.device)
-        if rule.has_first:
-            state["first"] = torch.zeros(tuple(weight.shape), **numbers)
-        state["second"] = torch.zeros(rule.second_shape(*weight.shape), **numbers)
+        for name, shape in _shapes(weight, rule).items():
+            dtype = torch.int32 if name == "step" else torch.float32
+            self.state[weight][name] = torch.zeros(shape, dtype=dtype, device=weight.device)
 
     def _seed_of(self, weight: Tensor) -> Tensor:
         if weight not in self._seeds:
-            number = list(self._tables).index(weight)
+            number = [id(each) for each in self._tables].index(id(weight))  # == compares numbers
             words = torch.tensor([signed(fold_seed(self._seed, number))], device=weight.device)
             self._seeds[weight] = words.view(torch.int32)
         return self._seeds[weight]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
         for table in self._tables.values():
-            table.touched.clear()
+            table.forget()
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As of any optimizer; states stay float32 beside a table of another dtype."""
-        super().load_state_dict(state_dict)
+        """As of any optimizer; states stay float32 beside a table of another dtype. Raises ArgumentValueError for those
+        of another rule or of tables of other sizes."""
         numbered = [weight for group in self.param_groups for weight in group["params"]]
         saved = [number for group in state_dict["param_groups"] for number in group["params"]]
-        for weight, number in zip(numbered, saved, strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
+        states = [state_dict["state"].get(number) for number in saved]
+        for weight, state in zip(numbered, states, strict=False):
+            rule = self._rule_of(self.param_groups[0])
+            got = None if state is None else {name: tuple(value.shape) for name, value in state.items()}
+            if got is not None and got != (expected := _shapes(weight, rule)):
+                raise ArgumentValueError("state_dict", f"states of shapes {expected}", got)
+        super().load_state_dict(state_dict)
+        for weight, state in zip(numbered, states, strict=True):
+            for name, value in (state or {}).items():
                 self.state[weight][name] = value.to(weight.device, copy=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_tables", "_stochastic_rounding", "_seed", "_impl")
+        return super().__getstate__() | {name: getattr(self, name) for name in own} | {"_seeds": {}}
+
+
+def _shapes(weight: Tensor, rule: RowRule) -> dict[str, tuple[int, ...]]:
+    """Of a table's state, by name."""
+    num_items, dim = weight.shape
+    first = {"first": (num_items, dim)} if rule.has_first else {}
+    return {"step": (1,), **first, "second": rule.second_shape(num_items, dim)}
 
 
 def _merged(touched: list[Touched]) -> tuple[Tensor, Tensor, Tensor] | None:

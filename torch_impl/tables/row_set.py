@@ -10,7 +10,7 @@ from torch import Tensor
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 
-_NONE = torch.iinfo(torch.int64).max  # sorts behind every id
+_NONE = 2**31 - 1  # sorts behind every id
 
 
 class RowSet(NamedTuple):
@@ -27,11 +27,11 @@ class RowSet(NamedTuple):
 
 
 def row_set(ids: Tensor, bound: int | None = None) -> RowSet:
-    """The distinct ones of integer ``ids`` of any shape, by one sort, without waiting for the device.
+    """The distinct ones of integer ``ids`` of any shape, below 2^31 - 1, by one sort, without waiting for the device.
 
     ``bound``: T, at least the number of distinct ids; by default as many as are given. Negative ids name no row. Places
-    of ids beyond the bound are those of no row (T and above): on a CPU ArgumentValueError is raised instead. Raises
-    ArgumentTypeError for other than integers.
+    of ids beyond the bound are those of no row (T and above). On a CPU ArgumentValueError is raised for such, and for
+    larger ids. Raises ArgumentTypeError for other than integers.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
         got = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
@@ -40,18 +40,22 @@ def row_set(ids: Tensor, bound: int | None = None) -> RowSet:
     if most < 0:
         raise ArgumentValueError("bound", "an int of at least 0", bound)
     flat = ids.reshape(-1)
-    keys, order = torch.sort(torch.where(flat >= 0, flat.long(), _NONE))
+    looks = not ids.is_cuda and not torch.compiler.is_compiling()
+    if looks and len(flat) and int(flat.max()) >= _NONE:
+        raise ArgumentValueError("ids", f"ints below {_NONE}", int(flat.max()))
+    flat = flat.int()  # half the work of sorting
+    keys, order = torch.sort(torch.where(flat >= 0, flat, _NONE))
     is_id = keys != _NONE
     is_new = is_id.clone()
     is_new[1:] &= keys[1:] != keys[:-1]
     rank = is_new.cumsum(0) - 1
     count = is_new.sum(dtype=torch.int32).reshape(1)
-    if not ids.is_cuda and not torch.compiler.is_compiling() and int(count) > most:
+    if looks and int(count) > most:
         raise ArgumentValueError("bound", f"at least {int(count)}, the number of distinct ids", most)
-    last = torch.where(is_id, keys, 0).max() if len(flat) else torch.zeros((), dtype=torch.int64, device=ids.device)
+    last = torch.where(is_id, keys, 0).max() if len(flat) else torch.zeros((), dtype=torch.int32, device=ids.device)
     # a place more, for what is not new or beyond the bound
-    found = last.int().expand(most + 1).clone()
-    found.scatter_(0, torch.where(is_new, rank, most).clamp(max=most), torch.where(is_new, keys, last).int())
+    found = last.expand(most + 1).clone()
+    found.scatter_(0, torch.where(is_new, rank, most).clamp(max=most), torch.where(is_new, keys, last))
     places = torch.empty_like(rank, dtype=torch.int32).scatter_(0, order, rank.int())
-    places = torch.where(flat >= 0, places, flat.int()).reshape(ids.shape)
+    places = torch.where(flat >= 0, places, flat).reshape(ids.shape)
     return RowSet(found[:most], places, count.clamp(max=most))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import MASK
 from ...kernels.draws.rounding import rounding_bits
+from ...kernels.errors import ArgumentTypeError
 from ...kernels.plan.row_update import RULES, RowRule, RowUpdate
 from ..loss.candidates import arithmetic
 
@@ -33,6 +34,9 @@ def update_rows(
 
 def _update_rows(weight, first, second, ids, count, grad, rate, step, seed, number, *constants) -> None:
     *of_rule, by_reference = constants
+    if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():
+        got = f"{weight.dtype}{'' if weight.is_contiguous() else ', not contiguous'}"
+        raise ArgumentTypeError("weight", "a contiguous tensor of float32 or bfloat16", got)
     if not len(ids):
         return
     rule = RowRule(RULES[number], *of_rule)
@@ -93,7 +97,7 @@ def _by_reference(
 
 def _left(step: Tensor, beta: float) -> Tensor:
     """1 - beta^step (1,)."""
-    return -torch.expm1(step * math.log(beta)) if beta else torch.ones_like(step, dtype=torch.float32)
+    return -torch.expm1(step.float() * math.log(beta)) if beta else torch.ones_like(step, dtype=torch.float32)
 
 
 def _upper_halves(x: Tensor, row: Tensor, step: Tensor, seed: Tensor | None) -> Tensor:

@@ -188,7 +188,8 @@ class TrainingSteps:
 
 def _captured(*parts: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # other threads may copy a checkpoint meanwhile
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         for part in parts:
             part()
     return graph.replay

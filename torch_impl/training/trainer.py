@@ -65,9 +65,6 @@ class Trainer:
         )
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
-        # it takes seconds, and so do the steps' kernels
-        first = self._test if config.train_on_valid else self._valid
-        self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
         self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 
     @torch.no_grad()
@@ -79,6 +76,10 @@ class Trainer:
         operands = self.model, inputs, targets, step_seed(self.config, 0)
         with options_refused(ArgumentError), self._fabric.autocast():
             training_loss(*operands, objective=self._objective, frequencies=self.steps.frequencies)
+
+    def compile_ahead(self) -> None:
+        first = self._test if self.config.train_on_valid else self._valid
+        self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
 
     def train_epoch(self, epoch: int, profile: Profile) -> float:
         return self._loop.epoch(epoch, profile)
@@ -105,7 +106,7 @@ class Trainer:
     def test(self) -> dict[str, float]:
         """Metrics of the test part, of the model's weights as they are now."""
         with self._fabric.autocast():
-            return start_evaluation_on(self._test, Ranker(self.model, captures=True), **self._evaluation)()
+            return start_evaluation_on(self._test, self._ranker, **self._evaluation)()
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

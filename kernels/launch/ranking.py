@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..device import ranking
 from ..numbers import ceil_div, next_power_of_2
 from ..plan.ranking import TILE, WORK, Ranking
-from .programs import Pointer, Program, launch
+from .programs import Launch, Pointer, Program, launch
 from .selections import selections
 
 
@@ -19,7 +20,10 @@ from .selections import selections
 def ranking_program(plan: Ranking) -> Program:
     """Pointers: hidden (U, D) fp32, table (V, D), target? (U,), candidates? (V,) uint8, seen_first? (U + 1,) int32,
     seen_items? int32, and the plan's buffers."""
-    names = {"hidden", "table", *(buffer.name for buffer in plan.buffers)}
+    scratch = {
+        each.name: Pointer("scratch", plan.places[0][each.name], getattr(torch, each.dtype)) for each in plan.scratch
+    }
+    names = {"hidden", "table", *(buffer.name for buffer in plan.buffers), *scratch}
     names |= {"target"} if plan.has_targets else set()
     names |= {"seen_first", "seen_items"} if plan.most_seen else set()
     names |= {"candidates"} if plan.has_candidates else set()
@@ -61,7 +65,16 @@ def ranking_program(plan: Ranking) -> Program:
         ranking.finish_kernel, (plan.num_users,), bindings,
         p_values=Pointer(values) if plan.k else None, num_values=num_values, WIDTH=next_power_of_2(max(plan.k, 2)),
     )  # fmt: skip
-    return Program([*launches, finish])
+    return Program([_with(scratch, each) for each in (*launches, finish)])
+
+
+def _with(located: Mapping[str, Pointer], each: Launch) -> Launch:
+    """A launch whose arrays are parts of others, where ``located`` says of which."""
+    arguments = {
+        name: located.get(value.name, value) if isinstance(value, Pointer) else value
+        for name, value in each.arguments.items()
+    }
+    return replace(each, arguments=arguments)
 
 
 def launch_ranking(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: Ranking) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from ..numbers import ceil_div, next_power_of_2
-from .buffers import Buffer
+from .buffers import Buffer, place
 from .nearest import MOST_SELECTED_FROM, sections
 from .problem import Dtype
 from .tiles import Work
@@ -65,21 +65,35 @@ class Ranking:
         return (self.num_blocks, self.k * self.block) if self.has_blocks else (self.num_items,)
 
     @cached_property
-    def buffers(self) -> tuple[Buffer, ...]:
-        """What the kernels write: ``rank`` (U,) and ``top`` (U, k) are the results."""
+    def scratch(self) -> tuple[Buffer, ...]:
+        """What the kernels write for each other."""
         parts = max(map(sections, self.selections), default=1)
         columns = {"sectioned": parts * self.k if parts > 1 else 0}
         if self.k:
-            columns |= {"maxima": self.num_blocks, "places": self.k, "top": self.k}
+            columns |= {"maxima": self.num_blocks, "places": self.k}
         if self.k and self.has_blocks:
             columns |= {"blocks": self.k, "products": self.k * self.block}
         shapes = {name: (self.num_users, number) for name, number in columns.items() if number}
         shapes |= {"halves": (2, self.num_users, self.dim), "inverse": (self.num_users,)}
         if self.has_targets:
-            shapes |= dict.fromkeys(("score", "ahead", "rank"), (self.num_users,))
+            shapes |= dict.fromkeys(("score", "ahead"), (self.num_users,))
         dtypes: dict[str, Dtype] = dict.fromkeys(("maxima", "products", "score", "inverse"), "float32")
         dtypes["halves"] = "float16"
         return tuple(Buffer(name, shape, dtypes.get(name, "int32")) for name, shape in shapes.items())
+
+    @cached_property
+    def places(self) -> tuple[dict[str, int], int]:
+        """Where each part of the scratch buffer begins, and how long it is, in elements of 4 bytes."""
+        return place({each.name: ceil_div(each.size, 2 if each.dtype == "float16" else 1) for each in self.scratch})
+
+    @cached_property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """The results ``rank`` (U,) and ``top`` (U, k), and one of all ``scratch``: an array costs a call's host as
+        much as a launch."""
+        results = {"rank": (self.num_users,)} if self.has_targets else {}
+        results |= {"top": (self.num_users, self.k)} if self.k else {}
+        shapes: dict[str, tuple[int, ...]] = {**results, "scratch": (self.places[1],)}
+        return tuple(Buffer(name, shape, "int32") for name, shape in shapes.items())
 
 
 @lru_cache(maxsize=256)

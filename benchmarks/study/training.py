@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from cce_minus.kernels.negatives.objectives import Objective
 from cce_minus.kernels.negatives.samplers import UniformNegatives
-from cce_minus.recsys import Split, TrainConfig, evaluation_options, mean_targets, num_batches, prepare_data
+from cce_minus.recsys import Split, TrainConfig, mean_targets, num_batches, prepare_data
 from cce_minus.recsys.option_checks import require_defaults
 from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.recsys.run.profile import Profile
@@ -21,7 +21,6 @@ from cce_minus.recsys.run.training_loop import run_epochs
 from cce_minus.torch_impl import sampled_linear_cross_entropy
 from cce_minus.torch_impl.models import build_model
 from cce_minus.torch_impl.models.sequence_model import SequenceModel
-from cce_minus.torch_impl.serving.evaluate import evaluate
 from cce_minus.torch_impl.training.launcher import fabric_of
 from cce_minus.torch_impl.training.objective import Loss, training_loss
 from cce_minus.torch_impl.training.trainer import Trainer
@@ -39,15 +38,13 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
     split = prepared(run.cell, data)
     torch.manual_seed(config.seed)
     model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
-    fabric = fabric_of(config, device)
-    trainer = Trainer(model, config, split, fabric, loss=loss_of(run.cell))
+    trainer = Trainer(model, config, split, fabric_of(config, device), loss=loss_of(run.cell))
     progress = Progress()
     kept = InMemory(progress)
 
     def measure() -> dict[str, float]:
         model.load_state_dict(model.state_dict() | kept.weights())
-        with fabric.autocast():
-            return evaluate(model, split.test_history, split.test_target, **evaluation_options(config, split))
+        return trainer.test()
 
     test = run_epochs(trainer, config, progress, kept, Profile(), measure)
     return {
@@ -79,8 +76,11 @@ class InMemory(Recorder):
             self._best = snapshot
         return Epochs((), None, snapshot, self.progress)
 
-    def best_is_written(self) -> bool:
+    def results_are_written(self) -> bool:
         return True
+
+    def finish(self, test: dict[str, float]) -> None:
+        pass
 
     def write(self, epochs: Epochs) -> None:
         pass

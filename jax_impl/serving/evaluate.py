@@ -136,7 +136,6 @@ class Ahead(NamedTuple):
 def compile_ahead(parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple[int, ...]) -> Ahead:
     """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs`` with a model of the
     shapes of ``parts``; what goes wrong is raised where it is needed."""
-
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
     def work() -> tuple[Any, Any]:

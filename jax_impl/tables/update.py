@@ -31,8 +31,8 @@ def update_rows(
     """
     if not len(ids):
         return weight, first, second
-    (num_items, dim), dtypes = weight.shape, (weight.dtype.name, grad.dtype.name)
-    plan = RowUpdate(rule, len(ids), num_items, dim, *dtypes, seed is not None)
+    num_items, dim = weight.shape
+    plan = RowUpdate(rule, len(ids), num_items, dim, weight.dtype.name, seed is not None)
     operands = weight, first, second, ids, count, grad, rate, step, seed
     plain, by_kernel = partial(_by_reference, rule=rule), partial(_by_kernel, plan=plan)
     if impl == "reference":

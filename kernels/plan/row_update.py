@@ -75,7 +75,6 @@ class RowUpdate:
     num_items: int
     dim: int
     weight_dtype: str
-    grad_dtype: str
     rounds: bool
 
     @property

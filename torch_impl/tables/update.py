@@ -13,7 +13,6 @@ from ...kernels.errors import ArgumentTypeError
 from ...kernels.plan.row_update import RULES, RowRule, RowUpdate
 from ..loss.candidates import arithmetic
 
-_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _LOWER_HALF = 0xFFFF  # of a float32, which a bfloat16 does not have
 
 
@@ -45,8 +44,8 @@ def _update_rows(weight, first, second, ids, count, grad, rate, step, seed, numb
         return
     from ...kernels.launch.row_update import launch_row_update
 
-    dtypes = _DTYPES[weight.dtype], _DTYPES[grad.dtype]
-    plan = RowUpdate(rule, len(ids), *weight.shape, *dtypes, seed is not None)  # type: ignore[arg-type]
+    (num_items, dim), dtype = weight.shape, str(weight.dtype).removeprefix("torch.")
+    plan = RowUpdate(rule, len(ids), num_items, dim, dtype, seed is not None)
     outs = {"weight": weight, "second": second} | ({} if first is None else {"first": first})
     ins = {"ids": ids, "count": count, "grad": grad.contiguous(), "rate": rate, "step": step}
     with torch.cuda.device_of(weight):

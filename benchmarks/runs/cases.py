@@ -20,8 +20,8 @@ COMMAND: Options = {**GIT_COMMITS, "epochs": 10, "patience": 10}
 MILLION: Options = {"dim": 64, "max_length": 50, "batch_size": 512, "num_negatives": 1024, "precision": "bf16"}
 MILLION |= {"learning_rate": 1e-3, "epochs": 4, "train_on_valid": True, "seed": 1}
 
-QUALITY: Options = {**_SASREC, "negatives": "all", "dropout": 0.5, "epochs": 200, "patience": 8}
-"""Those of docs/recommender.md."""
+QUALITY: Options = {**_SASREC, "negatives": "all", "dropout": 0.5, "precision": "bf16", "learning_rate": 3e-3}
+QUALITY |= {"schedule": "cosine", "epochs": 16, "patience": 5}
 
 LEAST_NDCG = 0.043
 

@@ -129,8 +129,7 @@ def _draw_keys(ids: Array, target: Array, p: Problem) -> Array:
 
 
 def _compile(p: Problem, x: Operands, *, backward: bool) -> None:
-    """Compile the kernels while the call is traced: inside XLA's callback other work of the device would wait for
-    it."""
+    """Begin to compile the kernels while the call is traced, beside XLA's compiler."""
     for gpu in local_gpus():
         from ...kernels.launch import loss as launch
 

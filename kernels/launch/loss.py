@@ -78,7 +78,7 @@ def launch_backward(outs: Tensors, ins: Tensors, problem: Problem) -> None:
 
 @lru_cache(maxsize=1024)
 def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, backward: bool, gpu: int) -> None:
-    """Compile the kernels of a problem's forward or backward for a GPU, for callers that must not compile later."""
+    """Begin to compile the kernels of a problem's forward or backward for a GPU, and launch nothing."""
     buffers = (*forward_buffers(problem), *pool_buffers(problem), *backward_buffers(problem))
     dtypes = {buffer.name: buffer.dtype for buffer in buffers}
     dtypes |= {
@@ -95,4 +95,4 @@ def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, 
         programs.append(pool_program(problem))
     with torch.cuda.device(gpu):
         for program in programs:
-            program.compile({name: getattr(torch, dtype) for name, dtype in dtypes.items()})
+            program.compile_ahead({name: getattr(torch, dtype) for name, dtype in dtypes.items()})

@@ -94,10 +94,9 @@ def launch_nearest(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: 
 
 
 def compile_kernels(plan: Nearest, dim: int, dtypes: tuple[tuple[str, str], ...], gpu: int) -> None:
-    """Compile for inputs of these dtypes by name for a GPU and launch nothing, for callers that must not compile
-    later."""
+    """Begin to compile for inputs of these dtypes by name for a GPU, and launch nothing."""
     inputs = dict(dtypes)
     by_name = {buffer.name: buffer.dtype for buffer in plan.buffers} | inputs | {"places": "int32"}
     program = _program(plan, dim, inputs.get("centres", "float32"), "counted" in inputs)
     with torch.cuda.device(gpu):
-        program.compile({name: getattr(torch, dtype) for name, dtype in by_name.items()})
+        program.compile_ahead({name: getattr(torch, dtype) for name, dtype in by_name.items()})

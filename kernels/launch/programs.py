@@ -13,7 +13,7 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -144,6 +144,7 @@ class Program:
         pointers = [value for each in launches for value in each.arguments.values() if isinstance(value, Pointer)]
         self.names = tuple(dict.fromkeys(pointer.name for pointer in pointers))
         self._compiled: dict[object, list[_Compiled]] = {}
+        self._ahead: dict[object, Future[list[_Compiled]]] = {}
         self._replays: dict[object, Replay] = {}
 
     def run(self, arrays: Mapping[str, Tensor]) -> None:
@@ -165,29 +166,40 @@ class Program:
     def replay(self, dtypes: Sequence[torch.dtype], origins: Sequence[tuple[int, int]]) -> Replay:
         """For the current device and arrays of these dtypes, in the order of ``names``, that begin ``origins`` (tensor,
         bytes) into a call's tensors; all at aligned addresses."""
-        used = [_Address(dtype, 0) for dtype in dtypes]
         key = _key(dtypes, [0])
-        return Replay(self._ready(key, used, [0] * len(used)), key[0], origins)
+        return Replay(self._ready(key, *_stand_ins(dtypes)), key[0], origins)
 
-    def compile(self, dtypes: Mapping[str, torch.dtype], *, load: bool = True) -> None:
-        """Compile for arrays of these dtypes at aligned addresses on the current device, and launch nothing. Without
-        ``load`` nothing reaches the device, as another thread's capture of a CUDA graph demands."""
-        of_used = [dtypes[name] for name in self.names]
-        used, addresses = [_Address(dtype, 0) for dtype in of_used], [0] * len(of_used)
-        if load:
-            self._ready(_key(of_used, [0]), used, addresses)
-        else:
-            self._kernels(used, addresses)
+    def compile(self, dtypes: Mapping[str, torch.dtype]) -> None:
+        """Compile for arrays of these dtypes at aligned addresses on the current device. Nothing reaches the device, as
+        another thread's capture of a CUDA graph demands."""
+        self._kernels(*_stand_ins([dtypes[name] for name in self.names]))
+
+    def compile_ahead(self, dtypes: Mapping[str, torch.dtype]) -> None:
+        """Begin to compile for such arrays in a thread, and load what is compiled; a run that comes earlier waits."""
+        of_used, device = [dtypes[name] for name in self.names], torch.cuda.current_device()
+        key = _key(of_used, [0])
+
+        def work() -> list[_Compiled]:
+            with torch.cuda.device(device):  # a thread has a current one of its own
+                return self._make(key, *_stand_ins(of_used))
+
+        if key not in self._compiled and key not in self._ahead:
+            self._ahead[key] = _threads.submit(work)
 
     def _ready(self, key: object, used: list[Any], addresses: list[int]) -> list[_Compiled]:
-        ready = self._compiled.get(key)
-        if ready is None:
-            kernels = zip(self._kernels(used, addresses), self.launches, strict=True)
-            ready = self._compiled[key] = [
-                _Compiled(kernel, kernel[each.grid], each.grid, list(each.arguments.values()), self._places(each, used))
-                for kernel, each in kernels
-            ]
-        return ready
+        if key in self._compiled:
+            return self._compiled[key]
+        if key in self._ahead:
+            return self._ahead[key].result()
+        return self._make(key, used, addresses)
+
+    def _make(self, key: object, used: list[Any], addresses: list[int]) -> list[_Compiled]:
+        kernels = zip(self._kernels(used, addresses), self.launches, strict=True)
+        self._compiled[key] = [
+            _Compiled(kernel, kernel[each.grid], each.grid, list(each.arguments.values()), self._places(each, used))
+            for kernel, each in kernels
+        ]
+        return self._compiled[key]
 
     def _kernels(self, used: list[Any], addresses: list[int]) -> list[Any]:
         def stand_in(value: object) -> object:
@@ -209,6 +221,11 @@ class Program:
         ]
 
 
+def _stand_ins(dtypes: Sequence[torch.dtype]) -> tuple[list[Any], list[int]]:
+    """Arrays of these dtypes at aligned addresses, and the addresses."""
+    return [_Address(dtype, 0) for dtype in dtypes], [0] * len(dtypes)
+
+
 def _key(dtypes: Sequence[torch.dtype], addresses: Sequence[int]) -> tuple[Any, ...]:
     """What other code is compiled for: the current device, how addresses are aligned, dtypes."""
     aligned = not functools.reduce(operator.or_, addresses, 0) % ALIGNMENT
@@ -217,6 +234,7 @@ def _key(dtypes: Sequence[torch.dtype], addresses: Sequence[int]) -> tuple[Any, 
 
 
 _variants: dict[object, Any] = {}
+_threads = ThreadPoolExecutor(4, "compile ahead")
 
 
 def _compiled(launches: Sequence[Launch], arguments: Sequence[list[Any]]) -> list[Any]:

@@ -83,9 +83,12 @@ def launch_ranking(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: 
     ranking_program(plan).run({**ins, **outs})
 
 
-def compile_kernels(plan: Ranking, dtypes: tuple[tuple[str, str], ...], gpu: int, *, load: bool = True) -> None:
-    """Compile for inputs of these dtypes by name for a GPU and launch nothing, for callers that must not compile
-    later."""
+def compile_kernels(plan: Ranking, dtypes: tuple[tuple[str, str], ...], gpu: int, *, ahead: bool = True) -> None:
+    """Begin to compile for inputs of these dtypes by name for a GPU, and launch nothing; if not ``ahead``, compile
+    without touching the GPU."""
     by_name = {buffer.name: buffer.dtype for buffer in plan.buffers} | dict(dtypes)
+    program = ranking_program(plan)
     with torch.cuda.device(gpu):
-        ranking_program(plan).compile({name: getattr(torch, dtype) for name, dtype in by_name.items()}, load=load)
+        (program.compile_ahead if ahead else program.compile)(
+            {name: getattr(torch, dtype) for name, dtype in by_name.items()}
+        )

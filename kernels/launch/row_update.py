@@ -45,7 +45,6 @@ def launch_row_update(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], pla
 
 
 def compile_kernels(plan: RowUpdate, dtypes: tuple[tuple[str, str], ...], gpu: int) -> None:
-    """Compile for arrays of these dtypes by name for a GPU and launch nothing, for callers that must not compile
-    later."""
+    """Begin to compile for arrays of these dtypes by name for a GPU, and launch nothing."""
     with torch.cuda.device(gpu):
-        row_update_program(plan).compile({name: getattr(torch, dtype) for name, dtype in dtypes})
+        row_update_program(plan).compile_ahead({name: getattr(torch, dtype) for name, dtype in dtypes})

@@ -169,7 +169,7 @@ def compile_ranking(num_users: int, table: Tensor, k: int, most_seen: int, *, ha
     dtypes = dict.fromkeys(("target", "seen_first", "seen_items"), "int32")
     dtypes |= {"hidden": "float32", "table": str(table.dtype).removeprefix("torch."), "candidates": "uint8"}
     for plan in set(plans):
-        compile_kernels(plan, tuple(dtypes.items()), table.device.index, load=False)
+        compile_kernels(plan, tuple(dtypes.items()), table.device.index, ahead=False)
 
 
 def score_chunks(hidden: Tensor, table: Tensor, chunk: int) -> Iterator[tuple[int, Tensor]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..recsys import ConfigError
+from ..recsys.run.background import in_thread
 
 
 def device_of(name: str) -> torch.device:
@@ -19,6 +21,12 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def start_ahead(device: torch.device) -> None:
+    """Sets up the GPU, which takes a while at a process's first use of it, in a thread."""
+    if device.type == "cuda":
+        in_thread(partial(torch.empty, 1, device=device), "start the GPU")
 
 
 @contextmanager

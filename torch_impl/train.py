@@ -19,7 +19,7 @@ from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
 from ..recsys.run.training_loop import run_epochs
-from .devices import device_of, enough_memory
+from .devices import device_of, enough_memory, start_ahead
 from .models import build_model
 from .models.weights import load_weights
 from .training.launcher import fabric_of
@@ -45,6 +45,7 @@ def train(config: TrainConfig) -> TrainResult:
     profile = Profile()
     import_ahead("lightning_fabric")  # which brings PyTorch's compiler
     device = device_of(config.device)
+    start_ahead(device)
     run = find_run(config, "torch")
     with profile.part("load"):
         interactions, split = prepare_data(config)

@@ -8,7 +8,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -76,15 +76,15 @@ def _watched(framework: str, trace: DeviceTrace | None) -> Iterator[list[float]]
     trainer = importlib.import_module(f"cce_minus.{framework}_impl.training.trainer").Trainer
     train_epoch = trainer.train_epoch
 
-    def timed(self: Any, epoch: int, *arguments: Any) -> float:
+    def timed(self: Any, epoch: int, *arguments: Any) -> Callable[[], float]:
         if trace is not None and epoch == TRACED - 1:
             trace.start()
         began = time.perf_counter()
-        loss = train_epoch(self, epoch, *arguments)
+        loss = train_epoch(self, epoch, *arguments)()
         took.append(time.perf_counter() - began)
         if trace is not None and epoch == TRACED - 1:
             trace.stop()
-        return loss
+        return lambda: loss
 
     with mock.patch.object(trainer, "train_epoch", timed):
         yield took

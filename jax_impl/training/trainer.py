@@ -79,7 +79,7 @@ class Trainer:
             cutoffs, shapes = self._evaluation["cutoffs"], self.steps.parts().shapes()
             self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs)
 
-    def train_epoch(self, epoch: int, profile: Profile) -> float:
+    def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
         return self._loop.epoch(epoch, profile)
 
     def _train(self, steps: Steps) -> tuple[Array, int]:
@@ -116,5 +116,7 @@ class Trainer:
         return Snapshot(write, copy.arrays)
 
 
-def _fetch(portions: list[tuple[Array, int]]) -> np.ndarray:
-    return np.concatenate([np.asarray(losses).reshape(-1)[:count] for losses, count in portions])
+def _fetch(portions: list[tuple[Array, int]]) -> Callable[[], np.ndarray]:
+    for losses, _ in portions:
+        losses.copy_to_host_async()
+    return lambda: np.concatenate([np.asarray(losses).reshape(-1)[:count] for losses, count in portions])

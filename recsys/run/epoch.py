@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
-import numpy.typing as npt
 from tqdm import tqdm
 
 from ..protocol.batches import num_batches
 from ..protocol.splits import Split
 from .background import in_thread, prefetched
 from .config import TrainConfig
-from .losses import EpochLosses, Losses
+from .losses import EpochLosses, Fetch, Losses
 from .profile import Profile
 from .steps import Steps, epoch_steps
 
@@ -25,22 +24,22 @@ from .steps import Steps, epoch_steps
 class StepLoop(Generic[Losses]):
     """Trains by `epoch_steps` of ``config`` and ``split``, of at most about ``most`` batches, gathered ``on_device``.
 
-    ``train(steps)`` trains and returns the losses, ``fetch(portions)`` those of several portions on the host
-    (`EpochLosses`). The second portion of a run that is profiled is done within ``trace()``; the first compiles.
+    ``train(steps)`` trains and returns the losses, ``fetch(portions)`` what waits for those of several portions on the
+    host (`EpochLosses`). The second portion of a run that is profiled is done within ``trace()``; the first compiles.
     """
 
     config: TrainConfig
     split: Split
     train: Callable[[Steps], Losses]
-    fetch: Callable[[list[Losses]], npt.NDArray]
+    fetch: Fetch[Losses]
     trace: Callable[[], contextlib.AbstractContextManager[object]]
     on_device: bool
     most: int
     _done: int = 0
     _ahead: tuple[int, Future[Steps], Iterator[Steps]] | None = None
 
-    def epoch(self, epoch: int, profile: Profile) -> float:
-        """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
+    def epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
+        """Trains one epoch and returns what waits for the mean of its losses; both raise ``DivergedError``."""
         total = num_batches(self.split.train, batch_size=self.config.batch_size)
         losses = EpochLosses(epoch, epoch * total, self.fetch)
         portions = prefetched(self._steps(epoch))
@@ -55,7 +54,13 @@ class StepLoop(Generic[Losses]):
                 bar.update(steps.num_batches)
             if epoch + 1 < self.config.epochs:
                 self._begin(epoch + 1)
-            return losses.mean()
+            mean = losses.mean()
+
+        def wait() -> float:
+            with profile.part("steps"):
+                return mean()
+
+        return wait
 
     def _steps(self, epoch: int) -> Iterator[Steps]:
         begun, self._ahead = self._ahead, None

@@ -18,15 +18,18 @@ _ADVICE = "a lower learning_rate or more warmup_steps may help; what earlier epo
 
 Losses = TypeVar("Losses")
 
+Fetch = Callable[[list[Losses]], Callable[[], npt.NDArray[np.floating]]]
+
 
 class EpochLosses(Generic[Losses]):
     """Losses of the steps of ``epoch``, the first of which is step ``first_step`` of the run (both from 0).
 
-    ``fetch(portions)`` waits for the device and returns what was added, one portion after the other, as (n,) numbers.
-    Raises ``DivergedError`` that names the first step whose loss is not finite, from `add` or `mean`.
+    ``fetch(portions)`` starts to copy what was added to the host, and returns what waits for it: (n,) numbers, one
+    portion after the other. Raises ``DivergedError`` that names the first step whose loss is not finite, from `add` or
+    from what `mean` returns.
     """
 
-    def __init__(self, epoch: int, first_step: int, fetch: Callable[[list[Losses]], npt.NDArray]) -> None:
+    def __init__(self, epoch: int, first_step: int, fetch: Fetch[Losses]) -> None:
         self._epoch, self._first_step, self._fetch = epoch, first_step, fetch
         self._waiting: list[Losses] = []
         self._num_waiting = 0
@@ -37,17 +40,27 @@ class EpochLosses(Generic[Losses]):
         self._waiting.append(losses)
         self._num_waiting += count
         if self._num_waiting >= FETCH_EVERY:
-            self._take()
+            self._start()()
 
-    def mean(self) -> float:
-        """The mean over all steps so far."""
-        self._take()
-        return float(np.concatenate(self._fetched).mean())
+    def mean(self) -> Callable[[], float]:
+        """What waits for the mean over all steps so far; the device may get other work first."""
+        take = self._start()
 
-    def _take(self) -> None:
+        def wait() -> float:
+            take()
+            return float(np.concatenate(self._fetched).mean())
+
+        return wait
+
+    def _start(self) -> Callable[[], None]:
+        """Has what waits copied to the host, and returns what takes it there."""
         if not self._waiting:
-            return
-        values = self._fetch(self._waiting)
+            return lambda: None
+        fetched = self._fetch(self._waiting)
+        self._waiting, self._num_waiting = [], 0
+        return lambda: self._take(fetched())
+
+    def _take(self, values: npt.NDArray[np.floating]) -> None:
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             step = sum(map(len, self._fetched)) + int(bad[0])
@@ -56,7 +69,6 @@ class EpochLosses(Generic[Losses]):
                 f"{self._first_step + step} of the run; all from 0); {_ADVICE}"
             )
         self._fetched.append(values)
-        self._waiting, self._num_waiting = [], 0
 
 
 def require_finite_weights(largest: float, epoch: int) -> None:

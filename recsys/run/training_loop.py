@@ -20,8 +20,8 @@ class Training(Protocol):
         """Has compiled beside the first steps what comes after them."""
         ...
 
-    def train_epoch(self, epoch: int, profile: Profile) -> float:
-        """Trains one epoch and returns the mean of its losses; raises ``DivergedError``."""
+    def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
+        """Trains one epoch and returns what waits for the mean of its losses; both raise ``DivergedError``."""
         ...
 
     def largest_weight(self) -> SupportsFloat:
@@ -55,7 +55,7 @@ def run_epochs(
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
         while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
             epoch = progress.epochs
-            loss = training.train_epoch(epoch, profile)
+            loss_of_epoch = training.train_epoch(epoch, profile)
             due = not config.train_on_valid and (epoch + 1) % config.eval_every == 0
             with profile.part("validation"):
                 # The device has all its work before the host waits for any of it.
@@ -63,6 +63,7 @@ def run_epochs(
                 validation = training.validate() if due else dict
                 with profile.part("checkpoints"):
                     snapshot = training.snapshot()
+                loss = loss_of_epoch()
                 require_finite_weights(float(largest), epoch)
                 metrics = validation()
             with profile.part("checkpoints"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ from cce_minus.recsys.run.weights_file import read_weights, write_weights
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_first_step_that_is_not_finite_is_named(bad: float):
-    losses = EpochLosses(3, 30, np.concatenate)
+    losses = EpochLosses(3, 30, lambda portions: lambda: np.concatenate(portions))
     for portion in ([1.0, 2.0], [bad, 1.0, math.nan]):
         losses.add(portion, len(portion))
     with pytest.raises(DivergedError, match=rf"got {bad} in epoch 3, step 2 \(step 32 of the run"):
-        losses.mean()
+        losses.mean()()
 
 
 def test_losses_are_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch):
@@ -30,15 +31,15 @@ def test_losses_are_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(losses_module, "FETCH_EVERY", 4)
     fetched: list[list[list[float]]] = []
 
-    def fetch(portions: list[list[float]]) -> npt.NDArray:
+    def fetch(portions: list[list[float]]) -> Callable[[], npt.NDArray]:
         fetched.append(portions)
-        return np.concatenate(portions)
+        return lambda: np.concatenate(portions)
 
     losses = EpochLosses(0, 0, fetch)
     for loss in range(0, 10, 2):
         losses.add([float(loss), loss + 1.0], 2)
     assert fetched == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
-    assert losses.mean() == 4.5
+    assert losses.mean()() == 4.5
     losses.add([math.nan, 1.0, 1.0], 3)
     with pytest.raises(DivergedError, match="step 10 "):
         losses.add([1.0], 1)

@@ -81,7 +81,7 @@ class Trainer:
         first = self._test if self.config.train_on_valid else self._valid
         self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
 
-    def train_epoch(self, epoch: int, profile: Profile) -> float:
+    def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
         return self._loop.epoch(epoch, profile)
 
     @contextlib.contextmanager
@@ -142,5 +142,16 @@ def _memory(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**63
 
 
-def _fetch(portions: list[Tensor]) -> np.ndarray:
-    return torch.cat(portions).cpu().numpy()
+def _fetch(portions: list[Tensor]) -> Callable[[], np.ndarray]:
+    losses = torch.cat(portions)
+    if not losses.is_cuda:
+        return losses.numpy
+    held, copied = torch.empty(losses.shape, pin_memory=True), torch.cuda.Event()
+    held.copy_(losses, non_blocking=True)
+    copied.record()  # the device may have other work by the time that someone waits
+
+    def wait() -> np.ndarray:
+        copied.synchronize()
+        return held.numpy()
+
+    return wait

@@ -49,7 +49,7 @@ def gather_forward_kernel(
     p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
     p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight,
+    num_rows, num_items, catalog, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight,
     draw_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
@@ -150,6 +150,6 @@ def gather_forward_kernel(
         p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
         p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-        scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
+        scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
         HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

@@ -280,18 +280,18 @@ def tile_item_grad_kernel(
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def zero_item_grad_kernel(
-    p_items, p_visits, p_item_grad, p_bias_grad, num_items, dim: tl.constexpr, block, drawn_blocks,
+    p_items, p_visits, p_item_grad, p_bias_grad, num_positions, dim: tl.constexpr, block, drawn_blocks,
     PERMUTED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Zeros for the items that nobody drew, or not PERMUTED for all: BLOCK_B positions of the item permutation a
     program."""
     ids = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    m_ids = ids < num_items
+    m_ids = ids < num_positions
     if PERMUTED:
         number = ids // block
         visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
-        ids = tl.load(p_items + ids, mask=m_ids, other=0)
-        m_ids = m_ids & (visits == 0)
+        ids = tl.load(p_items + ids, mask=m_ids, other=-1)
+        m_ids = (ids >= 0) & (visits == 0)  # a row of a working set that is drawn has no position of its own
     zeros = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
     bias_zeros = tl.zeros((BLOCK_B,), tl.float32)
     for chunk in range(NUM_D):
@@ -303,7 +303,7 @@ def zero_item_grad_kernel(
 def positive_item_grad_kernel(
     p_hidden, p_scale, p_items, p_visits, p_positive_grad, p_sorted_keys, p_sorted_rows, p_sums, p_item_grad,
     p_bias_grad,
-    num_rows, num_items, dim: tl.constexpr, block, drawn_blocks,
+    num_rows, num_positions, dim: tl.constexpr, block, drawn_blocks,
     PERMUTED: tl.constexpr, HAS_KNOWN: tl.constexpr, BLOCK_D: tl.constexpr,
     CHUNK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
@@ -316,7 +316,7 @@ def positive_item_grad_kernel(
     if PERMUTED:
         number = key // block
         visits = tl.load(p_visits + number, mask=number < drawn_blocks, other=0)
-    if (key < num_items) & ((key != before) | (first == 0)) & (visits == 0):
+    if (key < num_positions) & ((key != before) | (first == 0)) & (visits == 0):
         d = own_d + tl.arange(0, BLOCK_D)
         grad = tl.zeros((BLOCK_D,), tl.float32)
         bias_grad = tl.zeros((), tl.float32)

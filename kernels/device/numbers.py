@@ -9,6 +9,8 @@ ROW_NUMBERS = (
     "num_slots",
     "num_draws",
     "num_places",
+    "num_groups",
+    "num_drawn",
     "num_keys",
     "num_tiles",
     "total",

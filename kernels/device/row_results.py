@@ -83,17 +83,17 @@ def load_histories(p_history_first, p_history_end, rows, HAS_HISTORY: tl.constex
 
 @triton.jit
 def row_mass(
-    p_log_weight, p_history_items, first, end, target, m_target, kept, num_items, draw_weight,
+    p_log_weight, p_history_items, first, end, target, m_target, kept, catalog, draw_weight,
     CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
 ):  # fmt: skip
     """What the kept draws (M,) of rows stand for together, in items."""
     mass = kept * draw_weight
     if CORRECTION != UNCORRECTED:
-        mass = tl.zeros_like(kept) + (num_items - 1)
+        mass = tl.zeros_like(kept) + (catalog - 1)
         if CORRECTION == WEIGHTED:
-            mass = num_items - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
+            mass = catalog - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
         if HAS_HISTORY:
-            own = history_mass(p_history_items, p_log_weight, first, end, target, num_items, CORRECTION == WEIGHTED, 32)
+            own = history_mass(p_history_items, p_log_weight, first, end, target, catalog, CORRECTION == WEIGHTED, 32)
             mass = tl.maximum(mass - own, 0.0)
     return mass
 
@@ -102,7 +102,7 @@ def row_mass(
 def store_row_results(
     p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-    scale, softcap, num_items, positive_weight, draw_weight, own_d, dim: tl.constexpr,
+    scale, softcap, catalog, positive_weight, draw_weight, own_d, dim: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
     BINARY: tl.constexpr,
     SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -121,7 +121,7 @@ def store_row_results(
         target,
         m_target,
         kept,
-        num_items,
+        catalog,
         draw_weight,
         CORRECTION,
         HAS_HISTORY,

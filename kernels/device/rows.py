@@ -14,7 +14,7 @@ def combine_forward_kernel(
     p_count,
     p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
-    num_rows, num_items, dim: tl.constexpr, slots, parallel, softcap, positive_weight, draw_weight,
+    num_rows, num_items, catalog, dim: tl.constexpr, slots, parallel, softcap, positive_weight, draw_weight,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
     BINARY: tl.constexpr,
     SCALE_GRAD: tl.constexpr, TILE_M: tl.constexpr, MOST_SPLITS: tl.constexpr, BLOCK_M: tl.constexpr,
@@ -53,7 +53,7 @@ def combine_forward_kernel(
             p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
             p_average,
             rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-            tl.load(p_scale), softcap, num_items, positive_weight, draw_weight, own_d, dim,
+            tl.load(p_scale), softcap, catalog, positive_weight, draw_weight, own_d, dim,
             HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
         )  # fmt: skip
 

@@ -60,6 +60,49 @@ def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
     return tl.sum(total)
 
 
+@triton.jit
+def store_places(
+    p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, pid, count, num_rows, num_slots, ignore_index,
+    SHUFFLE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Puts block ``pid`` of the rows in their places, of which ``count`` are no ignored rows'; (rows, targets, which
+    count) of it."""
+    n = pid * BLOCK + tl.arange(0, BLOCK)
+    target = tl.load(p_target + n, mask=n < num_rows, other=0).to(tl.int64)
+    valid = (n < num_rows) & (target != ignore_index)
+    before = _sum_counts(p_counts, pid, BLOCK)
+    rank = before + tl.cumsum(valid.to(tl.int32), 0) - valid.to(tl.int32)
+    place = rank
+    if SHUFFLE:
+        size = tl.maximum(count, 1)
+        shift, b = factors(size)
+        place = permute(rank, size, shift, b, p_row_keys, 12, True, False)
+    place = tl.where(valid, place, count + n - rank)  # ignored rows follow, in order
+    tl.store(p_rows + place, n, mask=n < num_rows)
+    tl.store(p_rows + n, 0, mask=(n >= num_rows) & (n < num_slots))
+    if pid == 0:
+        tl.store(p_count, count)
+        tl.store(p_counted, tl.maximum(count, 1).to(tl.float32))
+    return n, target, valid
+
+
+@triton.jit
+def store_group_blocks(
+    p_round_keys, p_group_blocks, part, num_blocks, slots, groups_per_round, parts_per_group, block_shift, block_b,
+    ROUND_HALVES: tl.constexpr, SORTED_SLOTS: tl.constexpr,
+):  # fmt: skip
+    """The blocks that a part of a group's slots draws, in order."""
+    group = part // parts_per_group
+    slot = part % parts_per_group * SORTED_SLOTS + tl.arange(0, SORTED_SLOTS)
+    place = (group % groups_per_round) * slots + slot
+    p_keys = p_round_keys + group // groups_per_round * ROUND_HALVES
+    block = permute(place, num_blocks, block_shift, block_b, p_keys, ROUND_HALVES, False, False)
+    # groups that run side by side walk the catalog in one direction and meet in the cache; the last slot stays last,
+    # since its block may be cut
+    block = tl.sort(tl.where(slot < slots, block + tl.where(slot == slots - 1, LAST, 0), 2 * LAST - 1))
+    tl.store(p_group_blocks + group * slots + slot, block & (LAST - 1), mask=slot < slots)
+
+
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def build_tables_kernel(
     p_target, p_counts, p_item_keys, p_round_keys, p_row_keys,
@@ -74,22 +117,10 @@ def build_tables_kernel(
     pid = tl.program_id(0)
     count = _sum_counts(p_counts, row_programs, BLOCK)
     if pid < row_programs:
-        n = pid * BLOCK + tl.arange(0, BLOCK)
-        target = tl.load(p_target + n, mask=n < num_rows, other=0).to(tl.int64)
-        valid = (n < num_rows) & (target != ignore_index)
-        before = _sum_counts(p_counts, pid, BLOCK)
-        rank = before + tl.cumsum(valid.to(tl.int32), 0) - valid.to(tl.int32)
-        place = rank
-        if SHUFFLE:
-            size = tl.maximum(count, 1)
-            shift, b = factors(size)
-            place = permute(rank, size, shift, b, p_row_keys, 12, True, False)
-        place = tl.where(valid, place, count + n - rank)  # ignored rows follow, in order
-        tl.store(p_rows + place, n, mask=n < num_rows)
-        tl.store(p_rows + n, 0, mask=(n >= num_rows) & (n < num_slots))
-        if pid == 0:
-            tl.store(p_count, count)
-            tl.store(p_counted, tl.maximum(count, 1).to(tl.float32))
+        n, target, valid = store_places(
+            p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, pid, count, num_rows, num_slots, ignore_index,
+            SHUFFLE, BLOCK,
+        )  # fmt: skip
         has_item = valid & (target >= 0) & (target < num_items)
         key = tl.where(has_item, target, 0).to(tl.int32)
         if PERMUTES_ITEMS:
@@ -101,16 +132,10 @@ def build_tables_kernel(
             item = permute(position, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, False)
             tl.store(p_items + position, item, mask=position < num_items)
         elif pid < row_programs + item_programs + group_programs:
-            part = pid - row_programs - item_programs
-            group = part // parts_per_group
-            slot = part % parts_per_group * SORTED_SLOTS + tl.arange(0, SORTED_SLOTS)
-            place = (group % groups_per_round) * slots + slot
-            p_keys = p_round_keys + group // groups_per_round * ROUND_HALVES
-            block = permute(place, num_blocks, block_shift, block_b, p_keys, ROUND_HALVES, False, False)
-            # groups that run side by side walk the catalog in one direction and meet in the cache; the last slot stays
-            # last, since its block may be cut
-            block = tl.sort(tl.where(slot < slots, block + tl.where(slot == slots - 1, LAST, 0), 2 * LAST - 1))
-            tl.store(p_group_blocks + group * slots + slot, block & (LAST - 1), mask=slot < slots)
+            store_group_blocks(
+                p_round_keys, p_group_blocks, pid - row_programs - item_programs, num_blocks, slots, groups_per_round,
+                parts_per_group, block_shift, block_b, ROUND_HALVES, SORTED_SLOTS,
+            )  # fmt: skip
         else:
             drawn = (pid - row_programs - item_programs - group_programs) * VISIT_BLOCK + tl.arange(0, VISIT_BLOCK)
             number = tl.zeros((VISIT_BLOCK,), tl.int32)
@@ -133,3 +158,53 @@ def segment_starts_kernel(p_sorted_keys, p_starts, num_keys, unit, num_starts, B
     tl.store(
         p_starts + j, lower_bound(p_sorted_keys, first, first + num_keys, j.to(tl.int64) * unit), mask=j < num_starts
     )
+
+
+@triton.jit(do_not_specialize=ROW_NUMBERS)
+def build_given_tables_kernel(
+    p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, p_group_blocks, p_visits,
+    num_rows, num_slots, ignore_index, row_programs, num_groups, slots, group_size,
+    SHUFFLE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The tables of a call that its drawn items come with: each slot of a group has a block of its own."""
+    pid = tl.program_id(0)
+    count = _sum_counts(p_counts, row_programs, BLOCK)
+    if pid < row_programs:
+        store_places(
+            p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, pid, count, num_rows, num_slots, ignore_index,
+            SHUFFLE, BLOCK,
+        )  # fmt: skip
+    else:
+        block = (pid - row_programs) * BLOCK + tl.arange(0, BLOCK)
+        m_block = block < num_groups * slots
+        tl.store(p_group_blocks + block, block, mask=m_block)
+        tl.store(p_visits + block, (block // slots * group_size < count).to(tl.int32), mask=m_block)
+
+
+@triton.jit(do_not_specialize=ROW_NUMBERS)
+def draw_blocks_kernel(
+    p_round_keys, p_group_blocks, num_blocks, slots, groups_per_round, parts_per_group, block_shift, block_b,
+    ROUND_HALVES: tl.constexpr, SORTED_SLOTS: tl.constexpr,
+):  # fmt: skip
+    """The blocks that each group draws, in order."""
+    store_group_blocks(
+        p_round_keys, p_group_blocks, tl.program_id(0), num_blocks, slots, groups_per_round, parts_per_group,
+        block_shift, block_b, ROUND_HALVES, SORTED_SLOTS,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=ROW_NUMBERS)
+def drawn_items_kernel(
+    p_counts, p_item_keys, p_group_blocks, p_drawn, row_programs, num_drawn, slots, block, last_block, group_size,
+    num_items, item_shift, item_b, ITEM_HALVES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The item at each place of the groups' blocks; -1 behind a group's last, and of groups without a row."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    count = _sum_counts(p_counts, row_programs, BLOCK)
+    slot = i // block
+    offset = i % block
+    width = tl.where(slot % slots == slots - 1, last_block, block)
+    is_drawn = (i < num_drawn) & (offset < width) & (slot // slots * group_size < count)
+    position = tl.load(p_group_blocks + slot, mask=is_drawn, other=0) * block + offset
+    item = permute(position, num_items, item_shift, item_b, p_item_keys, ITEM_HALVES, False, False)
+    tl.store(p_drawn + i, tl.where(is_drawn, item, -1), mask=i < num_drawn)

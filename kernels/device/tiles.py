@@ -71,7 +71,8 @@ def tile_forward_kernel(
     p_history_end,
     p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
-    num_rows, num_items, dim: tl.constexpr, num_candidates, slots, block, group_size, last_block, parallel, softcap,
+    num_rows, num_items, catalog, dim: tl.constexpr, num_candidates, slots, block, group_size, last_block, parallel,
+    softcap,
     item_shift, item_b, negatives, positive_weight, draw_weight,
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
@@ -234,6 +235,6 @@ def tile_forward_kernel(
         p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
         p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
-        scale, softcap, num_items, positive_weight, draw_weight, own_d, dim,
+        scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
         HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
     )  # fmt: skip

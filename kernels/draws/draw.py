@@ -20,7 +20,8 @@ class Draw:
     item; ids shared by all rows, of each row, or of each group of rows, drawn by ``lists`` or given. ``negatives``: K,
     candidates of a row; 0 where rows' targets will tell. ``correction``: what kept draws stand for where their
     probabilities are the sampler's own, see ``Options``. ``random``: whether the seed matters. ``targets``: the ids are
-    all rows' targets. ``full_lists``: whether groups' ids hold items only.
+    all rows' targets. ``full_lists``: whether groups' ids hold items only. ``given``: what is drawn comes with the
+    call, as places in the rows of a working set, which are its table; ``uniform`` tells of the catalog.
     """
 
     mode: Mode
@@ -33,6 +34,7 @@ class Draw:
     random: bool = True
     targets: bool = False
     full_lists: bool = False
+    given: bool = False
 
     @property
     def batch_share(self) -> float:

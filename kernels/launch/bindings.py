@@ -41,14 +41,17 @@ def _pointers(p: Problem) -> dict[str, Pointer | None]:
     for name, size in scratch.items():
         dtype = None if name in INTEGER_SCRATCH else torch.float32
         pointers[f"p_{name}"] = Pointer("scratch", places[name], dtype) if size else None
+    items = Pointer("ids") if p.draw.given else t["items"]
     return pointers | {
+        "p_items": items,
+        "p_positive_key": Pointer("positions") if p.draw.given else t["positive_key"],
         "p_hidden": Pointer("input"),
         "p_item": Pointer("weight"),
         "p_bias": None if p.bias_dtype is None else Pointer("bias"),
         "p_target": Pointer("target"),
         "p_scale": Pointer("scale"),
         "p_seed": Pointer("seed"),
-        "p_ids": t["items"] if p.permutes_items else ids,
+        "p_ids": items if p.permutes_items else ids,
         "p_ids_again": ids,
         "p_log_weight": Pointer("log_weight") if weighted else None,
         "p_list_weights": t["list_weights"]._replace(dtype=torch.float32) if weighted and p.listed else None,
@@ -73,6 +76,7 @@ def _numbers(p: Problem) -> dict[str, object]:
         "num_rows": p.num_rows,
         "num_items": p.num_items,
         "catalog": p.catalog,
+        "num_positions": p.positions,
         "dim": p.dim,
         "num_slots": num_slots(p),
         "negatives": p.negatives,

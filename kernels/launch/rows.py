@@ -53,7 +53,7 @@ def zeros_and_targets(p: Problem) -> list[Launch]:
     plan = p.tiled
     assert plan is not None
     shared = bindings(p) | {"block": plan.block, "drawn_blocks": plan.drawn_blocks if plan.has_blocks else 0}
-    zero_grid, target_grid = (ceil_div(p.num_items, ZERO_BLOCK),), (p.num_rows, p.row_work.num_d)
+    zero_grid, target_grid = (ceil_div(p.positions, ZERO_BLOCK),), (p.num_rows, p.row_work.num_d)
     part = max(1, min(POSITIVE_PART, 1024 // p.row_work.block_d))
     return [
         launch(item_grad.zero_item_grad_kernel, zero_grid, shared, BLOCK_B=ZERO_BLOCK),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..device import history, tables
 from ..draws.permutation import factors, half_rounds
 from ..numbers import ceil_div, next_power_of_2
@@ -15,14 +17,13 @@ from .programs import Launch, Pointer, launch
 def table_launches(p: Problem) -> list[Launch]:
     """What fills the table buffer, for chosen lists but for these."""
     shared, sizes = bindings(p), table_sizes(p)
+    if p.draw.given:
+        return _given_launches(p)
     programs = {name: ceil_div(size, TABLE_BLOCK) for name, size in sizes.items()}
     round_halves = half_rounds(p.drawn_domain)
-    key_programs = programs["item_keys"] + programs["round_keys"] + programs["row_keys"]
-    count = launch(
-        tables.count_rows_kernel, (programs["rows"] + key_programs,), shared,
-        row_programs=programs["rows"], item_programs=programs["item_keys"], round_programs=programs["round_keys"],
-        item_keys=sizes["item_keys"], round_keys=sizes["round_keys"], item_halves=half_rounds(p.catalog),
-        round_halves=round_halves, row_halves=sizes["row_keys"], BLOCK=TABLE_BLOCK,
+    count = count_rows(
+        shared | {"row_programs": programs["rows"]}, row_keys=sizes["row_keys"], item_keys=sizes["item_keys"],
+        round_keys=sizes["round_keys"], round_halves=round_halves,
     )  # fmt: skip
     plan = p.tiled if p.tiled and p.tiled.has_blocks else None
     slots = plan.slots if plan else 1
@@ -49,6 +50,33 @@ def table_launches(p: Problem) -> list[Launch]:
         )  # fmt: skip
         launches.append(ranges)
     return launches
+
+
+def _given_launches(p: Problem) -> list[Launch]:
+    """The same where drawn items come with the call."""
+    shared, sizes = bindings(p), table_sizes(p)
+    rows, blocks = (ceil_div(sizes[name], TABLE_BLOCK) for name in ("rows", "group_blocks"))
+    row_programs = {"row_programs": rows}
+    build = launch(
+        tables.build_given_tables_kernel, (rows + blocks,), shared | row_programs,
+        num_groups=p.num_groups, slots=sizes["group_blocks"] // p.num_groups, SHUFFLE=p.shuffle_rows,
+        BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
+    return [count_rows(shared | row_programs, row_keys=sizes["row_keys"]), build]
+
+
+def count_rows(
+    shared: Mapping[str, object], *, row_keys: int = 0, item_keys: int = 0, round_keys: int = 0, round_halves: int = 1
+) -> Launch:
+    """What counts the rows that are not ignored, and makes so many keys of the permutations of rows, of items, and in
+    rounds of ``round_halves``."""
+    programs = {"row": row_keys, "item": item_keys, "round": round_keys}
+    programs = {name: ceil_div(keys, TABLE_BLOCK) for name, keys in programs.items()}
+    return launch(
+        tables.count_rows_kernel, (shared["row_programs"] + sum(programs.values()),), shared,
+        item_programs=programs["item"], round_programs=programs["round"], item_keys=item_keys, round_keys=round_keys,
+        item_halves=item_keys, round_halves=round_halves, row_halves=row_keys, BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
 
 
 def segment_starts(sorted_keys: str, num_keys: int, starts: Pointer, num_starts: int, unit: int) -> Launch:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..draws.draw import Correction, Draw
 from ..errors import ArgumentTypeError, ArgumentValueError
@@ -140,6 +141,30 @@ def check_ignore_index(value: object) -> None:
     ignore_index = as_index("ignore_index", value)
     if not -(2**63) <= ignore_index < 2**63:
         raise ArgumentValueError("ignore_index", "an int of 64 bits", ignore_index)
+
+
+IGNORED = -1  # the target of ignored rows among a working set's places
+
+
+def own_options(given: Any, options: Options) -> Options:
+    """The options of a call on the working set ``given``, whose targets are places; raises for another
+    ``ignore_index``."""
+    if options.ignore_index != given.ignore_index:
+        raise ArgumentValueError("ignore_index", f"{given.ignore_index}, the working set's", options.ignore_index)
+    return replace(options, ignore_index=IGNORED)
+
+
+def check_working_set(given: Any, num_rows: int, target_shape: tuple[int, ...], **others: object) -> None:
+    """Raise for a table of other rows than those of the working set ``given``, and for ``others``, arguments that it
+    was made with."""
+    if num_rows != given.ids.shape[0]:
+        expected = f"the {given.ids.shape[0]} rows of the working set, {given.num_items} items being its catalog"
+        raise ArgumentValueError("linear_weight", expected, f"{num_rows} rows")
+    if tuple(target_shape) != tuple(given.target.shape):
+        raise ArgumentValueError("target", f"shape {tuple(given.target.shape)}, as of the working set", target_shape)
+    for argument, value in others.items():
+        if value is not None:
+            raise ArgumentTypeError(argument, "None beside a working set, which was made with its own", value)
 
 
 def gbce_positive_weight(gbce_t: object, negatives: object, num_items: int) -> float:

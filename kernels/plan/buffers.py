@@ -46,17 +46,18 @@ def table_sizes(problem: Problem) -> dict[str, int]:
     rows: place -> row, non-ignored rows first; count: their number; row_counts: the same of each block of rows;
     positive_key: what rows are sorted by for the item gradient (the target's position), and behind them the draws of
     groups' lists; items: position -> item; the keys of the permutations' rounds; history_first, history_end: row ->
-    range of its own items; and those of tiles and lists.
+    range of its own items; and those of tiles and lists. With a working set positive_key and items come with the call.
     """
     p = problem
+    draws = not p.draw.given
     return {
         "rows": num_slots(p),
         "count": 1,
         "row_counts": ceil_div(p.num_rows, TABLE_BLOCK),
-        "positive_key": p.num_rows + (p.listed.draws if p.listed else 0),
-        "items": p.catalog if p.permutes_items else 0,
-        "item_keys": half_rounds(p.catalog) if p.permutes_items else 0,
-        "round_keys": p.key_rounds * half_rounds(p.drawn_domain),
+        "positive_key": draws * (p.num_rows + (p.listed.draws if p.listed else 0)),
+        "items": p.catalog if p.permutes_items and draws else 0,
+        "item_keys": half_rounds(p.catalog) if p.permutes_items and draws else 0,
+        "round_keys": draws * p.key_rounds * half_rounds(p.drawn_domain),
         "row_keys": MAX_HALF_ROUNDS if p.shuffle_rows else 0,
         "history_first": p.num_rows if p.history else 0,
         "history_end": p.num_rows if p.history else 0,

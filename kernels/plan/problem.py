@@ -159,8 +159,19 @@ class Problem(Shapes, Choices):
 
     @property
     def catalog(self) -> int:
-        """The items that are drawn from and corrected for; the table's rows may be others."""
-        return self.num_items
+        """The items that are drawn from and corrected for; of a working set the table has fewer rows."""
+        return self.draws.num_items if self.draw.given and self.draws else self.num_items
+
+    @property
+    def given_places(self) -> int:
+        """Of a working set: places of drawn items, of every slot of every group as many as a block's."""
+        return self.num_groups * self.tiled.slots * self.tiled.block if self.draw.given and self.tiled else 0
+
+    @property
+    def positions(self) -> int:
+        """What candidates and targets are told by: positions of the item permutation, or of a working set the drawn
+        items', and behind them every row's."""
+        return self.given_places + self.num_items
 
     @property
     def draw_weight(self) -> float:
@@ -235,7 +246,7 @@ class Problem(Shapes, Choices):
 
     @property
     def segments(self) -> int:
-        return ceil_div(self.num_items, self.segment_unit)
+        return ceil_div(self.positions, self.segment_unit)
 
     @property
     def sorts_draws(self) -> bool:

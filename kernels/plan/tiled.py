@@ -68,7 +68,7 @@ class Tiled:
     @property
     def num_candidates(self) -> int:
         """Candidates of the item gradient: ids that are given or listed, else all positions."""
-        return self.p.negatives if self.p.kind.by_id else self.p.num_items
+        return self.p.negatives if self.p.kind.by_id else self.p.positions
 
     @property
     def end_candidate(self) -> int:
@@ -81,7 +81,10 @@ class Tiled:
 
     @property
     def drawn_blocks(self) -> int:
-        """Blocks that groups may draw; the positions left over sit out the step."""
+        """Blocks that groups may draw; the positions left over sit out the step. Of a working set those that they
+        drew."""
+        if self.p.draw.given:
+            return self.p.num_groups * self.slots
         return self.grouped.num_blocks if self.grouped and self.has_blocks else self.slots
 
     @property
@@ -159,5 +162,5 @@ class Tiled:
         return {
             "group_blocks": self.p.num_groups * self.slots if self.has_blocks else 0,
             "visits": blocks,
-            "block_groups": blocks * self.p.rounds,
+            "block_groups": 0 if self.p.draw.given else blocks * self.p.rounds,
         }

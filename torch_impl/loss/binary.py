@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
+from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight, own_options
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from .known_calls import plain_loss
 from .row_losses import num_items_of, reduce, row_losses
+from .working_set import WorkingSet
 
 
 def sampled_linear_binary_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
     target: Tensor,
-    negatives: Sampler | Tensor,
+    negatives: Sampler | WorkingSet | Tensor,
     *,
     gbce_t: float | None = None,
     linear_bias: Tensor | None = None,
@@ -40,7 +41,7 @@ def sampled_linear_binary_cross_entropy(
 
     Args:
         negatives: ``UniformNegatives``, ``PopularityNegatives``, ``LogUniformNegatives``, or explicit integer ids as in
-            ``sampled_linear_cross_entropy``. Others raise.
+            ``sampled_linear_cross_entropy``, or a ``working_set`` of the first. Others raise.
         gbce_t: t in [0, 1], for ``UniformNegatives`` alone: 0 is BCE+, 1 makes the scores' calibration that of the
             softmax.
 
@@ -48,7 +49,11 @@ def sampled_linear_binary_cross_entropy(
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, False, impl)
     check_binary_negatives(negatives)
-    positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
+    if isinstance(negatives, WorkingSet):
+        options = own_options(negatives, options)
+        positive_weight = gbce_positive_weight(gbce_t, negatives.sampler, negatives.num_items)
+    else:
+        positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
     if history is None:
         result = plain_loss(
             input, linear_weight, target, negatives, linear_bias, sample_weight, logit_scale, seed, ignore_index,

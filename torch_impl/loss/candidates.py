@@ -80,6 +80,9 @@ def chunks(x: Operands, p: Problem, choose: Choose) -> Iterator[Chunk]:
 def _tile_ids(x: Operands, xp: Arithmetic, seed: tuple[Tensor, Tensor], chunk: Chunk, p: Problem) -> Tensor:
     """The candidates (T, K) of tiles, whose numbers ``chunk.ids`` holds."""
     tiles = chunk.ids
+    if p.draw.given:
+        assert x.ids is not None
+        return x.ids[: p.given_places].view(p.num_groups, -1)[tiles, : p.negatives]
     if p.draws is not None:
         return p.draws.items(xp, seed, tiles)
     if p.lists is None:

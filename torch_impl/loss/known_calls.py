@@ -65,6 +65,7 @@ def _plan(
     has_weights = draw.lists is not None and draw.lists.has_weights
     static = operands.Options(
         sampler=sampler,
+        catalog=0,
         ids_group=1,
         impl="triton",
         softcap=options.softcap,

@@ -25,12 +25,17 @@ class Operands(NamedTuple):
     users: Tensor | None = None  # (N,)
     history_offsets: Tensor | None = None  # (users + 1,)
     history_items: Tensor | None = None  # (known items,)
+    positions: Tensor | None = None  # (N,) int32 of rows' targets among a working set's, whose ``ids`` are (D + T,)
 
 
 class Options(NamedTuple):
-    """A call's candidates, by the sampler's text or else as ids that so many rows share, and its ``Choices``."""
+    """A call's candidates, by the sampler's text or else as ids that so many rows share, and its ``Choices``.
+
+    ``catalog``: the items that the sampler draws from, where the table holds a working set of them; else 0.
+    """
 
     sampler: str
+    catalog: int
     ids_group: int
     impl: str
     softcap: float | None
@@ -42,7 +47,7 @@ class Options(NamedTuple):
 
     @property
     def choices(self) -> Choices:
-        return Choices(*self[3:])  # type: ignore[arg-type]
+        return Choices(*self[4:])  # type: ignore[arg-type]
 
 
 class Saved(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -47,8 +48,8 @@ def gpu(index: int) -> Gpu:
 
 
 @functools.lru_cache(maxsize=256)
-def draw_of(sampler: str, num_items: int) -> Draw:
-    return sampler_of(sampler).draw(num_items)
+def draw_of(sampler: str, num_items: int, given: bool = False) -> Draw:
+    return replace(sampler_of(sampler).draw(num_items), given=given)
 
 
 def shapes_of(
@@ -67,7 +68,9 @@ def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> 
     ids_shape = None if x.ids is None else tuple(x.ids.shape)
     symbolic = any(isinstance(size, torch.SymInt) for size in (num_rows, dim, num_items, *(history or ())))
     if options.sampler:
-        draw = (draw_of.__wrapped__ if symbolic else draw_of)(options.sampler, num_items)
+        draw = (draw_of.__wrapped__ if symbolic else draw_of)(
+            options.sampler, options.catalog or num_items, options.catalog > 0
+        )
     else:
         assert ids_shape is not None
         draw = given_ids(ids_shape, options.ids_group)
@@ -195,7 +198,9 @@ def _backward_into(input_grad: Tensor | None, *args) -> tuple[Tensor, Tensor, Te
     with torch.cuda.device_of(x.input):
         ins = _named(x) | _named(saved)
         if wanted.items:
-            keys = _table(saved.tables, "positive_key", p, num_keys(p))
+            keys = x.positions
+            if keys is None:
+                keys = _table(saved.tables, "positive_key", p, num_keys(p))
             ins["sorted_keys"], ins["sorted_rows"] = torch.sort(keys, stable=True)
             if p.sorts_draws and x.ids is not None:
                 ins["sorted_ids"], ins["sorted_draws"] = torch.sort(_draw_keys(x.ids, x.target, p), stable=True)

@@ -141,9 +141,9 @@ def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> 
     q_t) without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
-    mass = torch.full_like(kept, p.num_items - 1)
+    mass = torch.full_like(kept, p.catalog - 1)
     if x.log_weight is not None:
-        mass = p.num_items - torch.exp(-x.log_weight[item])
+        mass = p.catalog - torch.exp(-x.log_weight[item])
     if p.history and x.users is not None and x.history_items is not None:
         items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
         weights = x.scale.new_ones(len(items)) if x.log_weight is None else torch.exp(-x.log_weight[items])

@@ -11,6 +11,7 @@ from ...kernels.negatives.arguments import (
     Options,
     Spec,
     check_arrays,
+    check_working_set,
     correction_of,
 )
 from ...kernels.negatives.base import Negatives
@@ -23,6 +24,7 @@ from .list_operands import list_operands
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
+from .working_set import WorkingSet
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -170,16 +172,20 @@ def row_losses(
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
     """
+    given = negatives if isinstance(negatives, WorkingSet) else None
     sampler = negatives if isinstance(negatives, Negatives) else None
-    ids = None if sampler is not None else negatives
+    ids = None if sampler is not None or given is not None else negatives
     if ids is not None and not isinstance(ids, Tensor):
-        raise ArgumentTypeError("negatives", "a sampler or an integer tensor", type(ids).__name__)
+        raise ArgumentTypeError("negatives", "a sampler, a working set or an integer tensor", type(ids).__name__)
     num_items = num_items_of(linear_weight)
+    if given is not None:
+        check_working_set(given, num_items, target.shape, seed=seed, log_q=log_q, history=history)
+        sampler, num_items = given.sampler, given.num_items
     draw = sampler.draw(num_items) if sampler is not None else None
     x = checked_operands(
         input, linear_weight, target, ids, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
-        seed=seed, draws=draw is not None and draw.random, log_q=log_q, history=history,
+        seed=seed, draws=given is None and draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
     impl = resolve_impl(options.impl, input.device)
     if target.numel() == 0:
@@ -196,11 +202,14 @@ def row_losses(
     slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)
     correction = correction_of(draw, log_weight, options, positive_weight)
     x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
+    if given is not None:
+        x = x._replace(ids=given.drawn, positions=given.positions, seed=given.seed)
     if history is not None:
         users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
     static = operands.Options(
         sampler="" if sampler is None else sampler.text,
+        catalog=0 if given is None else given.num_items,
         ids_group=1,
         impl=impl,
         softcap=options.softcap,

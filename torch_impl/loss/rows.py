@@ -70,6 +70,8 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
         if getattr(mapped, name) is not None:
             expected = "a tensor shared by the mapped rows (vmap may map input, target, negatives and sample_weight)"
             raise ArgumentValueError(argument, expected, "a mapped tensor")
+    if x.positions is not None:
+        raise ArgumentValueError("negatives", "a sampler or ids under vmap", "a working set")
     num_rows = x.target.shape[-1]
 
     def fold(tensor: Tensor, dim: int | None, row_dims: int) -> Tensor:

@@ -38,6 +38,7 @@ class Arguments(NamedTuple):
     log_q: Array | None
     history: tuple[Array, Array, Array] | None
     tables: Tables = Tables()  # of a sampler's probabilities
+    given: tuple[Array, Array] | None = None  # a working set's ``drawn`` and ``positions``
 
 
 def is_array(value: object) -> TypeGuard[Array | np.ndarray]:
@@ -45,7 +46,7 @@ def is_array(value: object) -> TypeGuard[Array | np.ndarray]:
     return isinstance(value, (jax.Array, np.ndarray, np.generic))
 
 
-def _is_known(value: object) -> TypeGuard[Array | np.ndarray]:
+def is_known(value: object) -> TypeGuard[Array | np.ndarray]:
     """Whether the value can be read now, without waiting for a GPU."""
     if isinstance(value, Tracer):
         return False
@@ -86,17 +87,17 @@ def _check(**arrays: Any) -> None:
 def _check_ranges(target: Any, ids: Any, history: History | None, ignore_index: int, num_items: int) -> None:
     """Raise where a target, an id or a history that can be read now is none; those of ignored rows may be anything."""
     counted = None  # rows, as far as they are known
-    if _is_known(target):
+    if is_known(target):
         values = np.asarray(target).reshape(-1)
         counted = values != ignore_index
         wrong = values[counted & ((values < 0) | (values >= num_items))]
         if wrong.size:
             raise ArgumentValueError("target", f"ignore_index or an item in [0, {num_items})", int(wrong[0]))
-    if history is not None and all(map(_is_known, history)):
+    if history is not None and all(map(is_known, history)):
         users, offsets, items = map(np.asarray, history)
         users = users.reshape(-1)
         check_history(users[:0] if counted is None else users[counted], offsets, items, num_items)
-    if ids is not None and _is_known(ids) and (ids.ndim == 1 or counted is not None):
+    if ids is not None and is_known(ids) and (ids.ndim == 1 or counted is not None):
         values = np.asarray(ids)
         values = values if values.ndim == 1 else values.reshape(-1, values.shape[-1])[counted]
         wrong = values[(values < -1) | (values >= num_items)]

@@ -5,18 +5,19 @@ from __future__ import annotations
 from jax import Array
 from jax.typing import ArrayLike
 
-from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight
+from ...kernels.negatives.arguments import Options, check_binary_negatives, gbce_positive_weight, own_options
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from .arguments import num_items_of
 from .row_losses import sampled_losses
+from .working_set import WorkingSet
 
 
 def sampled_linear_binary_cross_entropy(
     input: ArrayLike,
     linear_weight: ArrayLike,
     target: ArrayLike,
-    negatives: Sampler | ArrayLike,
+    negatives: Sampler | WorkingSet | ArrayLike,
     *,
     gbce_t: float | None = None,
     linear_bias: ArrayLike | None = None,
@@ -41,7 +42,7 @@ def sampled_linear_binary_cross_entropy(
 
     Args:
         negatives: ``UniformNegatives``, ``PopularityNegatives``, ``LogUniformNegatives``, or explicit integer ids as in
-            ``sampled_linear_cross_entropy``. Others raise.
+            ``sampled_linear_cross_entropy``, or a ``working_set`` of the first. Others raise.
         gbce_t: t in [0, 1], for ``UniformNegatives`` alone: 0 is BCE+, 1 makes the scores' calibration that of the
             softmax.
 
@@ -49,7 +50,11 @@ def sampled_linear_binary_cross_entropy(
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, False, impl)
     check_binary_negatives(negatives)
-    positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
+    if isinstance(negatives, WorkingSet):
+        options = own_options(negatives, options)
+        positive_weight = gbce_positive_weight(gbce_t, negatives.sampler, negatives.num_items)
+    else:
+        positive_weight = gbce_positive_weight(gbce_t, negatives, num_items_of(linear_weight))
     (loss,) = sampled_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, history=history,

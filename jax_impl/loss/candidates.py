@@ -68,6 +68,9 @@ def _drawn_layout(x: Operands, p: Problem) -> Layout:
 
 def _tile_ids(x: Operands, xp: Arithmetic, seed: Seed, rows: Array, tiles: Array, p: Problem) -> Array:
     """The candidates (T, K) of tiles."""
+    if p.draw.given:
+        assert x.ids is not None
+        return x.ids[: p.given_places].reshape(p.num_groups, -1)[tiles, : p.negatives]
     if p.draws is not None:
         return p.draws.items(xp, seed, tiles).astype(jnp.int32)
     if p.lists is None:

@@ -7,16 +7,17 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from ...kernels.negatives.arguments import Options, check_log_q
+from ...kernels.negatives.arguments import Options, check_log_q, own_options
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import AllItems, Sampler
 from .row_losses import sampled_losses
+from .working_set import WorkingSet
 
 
 # The overloads tell type checkers what ``return_lse`` returns.
 @overload
 def sampled_linear_cross_entropy(
-    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | WorkingSet | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100,
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
@@ -27,7 +28,7 @@ def sampled_linear_cross_entropy(
 ) -> Array: ...  # fmt: skip
 @overload
 def sampled_linear_cross_entropy(
-    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, *,
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | WorkingSet | ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100,
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
@@ -39,7 +40,7 @@ def sampled_linear_cross_entropy(
     input: ArrayLike,
     linear_weight: ArrayLike,
     target: ArrayLike,
-    negatives: Sampler | ArrayLike,
+    negatives: Sampler | WorkingSet | ArrayLike,
     *,
     linear_bias: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
@@ -72,7 +73,9 @@ def sampled_linear_cross_entropy(
         linear_weight: (V, D) item table c; its gradient has its dtype and is dense, fp32 inside.
         target: (...) integer items in [0, V), or ``ignore_index``.
         negatives: a sampler, or explicit integer ids (K,) shared by all rows or (..., K) of each row, ignored
-            rows included; -1 is an empty slot and repeated ids count as often as they stand.
+            rows included; -1 is an empty slot and repeated ids count as often as they stand. Or a
+            ``working_set``: linear_weight and linear_bias are then its rows, target its ``target``, and what it was
+            made with is not given again.
         linear_bias: (V,) added to the logits. Minus infinity masks an item out, as one out of stock: a draw of it
             counts in m and weighs nothing. Where none of a row's draws weighs anything its loss is 0, else a target
             masked out has loss +inf, as in optax's losses. +inf and NaN, of the target or a kept draw, make the row
@@ -115,6 +118,8 @@ def sampled_linear_cross_entropy(
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)
     check_log_q(negatives, log_q, options)
+    if isinstance(negatives, WorkingSet):
+        options = own_options(negatives, options)
     results = sampled_losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,

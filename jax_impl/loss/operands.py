@@ -28,6 +28,7 @@ class Operands(NamedTuple):
     users: Array | None = None  # (N,) int32
     history_offsets: Array | None = None  # (users + 1,) int32
     history_items: Array | None = None  # (known items,) int32
+    positions: Array | None = None  # (N,) int32 of rows' targets among a working set's, whose ``ids`` are (D + T,)
 
 
 class Rows(NamedTuple):

@@ -167,7 +167,7 @@ def _triton_backward(p: Problem, x: Operands, saved: Saved, grad_loss: Array, gr
     ins |= {"grad_loss": grad_loss, "grad_lse": grad_lse} | ({} if saved.tables is None else {"tables": saved.tables})
     if p.wanted.items:
         assert saved.tables is not None
-        keys = _table(saved.tables, "positive_key", p, _num_keys(p))
+        keys = _table(saved.tables, "positive_key", p, _num_keys(p)) if x.positions is None else x.positions
         ins["sorted_keys"], ins["sorted_rows"] = _stable_sort(keys)
         if p.sorts_draws and x.ids is not None:
             ins["sorted_ids"], ins["sorted_draws"] = _stable_sort(_draw_keys(x.ids, x.target, p))

@@ -124,9 +124,9 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
     q_t) without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
-    mass = jnp.full_like(kept, p.num_items - 1)
+    mass = jnp.full_like(kept, p.catalog - 1)
     if x.log_weight is not None:
-        mass = p.num_items - jnp.exp(-x.log_weight[c.item])
+        mass = p.catalog - jnp.exp(-x.log_weight[c.item])
     if p.history and x.users is not None and x.history_items is not None:
         users = jnp.clip(x.users[c.rows], 0, p.history.num_users - 1)
         weights = (

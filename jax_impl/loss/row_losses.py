@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, in_auto_axes, own_settings, varying_axes
 from ...kernels.draws.draw import Draw, given_ids
 from ...kernels.errors import ArgumentTypeError
-from ...kernels.negatives.arguments import Options, correction_of
+from ...kernels.negatives.arguments import Options, check_working_set, correction_of
 from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
@@ -26,6 +27,7 @@ from .list_operands import list_operands, sampler_tables
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
+from .working_set import WorkingSet
 
 # (the operands but candidates, the arguments, what is static) -> each row's loss, its lse if there is one, and whether
 # it counts
@@ -101,7 +103,8 @@ def no_rows(x: Operands) -> Array:
 
 
 def sampled_losses(
-    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | ArrayLike, options: Options, *,
+    input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, negatives: Sampler | WorkingSet | ArrayLike,
+    options: Options, *,
     linear_bias: ArrayLike | None, sample_weight: ArrayLike | None, logit_scale: ArrayLike, seed: ArrayLike | None,
     log_q: ArrayLike | None = None, history: History | None = None, positive_weight: float | None = None,
 ) -> tuple[Array, ...]:  # fmt: skip
@@ -109,17 +112,24 @@ def sampled_losses(
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
     """
+    given = negatives if isinstance(negatives, WorkingSet) else None
     sampler = negatives if isinstance(negatives, Negatives) else None
-    ids = None if sampler is not None else negatives
+    ids = None if sampler is not None or given is not None else negatives
     if ids is not None and not is_array(ids):
-        raise ArgumentTypeError("negatives", "a sampler or an integer array", type(ids).__name__)
+        raise ArgumentTypeError("negatives", "a sampler, a working set or an integer array", type(ids).__name__)
     num_items = num_items_of(linear_weight)
+    if given is not None:
+        check_working_set(given, num_items, np.shape(target), seed=seed, log_q=log_q, history=history)
+        sampler, num_items = given.sampler, given.num_items
     draw = sampler.draw(num_items) if sampler is not None else None
     arguments = checked_arguments(
         input, linear_weight, target, ids, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale,
-        seed=seed, draws=draw is not None and draw.random, log_q=log_q, history=history,
+        seed=seed, draws=given is None and draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
+    if given is not None and draw is not None:
+        draw = replace(draw, given=True)
+        arguments = arguments._replace(seed=given.seed, given=(given.drawn, given.positions))
     tables = sampler_tables(sampler, num_items, home_of(arguments))
     known = tables.log_weight if log_q is None else log_q
     choices = Choices(
@@ -144,6 +154,8 @@ def _sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[A
     slot_ends, log_weight = list_operands(arguments.tables, share, num_items, arguments.log_q)
     weighted = static.choices.correction == "weighted"
     x = x._replace(ids=ids, log_weight=log_weight if weighted else None, slot_ends=slot_ends)
+    if arguments.given is not None:
+        x = x._replace(ids=arguments.given[0], positions=arguments.given[1])
     if arguments.history is not None:
         users, offsets, items = arguments.history
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)

@@ -49,6 +49,8 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
                 "a mapped array",
             )
 
+    if x.positions is not None:
+        raise ArgumentValueError("negatives", "a sampler or ids under vmap", "a working set")
     num_rows = x.target.shape[-1]
 
     def fold(array: Array, is_mapped: bool, row_shape: tuple[int, ...]) -> Array:

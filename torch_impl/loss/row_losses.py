@@ -163,7 +163,8 @@ def no_rows(x: Operands) -> Tensor:
 
 
 def row_losses(
-    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | Tensor, options: Options, *,
+    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: Sampler | WorkingSet | Tensor,
+    options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
     log_q: Tensor | None = None, history: History | None = None, positive_weight: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip

@@ -1,0 +1,37 @@
+"""The rows of a catalog that a step touches, as a loss reads them; made by ``tables.working_set``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+from jax import Array
+
+from ...kernels.negatives.samplers import Sampler
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class WorkingSet:
+    """The rows of a step, T of them: what its groups of rows draw, its targets and the inputs. A pytree.
+
+    ``ids`` (T,) int32: the first ``count`` (1,) int32 are distinct and ascending, the rest repeat the last, as of a
+    `RowSet`. ``target`` and ``inputs`` are places among them, int32, shaped as they were given; -1 in ``target`` are
+    rows to leave out, negative ``inputs`` stay as they are.
+
+    The rest is for the loss. ``drawn`` (D + T,) int32: the places of the drawn items, by groups, slots and positions of
+    a slot, -1 where there is none; behind them each row that nobody drew, or -1. ``positions`` (N,) int32: where in
+    ``drawn`` each flat row's target is. ``seed`` (2,) uint32: the words (high, low) that rows are shuffled by.
+    ``sampler`` draws from ``num_items``; ``ignore_index`` is that of the targets that were given.
+    """
+
+    ids: Array
+    count: Array
+    target: Array
+    inputs: Array | None
+    drawn: Array
+    positions: Array
+    seed: Array
+    sampler: Sampler = field(metadata={"static": True})
+    num_items: int = field(metadata={"static": True})
+    ignore_index: int = field(metadata={"static": True})

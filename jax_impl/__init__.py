@@ -1,5 +1,7 @@
 """The loss, sequence models and their training for JAX and Flax."""
 
+from typing import TYPE_CHECKING, Any
+
 from .. import interop as _interop  # noqa: F401  names the extra to install where JAX is missing
 from ..kernels import (
     AllItems,
@@ -21,6 +23,13 @@ from .loss.binary import sampled_linear_binary_cross_entropy
 from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .loss.frequencies import update_frequencies
 from .loss.scalable import scalable_linear_cross_entropy
+from .loss.working_set import WorkingSet
+from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
+from .tables.row_set import RowSet, row_set, rows_of
+from .tables.working_set import working_set
+
+if TYPE_CHECKING:
+    from .tables.item_table import ItemTable
 
 __all__ = [
     "AllItems",
@@ -30,16 +39,33 @@ __all__ = [
     "HardNegatives",
     "History",
     "InBatchNegatives",
+    "ItemTable",
+    "LazyAdam",
     "LogUniformNegatives",
     "MixedNegatives",
+    "PartialRowWiseAdam",
     "PopularityNegatives",
+    "RowSet",
+    "RowWiseAdagrad",
     "UniformNegatives",
+    "WorkingSet",
     "fold_seed",
     "linear_cross_entropy",
     "negative_ids",
+    "row_set",
+    "rows_of",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
     "update_frequencies",
     "user_items",
+    "working_set",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ItemTable":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .tables.item_table import ItemTable  # with Flax, which losses alone do without
+
+    return ItemTable

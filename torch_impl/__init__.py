@@ -26,6 +26,11 @@ from .loss.modules import (
     ScalableLinearCrossEntropyLoss,
 )
 from .loss.scalable import scalable_linear_cross_entropy
+from .loss.working_set import WorkingSet
+from .tables.item_table import ItemTable
+from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
+from .tables.row_set import RowSet, row_set
+from .tables.working_set import working_set
 
 __all__ = [
     "AllItems",
@@ -35,20 +40,28 @@ __all__ = [
     "HardNegatives",
     "History",
     "InBatchNegatives",
+    "ItemTable",
+    "LazyAdam",
     "LinearCrossEntropyLoss",
     "LogUniformNegatives",
     "MixedNegatives",
+    "PartialRowWiseAdam",
     "PopularityNegatives",
+    "RowSet",
+    "RowWiseAdagrad",
     "SampledLinearBinaryCrossEntropyLoss",
     "SampledLinearCrossEntropyLoss",
     "ScalableLinearCrossEntropyLoss",
     "UniformNegatives",
+    "WorkingSet",
     "fold_seed",
     "linear_cross_entropy",
     "negative_ids",
+    "row_set",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
     "update_frequencies",
     "user_items",
+    "working_set",
 ]

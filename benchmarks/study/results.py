@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cce_minus.recsys import TrainConfig
 
@@ -39,8 +40,12 @@ def read(path: Path, columns: tuple[str, ...] = COLUMNS) -> list[Row]:
         return list(reader)
 
 
-def replace_rows(path: Path, new: Iterable[dict[str, object]], columns: tuple[str, ...], key: Sequence[str]) -> None:
-    """Adds rows, in place of those that are equal in ``key``; at once, so that a killed process leaves a whole file."""
+def replace_rows(
+    path: Path, new: Iterable[dict[str, object]], columns: tuple[str, ...], key: Sequence[str],
+    place: Callable[[Row], Any] | None = None,
+) -> None:  # fmt: skip
+    """Adds rows, in place of those that are equal in ``key``; at once, so that a killed process leaves a whole file.
+    ``place``: what they are sorted by; else data set, method and seed."""
 
     def what(row: Row) -> tuple[str, ...]:
         return tuple(row[name] for name in key)
@@ -54,7 +59,7 @@ def replace_rows(path: Path, new: Iterable[dict[str, object]], columns: tuple[st
     with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=_place))
+        writer.writerows(sorted(rows.values(), key=place or _place))
     partial.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from jax import Array
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
-from .row_set import RowSet
+from ..loss.working_set import WorkingSet
+from .row_set import RowSet, rows_of
 
 WEIGHT_DTYPES = ("float32", "bfloat16")
 
@@ -35,8 +37,7 @@ class ItemTable(nnx.Module):
         shape = as_index("num_items", num_items), as_index("dim", dim)
         if min(shape) < 1:
             raise ArgumentValueError("num_items, dim", "ints of at least 1", shape)
-        start = std * jax.random.normal(rngs.params(), shape, jnp.float32)
-        self.weight = nnx.Param(start.astype(_checked(dtype)))
+        self.weight = nnx.Param(_start(rngs.params(), shape, std, _checked(dtype)))
 
     @classmethod
     def from_embed(cls, embed: nnx.Embed) -> ItemTable:
@@ -53,16 +54,17 @@ class ItemTable(nnx.Module):
         embed.embedding = self.weight
         return embed
 
-    def __call__(self, rows: RowSet) -> Array:
+    def __call__(self, rows: RowSet | WorkingSet) -> Array:
         return rows_of(self.weight[...], rows)
 
 
-def rows_of(weight: Array, rows: RowSet) -> Array:
-    """The rows (T, D) float32 of a table (V, D)."""
-    return weight.at[rows.ids].get(mode="clip", indices_are_sorted=True).astype(jnp.float32)
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _start(key: Array, shape: tuple[int, int], std: float, dtype: Any) -> Array:
+    """One program, so that a bfloat16 table is never there in float32."""
+    return (std * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
 def _checked(dtype: Any) -> Any:
     if jnp.dtype(dtype).name not in WEIGHT_DTYPES:
         raise ArgumentTypeError("dtype", "float32 or bfloat16", jnp.dtype(dtype).name)
-    return dtype
+    return jnp.dtype(dtype)

@@ -17,6 +17,7 @@ from ...kernels.numbers import as_index, as_number
 from ...kernels.plan.problem import interprets
 from ...kernels.plan.row_update import RowRule, Rule, row_rule
 from ..loss.seeds import as_seed, seed_words
+from ..loss.working_set import WorkingSet
 from .row_set import RowSet
 from .update import update_rows
 
@@ -75,7 +76,7 @@ class RowOptimizer:
         first = jnp.zeros(shape, jnp.float32) if rule.has_first else None
         return RowState(jnp.zeros(1, jnp.int32), first, jnp.zeros(rule.second_shape(*shape), jnp.float32))
 
-    def update(self, weight: Array, state: RowState, rows: RowSet, grad: Array) -> tuple[Array, RowState]:
+    def update(self, weight: Array, state: RowState, rows: RowSet | WorkingSet, grad: Array) -> tuple[Array, RowState]:
         """``weight`` (V, D) and its state with ``rows`` moved by their gradient ``grad`` (T, D)."""
         if weight.dtype not in (jnp.float32, jnp.bfloat16):
             raise ArgumentTypeError("weight", "an array of float32 or bfloat16", weight.dtype)

@@ -11,6 +11,7 @@ from jax import Array
 from ...interop import own_settings
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
+from ..loss.working_set import WorkingSet
 
 _NONE = 2**31 - 1  # sorts behind every id
 
@@ -52,3 +53,8 @@ def row_set(ids: Array, bound: int | None = None) -> RowSet:
         places = jnp.zeros_like(rank).at[order].set(rank)
         places = jnp.where(flat >= 0, places, flat).reshape(ids.shape)
         return RowSet(found, places, jnp.minimum(is_new.sum(dtype=jnp.int32), most).reshape(1))
+
+
+def rows_of(weight: Array, rows: RowSet | WorkingSet) -> Array:
+    """The rows (T, D) float32 of a table (V, D)."""
+    return weight.at[rows.ids].get(mode="clip", indices_are_sorted=True).astype(jnp.float32)

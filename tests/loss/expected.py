@@ -54,6 +54,7 @@ class How:
     leading: tuple[int, ...] | None = None  # rows as (.., N / product), instead of (N,)
     full: bool = False  # every item through linear_cross_entropy
     short_ints: bool = False  # targets, ids and users as int32
+    working_set: bool = False  # on the rows of the table that the call touches
 
 
 PLAINLY = How()

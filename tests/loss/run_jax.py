@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cce_minus.jax_impl import linear_cross_entropy, sampled_linear_binary_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.jax_impl.tables.working_set import working_set
 from cce_minus.kernels import History
 from cce_minus.kernels.negatives.samplers import Sampler
 from jax import Array
@@ -47,17 +48,23 @@ def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callab
             "impl": impl,
             "history": History(rows("users", rest["users"]), *rest["history"]) if "users" in rest else None,
         }
+        seed = {"seed": rest["seed"]}
+        if how.working_set:
+            given = working_set(
+                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
+            )
+            arguments, negatives, seed = (arguments[0], arguments[1][given.ids], given.target), given, {}
+            if "bias" in leaves:
+                keywords["linear_bias"] = leaves["bias"][given.ids]
         if how.full:
             del keywords["remove_accidental_hits"]
             loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
         elif case.positive_weight is None:
             loss, lse = sampled_linear_cross_entropy(
-                *arguments, negatives, log_q=rest.get("log_q"), seed=rest["seed"], **softmax_options(case), **keywords
+                *arguments, negatives, log_q=rest.get("log_q"), **seed, **softmax_options(case), **keywords
             )
         else:
-            loss = sampled_linear_binary_cross_entropy(
-                *arguments, negatives, gbce_t=case.gbce_t, seed=rest["seed"], **keywords
-            )
+            loss = sampled_linear_binary_cross_entropy(*arguments, negatives, gbce_t=case.gbce_t, **seed, **keywords)
             lse = jnp.zeros(case.num_rows)
         lse = lse.reshape(-1)
         if case.reduction == "none":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from cce_minus.torch_impl import (
     sampled_linear_cross_entropy,
 )
 from cce_minus.torch_impl.loss import ops, plain
+from cce_minus.torch_impl.tables.working_set import working_set
 from torch import Tensor
 
 from tests.loss.expected import Expected, How, Result, options, softmax_options
@@ -95,6 +97,15 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         "logit_scale": leaves.get("scale", case.logit_scale),
         "impl": impl,
     }
+    seed: dict[str, Any] = {"seed": _seed(how, device)}
+    if how.working_set:
+        given = working_set(
+            negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
+        )
+        places = given.ids.long()
+        arguments, negatives, seed = (arguments[0], arguments[1][places], given.target), given, {}
+        if "bias" in leaves:
+            keywords["linear_bias"] = leaves["bias"][places]
     if inputs.history is not None:
         users, *items = map(integers, inputs.history)
         keywords["history"] = History(rows(users), *items)
@@ -104,12 +115,10 @@ def _run(want: Expected, impl: str, device: str) -> Result:
     elif case.positive_weight is None:
         log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
         loss, lse = sampled_linear_cross_entropy(
-            *arguments, negatives, log_q=log_q, seed=_seed(how, device), **softmax_options(case), **keywords
+            *arguments, negatives, log_q=log_q, **seed, **softmax_options(case), **keywords
         )
     else:
-        loss = sampled_linear_binary_cross_entropy(
-            *arguments, negatives, gbce_t=case.gbce_t, seed=_seed(how, device), **keywords
-        )
+        loss = sampled_linear_binary_cross_entropy(*arguments, negatives, gbce_t=case.gbce_t, **seed, **keywords)
         lse = torch.zeros(case.num_rows, device=device)
     u, v = (torch.from_numpy(g).to(device) for g in (inputs.grad_loss, inputs.grad_lse))
     if case.reduction == "none":

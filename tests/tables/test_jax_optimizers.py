@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from cce_minus.jax_impl.tables.item_table import ItemTable, rows_of
+from cce_minus.jax_impl import ItemTable, rows_of
 from cce_minus.jax_impl.tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from cce_minus.jax_impl.tables.row_set import row_set
 from cce_minus.kernels import ArgumentTypeError, ArgumentValueError

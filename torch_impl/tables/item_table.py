@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
+from ..loss.working_set import WorkingSet
 from .row_set import RowSet
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -17,17 +18,18 @@ WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
 class Touched(NamedTuple):
     """Rows that a step has read, and the tensor (T, D) float32 that it read, whose ``grad`` is theirs."""
 
-    rows: RowSet
+    rows: RowSet | WorkingSet
     values: Tensor
 
 
 class ItemTable(nn.Module):
     """Vectors (V, D) of items, float32 or bfloat16, whose gradient is that of the rows that a step reads.
 
-    ``table(row_set(ids))`` are these rows (T, D), float32, a leaf of the graph. After ``backward``, ``touched`` has
-    them with their gradients, which `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` move the table by and drop;
-    ``clip_grad_norm_`` takes ``[rows.values for rows in table.touched]`` beside a model's parameters. The parameter
-    ``weight`` itself has no gradient then: do not give it to an optimizer of dense parameters.
+    ``table(row_set(ids))`` and ``table(working_set(..))`` are these rows (T, D), float32, a leaf of the graph. After
+    ``backward``, ``touched`` has them with their gradients, which `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam`
+    move the table by and drop; ``clip_grad_norm_`` takes ``[rows.values for rows in table.touched]`` beside a model's
+    parameters. The parameter ``weight`` itself has no gradient then: do not give it to an optimizer of dense
+    parameters.
 
     With ``sparse`` the rows are no leaf, and ``weight.grad`` is a sparse COO tensor, which torch.optim's SparseAdam,
     Adagrad and SGD take, as of ``nn.Embedding(sparse=True)``. That waits for the device at each step.
@@ -75,7 +77,7 @@ class ItemTable(nn.Module):
         embedding.weight = self.weight
         return embedding
 
-    def forward(self, rows: RowSet) -> Tensor:
+    def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
         values = self.weight.detach().index_select(0, rows.ids).float()

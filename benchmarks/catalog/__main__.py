@@ -1,0 +1,100 @@
+"""``python -m benchmarks.catalog``: measure training steps on large catalogs, print and draw what came of it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..study.pool import alone
+from .cases import CATALOGS, DENSE, INPUTS, JAX, NEGATIVES, PROVIDERS, ROWS, Catalog, fits
+from .results import ResultsError, Row, add, markdown, read, versions
+
+RESULTS = Path(__file__).parent.parent / "results"
+CSV = RESULTS / "catalog.csv"
+CsvOption = Annotated[Path, typer.Option("--csv", help="The file of results.")]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+@app.command()
+def run(
+    catalogs: Annotated[str, typer.Option(help=f"By commas: {', '.join(CATALOGS)}.")] = ",".join(CATALOGS),
+    providers: Annotated[str, typer.Option(help=f"By commas: {', '.join(PROVIDERS)}.")] = ",".join(PROVIDERS),
+    csv: CsvOption = CSV,
+    commit: Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")] = "",
+) -> None:
+    """Measure, each provider in a process of its own; a row replaces that of the same catalog and provider."""
+    chosen, who = _names("catalogs", catalogs, tuple(CATALOGS)), _names("providers", providers, tuple(PROVIDERS))
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    told = versions(commit or head)
+    failed = 0
+    for provider in who:
+        try:
+            alone(_measure, provider, [CATALOGS[name] for name in chosen], csv, told)
+        except Exception as error:  # whatever a provider dies of, the others are measured
+            failed += 1
+            typer.echo(f"failed: {provider}: {error!r}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _measure(provider: str, catalogs: list[Catalog], csv: Path, told: dict[str, object]) -> None:
+    import torch
+
+    from . import jax_steps, torch_steps
+
+    memory = torch.cuda.mem_get_info()[1]
+    for catalog in catalogs:
+        if not fits(provider, catalog, memory):
+            typer.echo(f"{provider}, {catalog.name}: left out: it does not fit in {memory / 2**30:.0f} GiB")
+            continue
+        found = jax_steps.measure(catalog) if provider == JAX else torch_steps.measure(provider, catalog)
+        sizes = {"rows": ROWS, "inputs": "" if provider == DENSE else INPUTS, "negatives": NEGATIVES}
+        row = {"catalog": catalog.name, "items": catalog.items, "dim": catalog.dim, "dtype": catalog.dtype}
+        add(csv, {**row, **sizes, "provider": provider, **found, **told})
+        typer.echo(f"{provider}, {catalog.name}: {found}")
+
+
+@app.command()
+def table(csv: CsvOption = CSV) -> None:
+    """Print a Markdown table."""
+    typer.echo(markdown(_read(csv)))
+
+
+@app.command()
+def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the image.")] = RESULTS) -> None:
+    """Draw catalog_step.png."""
+    from .plots import draw
+
+    typer.echo(draw(_read(csv), out / "catalog_step.png"))
+
+
+def _read(csv: Path) -> list[Row]:
+    try:
+        rows = read(csv)
+    except ResultsError as error:
+        raise _fail(error) from error
+    if not rows:
+        raise _fail(f"{csv} has no rows; measure first: python -m benchmarks.catalog run")
+    return rows
+
+
+def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or not set(names) <= set(known):
+        raise _fail(f"{option}: expected some of {', '.join(known)}, got {text}")
+    return names
+
+
+def _fail(message: object) -> typer.Exit:
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,44 @@
+"""The image of steps on catalogs: what a step costs as the catalog grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..study.plots import LOOK
+from .cases import PROVIDERS
+from .results import Row
+
+_COLOURS = dict(zip(PROVIDERS, ("#0b4f9c", "#4f9be0", "#ef6c00", "#9e9e9e"), strict=True))
+_NAMES = dict(
+    zip(
+        PROVIDERS,
+        ("CCE-minus, PyTorch", "CCE-minus, JAX", "whole table, AdamW", "sparse gradients, SparseAdam"),
+        strict=True,
+    )
+)
+_WIDTH = "64"
+
+
+def draw(rows: list[Row], path: Path) -> Path:
+    """Milliseconds of a step over the number of items, tables of one width."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for provider in PROVIDERS:
+            own = [row for row in rows if row["provider"] == provider and row["dim"] == _WIDTH]
+            if own:
+                items, ms = ([float(row[name]) for row in own] for name in ("items", "ms"))
+                axes.plot(items, ms, marker="o", color=_COLOURS[provider], label=_NAMES[provider])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("items of width 64 (500M in bfloat16)")
+        axes.set_ylabel("milliseconds of a step")
+        axes.set_title(f"a whole training step, 25,600 rows, 1024 negatives, {rows[0]['gpu']}", fontsize=9)
+        axes.legend(fontsize=8)
+        FigureCanvasAgg(figure)
+        figure.savefig(path, dpi=130)
+    return path

@@ -81,6 +81,14 @@ class SequenceModel(nnx.Module):
             self.item_features[...], self.feature_projection[...], precision="highest"
         )
 
+    def with_features(self, rows: Array, ids: Array) -> Array:
+        """Returns ``rows`` (T, D) of the item table with the features of the items ``ids`` (T,): their item rows."""
+        if self.item_features is None:
+            return rows
+        assert self.feature_projection is not None
+        features = self.item_features[...].at[ids].get(mode="clip")
+        return rows + jnp.matmul(features, self.feature_projection[...], precision="highest")
+
     def __call__(
         self, inputs: Array, rows: Array | None = None, *, rngs: nnx.Rngs | None = None, last_only: bool = False
     ) -> Array:
@@ -104,7 +112,7 @@ class SequenceModel(nnx.Module):
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
         ids."""
         # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
-        ids = jnp.where(inputs >= 0, inputs, self.config.num_items)
+        ids = jnp.where(inputs >= 0, inputs, len(rows))
         items = rows.at[ids].get(mode="fill", fill_value=0)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
         return items * math.sqrt(self.config.dim)

@@ -34,6 +34,12 @@ class RowState(NamedTuple):
     second: Array
 
 
+def start_state(weight: Array, rule: RowRule) -> RowState:
+    """The state of a table (V, D) that has not moved."""
+    first = jnp.zeros(weight.shape, jnp.float32) if rule.has_first else None
+    return RowState(jnp.zeros(1, jnp.int32), first, jnp.zeros(rule.second_shape(*weight.shape), jnp.float32))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowOptimizer:
     """What `RowWiseAdagrad`, `PartialRowWiseAdam` and `LazyAdam` share.
@@ -72,9 +78,7 @@ class RowOptimizer:
 
     def init(self, weight: Array) -> RowState:
         """The state of a table (V, D) that has not moved."""
-        rule, shape = self.rule(), weight.shape
-        first = jnp.zeros(shape, jnp.float32) if rule.has_first else None
-        return RowState(jnp.zeros(1, jnp.int32), first, jnp.zeros(rule.second_shape(*shape), jnp.float32))
+        return start_state(weight, self.rule())
 
     def update(self, weight: Array, state: RowState, rows: RowSet | WorkingSet, grad: Array) -> tuple[Array, RowState]:
         """``weight`` (V, D) and its state with ``rows`` moved by their gradient ``grad`` (T, D)."""

@@ -15,23 +15,29 @@ from jax import Array
 
 from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
+from ...kernels.plan.row_update import RowRule
 from ...recsys import Ragged, TrainConfig
+from ...recsys.run.item_optimizer import item_rate_share
 from ...recsys.run.steps import Steps
 from ..models.parts import Graph, Parts
 from ..models.sequence_model import SequenceModel
-from .objective import Loss, follow, training_loss
+from ..tables.optimizers import RowState
+from .objective import Loss, follow, row_loss, training_loss
 from .optimizer import make_optimizer
 from .sequences import Sequences
+from .table_steps import gradients_of, move_table, rows_touched, split_table, start_table, table_rule
 
 
 class State(NamedTuple):
-    """What a step moves: the model's ``parameters``, the optimizer's state, the ``averages`` of weights and the
-    ``frequencies`` of targets, both None where the configuration has none."""
+    """What a step moves: the model's ``parameters``, the optimizer's state, the ``averages`` of weights, the
+    ``frequencies`` of targets, and of the item table the state of its own optimizer; the last three are None where the
+    configuration has none."""
 
     parameters: Any
     optimizer: Any
     averages: Any
     frequencies: Array | None
+    items: RowState | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,17 @@ class _Plan:
     accumulate: int
     max_length: int
     ema_decay: float
+    clip_norm: float
+    item_rule: RowRule | None
+    item_rate_share: float
 
 
 class TrainingSteps:
     """Trains ``model`` by `Steps`, and holds the ``state`` that they move; the model's own arrays are used up.
 
     Everything random in batch s follows from (config.seed, s). ``sequences`` are the users' to gather batches from;
-    None where steps bring their batches. ``loss`` is by default the objective's.
+    None where steps bring their batches. ``loss`` is by default the objective's. With an ``item_rule`` the item table
+    has an optimizer of its own, which moves what a step touches, and the loss is the objective's on these rows.
     """
 
     def __init__(
@@ -63,13 +73,21 @@ class TrainingSteps:
         frequencies: Array | None = None,
         sequences: Ragged | None = None,
         loss: Loss = training_loss,
+        item_rule: str | None = None,
     ) -> None:
         self.config = config
         graph, parameters, self._constants = Parts.of(model)
-        optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, config.clip_norm)
+        rule = None if item_rule is None else table_rule(item_rule, config)
+        clip_norm = config.clip_norm if rule is None else 0.0  # with the rows' gradients, beforehand
+        optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, clip_norm)
         averages = jax.tree.map(jnp.copy, parameters) if config.ema_decay else None
-        self.state = State(parameters, optimizer.init(parameters), averages, frequencies)
-        self._plan = _Plan(graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay)
+        dense = parameters if rule is None else split_table(parameters)[0]
+        items = None if rule is None else start_table(parameters, rule)
+        self.state = State(parameters, optimizer.init(dense), averages, frequencies, items)
+        self._plan = _Plan(
+            graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
+            config.clip_norm, rule, item_rate_share(config),
+        )  # fmt: skip
         self._sequences = None if sequences is None else Sequences.of(sequences)
 
     def __call__(self, steps: Steps) -> Array:
@@ -108,7 +126,8 @@ def _program(deterministic: bool) -> Callable[..., tuple[State, Array]]:
 def _train(
     state: State, constants: Any, sequences: Sequences | None, operands: dict[str, Array], *, plan: _Plan
 ) -> tuple[State, Array]:
-    return jax.lax.scan(partial(_update, constants=constants, sequences=sequences, plan=plan), state, operands)
+    update = _update if plan.item_rule is None else _update_rows
+    return jax.lax.scan(partial(update, constants=constants, sequences=sequences, plan=plan), state, operands)
 
 
 def _update(
@@ -136,8 +155,36 @@ def _update(
     averages = state.averages
     if averages is not None:
         averages = jax.tree.map(lambda mean, w: mean + (1 - plan.ema_decay) * (w - mean), averages, parameters)
-    moved = State(parameters, moments, averages, frequencies)
+    moved = State(parameters, moments, averages, frequencies, state.items)
     return jax.tree.map(partial(jnp.where, count > 0), moved, state), losses
+
+
+def _update_rows(
+    state: State, operands: dict[str, Array], *, constants: Any, sequences: Sequences | None, plan: _Plan
+) -> tuple[State, Array]:
+    """`_update` by one batch, which moves the rows of the item table that it touches."""
+    assert plan.item_rule is not None
+    assert state.items is not None
+    own = {name: operand[0] for name, operand in operands.items() if name not in ("rates", "counts")}
+    rate, is_live, objective = operands["rates"], operands["counts"] > 0, plan.objective
+    inputs, targets = _gathered(sequences, own, plan.max_length)
+    words = own["seeds"]
+    dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
+    others, table, join = split_table(state.parameters)
+    given = rows_touched(table, inputs, targets, words, objective)
+
+    def loss_of(others: list[Array], rows: Array) -> Array:
+        model = Parts(plan.graph, join(others, table), constants).model()
+        return row_loss(model, rows, given, dropout_key, objective=objective)
+
+    loss, gradients = gradients_of(loss_of, others, table, given, plan.clip_norm)
+    moves, moments = plan.optimizer.update(gradients[0], state.optimizer, others)
+    moved = jax.tree.map(lambda weight, move: weight - rate * move, others, moves), moments
+    others, moments = jax.tree.map(partial(jnp.where, is_live), moved, (others, state.optimizer))
+    table, items = move_table(
+        table, state.items, given, gradients[1], rate * plan.item_rate_share, is_live, plan.item_rule, objective.impl
+    )
+    return State(join(others, table), moments, state.averages, state.frequencies, items), loss[None]
 
 
 def _batch(

@@ -18,6 +18,7 @@ from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
 from ...recsys.run.epoch import StepLoop
 from ...recsys.run.experiment import held_out
+from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
@@ -54,6 +55,7 @@ class Trainer:
             self._objective,
             frequencies=frequencies,
             sequences=split.train if on_device else None,
+            item_rule=item_rule(config, split.num_items),
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..device import history, tables
 from ..draws.permutation import factors, half_rounds
@@ -66,7 +67,7 @@ def _given_launches(p: Problem) -> list[Launch]:
 
 
 def count_rows(
-    shared: Mapping[str, object], *, row_keys: int = 0, item_keys: int = 0, round_keys: int = 0, round_halves: int = 1
+    shared: Mapping[str, Any], *, row_keys: int = 0, item_keys: int = 0, round_keys: int = 0, round_halves: int = 1
 ) -> Launch:
     """What counts the rows that are not ignored, and makes so many keys of the permutations of rows, of items, and in
     rounds of ``round_halves``."""

@@ -17,6 +17,7 @@ from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
 from .data_options import DataOptions, option
 from .feature_choices import VECTOR_USES, check_features
+from .item_optimizer import ITEM_OPTIMIZERS, check_item_optimizer
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
 from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
@@ -29,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "negatives": NEGATIVES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "item_optimizer": ITEM_OPTIMIZERS,
     "precision": ("fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
     "data_on": ("auto", "device", "host"),
@@ -63,6 +65,7 @@ _LEAST: dict[str, int] = {
     "batch_size": 1,
     "accumulate": 1,
     "learning_rate": 0,
+    "item_learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
     "momentum": 0,
@@ -153,6 +156,16 @@ class TrainConfig(DataOptions):
         "adamw", "Training", "adamw, adam, adamax, rmsprop or sgd, as torch.optim and Optax have them."
     )
     learning_rate: float = option(3e-3, "Training", "Peak learning rate.")
+    item_optimizer: str = option(
+        "auto",
+        "Training",
+        "Of the item table. adamw: the optimizer moves all of it. rowwise-adagrad, partial-rowwise-adam, lazy-adam: "
+        "each step moves the rows that it touches alone, at a cost that does not grow with the catalog. auto: that of "
+        "the rest, and from 10 million items on partial-rowwise-adam.",
+    )
+    item_learning_rate: float = option(
+        0.0, "Training", "Peak learning rate of the item table's own optimizer; 0: that of the rest."
+    )
     schedule: str = option(
         "constant",
         "Training",
@@ -230,6 +243,7 @@ class TrainConfig(DataOptions):
         check_protocol(vars(self), defaults)
         check_features(vars(self), defaults)
         check_optimizer(vars(self), defaults)
+        check_item_optimizer(vars(self), defaults)
 
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it holds in any working folder."""

@@ -62,7 +62,7 @@ def torch_lists(sampler: Any, impl: str) -> np.ndarray:
     one = torch.ones(1, device=DEVICE)
     x = Operands(hidden, table, torch.from_numpy(TARGET).to(DEVICE), words, one, log_weight=log_weight, slot_ends=ends)
     correction = "uniform" if log_weight is None else "weighted"
-    options = Options(sampler.text, 1, impl, None, True, -100, False, None, correction)
+    options = Options(sampler.text, 0, 1, impl, None, True, -100, False, None, correction)
     p = ops._problem(x, options)
     if impl == "triton":
         tables = ops.forward(*x, *options)[-1]

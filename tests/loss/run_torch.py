@@ -99,6 +99,7 @@ def _run(want: Expected, impl: str, device: str) -> Result:
     }
     seed: dict[str, Any] = {"seed": _seed(how, device)}
     if how.working_set:
+        assert not isinstance(negatives, Tensor)
         given = working_set(
             negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
         )

@@ -212,7 +212,5 @@ def test_a_compiled_step_of_pytorch_is_one_graph():
 
 def test_the_draw_is_an_operator():
     target, _ = inputs_of(32, 1000)
-    from cce_minus.torch_impl.tables.working_set import _draw
-
     operands = torch.from_numpy(target), torch.tensor([1, 2], dtype=torch.int32), UniformNegatives(4, 16).text
-    torch.library.opcheck(_draw, (*operands, 1000, -100, True))
+    torch.library.opcheck(torch.ops.cce_minus.draw_groups.default, (*operands, 1000, -100, True))

@@ -94,6 +94,7 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets) -> tuple[Tensor
     flat = flat.flatten()
     static = RowOptions(
         sampler="",
+        catalog=0,
         ids_group=buckets.group_size,
         impl=impl,
         softcap=options.softcap,

@@ -88,6 +88,14 @@ class SequenceModel(nn.Module):
         with torch.autocast(self.item_table.device.type, enabled=False):
             return self.item_table + self.item_features @ self.feature_projection
 
+    def with_features(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """Returns ``rows`` (T, D) of the item table with the features of the items ``ids`` (T,): their item rows."""
+        if self.item_features is None:
+            return rows
+        assert self.feature_projection is not None
+        with torch.autocast(rows.device.type, enabled=False):
+            return rows + self.item_features.index_select(0, ids) @ self.feature_projection
+
     def forward(self, inputs: Tensor, rows: Tensor | None = None, *, last_only: bool = False) -> Tensor:
         self.check_inputs(inputs)
         rows = self.item_rows() if rows is None else rows

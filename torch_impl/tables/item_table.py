@@ -65,10 +65,15 @@ class ItemTable(nn.Module):
         if embedding.scale_grad_by_freq or not embedding.weight.is_contiguous():
             got = "scale_grad_by_freq" if embedding.scale_grad_by_freq else "one that is not"
             raise ArgumentValueError("embedding", "one with plain gradients and a contiguous weight", got)
-        _checked(embedding.weight.dtype)
+        return cls.of(embedding.weight, sparse=sparse)
+
+    @classmethod
+    def of(cls, weight: Tensor, *, sparse: bool = False) -> ItemTable:
+        """A table with the very parameter ``weight`` (V, D)."""
+        _checked(weight.dtype)
         table = cls.__new__(cls)
         nn.Module.__init__(table)
-        table.weight, table.sparse, table.touched = embedding.weight, sparse, []
+        table.weight, table.sparse, table.touched = weight, sparse, []
         return table
 
     def to_embedding(self) -> nn.Embedding:

@@ -68,6 +68,8 @@ class RowOptimizer(Optimizer):
                 raise ArgumentValueError("tables", "tables of different weights", "a weight twice")
             self._tables[table.weight] = table
         super().add_param_group({**param_group, "params": [table.weight for table in tables]})
+        for table in tables:  # now: a state that is made in a CUDA graph would be made anew by each replay
+            self._start(table.weight, self._rule_of(options))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -94,8 +96,6 @@ class RowOptimizer(Optimizer):
         self, weight: Tensor, ids: Tensor, count: Tensor, grad: Tensor, lr: float | Tensor, rule: RowRule
     ) -> None:
         state = self.state[weight]
-        if not state:
-            self._start(weight, rule)
         state["step"] += 1
         numbers = {"dtype": torch.float32, "device": weight.device}
         rate = lr.to(**numbers).reshape(1) if isinstance(lr, Tensor) else torch.full((1,), lr, **numbers)

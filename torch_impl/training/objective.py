@@ -15,6 +15,7 @@ from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
 from ..loss.scalable import scalable_linear_cross_entropy
+from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
 
 Loss = Callable[..., Tensor]
@@ -72,6 +73,18 @@ def training_loss(
     return sampled_linear_cross_entropy(
         *operands, o.sampler, log_q=log_q, logq_correction=o.logq_correction, seed=seed, impl=o.impl
     )
+
+
+def row_loss(model: SequenceModel, rows: Tensor, given: WorkingSet, *, objective: Objective) -> Tensor:
+    """Returns the same loss of a batch whose inputs and targets are places of the working set ``given``, by its
+    ``rows`` (T, D) of the item table."""
+    rows = model.with_features(rows, given.ids)
+    assert given.inputs is not None
+    operands = model(given.inputs, rows), rows, given.target, given
+    o = objective
+    if o.loss in ("bce", "gbce"):
+        return sampled_linear_binary_cross_entropy(*operands, gbce_t=o.gbce_t, impl=o.impl)
+    return sampled_linear_cross_entropy(*operands, logq_correction=o.logq_correction, impl=o.impl)
 
 
 def step_seed(config: TrainConfig, step: int) -> int:

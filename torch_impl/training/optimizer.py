@@ -4,12 +4,22 @@ reads it."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...recsys import TrainConfig
+from ...recsys.run.item_optimizer import item_rate_share
 from ...recsys.run.optimizer_choices import BETAS, EPS, SMOOTHING
+from ..tables.item_table import ItemTable
+from ..tables.optimizers import LazyAdam, PartialRowWiseAdam, RowOptimizer, RowWiseAdagrad
+
+ROW_OPTIMIZERS: dict[str, type[RowOptimizer]] = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "partial_rowwise_adam": PartialRowWiseAdam,
+    "lazy_adam": LazyAdam,
+}
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -51,6 +61,42 @@ def _make_state(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
         for value in state.values():
             if isinstance(value, Tensor):
                 value.zero_()
+
+
+class TableOptimizer:
+    """The optimizer of an item table by a row ``rule``, on the device: what a step touches moves, and nothing else."""
+
+    def __init__(self, weight: nn.Parameter, rule: str, config: TrainConfig) -> None:
+        self.table, self._share = ItemTable.of(weight), item_rate_share(config)
+        betas: dict[str, Any] = {} if rule == "rowwise_adagrad" else {"betas": BETAS}
+        self._rate = torch.zeros(1, device=weight.device)
+        self.optimizer = ROW_OPTIMIZERS[rule](
+            [self.table], lr=self._rate, eps=EPS, weight_decay=config.weight_decay, impl=config.impl, **betas
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What it keeps of the table, by name."""
+        return self.optimizer.state[self.table.weight]
+
+    def gradients(self) -> list[Tensor]:
+        """The rows that were read, with their gradients."""
+        return [touched.values for touched in self.table.touched]
+
+    @torch.no_grad()
+    def step(self, rate: Tensor) -> None:
+        """Moves the rows that were read at ``rate`` (1,), the other parameters'."""
+        torch.mul(rate, self._share, out=self._rate)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Runs what `step` does and moves nothing, so that all is compiled; the rows that were read are dropped."""
+        before = self.state["step"].clone()
+        for touched in self.table.touched:
+            touched.rows.count.zero_()
+        self.step(self._rate)
+        self.state["step"].copy_(before)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: Tensor) -> None:

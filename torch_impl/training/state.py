@@ -30,6 +30,8 @@ def tensors_of(steps: TrainingSteps) -> dict[str, Tensor]:
     for name, parameter in steps.parameters.items():
         state = steps.optimizer.state[parameter]
         tensors |= {f"optimizer/{key}/{name}": value for key, value in state.items() if isinstance(value, Tensor)}
+    if steps.items is not None:
+        tensors |= {f"optimizer/{key}/item_table": value for key, value in steps.items.state.items()}
     tensors |= {f"average/{name}": average for name, average in steps.averages.items()}
     if steps.frequencies is not None:
         tensors["frequencies"] = steps.frequencies

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
+from ...kernels.negatives.uniform import UniformNegatives
 from ...recsys import Ragged, TrainConfig
 from ...recsys.run.steps import Steps
 from ..devices import no_cast_cache, to_device
 from ..models.sequence_model import SequenceModel
-from .objective import Loss, follow, training_loss
-from .optimizer import make_optimizer, set_rate
+from ..tables.working_set import working_set
+from .objective import Loss, follow, row_loss, training_loss
+from .optimizer import TableOptimizer, make_optimizer, set_rate
 from .sequences import Sequences
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
@@ -32,9 +34,10 @@ class TrainingSteps:
     ``averages`` of weights and the ``frequencies`` of targets, where the configuration has them.
 
     Everything random in batch s follows from (config.seed, s). ``autocast()`` is entered around model and loss, which
-    is ``loss`` (by default the objective's). ``sequences`` are the users' to gather batches from; None where steps
-    bring their batches. All of this stays in its memory: a graph, captured at the first steps of their shape, reads and
-    writes it there.
+    is ``loss`` (by default the objective's). With an ``item_rule`` the item table has an optimizer of its own, which
+    moves what a step touches, and the loss is the objective's on these rows. ``sequences`` are the users' to gather
+    batches from; None where steps bring their batches. All of this stays in its memory: a graph, captured at the first
+    steps of their shape, reads and writes it there.
     """
 
     def __init__(
@@ -47,11 +50,14 @@ class TrainingSteps:
         frequencies: Tensor | None = None,
         sequences: Ragged | None = None,
         loss: Loss = training_loss,
+        item_rule: str | None = None,
     ) -> None:
         self.model, self.config, self.frequencies = model, config, frequencies
         self.device = model.item_table.device
         self.parameters = dict(model.named_parameters())
-        self.optimizer = make_optimizer(self.parameters.values(), config)
+        self.items = None if item_rule is None else TableOptimizer(model.item_table, item_rule, config)
+        self._dense = [p for name, p in self.parameters.items() if self.items is None or name != "item_table"]
+        self.optimizer = make_optimizer(self._dense, config)
         self.averages = {
             name: parameter.detach().clone() for name, parameter in self.parameters.items() if config.ema_decay
         }
@@ -125,12 +131,22 @@ class TrainingSteps:
         if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)
         with self._autocast():
-            loss = self._loss(
-                self.model, inputs, targets, self._at("seeds"), objective=self._objective, frequencies=frequencies
-            )
+            loss = self.loss_of(inputs, targets, self._at("seeds"), frequencies)
         loss.backward()
         self._losses.index_copy_(0, self._batch_index, loss.detach().view(1))
         self._batch_index += 1
+
+    def loss_of(self, inputs: Tensor, targets: Tensor, seed: int | Tensor, frequencies: Tensor | None) -> Tensor:
+        """The loss of a batch, of the rows that it touches where these alone are moved."""
+        if self.items is None:
+            operands = self.model, inputs, targets, seed
+            return self._loss(*operands, objective=self._objective, frequencies=frequencies)
+        table, objective = self.items.table, self._objective
+        assert isinstance(objective.sampler, UniformNegatives)
+        given = working_set(
+            objective.sampler, targets, num_items=len(table.weight), seed=seed, inputs=inputs, impl=objective.impl
+        )
+        return row_loss(self.model, table(given), given, objective=objective)
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         if "rows" not in self._held:
@@ -150,9 +166,13 @@ class TrainingSteps:
                 assert parameter.grad is not None
                 parameter.grad *= share
         if self.config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
-        set_rate(self.optimizer, self._held["rates"].index_select(0, self._update_index))
+            rows = [] if self.items is None else self.items.gradients()
+            torch.nn.utils.clip_grad_norm_([*self._dense, *rows], self.config.clip_norm)
+        rate = self._held["rates"].index_select(0, self._update_index)
+        set_rate(self.optimizer, rate)
         self.optimizer.step()
+        if self.items is not None:
+            self.items.step(rate)
         for name, average in self.averages.items():
             average.lerp_(self.parameters[name], 1 - self.config.ema_decay)
         # in its memory, where the graph of a batch adds to it
@@ -180,6 +200,8 @@ class TrainingSteps:
             for _ in range(_WARM_UP):
                 self._batch_index.zero_()
                 self._batch()
+                if self.items is not None:
+                    self.items.warm_up()
             self.optimizer.zero_grad(set_to_none=self.config.accumulate == 1)
         torch.cuda.current_stream().wait_stream(stream)
         if frequencies is not None and self.frequencies is not None:

@@ -17,6 +17,7 @@ from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
 from ...recsys.run.epoch import StepLoop
 from ...recsys.run.experiment import held_out
+from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
@@ -57,6 +58,7 @@ class Trainer:
             frequencies=None if frequencies is None else frequencies.to(device),
             sequences=split.train if on_device else None,
             loss=loss,
+            item_rule=item_rule(config, split.num_items),
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
@@ -73,9 +75,8 @@ class Trainer:
         its folder. Draws from torch's generator."""
         batch = next(epoch_batches(self.config, self.split, 0))
         inputs, targets = (torch.from_numpy(ids).to(self.steps.device) for ids in (batch.inputs, batch.targets))
-        operands = self.model, inputs, targets, step_seed(self.config, 0)
         with options_refused(ArgumentError), self._fabric.autocast():
-            training_loss(*operands, objective=self._objective, frequencies=self.steps.frequencies)
+            self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)
 
     def compile_ahead(self) -> None:
         first = self._test if self.config.train_on_valid else self._valid

@@ -1,0 +1,78 @@
+"""A step that moves the rows of the item table that it touches, and of the other parameters all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from ...kernels.negatives.objectives import Objective
+from ...kernels.negatives.uniform import UniformNegatives
+from ...kernels.plan.row_update import RowRule, row_rule
+from ...recsys import TrainConfig
+from ...recsys.run.optimizer_choices import BETAS, EPS
+from ..loss.working_set import WorkingSet
+from ..tables.optimizers import RowState, start_state
+from ..tables.row_set import rows_of
+from ..tables.update import update_rows
+from ..tables.working_set import working_set
+
+Join = Callable[[Any, Array], Any]
+
+
+def table_rule(rule: str, config: TrainConfig) -> RowRule:
+    """The rule of the item table's optimizer with the constants of the run's."""
+    betas = (0.0, 0.0) if rule == "rowwise_adagrad" else BETAS
+    return row_rule(rule, betas=betas, eps=EPS, weight_decay=config.weight_decay)  # pyright: ignore[reportArgumentType]
+
+
+def split_table(parameters: Any) -> tuple[list[Array], Array, Join]:
+    """The parameters but the item table, the table, and what puts both together again."""
+    named, tree = jax.tree_util.tree_flatten_with_path(parameters)
+    (place,) = (i for i, (path, _) in enumerate(named) if "item_table" in jax.tree_util.keystr(path))
+    leaves = [leaf for _, leaf in named]
+
+    def join(others: list[Array], table: Array) -> Any:
+        return jax.tree.unflatten(tree, [*others[:place], table, *others[place:]])
+
+    return leaves[:place] + leaves[place + 1 :], leaves[place], join
+
+
+def start_table(parameters: Any, rule: RowRule) -> RowState:
+    """The state of the item table's optimizer before the first step."""
+    return start_state(split_table(parameters)[1], rule)
+
+
+def rows_touched(table: Array, inputs: Array, targets: Array, seed: Array, objective: Objective) -> WorkingSet:
+    """The working set of a batch."""
+    assert isinstance(objective.sampler, UniformNegatives)
+    return working_set(objective.sampler, targets, num_items=len(table), seed=seed, inputs=inputs, impl=objective.impl)
+
+
+def gradients_of(
+    loss_of: Callable[[list[Array], Array], Array], others: list[Array], table: Array, given: WorkingSet,
+    clip_norm: float,
+) -> tuple[Array, Any]:  # fmt: skip
+    """The loss, and its gradients by the other parameters and by the rows that are touched, scaled down together to
+    ``clip_norm`` where there is one."""
+    loss, gradients = jax.value_and_grad(loss_of, (0, 1))(others, rows_of(table, given))
+    if clip_norm:
+        gradients, _ = optax.clip_by_global_norm(clip_norm).update(gradients, optax.EmptyState())
+    return loss, gradients
+
+
+def move_table(
+    table: Array, state: RowState, given: WorkingSet, gradient: Array, rate: Array, is_live: Array, rule: RowRule,
+    impl: str,
+) -> tuple[Array, RowState]:  # fmt: skip
+    """The table and its optimizer's state after a step at ``rate``, which moves nothing unless it ``is_live``; both
+    stay where they are in memory."""
+    count, step = given.count * is_live, state.step + is_live.astype(jnp.int32)
+    table, first, second = update_rows(
+        table, state.first, state.second, given.ids, count, gradient, rate.reshape(1), state.step + 1, None, rule, impl
+    )
+    return table, RowState(step, first, second)

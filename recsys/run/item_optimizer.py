@@ -1,0 +1,92 @@
+"""How a run's item table is trained: with everything else, or only the rows that a step touches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..option_checks import require_defaults
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+ROW_RULES = {
+    "rowwise-adagrad": "rowwise_adagrad",
+    "partial-rowwise-adam": "partial_rowwise_adam",
+    "lazy-adam": "lazy_adam",
+}
+"""The optimizers that move rows alone, by the names that a command takes; rules as the kernels name them."""
+
+ITEM_OPTIMIZERS = ("auto", "adamw", *ROW_RULES)
+
+LARGE = 10_000_000
+"""Items from which ``auto`` moves rows alone: the gradient and the moments of so many cost more than all else."""
+
+_LARGE_RULE = "partial-rowwise-adam"
+_LOSSES = ("softmax", "bce", "gbce")
+
+
+def check_item_optimizer(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` for options that do not go with the item table's optimizer; each alone has been checked
+    before."""
+    chosen = options["item_optimizer"]
+    if chosen == "adamw" and options["optimizer"] != "adamw":
+        raise ConfigError(f"item_optimizer: expected auto beside optimizer = {options['optimizer']}, got adamw")
+    if chosen == "adamw":
+        require_defaults(("item_learning_rate",), "item_optimizer = adamw", options, defaults)
+    if chosen in ROW_RULES and (reason := _obstacle(options)) is not None:
+        raise ConfigError(f"item_optimizer: expected adamw or auto with {reason}, got {chosen}")
+
+
+def item_rule(config: TrainConfig, num_items: int) -> str | None:
+    """The rule by which rows of the item table move alone; None where the run's optimizer moves all of it.
+
+    ``auto`` takes the large catalogs' rule from `LARGE` items on, where the other options allow it, and logs it. Raises
+    ``ConfigError`` where a step would draw more than half the catalog.
+    """
+    options = vars(config)
+    chosen = config.item_optimizer
+    if chosen == "auto":
+        if num_items < LARGE:
+            return None
+        reason = _obstacle(options) or (None if _draws(config) <= num_items // 2 else "so many draws")
+        if reason is not None:
+            logger.info("every step moves all %d items, because of %s", num_items, reason)
+            return None
+        logger.info("item_optimizer: %s, as there are %d items or more", _LARGE_RULE, LARGE)
+        return ROW_RULES[_LARGE_RULE]
+    if chosen not in ROW_RULES:
+        return None
+    if _draws(config) > num_items // 2:
+        raise ConfigError(
+            f"item_optimizer: expected adamw or auto where a step draws more than half of {num_items} items (a batch "
+            f"of {config.batch_size} draws {_draws(config)}), got {chosen}"
+        )
+    return ROW_RULES[chosen]
+
+
+def item_rate_share(config: TrainConfig) -> float:
+    """The item table's learning rate over the other parameters'."""
+    return config.item_learning_rate / config.learning_rate if config.item_learning_rate else 1.0
+
+
+def _draws(config: TrainConfig) -> int:
+    """What the groups of a batch draw."""
+    return -(-config.batch_size * config.max_length // config.group_size) * config.num_negatives
+
+
+def _obstacle(options: Mapping[str, Any]) -> str | None:
+    """Why rows of the table cannot move alone, if so."""
+    if options["loss"] not in _LOSSES or options["negatives"] != "uniform":
+        return f"loss = {options['loss']}, negatives = {options['negatives']}"
+    if options["group_size"] == 1:
+        return "group_size = 1"
+    if options["accumulate"] > 1:
+        return f"accumulate = {options['accumulate']}"
+    if options["ema_decay"]:
+        return f"ema_decay = {options['ema_decay']}"
+    return None

@@ -1,0 +1,139 @@
+"""Runs that move the rows of the item table which a step touches, and of the rest all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cce_minus.recsys import ConfigError, Split, TrainConfig, epoch_batches, prepare_data
+from cce_minus.recsys.run import item_optimizer
+from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
+from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule
+
+from tests.training.runs import JaxRun, TorchRun
+from tests.training.test_run import assert_same_run
+from tests.training.test_training_options import losses_of
+
+Train = Callable[[TrainConfig], Any]
+Make = Callable[..., TrainConfig]
+
+FEW: dict[str, Any] = {"num_negatives": 8, "group_size": 128}  # 2 groups of a batch: 16 draws of 40 items
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rowwise-adagrad": {"item_learning_rate": 0.05, "weight_decay": 0.1, "loss": "bce"},
+    "partial-rowwise-adam": {"schedule": "cosine", "clip_norm": 0.05},
+    "lazy-adam": {"model": "bert4rec", "mask_probability": 0.4, "data_on": "host", "logq_correction": False},
+}
+
+
+@pytest.fixture
+def split(make_config: Make) -> Split:
+    return prepare_data(make_config())[1]
+
+
+def run_of(framework: str, config: TrainConfig, split: Split) -> TorchRun | JaxRun:
+    sequences = None if config.data_on == "host" else split.train
+    rule = item_rule(config, split.num_items)
+    return {"torch": TorchRun, "jax": JaxRun}[framework](config, split, sequences=sequences, item_rule=rule)
+
+
+@pytest.mark.parametrize("optimizer", ROW_RULES)
+def test_frameworks_train_alike(make_config: Make, split: Split, tmp_path: Path, optimizer: str):
+    options = {"dropout": 0.0, "learning_rate": 1e-3, "warmup_steps": 2, **FEW, **OPTIONS[optimizer]}
+    config = make_config(item_optimizer=optimizer, **options)
+    runs = run_of("torch", config, split), run_of("jax", config, split)
+    runs[0].save(tmp_path / "start.safetensors")
+    assert isinstance(runs[1], JaxRun)
+    runs[1].load(tmp_path / "start.safetensors")
+    start = runs[0].weights
+    torch_losses, jax_losses = (losses_of(run, split) for run in runs)
+    assert len(torch_losses) == 8
+    np.testing.assert_allclose(jax_losses, torch_losses, rtol=1e-4)
+    for name, got in runs[0].weights.items():
+        if name.endswith("qkv.bias"):  # as in test_steps
+            continue
+        moved = np.abs(got - start[name]).max()
+        assert moved > 0, name
+        assert np.abs(got - runs[1].weights[name]).mean() < 0.01 * moved, name
+
+
+def test_a_step_moves_what_it_touches_by_the_whole_tables_gradient(framework: str, make_config: Make, split: Split):
+    """The loss is that of the whole table; rows that are neither drawn, nor targets, nor inputs stay as they are."""
+    options = {"num_negatives": 1, "group_size": 128, "batch_size": 2, "data_on": "host"}
+    config = make_config(item_optimizer="lazy-adam", dropout=0.0, **options)
+    run = run_of(framework, config, split)
+    batch = next(epoch_batches(config, split, 0))
+    expected, before = float(run.loss(batch, 0)), run.weights["item_table"]
+    assert run.step(batch, 0) == pytest.approx(expected, rel=1e-6)
+    moved = np.flatnonzero((run.weights["item_table"] != before).any(axis=1))
+    named = np.union1d(batch.inputs, batch.targets)
+    named = named[named >= 0]
+    assert set(named) <= set(moved)
+    assert len(set(moved) - set(named)) <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["rowwise-adagrad", "partial-rowwise-adam"])
+def test_runs_learn_and_resume(train: Train, framework: str, make_config: Make, optimizer: str):
+    options = {"item_optimizer": optimizer, "item_learning_rate": 0.05 if optimizer == "rowwise-adagrad" else 0.0}
+    whole = make_config("whole", epochs=6, patience=6, **FEW, **options)
+    result = train(whole)
+    assert result.losses[-1] < result.losses[0] - 0.1
+    parts = make_config("parts", epochs=2, patience=6, **FEW, **options)
+    train(parts)
+    train(replace(parts, epochs=6, resume=True))
+    assert_same_run(Path(parts.out), Path(whole.out))
+    arrays, _ = read_checkpoint(Path(whole.out) / f"{framework}-checkpoints" / NAME)
+    second = [array for name, array in arrays.items() if name.endswith(("second/item_table", "items/second"))]
+    assert [array.shape for array in second] == [(40,)]
+    steps = [array for name, array in arrays.items() if name.endswith(("step/item_table", "items/step"))]
+    assert [int(array[0]) for array in steps] == [24]
+
+
+def test_features_are_of_the_rows_that_a_step_touches(train: Train, make_config: Make, tmp_path: Path):
+    (tmp_path / "items.csv").write_text("item_id,kind\n" + "".join(f"{item},{item % 5}\n" for item in range(40)))
+    files = {"item_features": str(tmp_path / "items.csv"), "feature_columns": "kind"}
+    result = train(make_config(item_optimizer="partial-rowwise-adam", epochs=3, **FEW, **files))
+    assert result.losses[-1] < result.losses[0]
+
+
+def test_what_cannot_move_rows_alone_is_refused(make_config: Make):
+    for options, reason in (
+        ({"negatives": "all"}, "loss = softmax, negatives = all"),
+        ({"loss": "sce"}, "loss = sce, negatives = uniform"),
+        ({"num_negatives": 1, "group_size": 1}, "group_size = 1"),
+        ({"accumulate": 2, **FEW}, "accumulate = 2"),
+        ({"ema_decay": 0.9, **FEW}, r"ema_decay = 0\.9"),
+    ):
+        with pytest.raises(ConfigError, match=f"item_optimizer: expected adamw or auto with {reason}, got lazy-adam"):
+            make_config(item_optimizer="lazy-adam", **options)
+    with pytest.raises(ConfigError, match="item_optimizer: expected auto beside optimizer = sgd, got adamw"):
+        make_config(item_optimizer="adamw", optimizer="sgd")
+    with pytest.raises(ConfigError, match="item_learning_rate"):
+        make_config(item_optimizer="adamw", item_learning_rate=0.1)
+    many = make_config(item_optimizer="lazy-adam", num_negatives=11, group_size=128)
+    with pytest.raises(ConfigError, match="a step draws more than half of 40 items"):
+        item_rule(many, 40)
+
+
+def test_large_catalogs_move_rows_alone_and_say_so(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    config = make_config(**FEW)
+    assert item_rule(config, 40) is None
+    assert not caplog.messages
+    monkeypatch.setattr(item_optimizer, "LARGE", 40)
+    assert item_rule(config, 40) == "partial_rowwise_adam"
+    assert item_rule(replace(config, item_optimizer="adamw"), 40) is None
+    assert item_rule(replace(config, accumulate=2), 40) is None
+    assert item_rule(replace(config, num_negatives=11), 40) is None
+    assert caplog.messages == [
+        "item_optimizer: partial-rowwise-adam, as there are 40 items or more",
+        "every step moves all 40 items, because of accumulate = 2",
+        "every step moves all 40 items, because of so many draws",
+    ]

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.gpu
 
 Make = Callable[..., TrainConfig]
 
+FEW = {"num_negatives": 8, "group_size": 128}  # draws of a batch: at most half of the items
+
 RUNS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "half precision": {"precision": "bf16"},
@@ -55,7 +57,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "weight_decay": 0.01, "learning_rate": 0.1},
     "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1},
     "data on the host": {"data_on": "host"},
-}
+    "rows alone": {"item_optimizer": "partial-rowwise-adam", **FEW},
+    "rows in half precision": {
+        "item_optimizer": "rowwise-adagrad", "item_learning_rate": 0.05, "clip_norm": 0.05, "precision": "bf16", **FEW,
+    },
+}  # fmt: skip
+
+HALF = ("half precision", "rows in half precision")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -69,21 +77,25 @@ def test_captured_training_is_eager_training(name: str, make_config: Make):
             eager = train(make_config("eager", **options))
         assert capture.call_count == graphs
     assert len(set(captured.losses)) == len(captured.losses)
-    assert captured.losses == pytest.approx(eager.losses, rel=1e-2 if name == "half precision" else 1e-4)
+    assert captured.losses == pytest.approx(eager.losses, rel=1e-2 if name in HALF else 1e-4)
 
 
-@pytest.mark.parametrize("name", ["grouped", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"])
+@pytest.mark.parametrize(
+    "name", ["grouped", "rows alone", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"]
+)
+    "name", ["grouped", "rows alone", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"]
+)
 def test_resumed_captured_training_equals_an_uninterrupted_one(name: str, make_config: Make):
     options = {"device": "cuda", **RUNS[name]}
     whole = train(make_config("whole", epochs=4, **options))
     first = make_config("parts", epochs=2, **options)
     train(first)
     parts = train(replace(first, epochs=4, resume=True))
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-2 if name == "half precision" else 1e-4)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-2 if name in HALF else 1e-4)
 
 
 @pytest.mark.parametrize(
-    "name", ["grouped", "half precision", "in-batch", "sce", "bert4rec", "accumulated", "averaged"]
+    "name", ["grouped", "rows alone", "half precision", "in-batch", "sce", "bert4rec", "accumulated", "averaged"]
 )
 def test_deterministic_training_repeats_and_resumes_bit_for_bit(framework: str, name: str, make_config: Make):
     train = importlib.import_module(f"cce_minus.{framework}_impl.train").train

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...interop import own_settings
+from ...interop import call, local_gpus, own_settings
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
+from ...kernels.plan.row_set import NO_ROW, RowSetPlan
 from ..loss.working_set import WorkingSet
-
-_NONE = 2**31 - 1  # sorts behind every id
 
 
 class RowSet(NamedTuple):
@@ -29,11 +29,12 @@ class RowSet(NamedTuple):
     count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def row_set(ids: Array, bound: int | None = None) -> RowSet:
+def row_set(ids: Array, bound: int | None = None, *, impl: str = "auto") -> RowSet:
     """The distinct ones of integer ``ids`` of any shape, below 2^31 - 1, by one sort.
 
     ``bound``: T, at least the number of distinct ids; by default as many as are given. Negative ids name no row. Places
-    of ids beyond the bound are those of no row: T and above. Raises ArgumentTypeError for other than integers.
+    of ids beyond the bound are those of no row: T and above. ``impl``: "triton", "reference" (plain JAX), or "auto":
+    decided when the call is lowered, triton on CUDA. Raises ArgumentTypeError for other than integers.
     """
     if not hasattr(ids, "dtype") or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ArgumentTypeError("ids", "an array of integers", getattr(ids, "dtype", type(ids).__name__))
@@ -43,16 +44,45 @@ def row_set(ids: Array, bound: int | None = None) -> RowSet:
     with own_settings():
         flat = jnp.asarray(ids).reshape(-1).astype(jnp.int32)
         keys, order = jax.lax.sort_key_val(
-            jnp.where(flat >= 0, flat, _NONE), jnp.arange(len(flat), dtype=jnp.int32), is_stable=True
+            jnp.where(flat >= 0, flat, NO_ROW), jnp.arange(len(flat), dtype=jnp.int32), is_stable=True
         )
-        is_id = keys != _NONE
-        is_new = is_id & jnp.append(jnp.ones(min(len(flat), 1), bool), keys[1:] != keys[:-1])
-        rank = jnp.cumsum(is_new, dtype=jnp.int32) - 1
-        last = jnp.max(jnp.where(is_id, keys, 0), initial=0)
-        found = jnp.full(most, last, jnp.int32).at[jnp.where(is_new, rank, most)].set(keys, mode="drop")
-        places = jnp.zeros_like(rank).at[order].set(rank)
-        places = jnp.where(flat >= 0, places, flat).reshape(ids.shape)
-        return RowSet(found, places, jnp.minimum(is_new.sum(dtype=jnp.int32), most).reshape(1))
+        plain = partial(_by_reference, most=most)
+        if impl == "reference" or not len(flat) or not most:
+            found = plain(flat, keys, order)
+        elif impl == "triton":
+            found = _by_kernels(flat, keys, order, most=most)
+        else:
+            found = jax.lax.platform_dependent(flat, keys, order, cuda=partial(_by_kernels, most=most), default=plain)
+        return RowSet(found[0], found[1].reshape(ids.shape), found[2])
+
+
+def _by_reference(flat: Array, keys: Array, order: Array, *, most: int) -> tuple[Array, Array, Array]:
+    """Ids, places and count, from the sorted keys of ids and where each came from."""
+    is_id = keys != NO_ROW
+    is_new = is_id & jnp.append(jnp.ones(min(len(flat), 1), bool), keys[1:] != keys[:-1])
+    rank = jnp.cumsum(is_new, dtype=jnp.int32) - 1
+    last = jnp.max(jnp.where(is_id, keys, 0), initial=0)
+    found = jnp.full(most, last, jnp.int32).at[jnp.where(is_new, rank, most)].set(keys, mode="drop")
+    places = jnp.zeros_like(rank).at[order].set(rank)
+    places = jnp.where(flat >= 0, places, flat)
+    return found, places, jnp.minimum(is_new.sum(dtype=jnp.int32), most).reshape(1)
+
+
+def _launch(outs: Any, ins: Any, plan: RowSetPlan) -> None:
+    from ...kernels.launch.row_set import launch_row_set
+
+    launch_row_set(outs, ins, plan)
+
+
+def _by_kernels(flat: Array, keys: Array, order: Array, *, most: int) -> tuple[Array, Array, Array]:
+    plan = RowSetPlan(len(flat), most)
+    for gpu in local_gpus():
+        from ...kernels.launch.row_set import compile_row_set
+
+        compile_row_set(plan, gpu)
+    shapes = {each.name: jax.ShapeDtypeStruct(each.shape, each.dtype) for each in plan.buffers}
+    outs = call(_launch, shapes, {"given": flat, "keys": keys, "order": order}, plan)
+    return outs["ids"], outs["places"], outs["count"]
 
 
 def rows_of(weight: Array, rows: RowSet | WorkingSet) -> Array:

@@ -19,6 +19,7 @@ from ...kernels.negatives.samplers import Sampler
 from ...kernels.numbers import as_index
 from ...kernels.plan.group_draw import GroupDraw, plan_group_draw
 from ...kernels.plan.problem import NO_ID
+from ...kernels.plan.row_set import DrawnRows
 from ..loss.arguments import as_int32, check_ignore_index, check_impl, is_array, is_known, placed
 from ..loss.candidates import arithmetic
 from ..loss.seeds import as_seed, seed_words
@@ -97,31 +98,59 @@ def _working_set(arrays: dict[str, Any], negatives: Sampler, plan: GroupDraw, im
         if inputs is not None:
             parts.append(jnp.where(inputs < num_items, inputs, -1).reshape(-1))
         every = jnp.concatenate(parts)
-        chosen = row_set(every, min(len(every), num_items))
-        num_drawn, total = plan.num_drawn, len(chosen.ids)
-        drawn, own = chosen.places[:num_drawn], chosen.places[num_drawn:][: plan.num_rows]
-        # each row is drawn once at most: by which place
-        drawn_at = jnp.full(total, -1, jnp.int32)
-        drawn_at = drawn_at.at[jnp.where(drawn >= 0, drawn, total)].set(
-            jnp.arange(num_drawn, dtype=jnp.int32), mode="drop"
-        )
-        alone = jnp.where(drawn_at >= 0, -1, jnp.arange(total, dtype=jnp.int32))
-        at = drawn_at[jnp.maximum(own, 0)]
-        positions = jnp.where(is_item, jnp.where(at >= 0, at, own + num_drawn), NO_ID)
-        # what is no item is none of the rows either
-        other = jnp.where(flat == plan.ignore_index, IGNORED, total)
+        chosen = row_set(every, min(len(every), num_items), impl=impl)
+        rows = DrawnRows(plan, len(chosen.ids))
+        kernels, plain = partial(_describe_by_kernels, plan=rows), partial(_describe_by_reference, plan=rows)
+        if impl == "auto":
+            found = jax.lax.platform_dependent(flat, chosen.places, cuda=kernels, default=plain)
+        else:
+            found = (kernels if impl == "triton" else plain)(flat, chosen.places)
+        behind = plan.num_drawn + plan.num_rows
         return WorkingSet(
             ids=chosen.ids,
             count=chosen.count,
-            target=jnp.where(is_item, own, other).reshape(target.shape),
-            inputs=None if inputs is None else chosen.places[num_drawn + plan.num_rows :].reshape(inputs.shape),
-            drawn=jnp.concatenate([drawn, alone]),
-            positions=positions,
+            target=found[1].reshape(target.shape),
+            inputs=None if inputs is None else chosen.places[behind:].reshape(inputs.shape),
+            drawn=found[0],
+            positions=found[2],
             seed=jax.lax.bitcast_convert_type(words[::-1], jnp.uint32),
             sampler=negatives,
             num_items=num_items,
             ignore_index=plan.ignore_index,
         )
+
+
+def _describe_by_reference(target: Array, places: Array, *, plan: DrawnRows) -> tuple[Array, Array, Array]:
+    """``drawn``, the targets' places and ``positions``, by the ``places`` of draws and targets."""
+    draw, total = plan.draw, plan.num_places
+    num_drawn = draw.num_drawn
+    drawn, own = places[:num_drawn], places[num_drawn:][: draw.num_rows]
+    is_item = (target != draw.ignore_index) & (target >= 0) & (target < draw.draws.num_items)
+    # each row is drawn once at most: by which place
+    drawn_at = jnp.full(total, -1, jnp.int32)
+    drawn_at = drawn_at.at[jnp.where(drawn >= 0, drawn, total)].set(jnp.arange(num_drawn, dtype=jnp.int32), mode="drop")
+    alone = jnp.where(drawn_at >= 0, -1, jnp.arange(total, dtype=jnp.int32))
+    at = drawn_at[jnp.maximum(own, 0)]
+    positions = jnp.where(is_item, jnp.where(at >= 0, at, own + num_drawn), NO_ID)
+    # what is no item is none of the rows either
+    other = jnp.where(target == draw.ignore_index, IGNORED, total)
+    return jnp.concatenate([drawn, alone]), jnp.where(is_item, own, other), positions
+
+
+def _launch_rows(outs: Any, ins: Any, plan: DrawnRows) -> None:
+    from ...kernels.launch.row_set import launch_drawn_rows
+
+    launch_drawn_rows(outs, ins, plan)
+
+
+def _describe_by_kernels(target: Array, places: Array, *, plan: DrawnRows) -> tuple[Array, Array, Array]:
+    for gpu in local_gpus():
+        from ...kernels.launch.row_set import compile_drawn_rows
+
+        compile_drawn_rows(plan, gpu)
+    shapes = {each.name: jax.ShapeDtypeStruct(each.shape, each.dtype) for each in plan.buffers}
+    outs = call(_launch_rows, shapes, {"target": target, "places": places}, plan)
+    return outs["drawn"], outs["target_places"], outs["positions"]
 
 
 def _drawn(target: Array, words: Array, plan: GroupDraw, impl: str) -> Array:

@@ -11,6 +11,7 @@ ROW_NUMBERS = (
     "num_places",
     "num_groups",
     "num_drawn",
+    "key_programs",
     "num_keys",
     "num_tiles",
     "total",

@@ -52,7 +52,7 @@ def count_rows_kernel(
 
 
 @triton.jit
-def _sum_counts(p_counts, number, BLOCK: tl.constexpr):
+def sum_counts(p_counts, number, BLOCK: tl.constexpr):
     total = tl.zeros((BLOCK,), tl.int32)
     for start in range(0, number, BLOCK):
         i = start + tl.arange(0, BLOCK)
@@ -70,7 +70,7 @@ def store_places(
     n = pid * BLOCK + tl.arange(0, BLOCK)
     target = tl.load(p_target + n, mask=n < num_rows, other=0).to(tl.int64)
     valid = (n < num_rows) & (target != ignore_index)
-    before = _sum_counts(p_counts, pid, BLOCK)
+    before = sum_counts(p_counts, pid, BLOCK)
     rank = before + tl.cumsum(valid.to(tl.int32), 0) - valid.to(tl.int32)
     place = rank
     if SHUFFLE:
@@ -115,7 +115,7 @@ def build_tables_kernel(
 ):  # fmt: skip
     """All tables of a step in one launch; each range of programs builds one of them."""
     pid = tl.program_id(0)
-    count = _sum_counts(p_counts, row_programs, BLOCK)
+    count = sum_counts(p_counts, row_programs, BLOCK)
     if pid < row_programs:
         n, target, valid = store_places(
             p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, pid, count, num_rows, num_slots, ignore_index,
@@ -168,7 +168,7 @@ def build_given_tables_kernel(
 ):  # fmt: skip
     """The tables of a call that its drawn items come with: each slot of a group has a block of its own."""
     pid = tl.program_id(0)
-    count = _sum_counts(p_counts, row_programs, BLOCK)
+    count = sum_counts(p_counts, row_programs, BLOCK)
     if pid < row_programs:
         store_places(
             p_target, p_counts, p_row_keys, p_rows, p_count, p_counted, pid, count, num_rows, num_slots, ignore_index,
@@ -200,7 +200,7 @@ def drawn_items_kernel(
 ):  # fmt: skip
     """The item at each place of the groups' blocks; -1 behind a group's last, and of groups without a row."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    count = _sum_counts(p_counts, row_programs, BLOCK)
+    count = sum_counts(p_counts, row_programs, BLOCK)
     slot = i // block
     offset = i % block
     width = tl.where(slot % slots == slots - 1, last_block, block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,13 +24,16 @@ def words(seed: int) -> np.ndarray:
     return np.array([low, high], np.uint32).view(np.int32)
 
 
-def row_set(framework: str, ids: np.ndarray, bound: int | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+def row_set(
+    framework: str, ids: np.ndarray, bound: int | None = None, impl: str = "auto"
+) -> tuple[np.ndarray, np.ndarray, int]:
     """(ids, places, count)."""
     if framework == "torch":
-        found: Any = torch_row_set.row_set(torch.from_numpy(ids).to(DEVICE), bound)
+        found: Any = torch_row_set.row_set(torch.from_numpy(ids).to(DEVICE), bound, impl=impl)
         found = [each.cpu().numpy() for each in found]
     else:
-        found = [np.asarray(each) for each in jax.jit(jax_row_set.row_set, static_argnums=1)(jnp.asarray(ids), bound)]
+        found = jax.jit(partial(jax_row_set.row_set, bound=bound, impl=impl))(jnp.asarray(ids))
+        found = [np.asarray(each) for each in found]
     return found[0], found[1], int(found[2][0])
 
 

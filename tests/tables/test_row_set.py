@@ -22,18 +22,23 @@ CASES = {
     "filled": np.where(RNG.random((9, 8)) < 0.3, -100, RNG.integers(0, 40, (9, 8))),
     "only filling": np.array([[-1, -100], [-1, -1]]),
     "zero": np.array([0, -1, 0]),
+    "blocks": RNG.integers(-1, 1500, 3000),
     "large": np.array([2**31 - 2, 0, 2**31 - 3, 2**31 - 2]),
 }
 
 
+IMPLS = ("reference", pytest.param("triton", marks=pytest.mark.interpreter))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("bound", [0, 5], ids=["", "with room"])
 @pytest.mark.parametrize("name", CASES)
-def test_ids_are_distinct_ascending_and_found_again(framework: str, bound: int, name: str):
+def test_ids_are_distinct_ascending_and_found_again(framework: str, bound: int, name: str, impl: str):
     given = CASES[name].astype(np.int32)
     distinct = np.unique(given[given >= 0])
     most = max(len(distinct), 1) + bound if bound else None
-    ids, places, count = row_set(framework, given, most)
+    ids, places, count = row_set(framework, given, most, impl)
     assert count == len(distinct)
     assert len(ids) == (given.size if most is None else most)
     assert ids[:count].tolist() == distinct.tolist()

@@ -83,8 +83,6 @@ def test_captured_training_is_eager_training(name: str, make_config: Make):
 @pytest.mark.parametrize(
     "name", ["grouped", "rows alone", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"]
 )
-    "name", ["grouped", "rows alone", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"]
-)
 def test_resumed_captured_training_equals_an_uninterrupted_one(name: str, make_config: Make):
     options = {"device": "cuda", **RUNS[name]}
     whole = train(make_config("whole", epochs=4, **options))

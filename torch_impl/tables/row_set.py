@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
-
-_NONE = 2**31 - 1  # sorts behind every id
+from ...kernels.plan.row_set import NO_ROW, RowSetPlan
+from ..loss.ops import operator
+from ..loss.row_losses import resolve_impl
 
 
 class RowSet(NamedTuple):
@@ -26,11 +27,12 @@ class RowSet(NamedTuple):
     count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def row_set(ids: Tensor, bound: int | None = None) -> RowSet:
+def row_set(ids: Tensor, bound: int | None = None, *, impl: str = "auto") -> RowSet:
     """The distinct ones of integer ``ids`` of any shape, below 2^31 - 1, by one sort, without waiting for the device.
 
     ``bound``: T, at least the number of distinct ids; by default as many as are given. Negative ids name no row. Places
-    of ids beyond the bound are those of no row (T and above). On a CPU ArgumentValueError is raised for such, and for
+    of ids beyond the bound are those of no row (T and above). ``impl``: "triton", "reference" (plain torch), or "auto":
+    triton on CUDA. On a CPU ArgumentValueError is raised for such, and for
     larger ids. Raises ArgumentTypeError for other than integers.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
@@ -40,12 +42,15 @@ def row_set(ids: Tensor, bound: int | None = None) -> RowSet:
     if most < 0:
         raise ArgumentValueError("bound", "an int of at least 0", bound)
     flat = ids.reshape(-1)
+    if resolve_impl(impl, ids.device) == "triton" and len(flat) and most:
+        found = _by_kernels(flat.int().contiguous(), most)
+        return RowSet(found[0], found[1].view(ids.shape), found[2])
     looks = not ids.is_cuda and not torch.compiler.is_compiling()
-    if looks and len(flat) and int(flat.max()) >= _NONE:
-        raise ArgumentValueError("ids", f"ints below {_NONE}", int(flat.max()))
+    if looks and len(flat) and int(flat.max()) >= NO_ROW:
+        raise ArgumentValueError("ids", f"ints below {NO_ROW}", int(flat.max()))
     flat = flat.int()  # half the work of sorting
-    keys, order = torch.sort(torch.where(flat >= 0, flat, _NONE))
-    is_id = keys != _NONE
+    keys, order = torch.sort(torch.where(flat >= 0, flat, NO_ROW))
+    is_id = keys != NO_ROW
     is_new = is_id.clone()
     is_new[1:] &= keys[1:] != keys[:-1]
     rank = is_new.cumsum(0) - 1
@@ -59,3 +64,22 @@ def row_set(ids: Tensor, bound: int | None = None) -> RowSet:
     places = torch.empty_like(rank, dtype=torch.int32).scatter_(0, order, rank.int())
     places = torch.where(flat >= 0, places, flat).reshape(ids.shape)
     return RowSet(found[:most], places, count.clamp(max=most))
+
+
+def _found(given: Tensor, bound: int) -> tuple[Tensor, Tensor, Tensor]:
+    from ...kernels.launch.row_set import launch_row_set
+
+    plan = RowSetPlan(len(given), bound)
+    keys, order = torch.sort(torch.where(given >= 0, given, NO_ROW), stable=True)
+    with torch.cuda.device_of(given):
+        outs = {each.name: given.new_empty(each.shape) for each in plan.buffers}
+        launch_row_set(outs, {"given": given, "keys": keys, "order": order}, plan)
+    return outs["ids"], outs["places"], outs["count"]
+
+
+_by_kernels = operator(
+    "row_set",
+    "(Tensor given, SymInt bound) -> (Tensor, Tensor, Tensor)",
+    _found,
+    lambda given, bound: (given.new_empty(bound), torch.empty_like(given), given.new_empty(1)),
+)

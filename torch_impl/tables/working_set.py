@@ -12,6 +12,7 @@ from ...kernels.negatives.samplers import Sampler, sampler_of
 from ...kernels.numbers import as_index
 from ...kernels.plan.group_draw import GroupDraw, plan_group_draw
 from ...kernels.plan.problem import NO_ID
+from ...kernels.plan.row_set import DrawnRows
 from ..loss.candidates import arithmetic
 from ..loss.ops import DTYPES, INTEGER_DTYPES, operator
 from ..loss.row_losses import comparable, resolve_impl
@@ -77,15 +78,38 @@ def working_set(
     if inputs is not None:
         parts.append(torch.where(inputs < num_items, inputs, -1).reshape(-1).int())
     every = torch.cat(parts)
-    chosen = row_set(every, min(len(every), num_items))
-    return _described(chosen, is_item, target, inputs, words, plan, negatives)
+    chosen = row_set(every, min(len(every), num_items), impl=impl)
+    if by_reference:
+        drawn, places, positions = _describe_by_reference(flat, chosen.places, plan, len(chosen.ids))
+    else:
+        of_plan = negatives.text, num_items, ignore_index
+        drawn, places, positions = _describe(flat, chosen.places, *of_plan, len(chosen.ids))
+    of_inputs = None if inputs is None else chosen.places[plan.num_drawn + plan.num_rows :].view(inputs.shape)
+    return WorkingSet(
+        chosen.ids, chosen.count, places.view(target.shape), of_inputs, drawn, positions, words, negatives, num_items,
+        ignore_index,
+    )  # fmt: skip
 
 
-def _described(chosen, is_item, target, inputs, words, plan: GroupDraw, negatives: Sampler) -> WorkingSet:
-    """The working set of rows that were ``chosen`` for draws, targets and inputs, in this order."""
-    num_drawn, num_rows, total = plan.num_drawn, plan.num_rows, len(chosen.ids)
-    drawn, own, of_inputs = chosen.places[:num_drawn], chosen.places[num_drawn:][:num_rows], None
-    device = drawn.device
+def _described(
+    target: Tensor, places: Tensor, sampler: str, num_items: int, ignore_index: int, total: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``drawn``, the targets' places and ``positions``, by the ``places`` of draws and targets among so many rows."""
+    from ...kernels.launch.row_set import launch_drawn_rows
+
+    plan = DrawnRows(_plan(target, sampler, num_items, ignore_index), total)
+    with torch.cuda.device_of(target):
+        outs = {each.name: places.new_empty(each.shape) for each in plan.buffers}
+        launch_drawn_rows(outs, {"target": target, "places": places}, plan)
+    return outs["drawn"], outs["target_places"], outs["positions"]
+
+
+def _describe_by_reference(
+    target: Tensor, places: Tensor, plan: GroupDraw, total: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_drawn, num_rows, device = plan.num_drawn, plan.num_rows, places.device
+    drawn, own = places[:num_drawn], places[num_drawn:][:num_rows]
+    is_item = (target != plan.ignore_index) & (target >= 0) & (target < plan.draws.num_items)
     # each row is drawn once at most: by which place
     place = torch.arange(num_drawn, dtype=torch.int32, device=device)
     drawn_at = torch.full((total + 1,), -1, dtype=torch.int32, device=device)
@@ -95,15 +119,8 @@ def _described(chosen, is_item, target, inputs, words, plan: GroupDraw, negative
     at = drawn_at[own.clamp(min=0).long()]
     positions = torch.where(at >= 0, at, own + num_drawn).masked_fill(~is_item, NO_ID)
     # what is no item is none of the rows either
-    flat = target.reshape(-1)
-    other = torch.where(flat == plan.ignore_index, IGNORED, total)
-    places = torch.where(is_item, own, other).view(target.shape)
-    if inputs is not None:
-        of_inputs = chosen.places[num_drawn + num_rows :].view(inputs.shape)
-    return WorkingSet(
-        chosen.ids, chosen.count, places, of_inputs, torch.cat([drawn, alone]), positions, words, negatives,
-        plan.draws.num_items, plan.ignore_index,
-    )  # fmt: skip
+    other = torch.where(target == plan.ignore_index, IGNORED, total)
+    return torch.cat([drawn, alone]), torch.where(is_item, own, other).int(), positions
 
 
 def _check_ranges(name: str, ids: Tensor, num_items: int, other: str) -> None:
@@ -144,6 +161,18 @@ def _fake_drawn(target, seed, sampler, num_items, ignore_index, by_reference):
     return target.new_empty(_plan(target, sampler, num_items, ignore_index).num_drawn, dtype=torch.int32)
 
 
+def _fake_described(target, places, sampler, num_items, ignore_index, total):
+    plan = DrawnRows(_plan(target, sampler, num_items, ignore_index), total)
+    return tuple(places.new_empty(each.shape) for each in plan.buffers[:3])
+
+
+_describe = operator(
+    "describe_draws",
+    "(Tensor target, Tensor places, str sampler, SymInt num_items, SymInt ignore_index, SymInt total) "
+    "-> (Tensor, Tensor, Tensor)",
+    _described,
+    _fake_described,
+)
 _draw = operator(
     "draw_groups",
     "(Tensor target, Tensor seed, str sampler, SymInt num_items, SymInt ignore_index, bool by_reference) -> Tensor",

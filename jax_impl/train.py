@@ -8,6 +8,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..interop import local_gpus
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
+from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
 from ..recsys.run.progress import TrainResult
@@ -15,7 +16,7 @@ from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
 from ..recsys.run.training_loop import run_epochs
-from .devices import enough_memory, on_device
+from .devices import enough_memory, memory, on_device
 from .models import DTYPES, build_model
 from .models.weights import load_weights
 from .training.state import restore
@@ -48,6 +49,7 @@ def train(config: TrainConfig) -> TrainResult:
         with profile.part("load"):
             interactions, split = prepare_data(config)
             side = side_information(config, interactions)
+        require_memory(config, split.num_items, memory())
         with profile.part("model"):
             model = build_model(
                 ModelConfig.from_train(config, split.num_items, side.num_features),

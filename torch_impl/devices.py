@@ -29,6 +29,11 @@ def start_ahead(device: torch.device) -> None:
         in_thread(partial(torch.empty, 1, device=device), "start the GPU")
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of the device's memory; of a CPU's no such number is known."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**63
+
+
 @contextmanager
 def enough_memory() -> Iterator[None]:
     """Raises ``ConfigError`` where the memory does not hold what the options ask for."""

@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
+from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
 from ..recsys.run.progress import TrainResult
@@ -19,7 +20,7 @@ from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
 from ..recsys.run.training_loop import run_epochs
-from .devices import device_of, enough_memory, start_ahead
+from .devices import device_of, enough_memory, memory, start_ahead
 from .models import build_model
 from .models.weights import load_weights
 from .training.launcher import fabric_of
@@ -50,6 +51,7 @@ def train(config: TrainConfig) -> TrainResult:
     with profile.part("load"):
         interactions, split = prepare_data(config)
         side = side_information(config, interactions)
+    require_memory(config, split.num_items, memory(device))
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):

@@ -53,7 +53,7 @@ def item_rule(config: TrainConfig, num_items: int) -> str | None:
     if chosen == "auto":
         if num_items < LARGE:
             return None
-        reason = _obstacle(options) or (None if _draws(config) <= num_items // 2 else "so many draws")
+        reason = _obstacle(options) or (None if draws_of(config) <= num_items // 2 else "so many draws")
         if reason is not None:
             logger.info("every step moves all %d items, because of %s", num_items, reason)
             return None
@@ -61,10 +61,10 @@ def item_rule(config: TrainConfig, num_items: int) -> str | None:
         return ROW_RULES[_LARGE_RULE]
     if chosen not in ROW_RULES:
         return None
-    if _draws(config) > num_items // 2:
+    if draws_of(config) > num_items // 2:
         raise ConfigError(
             f"item_optimizer: expected adamw or auto where a step draws more than half of {num_items} items (a batch "
-            f"of {config.batch_size} draws {_draws(config)}), got {chosen}"
+            f"of {config.batch_size} draws {draws_of(config)}), got {chosen}"
         )
     return ROW_RULES[chosen]
 
@@ -74,7 +74,7 @@ def item_rate_share(config: TrainConfig) -> float:
     return config.item_learning_rate / config.learning_rate if config.item_learning_rate else 1.0
 
 
-def _draws(config: TrainConfig) -> int:
+def draws_of(config: TrainConfig) -> int:
     """What the groups of a batch draw."""
     return -(-config.batch_size * config.max_length // config.group_size) * config.num_negatives
 

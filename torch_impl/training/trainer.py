@@ -24,6 +24,7 @@ from ...recsys.run.run_directory import WRITABLE, RunDirectory
 from ...recsys.run.steps import MOST_BATCHES, stay_on_device
 from ...recsys.run.weights_file import write_weights
 from ...recsys.serving.evaluation import HeldOut
+from ..devices import memory
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
 from ..serving.evaluate import Ranker, start_evaluation_on
@@ -49,7 +50,7 @@ class Trainer:
         self._objective = objective_of(config, split)
         device = model.item_table.device
         frequencies = start_frequencies(self._objective, split)
-        on_device = stay_on_device(config, split, _memory(device))
+        on_device = stay_on_device(config, split, memory(device))
         self.steps = TrainingSteps(
             model,
             config,
@@ -136,11 +137,6 @@ class Trainer:
             write_weights(path, config, weights | self._constants)
 
         return Snapshot(write, copy.arrays)
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes of the device's memory; on a CPU the sequences are there anyway."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**63
 
 
 def _fetch(portions: list[Tensor]) -> Callable[[], np.ndarray]:

@@ -1,0 +1,52 @@
+"""What a run will take of a device's memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.run.memory_estimate import GIB, estimate, require_memory
+
+CONFIG = TrainConfig(data="x", dim=64, max_length=50, batch_size=512, num_negatives=1024)
+MANY = 100_000_000
+
+
+def test_a_dense_step_holds_the_table_and_its_gradients_and_moments():
+    parts = estimate(CONFIG, 10**6, None)
+    table = 4 * 64 * 10**6
+    assert parts["item table"] == table
+    assert (parts["its gradient"], parts["its optimizer"], parts["its average"]) == (2 * table, 2 * table, 0)
+    assert estimate(replace(CONFIG, optimizer="sgd", ema_decay=0.9), 10**6, None)["its average"] == table
+
+
+def test_moving_rows_alone_takes_what_the_rule_keeps():
+    table = 4 * 64 * MANY
+    kept = {"rowwise_adagrad": 4 * MANY, "partial_rowwise_adam": table + 4 * MANY, "lazy_adam": 2 * table}
+    for rule, expected in kept.items():
+        parts = estimate(CONFIG, MANY, rule)
+        assert parts["its optimizer"] == expected
+        assert parts["its gradient"] < GIB
+
+
+def test_a_large_run_says_what_it_takes(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    require_memory(CONFIG, 1000, 2**63)
+    assert not caplog.messages
+    require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), MANY, 80 * GIB)
+    (told,) = caplog.messages
+    assert told.startswith("memory: about 2")
+    assert "item table 23.8, its gradient 0.1, its optimizer 0.4" in told
+
+
+def test_what_does_not_fit_is_refused_with_what_would():
+    with pytest.raises(
+        ConfigError,
+        match=r"memory: expected at most the device's 80.0 GiB, got about 119.* GiB \(item table 23.8, its gradient "
+        r"47.7, its optimizer 47.7.*\); item_optimizer = rowwise-adagrad takes 2.*, item_optimizer = "
+        r"partial-rowwise-adam takes 4.*, item_optimizer = lazy-adam takes 7",
+    ):
+        require_memory(replace(CONFIG, item_optimizer="adamw"), MANY, 80 * GIB)
+    with pytest.raises(ConfigError, match=r"got about 119.\d GiB .*; a smaller dim or batch_size takes less"):
+        require_memory(replace(CONFIG, negatives="all", num_negatives=256), MANY, 80 * GIB)

@@ -20,6 +20,7 @@ from ...kernels.numbers import as_number
 from ...kernels.plan.problem import interprets
 from .list_operands import Tables
 from .seeds import as_seed
+from .working_set import WorkingSet
 
 INT32 = np.iinfo(np.int32)
 
@@ -38,7 +39,7 @@ class Arguments(NamedTuple):
     log_q: Array | None
     history: tuple[Array, Array, Array] | None
     tables: Tables = Tables()  # of a sampler's probabilities
-    given: tuple[Array, Array] | None = None  # a working set's ``drawn`` and ``positions``
+    given: WorkingSet | None = None
 
 
 def is_array(value: object) -> TypeGuard[Array | np.ndarray]:

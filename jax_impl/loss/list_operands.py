@@ -41,10 +41,26 @@ def list_operands(
 
     ``log_q``: of explicit ids, or of rows' targets as negatives, which are a ``batch_share`` of them.
     """
-    slot_ends, log_weight = tables
-    if log_q is not None:
-        known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(batch_share * num_items)
-        log_weight = -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
-    elif log_weight is not None:
-        log_weight = jnp.broadcast_to(log_weight, num_items)
-    return slot_ends, log_weight
+    log_weight = _with_log_q(tables.log_weight, log_q, batch_share * num_items)
+    return tables.slot_ends, None if log_weight is None else jnp.broadcast_to(log_weight, num_items)
+
+
+def _with_log_q(log_weight: Array | None, log_q: Array | None, factor: float) -> Array | None:
+    if log_q is None:
+        return log_weight
+    known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(factor)
+    return -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
+
+
+def row_log_weights(
+    tables: Tables, ids: Array, sampler: Negatives, num_items: int, log_q: Array | None
+) -> Array | None:
+    """``log_weight`` of a sampler's draws for the rows (T,) of a working set; None where there is none."""
+    if sampler.in_batch and log_q is None:
+        return None  # only a call without correction may do without
+    known = tables.log_weight
+    if known is not None and known.size > 1:
+        known = known[ids]
+    factor = sampler.draw(num_items).batch_share * num_items
+    log_weight = _with_log_q(known, None if log_q is None else log_q[ids], factor)
+    return None if log_weight is None else jnp.broadcast_to(log_weight, len(ids))

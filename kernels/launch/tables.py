@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..device import history, tables
 from ..draws.permutation import factors, half_rounds
@@ -41,7 +42,7 @@ def table_launches(p: Problem) -> list[Launch]:
         PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.shuffle_rows, ROUND_HALVES=round_halves,
         BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK, SORTED_SLOTS=sorted_slots,
     )  # fmt: skip
-    launches = [count, build, *(draw_lists(p) if p.lists else ())]
+    launches = [count, build, *(draw_lists(p) if p.draw.draws_lists else ())]
     if p.history:
         ranges = launch(
             history.history_ranges_kernel, (programs["rows"],), shared,
@@ -66,7 +67,7 @@ def _given_launches(p: Problem) -> list[Launch]:
 
 
 def count_rows(
-    shared: Mapping[str, object], *, row_keys: int = 0, item_keys: int = 0, round_keys: int = 0, round_halves: int = 1
+    shared: Mapping[str, Any], *, row_keys: int = 0, item_keys: int = 0, round_keys: int = 0, round_halves: int = 1
 ) -> Launch:
     """What counts the rows that are not ignored, and makes so many keys of the permutations of rows, of items, and in
     rounds of ``round_halves``."""

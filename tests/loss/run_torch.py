@@ -98,10 +98,13 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         "impl": impl,
     }
     seed: dict[str, Any] = {"seed": _seed(how, device)}
+    log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
     if how.working_set:
         given = working_set(
-            negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
-        )
+            negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, log_q=log_q, impl=impl,
+            **seed,
+        )  # fmt: skip
+        log_q = None
         places = given.ids.long()
         arguments, negatives, seed = (arguments[0], arguments[1][places], given.target), given, {}
         if "bias" in leaves:
@@ -113,7 +116,6 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         del keywords["remove_accidental_hits"]
         loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
     elif case.positive_weight is None:
-        log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
         loss, lse = sampled_linear_cross_entropy(
             *arguments, negatives, log_q=log_q, **seed, **softmax_options(case), **keywords
         )

@@ -31,7 +31,7 @@ class Operands(NamedTuple):
 class Options(NamedTuple):
     """A call's candidates, by the sampler's text or else as ids that so many rows share, and its ``Choices``.
 
-    ``catalog``: the items that the sampler draws from, where the table holds a working set of them; else 0.
+    ``catalog``: the items that are drawn from, where the table is the rows of a working set; else 0.
     """
 
     sampler: str

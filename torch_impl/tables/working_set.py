@@ -7,17 +7,19 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import MASK
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, check_ignore_index
+from ...kernels.negatives.arguments import IGNORED, check_ignore_index, check_own_log_q
 from ...kernels.negatives.samplers import Sampler, sampler_of
 from ...kernels.numbers import as_index
-from ...kernels.plan.group_draw import GroupDraw, plan_group_draw
+from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
 from ...kernels.plan.problem import NO_ID
-from ..loss.candidates import arithmetic
+from ..loss.candidates import arithmetic, chunks
+from ..loss.list_operands import row_log_weights, slot_ends_of
+from ..loss.operands import Operands
 from ..loss.ops import DTYPES, INTEGER_DTYPES, operator
-from ..loss.row_losses import comparable, resolve_impl
+from ..loss.row_losses import comparable, resolve_impl, spec_of
 from ..loss.seeds import seed_words
 from ..loss.working_set import WorkingSet
-from .row_set import row_set
+from .row_set import RowSet, row_set
 
 
 def working_set(
@@ -28,6 +30,7 @@ def working_set(
     seed: int | Tensor | None,
     inputs: Tensor | None = None,
     ignore_index: int = -100,
+    log_q: Tensor | None = None,
     impl: str = "auto",
 ) -> WorkingSet:
     """The rows that a step with these negatives, targets and inputs reads of a table of ``num_items``.
@@ -38,16 +41,18 @@ def working_set(
         loss = sampled_linear_cross_entropy(hidden, rows, ws.target, ws)
 
     The draw is that of ``sampled_linear_cross_entropy`` on the whole table with the same ``seed``, and loss and lse
-    have the same bits; nothing of the catalog's size is made. T is the number of drawn places, targets and inputs
-    together, or ``num_items`` if that is less.
+    have the same bits; nothing of the catalog's size is made but a sampler's tables of probabilities, once. T is the
+    number of drawn places, targets and inputs together, or ``num_items`` if that is less.
 
     Args:
-        negatives: ``UniformNegatives`` that groups of rows share.
+        negatives: any sampler of part of the catalog but draws of single rows (``group_size`` 1).
         target: (...) integer items in [0, V), or ``ignore_index``.
         num_items: V.
         seed: as of the loss, which takes none beside a working set.
         inputs: integer items of any shape that the step embeds; negative ones name no row and stay as they are.
         ignore_index: target of rows to leave out; the loss must be given the same.
+        log_q: (V,) as of the loss, which takes none beside a working set: the log of how often items are targets, where
+            in-batch negatives are.
         impl: "triton", "reference", or "auto": triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of
@@ -60,9 +65,11 @@ def working_set(
         if ids is not None and (not isinstance(ids, Tensor) or ids.dtype not in INTEGER_DTYPES):
             got = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             raise ArgumentTypeError(name, "an integer tensor", got)
-    if inputs is not None and inputs.device != target.device:
-        raise ArgumentValueError("inputs", f"device {target.device}, that of target", inputs.device)
+    for name, other in (("inputs", inputs), ("log_q", log_q)):
+        if isinstance(other, Tensor) and other.device != target.device:
+            raise ArgumentValueError(name, f"device {target.device}, that of target", other.device)
     plan = plan_group_draw(negatives, target.numel(), num_items, ignore_index)
+    check_own_log_q(negatives, None if log_q is None else spec_of("log_q", log_q), num_items)
     flat = comparable(target, ignore_index).reshape(-1).contiguous()
     counted = flat != ignore_index
     if not target.is_cuda and not torch.compiler.is_compiling():
@@ -71,20 +78,35 @@ def working_set(
             _check_ranges("inputs", inputs[inputs >= 0], num_items, "a negative number or ")
     words = seed_words(seed, target.device, flat)
     by_reference = resolve_impl(impl, target.device) == "reference"
-    drawn = _draw(flat, words, negatives.text, num_items, ignore_index, by_reference)
+    drawn = flat.new_empty(0, dtype=torch.int32)
+    if plan.num_drawn:
+        drawn = _draw(flat, words, negatives.text, num_items, ignore_index, by_reference)
     is_item = counted & (flat >= 0) & (flat < num_items)
     parts = [drawn, torch.where(is_item, flat, -1).int()]
     if inputs is not None:
         parts.append(torch.where(inputs < num_items, inputs, -1).reshape(-1).int())
     every = torch.cat(parts)
     chosen = row_set(every, min(len(every), num_items))
-    return _described(chosen, is_item, target, inputs, words, plan, negatives)
+    own, of_inputs = chosen.places[len(drawn) :][: len(flat)], None
+    # what is no item is none of the rows either
+    places = own.masked_fill(~is_item, len(chosen.ids)).masked_fill(~counted, IGNORED).view(target.shape)
+    if inputs is not None:
+        of_inputs = chosen.places[len(drawn) + len(flat) :].view(inputs.shape)
+    log_weight = row_log_weights(chosen.ids, negatives, num_items, log_q)
+    return WorkingSet(
+        chosen.ids, chosen.count, places, of_inputs, *_described(chosen, is_item, plan), log_weight, words, negatives,
+        num_items, ignore_index,
+    )  # fmt: skip
 
 
-def _described(chosen, is_item, target, inputs, words, plan: GroupDraw, negatives: Sampler) -> WorkingSet:
-    """The working set of rows that were ``chosen`` for draws, targets and inputs, in this order."""
+def _described(chosen: RowSet, is_item: Tensor, plan: GroupDraw | ListDraw) -> tuple[Tensor | None, Tensor | None]:
+    """(drawn, positions) of a `WorkingSet` whose rows were ``chosen`` for draws and targets, in this order."""
     num_drawn, num_rows, total = plan.num_drawn, plan.num_rows, len(chosen.ids)
-    drawn, own, of_inputs = chosen.places[:num_drawn], chosen.places[num_drawn:][:num_rows], None
+    drawn, own = chosen.places[:num_drawn], chosen.places[num_drawn:][:num_rows]
+    if isinstance(plan, ListDraw):
+        lists = drawn.view(plan.num_groups, plan.columns) if plan.columns else None
+        # scores are taken of every column that lists are chosen from
+        return lists.clamp(min=0) if lists is not None and plan.chooses else lists, None
     device = drawn.device
     # each row is drawn once at most: by which place
     place = torch.arange(num_drawn, dtype=torch.int32, device=device)
@@ -94,16 +116,7 @@ def _described(chosen, is_item, target, inputs, words, plan: GroupDraw, negative
     alone = torch.arange(total, dtype=torch.int32, device=device).masked_fill(drawn_at >= 0, -1)
     at = drawn_at[own.clamp(min=0).long()]
     positions = torch.where(at >= 0, at, own + num_drawn).masked_fill(~is_item, NO_ID)
-    # what is no item is none of the rows either
-    flat = target.reshape(-1)
-    other = torch.where(flat == plan.ignore_index, IGNORED, total)
-    places = torch.where(is_item, own, other).view(target.shape)
-    if inputs is not None:
-        of_inputs = chosen.places[num_drawn + num_rows :].view(inputs.shape)
-    return WorkingSet(
-        chosen.ids, chosen.count, places, of_inputs, torch.cat([drawn, alone]), positions, words, negatives,
-        plan.draws.num_items, plan.ignore_index,
-    )  # fmt: skip
+    return torch.cat([drawn, alone]), positions
 
 
 def _check_ranges(name: str, ids: Tensor, num_items: int, other: str) -> None:
@@ -112,32 +125,46 @@ def _check_ranges(name: str, ids: Tensor, num_items: int, other: str) -> None:
         raise ArgumentValueError(name, f"{other}an item in [0, {num_items})", int(wrong[0]))
 
 
-def _plan(target: Tensor, sampler: str, num_items: int, ignore_index: int) -> GroupDraw:
+def _plan(target: Tensor, sampler: str, num_items: int, ignore_index: int) -> GroupDraw | ListDraw:
     return plan_group_draw(sampler_of(sampler), len(target), num_items, ignore_index)
 
 
 def _drawn(target: Tensor, seed: Tensor, sampler: str, num_items: int, ignore_index: int, by_reference: bool) -> Tensor:
-    plan = _plan(target, sampler, num_items, ignore_index)
-    if by_reference:
-        return _by_reference(target, seed, plan)
+    plan, slot_ends = _plan(target, sampler, num_items, ignore_index), None
+    if isinstance(plan, ListDraw) and plan.draw.lists and plan.draw.lists.slot_parts:
+        slot_ends = slot_ends_of(sampler_of(sampler), num_items, target.device)
+    draw = _by_reference if by_reference else _by_kernels
+    drawn = draw(target, seed, slot_ends, plan).view(plan.num_groups, -1)
+    if isinstance(plan, ListDraw):  # those of groups without a row are none
+        first = torch.arange(plan.num_groups, device=target.device)[:, None] * plan.group_size
+        drawn = torch.where(first < (target != ignore_index).sum(), drawn, -1)
+    return drawn.reshape(-1)
+
+
+def _by_kernels(target: Tensor, seed: Tensor, slot_ends: Tensor | None, plan: GroupDraw | ListDraw) -> Tensor:
     from ...kernels.launch.group_draw import launch_group_draw
 
+    ins = {"target": target, "seed": seed} | ({} if slot_ends is None else {"slot_ends": slot_ends})
     with torch.cuda.device_of(target):
         outs = {
             each.name: torch.empty(each.shape, dtype=DTYPES[each.dtype], device=target.device) for each in plan.buffers
         }
-        launch_group_draw(outs, {"target": target, "seed": seed}, plan)
-    return outs["drawn"]
+        launch_group_draw(outs, ins, plan)
+    name, first = plan.result
+    return outs[name].view(-1)[first : first + plan.num_drawn]
 
 
-def _by_reference(target: Tensor, seed: Tensor, plan: GroupDraw) -> Tensor:
+def _by_reference(target: Tensor, seed: Tensor, slot_ends: Tensor | None, plan: GroupDraw | ListDraw) -> Tensor:
+    if isinstance(plan, ListDraw):
+        none = target.new_empty(0)
+        x = Operands(none, none, target, seed, none, slot_ends=slot_ends)
+        return torch.cat([chunk.ids for chunk in chunks(x, plan.problem, lambda pool: pool.ids)]).int()
     low, high = (seed.long() & MASK).unbind()
     groups = torch.arange(plan.num_groups, device=target.device)
     items = plan.draws.items(arithmetic(target.device), (high, low), groups)
     has_rows = groups * plan.draws.group_size < (target != plan.ignore_index).sum()
     missing = plan.num_drawn // max(plan.num_groups, 1) - plan.draws.negatives
-    items = torch.nn.functional.pad(items.masked_fill(~has_rows[:, None], -1), (0, missing), value=-1)
-    return items.int().reshape(-1)
+    return torch.nn.functional.pad(items.masked_fill(~has_rows[:, None], -1), (0, missing), value=-1).int()
 
 
 def _fake_drawn(target, seed, sampler, num_items, ignore_index, by_reference):

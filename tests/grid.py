@@ -27,7 +27,8 @@ KERNEL_CASES_SHOWN = (
 
 WORKING_SETS_SHOWN = (  # in JAX: of uniform draws, lists, targets of a group and of all rows, mixtures, pools
     "grouped-cut_block", "grouped-bce_plus", "grouped-popularity_options", "grouped-in_batch_options",
-    "grouped-in_batch_all", "grouped-mixed", "grouped-hard_all_options",
+    "grouped-in_batch_all", "grouped-mixed", "grouped-hard_all_options", "grouped-history",
+    "grouped-history_popularity",
 )  # fmt: skip
 
 

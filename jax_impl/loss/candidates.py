@@ -116,6 +116,7 @@ def in_history(x: Operands, users: Array, ids: Array, p: Problem) -> Array:
     assert x.history_items is not None
     if p.history.num_known == 0:
         return jnp.zeros(jnp.broadcast_shapes(users.shape, ids.shape), bool)
+    ids = ids if x.row_ids is None else x.row_ids[ids]
     items = x.history_items
     first, end = x.history_offsets[users], x.history_offsets[users + 1]
 

@@ -53,14 +53,18 @@ def _with_log_q(log_weight: Array | None, log_q: Array | None, factor: float) ->
 
 
 def row_log_weights(
-    tables: Tables, ids: Array, sampler: Negatives, num_items: int, log_q: Array | None
-) -> Array | None:
-    """``log_weight`` of a sampler's draws for the rows (T,) of a working set; None where there is none."""
+    tables: Tables, ids: Array, sampler: Negatives, num_items: int, log_q: Array | None, whole: bool
+) -> tuple[Array | None, Array | None]:
+    """``log_weight`` of a sampler's draws for the rows ``ids`` (T,) of a working set, and where the ``whole`` is asked
+    for that of all items (V,); None where there is none."""
     if sampler.in_batch and log_q is None:
-        return None  # only a call without correction may do without
+        return None, None  # only a call without correction may do without
+    share = sampler.draw(num_items).batch_share
+    if whole:
+        _, every = list_operands(tables, share, num_items, log_q)
+        return None if every is None else every[ids], every
     known = tables.log_weight
     if known is not None and known.size > 1:
         known = known[ids]
-    factor = sampler.draw(num_items).batch_share * num_items
-    log_weight = _with_log_q(known, None if log_q is None else log_q[ids], factor)
-    return None if log_weight is None else jnp.broadcast_to(log_weight, len(ids))
+    log_weight = _with_log_q(known, None if log_q is None else log_q[ids], share * num_items)
+    return None if log_weight is None else jnp.broadcast_to(log_weight, len(ids)), None

@@ -160,8 +160,12 @@ def _sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[A
         x = x._replace(positions=given.positions)
     weighted = static.choices.correction == "weighted"
     x = x._replace(ids=ids, log_weight=log_weight if weighted else None, slot_ends=slot_ends)
-    if arguments.history is not None:
-        users, offsets, items = arguments.history
+    history = arguments.history
+    if given is not None and given.history is not None:
+        history = given.history
+        x = x._replace(row_ids=given.ids, history_weight=given.history_weight if weighted else None)
+    if history is not None:
+        users, offsets, items = history
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
     if x.target.size == 0:
         return no_rows(x), no_rows(x) if options.return_lse else None, counts

@@ -15,11 +15,21 @@ from ...interop import call, local_gpus, own_settings
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import IGNORED, Spec, check_own_log_q
 from ...kernels.negatives.arguments import check_ignore_index as check_64_bits
+from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from ...kernels.numbers import as_index
 from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
 from ...kernels.plan.problem import NO_ID
-from ..loss.arguments import as_int32, check_ignore_index, check_impl, home_of, is_array, is_known, placed
+from ..loss.arguments import (
+    as_int32,
+    check_ignore_index,
+    check_impl,
+    check_own_history,
+    home_of,
+    is_array,
+    is_known,
+    placed,
+)
 from ..loss.candidates import arithmetic, layout_of
 from ..loss.list_operands import Tables, row_log_weights, sampler_tables
 from ..loss.operands import Operands
@@ -36,6 +46,7 @@ def working_set(
     seed: ArrayLike,
     inputs: ArrayLike | None = None,
     ignore_index: int = -100,
+    history: History | None = None,
     log_q: ArrayLike | None = None,
     impl: str = "auto",
 ) -> WorkingSet:
@@ -59,6 +70,8 @@ def working_set(
         ignore_index: target of rows to leave out; the loss must be given the same.
         log_q: (V,) as of the loss, which takes none beside a working set: the log of how often items are targets, where
             in-batch negatives are.
+        history: as of the loss, which takes none beside a working set; of items in [0, V). Beside known probabilities
+            it needs them of all V items.
         impl: "triton", "reference", or "auto": decided when the call is lowered, triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of
@@ -78,7 +91,8 @@ def working_set(
     check_own_log_q(negatives, None if log_q is None else Spec(tuple(log_q.shape), str(log_q.dtype)), num_items)
     _check_ranges("target", target, num_items, ignore_index, f"{ignore_index}, the ignore_index, or ")
     _check_ranges("inputs", inputs, num_items, None, "a negative number or ")
-    arrays = placed({"target": target, "inputs": inputs, "seed": as_seed(seed), "log_q": log_q})
+    check_own_history(history, target, ignore_index, num_items)
+    arrays = placed({"target": target, "inputs": inputs, "seed": as_seed(seed), "log_q": log_q, "history": history})
     return _working_set(arrays, sampler_tables(negatives, num_items, home_of(arrays)), negatives, plan, impl)
 
 
@@ -112,6 +126,8 @@ def _working_set(
         drawn, positions = _described(chosen, is_item, plan)
         # what is no item is none of the rows either
         other = jnp.where(flat == plan.ignore_index, IGNORED, len(chosen.ids))
+        history = arrays["history"]
+        log_weights = row_log_weights(tables, chosen.ids, negatives, num_items, arrays["log_q"], history is not None)
         return WorkingSet(
             ids=chosen.ids,
             count=chosen.count,
@@ -119,7 +135,9 @@ def _working_set(
             inputs=None if inputs is None else of_inputs.reshape(inputs.shape),
             drawn=drawn,
             positions=positions,
-            log_weight=row_log_weights(tables, chosen.ids, negatives, num_items, arrays["log_q"]),
+            log_weight=log_weights[0],
+            history=None if history is None else History(*map(as_int32, history)),
+            history_weight=log_weights[1],
             seed=jax.lax.bitcast_convert_type(words[::-1], jnp.uint32),
             sampler=negatives,
             num_items=num_items,

@@ -55,6 +55,10 @@ def _pointers(p: Problem) -> dict[str, Pointer | None]:
         "p_ids_again": ids,
         "p_log_weight": Pointer("log_weight") if weighted else None,
         "p_list_weights": t["list_weights"]._replace(dtype=torch.float32) if weighted and p.listed else None,
+        "p_row_ids": Pointer("row_ids") if p.history and p.draw.catalog else None,
+        "p_history_weight": Pointer("history_weight" if p.history and p.draw.catalog else "log_weight")
+        if weighted
+        else None,
         "p_users": Pointer("users"),
         "p_offsets": Pointer("history_offsets"),
         "p_history_items": Pointer("history_items") if p.history else None,

@@ -88,7 +88,7 @@ def check_arrays(
         _dtype("log_q", log_q, FLOATS)
         _shape("log_q", log_q, (items,), "one for each item")
     if history is not None:
-        _check_history(history, rows)
+        check_history_arrays(history, rows)
     others = {
         "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
         "sample_weight": sample_weight, "log_q": log_q,
@@ -98,7 +98,8 @@ def check_arrays(
             raise ArgumentValueError(argument, f"device {input.device}, that of input", spec.device)
 
 
-def _check_history(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+def check_history_arrays(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+    """Raise for a history's arrays of other dtypes, or of other shapes than for ``rows``, the shape of target."""
     users, offsets, items = history
     for spec in history:
         _dtype("history", spec, INTEGERS)

@@ -51,8 +51,8 @@ def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callab
         seed, log_q = {"seed": rest["seed"]}, rest.get("log_q")
         if how.working_set:
             given = working_set(
-                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, log_q=log_q,
-                impl=impl, **seed,
+                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index,
+                history=keywords.pop("history"), log_q=log_q, impl=impl, **seed,
             )  # fmt: skip
             log_q = None
             arguments, negatives, seed = (arguments[0], arguments[1][given.ids], given.target), given, {}

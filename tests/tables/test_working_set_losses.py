@@ -30,7 +30,7 @@ def drawn_cases() -> tuple[Case, ...]:
         drawn = max(case.pool, case.num_negatives * (2 if case.sampler == "mixed_weighted" else 1))
         return -(-case.num_rows // case.group_size) * drawn
 
-    chosen = (case for case in cases() if case.mode == "grouped" and not case.has_history)
+    chosen = (case for case in cases() if case.mode == "grouped")
     return tuple(replace(case, num_items=max(case.num_items, 2 * draws(case) + 1)) for case in chosen)
 
 

@@ -103,11 +103,17 @@ _known_of_rows_operator = ops.operator(
 )
 
 
-def row_log_weights(ids: Tensor, sampler: Negatives, num_items: int, log_q: Tensor | None) -> Tensor | None:
-    """``log_weight`` of a sampler's draws for the rows (T,) of a working set; None where there is none."""
+def row_log_weights(
+    ids: Tensor, sampler: Negatives, num_items: int, log_q: Tensor | None, whole: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """``log_weight`` of a sampler's draws for the rows ``ids`` (T,) of a working set, and where the ``whole`` is asked
+    for that of all items (V,); None where there is none."""
     draw = sampler.draw(num_items)
     if sampler.in_batch and log_q is None:
-        return None  # only a call without correction may do without
+        return None, None  # only a call without correction may do without
+    if whole:
+        _, every = list_operands(sampler, draw, num_items, ids, log_q)
+        return None if every is None else every.index_select(0, ids), every
     has_weights = draw.lists is not None and draw.lists.has_weights
     known = _known_of_rows_operator(ids, sampler.text, num_items) if has_weights else None
-    return _with_log_q(known, None if log_q is None else log_q.index_select(0, ids), draw, num_items)
+    return _with_log_q(known, None if log_q is None else log_q.index_select(0, ids), draw, num_items), None

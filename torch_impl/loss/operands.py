@@ -26,6 +26,8 @@ class Operands(NamedTuple):
     history_offsets: Tensor | None = None  # (users + 1,)
     history_items: Tensor | None = None  # (known items,)
     positions: Tensor | None = None  # (N,) int32 of rows' targets among a working set's, whose ``ids`` are (D + T,)
+    row_ids: Tensor | None = None  # (T,) int32, what a working set's rows are in the catalog, beside a history
+    history_weight: Tensor | None = None  # (V,) ``log_weight`` of the catalog, beside these
 
 
 class Options(NamedTuple):

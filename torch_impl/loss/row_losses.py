@@ -44,7 +44,8 @@ def _optional(argument: str, value: object) -> Spec | None:
     return None if value is None else spec_of(argument, value)
 
 
-def _history_specs(history: object) -> tuple[Spec, ...] | None:
+def history_specs(history: object) -> tuple[Spec, ...] | None:
+    """What each of a history's tensors looks like; raises for what is no history."""
     if history is None:
         return None
     if not isinstance(history, History):
@@ -142,7 +143,7 @@ def checked_operands(
     check_arrays(
         spec_of("input", input), spec_of("linear_weight", linear_weight), spec_of("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q), _history_specs(history),
+        _optional("log_q", log_q), history_specs(history),
     )  # fmt: skip
     device = input.device
     return Operands(
@@ -208,6 +209,9 @@ def row_losses(
         x = x._replace(positions=given.positions, seed=given.seed)
     correction = correction_of(draw, log_weight, options, positive_weight)
     x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
+    if given is not None and given.history is not None:
+        weight = given.history_weight if correction == "weighted" else None
+        x, history = x._replace(row_ids=given.ids, history_weight=weight), given.history
     if history is not None:
         users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import MASK
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, check_ignore_index, check_own_log_q
+from ...kernels.negatives.arguments import IGNORED, check_history_arrays, check_ignore_index, check_own_log_q
+from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler, sampler_of
 from ...kernels.numbers import as_index
 from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
@@ -16,7 +17,7 @@ from ..loss.candidates import arithmetic, chunks
 from ..loss.list_operands import row_log_weights, slot_ends_of
 from ..loss.operands import Operands
 from ..loss.ops import DTYPES, INTEGER_DTYPES, operator
-from ..loss.row_losses import comparable, resolve_impl, spec_of
+from ..loss.row_losses import comparable, history_specs, resolve_impl, spec_of
 from ..loss.seeds import seed_words
 from ..loss.working_set import WorkingSet
 from .row_set import RowSet, row_set
@@ -30,6 +31,7 @@ def working_set(
     seed: int | Tensor | None,
     inputs: Tensor | None = None,
     ignore_index: int = -100,
+    history: History | None = None,
     log_q: Tensor | None = None,
     impl: str = "auto",
 ) -> WorkingSet:
@@ -53,6 +55,8 @@ def working_set(
         ignore_index: target of rows to leave out; the loss must be given the same.
         log_q: (V,) as of the loss, which takes none beside a working set: the log of how often items are targets, where
             in-batch negatives are.
+        history: as of the loss, which takes none beside a working set; of items in [0, V). Beside known probabilities
+            it needs them of all V items.
         impl: "triton", "reference", or "auto": triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of
@@ -65,7 +69,9 @@ def working_set(
         if ids is not None and (not isinstance(ids, Tensor) or ids.dtype not in INTEGER_DTYPES):
             got = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             raise ArgumentTypeError(name, "an integer tensor", got)
-    for name, other in (("inputs", inputs), ("log_q", log_q)):
+    if history is not None:
+        check_history_arrays(history_specs(history) or (), tuple(target.shape))
+    for name, other in (("inputs", inputs), ("log_q", log_q), *(("history", each) for each in history or ())):
         if isinstance(other, Tensor) and other.device != target.device:
             raise ArgumentValueError(name, f"device {target.device}, that of target", other.device)
     plan = plan_group_draw(negatives, target.numel(), num_items, ignore_index)
@@ -92,10 +98,10 @@ def working_set(
     places = own.masked_fill(~is_item, len(chosen.ids)).masked_fill(~counted, IGNORED).view(target.shape)
     if inputs is not None:
         of_inputs = chosen.places[len(drawn) + len(flat) :].view(inputs.shape)
-    log_weight = row_log_weights(chosen.ids, negatives, num_items, log_q)
+    log_weights = row_log_weights(chosen.ids, negatives, num_items, log_q, history is not None)
     return WorkingSet(
-        chosen.ids, chosen.count, places, of_inputs, *_described(chosen, is_item, plan), log_weight, words, negatives,
-        num_items, ignore_index,
+        chosen.ids, chosen.count, places, of_inputs, *_described(chosen, is_item, plan), log_weights[0], history,
+        log_weights[1], words, negatives, num_items, ignore_index,
     )  # fmt: skip
 
 

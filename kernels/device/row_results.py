@@ -95,7 +95,10 @@ def row_mass(
             mass = catalog - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
         if HAS_HISTORY:
             item = catalog_ids(p_row_ids, target, m_target)
-            own = history_mass(p_history_items, p_history_weight, first, end, item, catalog, CORRECTION == WEIGHTED, 32)
+            p_weight = p_log_weight
+            if p_history_weight is not None:
+                p_weight = p_history_weight
+            own = history_mass(p_history_items, p_weight, first, end, item, catalog, CORRECTION == WEIGHTED, 32)
             mass = tl.maximum(mass - own, 0.0)
     return mass
 

@@ -16,6 +16,7 @@ from cce_minus.kernels import (
     ArgumentTypeError,
     ArgumentValueError,
     HardNegatives,
+    History,
     InBatchNegatives,
     PopularityNegatives,
     UniformNegatives,
@@ -129,8 +130,10 @@ def test_one_working_set_in_jitted_steps_is_traced_once():
 def test_a_compiled_step_of_pytorch_is_one_graph(negatives: Any):
     log_q = torch.zeros(4000) if negatives.in_batch else None
 
+    history = History(torch.arange(32) % 2, torch.tensor([0, 1, 3]), torch.tensor([2000, 7, 50]))
+
     def step(hidden: torch.Tensor, table: torch.Tensor, target: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
-        given = torch_working_set(negatives, target, num_items=len(table), seed=seed, log_q=log_q)
+        given = torch_working_set(negatives, target, num_items=len(table), seed=seed, log_q=log_q, history=history)
         rows = table[given.ids.long()]
         return torch_impl.sampled_linear_cross_entropy(hidden, rows, given.target, given)
 

@@ -11,13 +11,16 @@ from cce_minus.kernels import (
     ArgumentTypeError,
     ArgumentValueError,
     HardNegatives,
+    History,
     InBatchNegatives,
+    PopularityNegatives,
     UniformNegatives,
     negative_ids,
 )
 
 from tests.tables.working_sets import (
     COUNTS,
+    DEVICE,
     FRAMEWORKS,
     IMPLS,
     LISTS,
@@ -86,3 +89,29 @@ def test_frameworks_agree(negatives: Any, impl: str):
     for name, array in each[0].items():
         tolerance = 1e-6 if name == "log_weight" and negatives in OF_TARGETS else 0  # of the frameworks' logaddexp
         np.testing.assert_allclose(array, each[1][name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_histories_are_those_of_the_catalog(framework: str):
+    target, _ = inputs_of(40, 4000)
+    users, offsets = np.arange(40, dtype=np.int32) % 3, np.array([0, 2, 2, 5], np.int32)
+    history = History(users, offsets, np.array([7, 3999, 3, 4, 3000], np.int32))
+    negatives = PopularityNegatives(COUNTS, 70, group_size=32)
+    given = make(framework, negatives, target, num_items=4000, seed=7, history=history)
+    weights = made(framework, negatives, target, num_items=4000, seed=7, history=history)["history_weight"]
+    np.testing.assert_array_equal(weights, negatives.probabilities(4000).log_weight)
+    assert np.isfinite(float(loss_of(framework, given)))
+    with pytest.raises(ArgumentTypeError, match="history: expected None beside a working set"):
+        loss_of(framework, given, history=history)
+    uniform = make(framework, UniformNegatives(20, 16), target, num_items=4000, seed=7, history=history)
+    assert uniform.history_weight is None
+    for wrong, message in (
+        (history._replace(users=users[:9]), "history: expected users of shape .40,."),
+        (history._replace(offsets=offsets[:1]), "history: expected offsets"),
+    ):
+        with pytest.raises(ArgumentValueError, match=message):
+            make(framework, negatives, target, num_items=4000, seed=7, history=wrong)
+    if DEVICE == "cpu":
+        with pytest.raises(ArgumentValueError, match=r"history: expected items in \[0, 4000\)"):
+            loss_of(framework, make(framework, negatives, target, num_items=4000, seed=7,
+                                    history=history._replace(items=history.items + 1)))  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from cce_minus import jax_impl, torch_impl
 from cce_minus.jax_impl.tables.working_set import working_set as jax_working_set
 from cce_minus.kernels import (
+    History,
     InBatchNegatives,
     LogUniformNegatives,
     MixedNegatives,
@@ -22,7 +23,7 @@ from cce_minus.torch_impl.tables.working_set import working_set as torch_working
 FRAMEWORKS = ("torch", "jax")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IMPLS = ("reference", pytest.param("triton", marks=pytest.mark.interpreter))
-ARRAYS = ("ids", "count", "target", "inputs", "drawn", "positions", "log_weight")
+ARRAYS = ("ids", "count", "target", "inputs", "drawn", "positions", "log_weight", "history_weight")
 COUNTS = np.arange(4000) % 7
 LISTS = (
     PopularityNegatives(COUNTS, 70, group_size=32),
@@ -55,10 +56,12 @@ def made(framework: str, negatives: Any, target: np.ndarray, **keywords: Any) ->
 
 def make(framework: str, negatives: Any, target: np.ndarray, **keywords: Any) -> Any:
     arrays = {"target": target} | {name: keywords.pop(name, None) for name in ("inputs", "log_q")}
+    history = keywords.pop("history", None)
     if framework == "jax":
-        return jax_working_set(negatives, **arrays, **keywords)
+        return jax_working_set(negatives, history=history, **arrays, **keywords)
     tensors = {name: None if array is None else torch.from_numpy(array).to(DEVICE) for name, array in arrays.items()}
-    return torch_working_set(negatives, **tensors, **keywords)  # type: ignore[arg-type]
+    history = history and History(*(torch.from_numpy(array).to(DEVICE) for array in history))
+    return torch_working_set(negatives, history=history, **tensors, **keywords)  # type: ignore[arg-type]
 
 
 def inputs_of(rows: int, num_items: int, *, ignored: float = 0.2) -> tuple[np.ndarray, np.ndarray]:

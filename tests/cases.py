@@ -166,6 +166,8 @@ CASES: tuple[Case, ...] = (
           has_history=True, sampler="popularity", has_bias=True),
     _case("grouped", "history_mixed", "uniform and in-batch", 50, 97, 40, has_history=True, sampler="mixed",
           knows_q=True),
+    _case("grouped", "history_in_batch_all", "all other rows' targets but for the user's own items", 40, 97,
+          has_history=True, sampler="in_batch_all", knows_q=True),
     _case("grouped", "history_hard", "own items are not chosen either", 50, 97, 20, has_history=True, sampler="hard",
           pool=60),
     _case("independent", "history", "a stratum; bias", 20, 61, 20, has_history=True, has_bias=True),

@@ -25,6 +25,13 @@ KERNEL_CASES_SHOWN = (
 )  # fmt: skip
 
 
+WORKING_SETS_SHOWN = (  # in JAX: of uniform draws, lists, targets of a group and of all rows, mixtures, pools
+    "grouped-cut_block", "grouped-bce_plus", "grouped-popularity_options", "grouped-in_batch_options",
+    "grouped-in_batch_all", "grouped-mixed", "grouped-hard_all_options", "grouped-history",
+    "grouped-history_popularity",
+)  # fmt: skip
+
+
 def but(*cells: str) -> str:
     """All cells but these, as patterns of whole ones."""
     return rf"(?!({'|'.join(cells)})$)"
@@ -47,6 +54,7 @@ WAITING = (
     ("test_scalable.py::test_frameworks_agree", but("everything", "mixed")),
     ("test_scalable.py::test_jax_kernels_have", but("everything")),
     ("test_scalable_calls.py::test_jax_transformations", ""),
+    ("test_working_set_losses.py::test_losses_and_gradients[", rf"(?!({'|'.join(WORKING_SETS_SHOWN)})-).*-jax-"),
     ("test_list_passes.py::test_several_passes", "mixed"),
     ("test_scalable_calls.py::test_whatever_ignored", "False|.*-all|.*-most"),
     ("test_ignored_rows.py::test_results_are", "UniformNegatives|AllItems.*-300"),  # few rows split the most

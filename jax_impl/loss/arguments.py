@@ -14,12 +14,13 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import Options, Spec, check_arrays
+from ...kernels.negatives.arguments import Options, Spec, check_arrays, check_history_arrays
 from ...kernels.negatives.history import History, check_history
 from ...kernels.numbers import as_number
 from ...kernels.plan.problem import interprets
 from .list_operands import Tables
 from .seeds import as_seed
+from .working_set import WorkingSet
 
 INT32 = np.iinfo(np.int32)
 
@@ -38,7 +39,7 @@ class Arguments(NamedTuple):
     log_q: Array | None
     history: tuple[Array, Array, Array] | None
     tables: Tables = Tables()  # of a sampler's probabilities
-    given: tuple[Array, Array] | None = None  # a working set's ``drawn`` and ``positions``
+    given: WorkingSet | None = None
 
 
 def is_array(value: object) -> TypeGuard[Array | np.ndarray]:
@@ -65,12 +66,16 @@ def _home(value: object) -> str | None:
     return " and ".join(sorted(map(str, value.devices()))) if _is_bound(value) else None
 
 
-def _check(**arrays: Any) -> None:
-    """``check_arrays`` on JAX and NumPy arrays, by argument name; of a history on each of its arrays."""
-    history = arrays.pop("history")
+def _arrays_of(history: object) -> tuple[Any, ...]:
+    """Those of a history; none without one."""
     if history is not None and not isinstance(history, History):
         raise ArgumentTypeError("history", "a History", type(history).__name__)
-    history = history or ()
+    return history or ()
+
+
+def _check(**arrays: Any) -> None:
+    """``check_arrays`` on JAX and NumPy arrays, by argument name; of a history on each of its arrays."""
+    history = _arrays_of(arrays.pop("history"))
     for argument, value in (*arrays.items(), *(("history", array) for array in history)):
         if value is not None and not is_array(value):
             raise ArgumentTypeError(argument, "an array", type(value).__name__)
@@ -93,16 +98,34 @@ def _check_ranges(target: Any, ids: Any, history: History | None, ignore_index: 
         wrong = values[counted & ((values < 0) | (values >= num_items))]
         if wrong.size:
             raise ArgumentValueError("target", f"ignore_index or an item in [0, {num_items})", int(wrong[0]))
-    if history is not None and all(map(is_known, history)):
-        users, offsets, items = map(np.asarray, history)
-        users = users.reshape(-1)
-        check_history(users[:0] if counted is None else users[counted], offsets, items, num_items)
+    _check_history(history, counted, num_items)
     if ids is not None and is_known(ids) and (ids.ndim == 1 or counted is not None):
         values = np.asarray(ids)
         values = values if values.ndim == 1 else values.reshape(-1, values.shape[-1])[counted]
         wrong = values[(values < -1) | (values >= num_items)]
         if wrong.size:
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {num_items})", int(wrong[0]))
+
+
+def _check_history(history: History | None, counted: np.ndarray | None, num_items: int) -> None:
+    """Raise where a history that can be read now is none; ``counted`` are the rows that are not ignored, as far as
+    they are known."""
+    if history is not None and all(map(is_known, history)):
+        users, offsets, items = map(np.asarray, history)
+        users = users.reshape(-1)
+        check_history(users[:0] if counted is None else users[counted], offsets, items, num_items)
+
+
+def check_own_history(history: object, target: Any, ignore_index: int, num_items: int) -> None:
+    """Raise for a working set's history that is none for its targets and ``num_items``."""
+    arrays = _arrays_of(history)
+    for array in arrays:
+        if not is_array(array):
+            raise ArgumentTypeError("history", "an array", type(array).__name__)
+    if isinstance(history, History):
+        check_history_arrays(tuple(Spec(tuple(each.shape), str(each.dtype)) for each in arrays), tuple(target.shape))
+        counted = np.asarray(target).reshape(-1) != ignore_index if is_known(target) else None
+        _check_history(history, counted, num_items)
 
 
 def _scale(logit_scale: object) -> Array | np.ndarray:

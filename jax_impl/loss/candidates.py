@@ -73,7 +73,7 @@ def _tile_ids(x: Operands, xp: Arithmetic, seed: Seed, rows: Array, tiles: Array
         return x.ids[: p.given_places].reshape(p.num_groups, -1)[tiles, : p.negatives]
     if p.draws is not None:
         return p.draws.items(xp, seed, tiles).astype(jnp.int32)
-    if p.lists is None:
+    if p.lists is None or not p.draw.draws_lists:
         assert x.ids is not None
         return x.ids[tiles]
     ends = iter(() if x.slot_ends is None else x.slot_ends.reshape(-1, p.num_items))
@@ -116,6 +116,7 @@ def in_history(x: Operands, users: Array, ids: Array, p: Problem) -> Array:
     assert x.history_items is not None
     if p.history.num_known == 0:
         return jnp.zeros(jnp.broadcast_shapes(users.shape, ids.shape), bool)
+    ids = ids if x.row_ids is None else x.row_ids[ids]
     items = x.history_items
     first, end = x.history_offsets[users], x.history_offsets[users + 1]
 

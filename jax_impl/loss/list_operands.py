@@ -41,10 +41,30 @@ def list_operands(
 
     ``log_q``: of explicit ids, or of rows' targets as negatives, which are a ``batch_share`` of them.
     """
-    slot_ends, log_weight = tables
-    if log_q is not None:
-        known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(batch_share * num_items)
-        log_weight = -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
-    elif log_weight is not None:
-        log_weight = jnp.broadcast_to(log_weight, num_items)
-    return slot_ends, log_weight
+    log_weight = _with_log_q(tables.log_weight, log_q, batch_share * num_items)
+    return tables.slot_ends, None if log_weight is None else jnp.broadcast_to(log_weight, num_items)
+
+
+def _with_log_q(log_weight: Array | None, log_q: Array | None, factor: float) -> Array | None:
+    if log_q is None:
+        return log_weight
+    known = jax.lax.stop_gradient(log_q.astype(jnp.float32)) + math.log(factor)
+    return -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
+
+
+def row_log_weights(
+    tables: Tables, ids: Array, sampler: Negatives, num_items: int, log_q: Array | None, whole: bool
+) -> tuple[Array | None, Array | None]:
+    """``log_weight`` of a sampler's draws for the rows ``ids`` (T,) of a working set, and where the ``whole`` is asked
+    for that of all items (V,); None where there is none."""
+    if sampler.in_batch and log_q is None:
+        return None, None  # only a call without correction may do without
+    share = sampler.draw(num_items).batch_share
+    if whole:
+        _, every = list_operands(tables, share, num_items, log_q)
+        return None if every is None else every[ids], every
+    known = tables.log_weight
+    if known is not None and known.size > 1:
+        known = known[ids]
+    log_weight = _with_log_q(known, None if log_q is None else log_q[ids], share * num_items)
+    return None if log_weight is None else jnp.broadcast_to(log_weight, len(ids)), None

@@ -29,6 +29,8 @@ class Operands(NamedTuple):
     history_offsets: Array | None = None  # (users + 1,) int32
     history_items: Array | None = None  # (known items,) int32
     positions: Array | None = None  # (N,) int32 of rows' targets among a working set's, whose ``ids`` are (D + T,)
+    row_ids: Array | None = None  # (T,) int32, what a working set's rows are in the catalog, beside a history
+    history_weight: Array | None = None  # (V,) fp32 ``log_weight`` of the catalog, beside these
 
 
 class Rows(NamedTuple):

@@ -146,7 +146,8 @@ def _chosen_tables(p: Problem, x: Operands) -> Array:
     """The tables with lists of the highest-scoring columns of each group's pool."""
     counted, *_ = (buffer for buffer in forward_buffers(p) if buffer.name == "counted")
     outs = call(_launch_pool, _shapes((counted, *pool_buffers(p), table_buffer(p))), _named(x), p)
-    lists = jnp.take_along_axis(outs["pool_ids"], reference.highest(outs["pool_scores"], p.negatives), 1)
+    pool = outs["pool_ids"] if x.ids is None else x.ids
+    lists = jnp.take_along_axis(pool, reference.highest(outs["pool_scores"], p.negatives), 1)
     return jax.lax.dynamic_update_slice(outs["tables"], lists.reshape(-1), (place(table_sizes(p))[0]["lists"],))
 
 

@@ -129,10 +129,9 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
         mass = p.catalog - jnp.exp(-x.log_weight[c.item])
     if p.history and x.users is not None and x.history_items is not None:
         users = jnp.clip(x.users[c.rows], 0, p.history.num_users - 1)
+        log_weight = x.log_weight if x.history_weight is None else x.history_weight
         weights = (
-            jnp.ones(p.history.num_known, jnp.float32)
-            if x.log_weight is None
-            else jnp.exp(-x.log_weight[x.history_items])
+            jnp.ones(p.history.num_known, jnp.float32) if log_weight is None else jnp.exp(-log_weight[x.history_items])
         )
         known = jnp.arange(p.history.num_known, dtype=jnp.int32)
         of_items = jnp.searchsorted(x.history_offsets, known, side="right") - 1  # type: ignore[arg-type]

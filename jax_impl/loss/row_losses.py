@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, in_auto_axes, own_settings, varying_axes
-from ...kernels.draws.draw import Draw, given_ids
+from ...kernels.draws.draw import Draw, given_ids, on_rows
 from ...kernels.errors import ArgumentTypeError
 from ...kernels.negatives.arguments import Options, check_working_set, correction_of
 from ...kernels.negatives.base import Negatives
@@ -23,7 +23,7 @@ from ...kernels.negatives.samplers import Sampler
 from ...kernels.plan.problem import Choices
 from . import ops
 from .arguments import Arguments, as_int32, checked_arguments, home_of, is_array, num_items_of, placed
-from .list_operands import list_operands, sampler_tables
+from .list_operands import Tables, list_operands, sampler_tables
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
@@ -128,10 +128,11 @@ def sampled_losses(
         seed=seed, draws=given is None and draw is not None and draw.random, log_q=log_q, history=history,
     )  # fmt: skip
     if given is not None and draw is not None:
-        draw = replace(draw, given=True)
-        arguments = arguments._replace(seed=given.seed, given=(given.drawn, given.positions))
-    tables = sampler_tables(sampler, num_items, home_of(arguments))
-    known = tables.log_weight if log_q is None else log_q
+        draw, tables, known = on_rows(draw, num_items), Tables(), given.log_weight
+        arguments = arguments._replace(seed=given.seed, given=given)
+    else:
+        tables = sampler_tables(sampler, num_items, home_of(arguments))
+        known = tables.log_weight if log_q is None else log_q
     choices = Choices(
         softcap=options.softcap,
         remove_accidental_hits=options.remove_accidental_hits,
@@ -144,20 +145,27 @@ def sampled_losses(
 
 
 def _sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[Array, Array | None, Array]:
-    options, draw, ids, num_items = static.options, static.draw, arguments.ids, len(x.weight)
+    options, draw, ids, given, num_items = static.options, static.draw, arguments.ids, arguments.given, len(x.weight)
     counts = x.target != options.ignore_index
     share = 1.0 if draw is None else draw.batch_share
     if draw is not None and draw.targets:  # as good as ids that are given
-        draw, ids = None, jnp.where(counts & (x.target >= 0) & (x.target < num_items), x.target, -1)
+        ids = jnp.where(counts & (x.target >= 0) & (x.target < num_items), x.target, -1)
+        draw = None if given is None else replace(given_ids(ids.shape), catalog=given.num_items)
     elif ids is not None and ids.ndim > 1:
         ids = ids.reshape(-1, ids.shape[-1])
-    slot_ends, log_weight = list_operands(arguments.tables, share, num_items, arguments.log_q)
+    if given is None:
+        slot_ends, log_weight = list_operands(arguments.tables, share, num_items, arguments.log_q)
+    else:
+        slot_ends, log_weight, ids = None, given.log_weight, ids if given.drawn is None else given.drawn
+        x = x._replace(positions=given.positions)
     weighted = static.choices.correction == "weighted"
     x = x._replace(ids=ids, log_weight=log_weight if weighted else None, slot_ends=slot_ends)
-    if arguments.given is not None:
-        x = x._replace(ids=arguments.given[0], positions=arguments.given[1])
-    if arguments.history is not None:
-        users, offsets, items = arguments.history
+    history = arguments.history
+    if given is not None and given.history is not None:
+        history = given.history
+        x = x._replace(row_ids=given.ids, history_weight=given.history_weight if weighted else None)
+    if history is not None:
+        users, offsets, items = history
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)
     if x.target.size == 0:
         return no_rows(x), no_rows(x) if options.return_lse else None, counts

@@ -39,7 +39,7 @@ UNMAPPED = {
 }
 
 
-def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
+def _fold(x: Operands, mapped: Operands, size: int, options: Options) -> Operands:
     """``x``, whose mapped arrays have the mapped axis first, as one call on ``size`` times as many rows."""
     for name, argument in UNMAPPED.items():
         if getattr(mapped, name):
@@ -48,8 +48,7 @@ def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
                 "an array shared by the mapped rows (vmap may map input, target, negatives and sample_weight)",
                 "a mapped array",
             )
-
-    if x.positions is not None:
+    if options.draw is not None and options.draw.catalog:
         raise ArgumentValueError("negatives", "a sampler or ids under vmap", "a working set")
     num_rows = x.target.shape[-1]
 
@@ -105,7 +104,7 @@ def _forward(options: Options) -> Callable[[Operands], Saved]:
     @forward.def_vmap
     @own_settings()
     def _(size: int, mapped: list[Any], x: Operands) -> tuple[Saved, Saved]:
-        saved = forward(_fold(x, mapped[0], size))
+        saved = forward(_fold(x, mapped[0], size, options))
         rows = jax.tree.map(lambda a: _unfold(a, size), saved.rows)
         is_mapped = jax.tree.map(lambda _: True, rows), jax.tree.map(lambda _: False, saved.tables)
         return Saved(rows, saved.tables), Saved(*is_mapped)  # type: ignore[arg-type]
@@ -131,7 +130,7 @@ def _backward(options: Options) -> Callable[[Operands, Saved, Array, Array], Gra
             ]
             gradients = jax.lax.map(lambda each: backward(x, saved, *each), every)
             return gradients, jax.tree.map(lambda _: True, gradients)
-        x = _fold(x, x_mapped, size)
+        x = _fold(x, x_mapped, size, options)
         saved = saved._replace(rows=_fold_rows(saved.rows, saved_mapped.rows, size))
         grads = tuple(_fold_rows(list(grads), grads_mapped, size))
         every = backward(x, saved, *grads)
@@ -236,7 +235,7 @@ def _batch(
     (size,) = {leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None}
     first = [leaf if axis is None else jnp.moveaxis(leaf, axis, 0) for leaf, axis in zip(leaves, axes, strict=True)]
     mapped = jax.tree.unflatten(tree, [axis is not None for axis in axes])
-    loss, lse = rows(_fold(jax.tree.unflatten(tree, first), mapped, size), options)
+    loss, lse = rows(_fold(jax.tree.unflatten(tree, first), mapped, size, options), options)
     return [_unfold(loss, size), _unfold(lse, size)], [0, 0]
 
 

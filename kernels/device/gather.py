@@ -46,7 +46,8 @@ def row_candidates(
 
 @triton.jit
 def gather_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_weight, p_row_ids, p_history_items,
+    p_history_first, p_history_end,
     p_ids, p_rows, p_count, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, catalog, dim: tl.constexpr, block, strata, width, rows_per_round, softcap, positive_weight,
@@ -147,8 +148,8 @@ def gather_forward_kernel(
     kept = tl.sum(kept.to(tl.float32), 0) + tl.zeros((1,), tl.float32)
     average = tl.sum(average, 0)[None, :]
     store_row_results(
-        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
-        p_average,
+        p_hidden, p_item, p_bias, p_log_weight, p_history_weight, p_row_ids, p_history_items, p_loss, p_lse, p_peak,
+        p_shift, p_average_dot, p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
         scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
         HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,

@@ -24,6 +24,15 @@ def history_ranges_kernel(p_users, p_offsets, p_first, p_end, num_rows, num_user
 
 
 @triton.jit
+def catalog_ids(p_row_ids, ids, mask):
+    """What places among the rows of a working set are in the catalog, which histories are told in; -1 outside the mask.
+    Where the table is the catalog, without ``p_row_ids``, they are what they are."""
+    if p_row_ids is not None:
+        ids = tl.load(p_row_ids + ids, mask=mask, other=-1)
+    return ids
+
+
+@triton.jit
 def in_history(p_items, first, end, ids):
     """Whether each id is in its row's range, by bisection; shapes (M, 1) and (1, B) or the like, or both of one
     shape."""
@@ -33,7 +42,7 @@ def in_history(p_items, first, end, ids):
 
 @triton.jit
 def history_mass(p_items, p_log_weight, first, end, target, num_items, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr):
-    """What a row's items (M,) but its target weigh: 1 each, or V q."""
+    """What a row's items (M,) but its target weigh: 1 each, or V q; all of them, and log weights, as in the catalog."""
     mass = tl.zeros((first.shape[0],), tl.float32)
     for start in range(0, tl.max(end - first, 0), BLOCK):
         i = first[:, None] + start + tl.arange(0, BLOCK)[None, :]

@@ -4,7 +4,7 @@ positives."""
 import triton
 import triton.language as tl
 
-from .history import in_history
+from .history import catalog_ids, in_history
 from .item_store import store_item_grad
 from .lists import FRESH
 from .numbers import ROW_NUMBERS
@@ -39,7 +39,8 @@ def add_positives(
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def tile_item_grad_kernel(
-    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first, p_history_end,
+    p_hidden, p_item, p_bias, p_scale, p_log_weight, p_list_weights, p_row_ids, p_history_items, p_history_first,
+    p_history_end,
     p_ids, p_slot_row, p_count, p_group_blocks, p_visits, p_block_groups, p_keys,
     p_slot_peak, p_slot_weight, p_slot_target, p_positive_grad, p_sorted_keys, p_sorted_rows, p_starts, p_sums,
     p_item_grad, p_bias_grad, p_part_grad, p_part_bias, p_part_of_draw,
@@ -183,7 +184,8 @@ def tile_item_grad_kernel(
             a = tl.where(drawn, a, 0.0)
         if HAS_HISTORY:
             history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
-            known = in_history(p_history_items, history_first[None, :], history_end[None, :], ids[:, None])
+            known_by = catalog_ids(p_row_ids, ids, m_ids)
+            known = in_history(p_history_items, history_first[None, :], history_end[None, :], known_by[:, None])
             a = tl.where(known, 0.0, a)
         if p_item_grad is not None:
             grad = add_product(grad, a, hidden, PRECISION)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .history import in_history
+from .history import catalog_ids, in_history
 from .numbers import ROW_NUMBERS
 from .row_results import load_histories, load_rows, load_targets
 from .scores import cap
@@ -11,8 +11,8 @@ from .scores import cap
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def pool_scores_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_history_items, p_history_first, p_history_end, p_ids, p_rows,
-    p_count, p_scores,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_row_ids, p_history_items, p_history_first, p_history_end, p_ids,
+    p_rows, p_count, p_scores,
     num_items, dim: tl.constexpr, columns, blocks, group_size, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -47,8 +47,9 @@ def pool_scores_kernel(
             counts = counts & (ids[None, :] != target[:, None])
         if HAS_HISTORY:
             history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
+            known_by = catalog_ids(p_row_ids, ids, m_column)
             counts = counts & (
-                in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :]) == 0
+                in_history(p_history_items, history_first[:, None], history_end[:, None], known_by[None, :]) == 0
             )
         best = tl.maximum(best, tl.max(tl.where(counts, s, float("-inf")), 0))
     tl.store(p_scores + at, best, mask=m_column)

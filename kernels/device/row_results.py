@@ -4,7 +4,7 @@ their results."""
 import triton
 import triton.language as tl
 
-from .history import history_mass
+from .history import catalog_ids, history_mass
 from .scores import cap, exp, finish_binary_rows, finish_rows
 
 UNCORRECTED = tl.constexpr(0)  # draws stand for a fixed number of items each
@@ -83,7 +83,8 @@ def load_histories(p_history_first, p_history_end, rows, HAS_HISTORY: tl.constex
 
 @triton.jit
 def row_mass(
-    p_log_weight, p_history_items, first, end, target, m_target, kept, catalog, draw_weight,
+    p_log_weight, p_history_weight, p_row_ids, p_history_items, first, end, target, m_target, kept, catalog,
+    draw_weight,
     CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
 ):  # fmt: skip
     """What the kept draws (M,) of rows stand for together, in items."""
@@ -93,14 +94,19 @@ def row_mass(
         if CORRECTION == WEIGHTED:
             mass = catalog - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
         if HAS_HISTORY:
-            own = history_mass(p_history_items, p_log_weight, first, end, target, catalog, CORRECTION == WEIGHTED, 32)
+            item = catalog_ids(p_row_ids, target, m_target)
+            p_weight = p_log_weight
+            if p_history_weight is not None:
+                p_weight = p_history_weight
+            own = history_mass(p_history_items, p_weight, first, end, item, catalog, CORRECTION == WEIGHTED, 32)
             mass = tl.maximum(mass - own, 0.0)
     return mass
 
 
 @triton.jit
 def store_row_results(
-    p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
+    p_hidden, p_item, p_bias, p_log_weight, p_history_weight, p_row_ids, p_history_items, p_loss, p_lse, p_peak,
+    p_shift, p_average_dot, p_average,
     rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
     scale, softcap, catalog, positive_weight, draw_weight, own_d, dim: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
@@ -115,6 +121,8 @@ def store_row_results(
         z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
     mass = row_mass(
         p_log_weight,
+        p_history_weight,
+        p_row_ids,
         p_history_items,
         history_first,
         history_end,

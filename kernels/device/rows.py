@@ -10,8 +10,8 @@ from .scores import LOWEST_PEAK, exp, one_minus_exp_minus, sigmoid
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
 def combine_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_items, p_history_first, p_history_end, p_rows,
-    p_count,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_history_weight, p_row_ids, p_history_items,
+    p_history_first, p_history_end, p_rows, p_count,
     p_part_rows, p_part_average,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average,
     num_rows, num_items, catalog, dim: tl.constexpr, slots, parallel, softcap, positive_weight, draw_weight,
@@ -50,8 +50,8 @@ def combine_forward_kernel(
             peak = new_peak
         history_first, history_end = load_histories(p_history_first, p_history_end, rows, HAS_HISTORY)
         store_row_results(
-            p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
-            p_average,
+            p_hidden, p_item, p_bias, p_log_weight, p_history_weight, p_row_ids, p_history_items, p_loss, p_lse, p_peak,
+            p_shift, p_average_dot, p_average,
             rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
             tl.load(p_scale), softcap, catalog, positive_weight, draw_weight, own_d, dim,
             HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,

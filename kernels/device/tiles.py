@@ -7,7 +7,7 @@ and explicit ids shared by all rows. Suffixes of shape comments: M rows of a til
 import triton
 import triton.language as tl
 
-from .history import in_history
+from .history import catalog_ids, in_history
 from .permutation import permute
 from .row_results import load_all_rows, load_histories, load_rows, load_targets, split_tiles, store_row_results
 from .scores import LOG2E, LOWEST_PEAK, LOWEST_SCORE, cap, exp_from, sigmoid_softplus
@@ -67,8 +67,8 @@ def add_other_chunks(
 
 @triton.jit
 def tile_forward_kernel(
-    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_items, p_history_first,
-    p_history_end,
+    p_hidden, p_item, p_bias, p_target, p_scale, p_log_weight, p_list_weights, p_history_weight, p_row_ids,
+    p_history_items, p_history_first, p_history_end,
     p_ids, p_ids_again, p_rows, p_count, p_positive_key, p_group_blocks, p_keys,
     p_loss, p_lse, p_peak, p_shift, p_average_dot, p_average, p_part_rows, p_part_average,
     num_rows, num_items, catalog, dim: tl.constexpr, num_candidates, slots, block, group_size, last_block, parallel,
@@ -189,7 +189,8 @@ def tile_forward_kernel(
             )
             s = tl.where(drawn, s, float("-inf"))
         if HAS_HISTORY:
-            known = in_history(p_history_items, history_first[:, None], history_end[:, None], ids[None, :])
+            known_by = catalog_ids(p_row_ids, ids, m_ids)
+            known = in_history(p_history_items, history_first[:, None], history_end[:, None], known_by[None, :])
             s = tl.where(known, float("-inf"), s)
         if BINARY:
             p, term = sigmoid_softplus(s)
@@ -232,8 +233,8 @@ def tile_forward_kernel(
         m_in = m_in & (splits == 1)
         m_counted = m_counted & m_in
     store_row_results(
-        p_hidden, p_item, p_bias, p_log_weight, p_history_items, p_loss, p_lse, p_peak, p_shift, p_average_dot,
-        p_average,
+        p_hidden, p_item, p_bias, p_log_weight, p_history_weight, p_row_ids, p_history_items, p_loss, p_lse, p_peak,
+        p_shift, p_average_dot, p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
         scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
         HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .lists import ListDraws
@@ -20,8 +20,9 @@ class Draw:
     item; ids shared by all rows, of each row, or of each group of rows, drawn by ``lists`` or given. ``negatives``: K,
     candidates of a row; 0 where rows' targets will tell. ``correction``: what kept draws stand for where their
     probabilities are the sampler's own, see ``Options``. ``random``: whether the seed matters. ``targets``: the ids are
-    all rows' targets. ``full_lists``: whether groups' ids hold items only. ``given``: what is drawn comes with the
-    call, as places in the rows of a working set, which are its table; ``uniform`` tells of the catalog.
+    all rows' targets. ``full_lists``: whether groups' ids hold items only. ``catalog``: the items that are drawn from,
+    where the table is the rows of a working set and what is drawn, or chosen from, comes with the call as places among
+    them; 0 where all of them are the table.
     """
 
     mode: Mode
@@ -34,12 +35,22 @@ class Draw:
     random: bool = True
     targets: bool = False
     full_lists: bool = False
-    given: bool = False
+    catalog: int = 0
 
     @property
     def batch_share(self) -> float:
         """The share of candidates whose probabilities the caller's ``log_q`` tells: explicit ids, rows' targets."""
         return self.lists.batch_share if self.lists else 1.0
+
+    @property
+    def given(self) -> bool:
+        """Whether each drawn row comes with the call as a position of its own, in place of an item permutation's."""
+        return self.catalog > 0 and self.uniform is not None
+
+    @property
+    def draws_lists(self) -> bool:
+        """Whether groups' lists, or what these are chosen from, are drawn by the call."""
+        return self.lists is not None and not self.catalog
 
     @property
     def follows_seed(self) -> bool:
@@ -66,3 +77,9 @@ def given_ids(shape: tuple[int, ...], group_size: int = 1) -> Draw:
     if group_size > 1:
         return Draw("group_ids", shape[-1], group_size, random=False, full_lists=True)
     return Draw("row_ids" if len(shape) == 2 else "shared_ids", shape[-1], random=False)
+
+
+def on_rows(draw: Draw, catalog: int) -> Draw:
+    """A draw from ``catalog`` items, for a call on the rows of a working set."""
+    chooses = draw.lists is not None and draw.lists.chooses
+    return replace(draw, lists=draw.lists if chooses else None, catalog=catalog)

@@ -34,6 +34,7 @@ def _pointers(p: Problem) -> dict[str, Pointer | None]:
     """The arrays of a call; None of those that it does not have."""
     t, scratch, places = table_parts(p), scratch_sizes(p), place(scratch_sizes(p))[0]
     weighted = p.correction == "weighted"
+    has_places = p.history is not None and p.draw.catalog > 0  # histories are told in ids of the catalog
     ids = t["lists"] if p.lists else Pointer("ids") if p.kind.by_id else None
     pointers: dict[str, Pointer | None] = {f"p_{name}": pointer for name, pointer in t.items()}
     for buffer in (*forward_buffers(p), *backward_buffers(p)):
@@ -55,6 +56,8 @@ def _pointers(p: Problem) -> dict[str, Pointer | None]:
         "p_ids_again": ids,
         "p_log_weight": Pointer("log_weight") if weighted else None,
         "p_list_weights": t["list_weights"]._replace(dtype=torch.float32) if weighted and p.listed else None,
+        "p_row_ids": Pointer("row_ids") if has_places else None,
+        "p_history_weight": Pointer("history_weight") if has_places and weighted else None,
         "p_users": Pointer("users"),
         "p_offsets": Pointer("history_offsets"),
         "p_history_items": Pointer("history_items") if p.history else None,

@@ -1,4 +1,4 @@
-"""The launches that draw items for groups of rows; see ``plan/group_draw.py``."""
+"""The launches that draw items before anything is scored; see ``plan/group_draw.py``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from ..device import tables
 from ..draws.permutation import factors, half_rounds
 from ..numbers import ceil_div, next_power_of_2
 from ..plan.buffers import SORTED_SLOTS, TABLE_BLOCK, place
-from ..plan.group_draw import GroupDraw
+from ..plan.group_draw import GroupDraw, ListDraw
 from .programs import Pointer, Program, launch
-from .tables import count_rows
+from .tables import count_rows, table_launches
 
 
 @lru_cache(maxsize=256)
-def group_draw_program(plan: GroupDraw) -> Program:
-    """Pointers: target (N,), seed (2,) int32 words (low, high), and the plan's buffers."""
+def group_draw_program(plan: GroupDraw | ListDraw) -> Program:
+    """Pointers: target (N,), seed (2,) int32 words (low, high), slot_ends of lists drawn by slots, the plan's
+    buffers."""
+    return Program(table_launches(plan.problem)) if isinstance(plan, ListDraw) else _uniform_program(plan)
+
+
+def _uniform_program(plan: GroupDraw) -> Program:
     draws, sizes = plan.draws, plan.table_sizes
     parts = {name: Pointer("tables", first) for name, first in place(sizes)[0].items()}
     item_shift, item_b = factors(draws.num_items)
@@ -47,13 +52,15 @@ def group_draw_program(plan: GroupDraw) -> Program:
     ])  # fmt: skip
 
 
-def launch_group_draw(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: GroupDraw) -> None:
-    """ins: target, seed. outs: the plan's buffers, of which drawn is the result."""
+def launch_group_draw(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: GroupDraw | ListDraw) -> None:
+    """ins: target, seed, slot_ends where lists are drawn by slots. outs: the plan's buffers, of which ``result`` tells
+    where the drawn items are."""
     group_draw_program(plan).run({**ins, **outs})
 
 
-def compile_kernels(plan: GroupDraw, target_dtype: str, gpu: int) -> None:
+def compile_kernels(plan: GroupDraw | ListDraw, target_dtype: str, gpu: int) -> None:
     """Begin to compile for targets of this dtype for a GPU, and launch nothing."""
-    dtypes = dict.fromkeys(("seed", "drawn", "tables"), torch.int32) | {"target": getattr(torch, target_dtype)}
+    dtypes = dict.fromkeys(("seed", "slot_ends"), torch.int32) | {"target": getattr(torch, target_dtype)}
+    dtypes |= {each.name: getattr(torch, each.dtype) for each in plan.buffers}
     with torch.cuda.device(gpu):
         group_draw_program(plan).compile_ahead(dtypes)

@@ -82,7 +82,8 @@ def score_pool(p: Problem) -> Launch:
     blocks = ceil_div(columns, block_b)
     return launch(
         pool.pool_scores_kernel, (p.num_groups * blocks,), tile_bindings(p),
-        p_ids=Pointer("pool_ids"), p_scores=Pointer("pool_scores"), columns=columns, blocks=blocks,
+        p_ids=Pointer("pool_ids" if p.draw.draws_lists else "ids"), p_scores=Pointer("pool_scores"),
+        columns=columns, blocks=blocks,
         BLOCK_M=min(p.group_size, POOL_TILE), BLOCK_B=block_b, BLOCK_D=min(p.tiled.config.block_d, POOL_TILE),
     )  # fmt: skip
 

@@ -36,7 +36,8 @@ def pool_program(p: Problem) -> Program:
 @lru_cache(maxsize=256)
 def forward_program(p: Problem) -> Program:
     """Pointers: input, weight, bias?, target, scale (1,), log_weight?, ids?, positions?, slot_ends?, users?,
-    history_offsets?, history_items?, seed (2,) int32 words (low, high), tables, ``buffers.forward_buffers``. With
+    history_offsets?, history_items?, row_ids? and history_weight? where candidates and targets are places,
+    seed (2,) int32 words (low, high), tables, ``buffers.forward_buffers``. With
     chosen lists, these and all tables but what describes the lists' draws are there already."""
     tables = [] if p.chooses else table_launches(p)
     described = [describe_lists(p)] if p.listed else []
@@ -86,7 +87,8 @@ def compile_kernels(problem: Problem, target_dtype: str, ids_dtype: str | None, 
         "target": target_dtype,
         "ids": ids_dtype or "int32", "scale": "float32", "log_weight": "float32", "grad_loss": "float32",
         "grad_lse": "float32",
-        "users": target_dtype, "history_offsets": "int32", "history_items": "int32",
+        "users": target_dtype, "history_offsets": "int32", "history_items": "int32", "row_ids": "int32",
+        "history_weight": "float32",
         **dict.fromkeys(("tables", "seed", "slot_ends", "sorted_keys", "sorted_rows", "sorted_ids", "sorted_draws",
         "positions"),
         "int32"),

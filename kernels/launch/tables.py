@@ -17,9 +17,13 @@ from .programs import Launch, Pointer, launch
 
 def table_launches(p: Problem) -> list[Launch]:
     """What fills the table buffer, for chosen lists but for these."""
+    launches = _given_launches(p) if p.draw.given else _drawn_launches(p)
+    return [*launches, *((_history_ranges(p),) if p.history else ())]
+
+
+def _drawn_launches(p: Problem) -> list[Launch]:
+    """The same but for histories, where the call draws."""
     shared, sizes = bindings(p), table_sizes(p)
-    if p.draw.given:
-        return _given_launches(p)
     programs = {name: ceil_div(size, TABLE_BLOCK) for name, size in sizes.items()}
     round_halves = half_rounds(p.drawn_domain)
     count = count_rows(
@@ -42,15 +46,17 @@ def table_launches(p: Problem) -> list[Launch]:
         PERMUTES_ITEMS=p.permutes_items, SHUFFLE=p.shuffle_rows, ROUND_HALVES=round_halves,
         BLOCK=TABLE_BLOCK, VISIT_BLOCK=VISIT_BLOCK, SORTED_SLOTS=sorted_slots,
     )  # fmt: skip
-    launches = [count, build, *(draw_lists(p) if p.lists else ())]
-    if p.history:
-        ranges = launch(
-            history.history_ranges_kernel, (programs["rows"],), shared,
-            p_first=shared["p_history_first"], p_end=shared["p_history_end"],
-            num_users=p.history.num_users, num_known=p.history.num_known, BLOCK=TABLE_BLOCK,
-        )  # fmt: skip
-        launches.append(ranges)
-    return launches
+    return [count, build, *(draw_lists(p) if p.draw.draws_lists else ())]
+
+
+def _history_ranges(p: Problem) -> Launch:
+    assert p.history
+    shared = bindings(p)
+    return launch(
+        history.history_ranges_kernel, (ceil_div(table_sizes(p)["rows"], TABLE_BLOCK),), shared,
+        p_first=shared["p_history_first"], p_end=shared["p_history_end"],
+        num_users=p.history.num_users, num_known=p.history.num_known, BLOCK=TABLE_BLOCK,
+    )  # fmt: skip
 
 
 def _given_launches(p: Problem) -> list[Launch]:

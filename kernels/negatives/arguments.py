@@ -88,7 +88,7 @@ def check_arrays(
         _dtype("log_q", log_q, FLOATS)
         _shape("log_q", log_q, (items,), "one for each item")
     if history is not None:
-        _check_history(history, rows)
+        check_history_arrays(history, rows)
     others = {
         "linear_weight": linear_weight, "target": target, "negatives": ids, "linear_bias": linear_bias,
         "sample_weight": sample_weight, "log_q": log_q,
@@ -98,7 +98,8 @@ def check_arrays(
             raise ArgumentValueError(argument, f"device {input.device}, that of input", spec.device)
 
 
-def _check_history(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+def check_history_arrays(history: tuple[Spec, ...], rows: tuple[int, ...]) -> None:
+    """Raise for a history's arrays of other dtypes, or of other shapes than for ``rows``, the shape of target."""
     users, offsets, items = history
     for spec in history:
         _dtype("history", spec, INTEGERS)
@@ -148,9 +149,11 @@ IGNORED = -1  # the target of ignored rows among a working set's places
 
 def own_options(given: Any, options: Options) -> Options:
     """The options of a call on the working set ``given``, whose targets are places; raises for another
-    ``ignore_index``."""
+    ``ignore_index``, and for what its sampler has no use for."""
     if options.ignore_index != given.ignore_index:
         raise ArgumentValueError("ignore_index", f"{given.ignore_index}, the working set's", options.ignore_index)
+    if given.sampler.in_batch:
+        _check_in_batch(given.log_weight is not None, options)
     return replace(options, ignore_index=IGNORED)
 
 
@@ -196,17 +199,33 @@ def check_log_q(negatives: object, log_q: object, options: Options) -> None:
         raise ArgumentTypeError(
             "log_q", "None but for explicit ids and in-batch negatives: a sampler knows its own", "an array"
         )
-    if in_batch and log_q is None and options.logq_correction:
+    if in_batch:
+        _check_in_batch(log_q is not None, options)
+
+
+def _check_in_batch(knows_q: bool, options: Options) -> None:
+    if not knows_q and options.logq_correction:
         expected = "the log (V,) of how often items are targets, or logq_correction=False, beside in-batch negatives"
         raise ArgumentTypeError("log_q", expected, "None")
-    if in_batch and not options.remove_accidental_hits:
+    if not options.remove_accidental_hits:
         raise ArgumentValueError(
             "remove_accidental_hits", "True beside in-batch negatives, which hold the row's own target", False
         )
 
 
+def check_own_log_q(negatives: Negatives, log_q: Spec | None, num_items: int) -> None:
+    """Raise for a working set's ``log_q`` that is none of its ``num_items``, or that ``negatives`` have no use for."""
+    if log_q is None:
+        return
+    if not negatives.in_batch:
+        raise ArgumentTypeError("log_q", "None but for in-batch negatives: a sampler knows its own", "an array")
+    _dtype("log_q", log_q, FLOATS)
+    _shape("log_q", log_q, (num_items,), "one for each item")
+
+
 def check_binary_negatives(negatives: object) -> None:
-    """Raise for samplers that binary cross-entropy is not defined with."""
+    """Raise for samplers, or a working set's, that binary cross-entropy is not defined with."""
+    negatives = getattr(negatives, "sampler", negatives)
     if isinstance(negatives, Negatives) and negatives.not_binary is not None:
         kinds = "UniformNegatives, PopularityNegatives, LogUniformNegatives or integer ids"
         raise ArgumentTypeError("negatives", f"{kinds}: {negatives.not_binary}", type(negatives).__name__)

@@ -127,9 +127,10 @@ def forward_buffers(problem: Problem) -> tuple[Buffer, ...]:
 
 @lru_cache(maxsize=256)
 def pool_buffers(problem: Problem) -> tuple[Buffer, ...]:
-    """The columns that groups choose their lists from, and each one's score in its group."""
-    shape = (problem.num_groups, problem.lists.columns if problem.lists and problem.chooses else 0)
-    return Buffer("pool_ids", shape, "int32"), Buffer("pool_scores", shape, "float32")
+    """The columns that groups choose their lists from, where these are drawn, and each one's score in its group."""
+    groups, columns = problem.num_groups, problem.lists.columns if problem.lists and problem.chooses else 0
+    drawn = columns if problem.draw.draws_lists else 0
+    return Buffer("pool_ids", (groups, drawn), "int32"), Buffer("pool_scores", (groups, columns), "float32")
 
 
 @lru_cache(maxsize=256)

@@ -49,7 +49,7 @@ class Listed:
     @property
     def keys(self) -> tuple[int, ...]:
         """The number of permutation keys of each part of the lists."""
-        draws = self.p.lists.draws if self.p.lists else ()
+        draws = self.p.lists.draws if self.p.lists and self.p.draw.draws_lists else ()
         groups = self.p.num_groups
         return tuple(each.rounds(groups) * each.strata * half_rounds(each.width) if each else 0 for each in draws)
 

@@ -145,7 +145,7 @@ class Problem(Shapes, Choices):
 
     @property
     def lists(self) -> ListDraws | None:
-        """How groups draw their lists; None where these are given, or there are none."""
+        """How groups draw their lists, or choose them from given ids; None where they are given, or there are none."""
         return self.draw.lists
 
     @property
@@ -160,7 +160,7 @@ class Problem(Shapes, Choices):
     @property
     def catalog(self) -> int:
         """The items that are drawn from and corrected for; of a working set the table has fewer rows."""
-        return self.draws.num_items if self.draw.given and self.draws else self.num_items
+        return self.draw.catalog or self.num_items
 
     @property
     def given_places(self) -> int:
@@ -176,7 +176,8 @@ class Problem(Shapes, Choices):
     @property
     def draw_weight(self) -> float:
         """How many items a kept draw stands for, where its probability is not corrected for."""
-        return self.catalog / self.lists.columns if self.correction == "pool" and self.lists else 1.0
+        columns = self.lists.columns if self.lists else self.negatives
+        return self.catalog / columns if self.correction == "pool" else 1.0
 
     @property
     def is_binary(self) -> bool:

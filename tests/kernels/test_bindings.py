@@ -17,7 +17,7 @@ from cce_minus.kernels import (
     UniformNegatives,
 )
 from cce_minus.kernels.device import tables
-from cce_minus.kernels.draws.draw import Draw, given_ids
+from cce_minus.kernels.draws.draw import Draw, given_ids, on_rows
 from cce_minus.kernels.launch import bindings
 from cce_minus.kernels.launch.loss import backward_program, forward_program, pool_program
 from cce_minus.kernels.launch.programs import Pointer, launch
@@ -41,6 +41,9 @@ DRAWS: dict[str, Draw] = {
     "shared ids": given_ids((9,)),
     "row ids": given_ids((600, 9)),
     "buckets": given_ids((10, 40), 64),
+    "grouped, on rows": on_rows(UniformNegatives(100, 16).draw(50 * V), 50 * V),
+    "lists, on rows": on_rows(LogUniformNegatives(100, 16).draw(50 * V), 50 * V),
+    "hard, on rows": on_rows(HardNegatives(50, 20, 16).draw(50 * V), 50 * V),
 }
 
 
@@ -90,6 +93,7 @@ OWN = {
         "TILES",
         "p_first",
         "p_end",
+        "num_groups",
         "num_users",
         "num_known",
         "p_tiles",

@@ -48,11 +48,13 @@ def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callab
             "impl": impl,
             "history": History(rows("users", rest["users"]), *rest["history"]) if "users" in rest else None,
         }
-        seed = {"seed": rest["seed"]}
+        seed, log_q = {"seed": rest["seed"]}, rest.get("log_q")
         if how.working_set:
             given = working_set(
-                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
-            )
+                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index,
+                history=keywords.pop("history"), log_q=log_q, impl=impl, **seed,
+            )  # fmt: skip
+            log_q = None
             arguments, negatives, seed = (arguments[0], arguments[1][given.ids], given.target), given, {}
             if "bias" in leaves:
                 keywords["linear_bias"] = leaves["bias"][given.ids]
@@ -61,7 +63,7 @@ def _program(case: Case, how: How, sampler: Sampler | None, impl: str) -> Callab
             loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
         elif case.positive_weight is None:
             loss, lse = sampled_linear_cross_entropy(
-                *arguments, negatives, log_q=rest.get("log_q"), **seed, **softmax_options(case), **keywords
+                *arguments, negatives, log_q=log_q, **seed, **softmax_options(case), **keywords
             )
         else:
             loss = sampled_linear_binary_cross_entropy(*arguments, negatives, gbce_t=case.gbce_t, **seed, **keywords)

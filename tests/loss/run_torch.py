@@ -98,23 +98,27 @@ def _run(want: Expected, impl: str, device: str) -> Result:
         "impl": impl,
     }
     seed: dict[str, Any] = {"seed": _seed(how, device)}
+    log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
+    history = None
+    if inputs.history is not None:
+        users, *items = map(integers, inputs.history)
+        history = History(rows(users), *items)
     if how.working_set:
         assert not isinstance(negatives, Tensor)
         given = working_set(
-            negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, impl=impl, **seed
-        )
+            negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, history=history,
+            log_q=log_q, impl=impl, **seed,
+        )  # fmt: skip
+        history = log_q = None
         places = given.ids.long()
         arguments, negatives, seed = (arguments[0], arguments[1][places], given.target), given, {}
         if "bias" in leaves:
             keywords["linear_bias"] = leaves["bias"][places]
-    if inputs.history is not None:
-        users, *items = map(integers, inputs.history)
-        keywords["history"] = History(rows(users), *items)
+    keywords["history"] = history
     if how.full:
         del keywords["remove_accidental_hits"]
         loss, lse = linear_cross_entropy(*arguments, return_lse=True, **keywords)
     elif case.positive_weight is None:
-        log_q = None if inputs.log_q is None else torch.from_numpy(inputs.log_q).to(device)
         loss, lse = sampled_linear_cross_entropy(
             *arguments, negatives, log_q=log_q, **seed, **softmax_options(case), **keywords
         )

@@ -1,8 +1,7 @@
-"""The working set: its rows, and losses on them against the oracle and bit for bit against the whole table's."""
+"""The working set: its rows, and what losses on them take."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,81 +15,27 @@ from cce_minus.kernels import (
     AllItems,
     ArgumentTypeError,
     ArgumentValueError,
+    HardNegatives,
+    History,
+    InBatchNegatives,
     PopularityNegatives,
     UniformNegatives,
     negative_ids,
 )
 from cce_minus.torch_impl.tables.working_set import working_set as torch_working_set
 
-from tests.cases import cases
-from tests.inputs import Case
-from tests.loss.expected import How, assert_right, expected
-from tests.loss.run_jax import run_jax
-from tests.loss.run_torch import run_torch
-
-FRAMEWORKS = ("torch", "jax")
-RUN = {"torch": run_torch, "jax": run_jax}
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-IMPLS = ("reference", pytest.param("triton", marks=pytest.mark.interpreter))
-ON_ROWS = How(working_set=True)
-
-
-def drawn_cases() -> tuple[Case, ...]:
-    """The grouped cases of uniform draws, among enough items that a step draws at most half of them."""
-
-    def draws(case: Case) -> int:
-        return -(-case.num_rows // case.group_size) * case.num_negatives
-
-    chosen = (case for case in cases() if case.mode == "grouped" and case.sampler == "uniform" and not case.has_history)
-    return tuple(replace(case, num_items=max(case.num_items, 2 * draws(case) + 1)) for case in chosen)
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("case", drawn_cases(), ids=str)
-def test_losses_and_gradients(case: Case, framework: str, impl: str):
-    want = replace(expected(case), how=ON_ROWS)
-    got = RUN[framework](want, impl)
-    assert_right(got, want)
-    dense = RUN[framework](replace(want, how=How()), impl)
-    np.testing.assert_array_equal(got.loss, dense.loss)
-    np.testing.assert_array_equal(got.lse, dense.lse)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", drawn_cases(), ids=str)
-def test_losses_and_gradients_on_a_gpu(case: Case, dtype: torch.dtype, framework: str):
-    want = replace(expected(case, dtype), how=ON_ROWS)
-    operands: tuple[Any, ...] = (want, "triton", "cuda") if framework == "torch" else (want, "triton")
-    got = RUN[framework](*operands)
-    assert_right(got, want)
-    dense = RUN[framework](replace(want, how=How()), *operands[1:])
-    np.testing.assert_array_equal(got.loss, dense.loss)
-    np.testing.assert_array_equal(got.lse, dense.lse)
-
-
-def made(framework: str, negatives: Any, target: np.ndarray, **keywords: Any) -> dict[str, np.ndarray]:
-    """The arrays of a working set, by name."""
-    inputs = keywords.pop("inputs", None)
-    if framework == "torch":
-        tensors = [None if ids is None else torch.from_numpy(ids).to(DEVICE) for ids in (target, inputs)]
-        found: Any = torch_working_set(negatives, tensors[0], inputs=tensors[1], **keywords)  # type: ignore[arg-type]
-    else:
-        found = jax_working_set(negatives, target, inputs=inputs, **keywords)
-    arrays = {name: getattr(found, name) for name in ("ids", "count", "target", "inputs", "drawn", "positions")}
-    return {
-        name: array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
-        for name, array in arrays.items()
-        if array is not None
-    }
-
-
-def inputs_of(rows: int, num_items: int, *, ignored: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(rows + num_items)
-    target = np.where(rng.random(rows) < ignored, -100, rng.integers(0, num_items, rows)).astype(np.int32)
-    return target, rng.integers(-1, num_items, (rows, 3)).astype(np.int32)
+from tests.tables.working_sets import (
+    DEVICE,
+    FRAMEWORKS,
+    IMPLS,
+    LISTS,
+    OF_TARGETS,
+    inputs_of,
+    kind,
+    loss_of,
+    made,
+    make,
+)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -115,17 +60,6 @@ def test_rows_are_what_a_step_reads(framework: str, impl: str, rows: int, num_it
     np.testing.assert_array_equal(found["drawn"][found["positions"][places >= 0]], places[places >= 0])
 
 
-@pytest.mark.parametrize("impl", IMPLS)
-def test_frameworks_agree(impl: str):
-    target, inputs = inputs_of(60, 4000)
-    each = [
-        made(framework, UniformNegatives(70, 32), target, num_items=4000, seed=3, inputs=inputs, impl=impl)
-        for framework in FRAMEWORKS
-    ]
-    for name, array in each[0].items():
-        np.testing.assert_array_equal(array, each[1][name], err_msg=name)
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_what_has_no_working_set_is_refused(framework: str):
     target, _ = inputs_of(64, 100)
@@ -133,35 +67,33 @@ def test_what_has_no_working_set_is_refused(framework: str):
         (UniformNegatives(40, 16), ArgumentValueError, "negatives: expected at most 50 draws, half of num_items"),
         (UniformNegatives(100, 16), ArgumentValueError, "negatives: expected at most 50 draws"),
         (UniformNegatives(1, 1), ArgumentValueError, "negatives: expected at most 50 draws"),
-        (AllItems(), ArgumentTypeError, "negatives: expected UniformNegatives"),
-        (PopularityNegatives([1] * 100, 3), ArgumentTypeError, "negatives: expected UniformNegatives"),
+        (AllItems(), ArgumentTypeError, "negatives: expected a sampler of part of the catalog"),
+        (PopularityNegatives([1] * 100, 51), ArgumentValueError, "at most 50 draws.* got 1 groups of 51"),
+        (HardNegatives(26, 3, 32), ArgumentValueError, "at most 50 draws.* got 2 groups of 26"),
         (3, ArgumentTypeError, "negatives: expected a sampler, got int"),
+        (target, ArgumentTypeError, "negatives: expected a sampler, got ndarray"),
     ):
         with pytest.raises(error, match=message):
             made(framework, negatives, target, num_items=100, seed=1)
     with pytest.raises(ArgumentValueError, match=r"rows that share draws \(group_size of 16 or more\)"):
         made(framework, UniformNegatives(1, 1), target, num_items=1000, seed=1)
+    for negatives, log_q, error, message in (
+        (UniformNegatives(1, 16), np.zeros(100, np.float32), ArgumentTypeError, "None but for in-batch negatives"),
+        (InBatchNegatives(16), np.zeros(99, np.float32), ArgumentValueError, "log_q: expected shape .100,."),
+        (InBatchNegatives(16), np.zeros(100, np.int32), ArgumentTypeError, "log_q: expected dtype float32"),
+    ):
+        with pytest.raises(error, match=message):
+            made(framework, negatives, target, num_items=100, seed=1, log_q=log_q)
     if DEVICE == "cpu":
         for name, arrays in {"target": (target + 90, None), "inputs": (target, target + 90)}.items():
             with pytest.raises(ArgumentValueError, match=f"{name}: expected .* item in .0, 100."):
                 made(framework, UniformNegatives(1, 16), arrays[0], inputs=arrays[1], num_items=100, seed=1)
 
 
-def loss_of(framework: str, given: Any, **keywords: Any) -> Any:
-    module: Any = torch_impl if framework == "torch" else jax_impl
-    array = torch.ones if framework == "torch" else jnp.ones
-    shape = keywords.pop("shape", (len(given.target), 8))
-    table = keywords.pop("table", len(given.ids))
-    call = keywords.pop("call", module.sampled_linear_cross_entropy)
-    return call(array(shape), array((table, 8)), keywords.pop("target", given.target), given, **keywords)
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_loss_takes_what_belongs_to_its_working_set(framework: str):
     target, _ = inputs_of(32, 1000)
-    make: Any = torch_working_set if framework == "torch" else jax_working_set
-    given = make(UniformNegatives(4, 16), torch.from_numpy(target) if framework == "torch" else target,
-                 num_items=1000, seed=1)  # fmt: skip
+    given = make(framework, UniformNegatives(4, 16), target, num_items=1000, seed=1)
     assert np.isfinite(float(loss_of(framework, given)))
     for keywords, error, message in (
         ({"table": 1000}, ArgumentValueError, "linear_weight: expected the 40 rows of the working set, 1000 items"),
@@ -192,17 +124,24 @@ def test_one_working_set_in_jitted_steps_is_traced_once():
     assert len(traced) == 1
 
 
-def test_a_compiled_step_of_pytorch_is_one_graph():
+@pytest.mark.parametrize(
+    "negatives", [UniformNegatives(4, 16), *LISTS[2:], *OF_TARGETS[1:], HardNegatives(8, 3, 16)], ids=kind
+)
+def test_a_compiled_step_of_pytorch_is_one_graph(negatives: Any):
+    log_q = torch.zeros(4000) if negatives.in_batch else None
+
+    history = History(torch.arange(32) % 2, torch.tensor([0, 1, 3]), torch.tensor([2000, 7, 50]))
+
     def step(hidden: torch.Tensor, table: torch.Tensor, target: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
-        given = torch_working_set(UniformNegatives(4, 16), target, num_items=len(table), seed=seed)
+        given = torch_working_set(negatives, target, num_items=len(table), seed=seed, log_q=log_q, history=history)
         rows = table[given.ids.long()]
         return torch_impl.sampled_linear_cross_entropy(hidden, rows, given.target, given)
 
-    target, _ = inputs_of(32, 1000)
+    target, _ = inputs_of(32, 4000)
     results = []
     for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
         torch.manual_seed(0)
-        hidden, table = (torch.randn(rows, 8, requires_grad=True) for rows in (32, 1000))
+        hidden, table = (torch.randn(rows, 8, requires_grad=True) for rows in (32, 4000))
         loss = run(hidden, table, torch.from_numpy(target), torch.tensor([5]))
         loss.backward()
         results.append((loss.detach(), hidden.grad, table.grad))
@@ -210,7 +149,11 @@ def test_a_compiled_step_of_pytorch_is_one_graph():
         torch.testing.assert_close(eager, compiled, rtol=0, atol=0)
 
 
-def test_the_draw_is_an_operator():
-    target, _ = inputs_of(32, 1000)
-    operands = torch.from_numpy(target), torch.tensor([1, 2], dtype=torch.int32), UniformNegatives(4, 16).text
-    torch.library.opcheck(torch.ops.cce_minus.draw_groups.default, (*operands, 1000, -100, True))
+@pytest.mark.parametrize("negatives", [UniformNegatives(4, 16), *LISTS], ids=kind)
+def test_the_draw_is_an_operator(negatives: Any):
+    target, _ = inputs_of(32, 4000)
+    operands = torch.from_numpy(target), torch.tensor([1, 2], dtype=torch.int32), negatives.text
+    torch.library.opcheck(torch.ops.cce_minus.draw_groups.default, (*operands, 4000, -100, True))
+    if negatives in LISTS:
+        ids = torch.tensor([3, 7], dtype=torch.int32)
+        torch.library.opcheck(torch.ops.cce_minus.row_log_weights.default, (ids, negatives.text, 4000))

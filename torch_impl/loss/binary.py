@@ -41,7 +41,7 @@ def sampled_linear_binary_cross_entropy(
 
     Args:
         negatives: ``UniformNegatives``, ``PopularityNegatives``, ``LogUniformNegatives``, or explicit integer ids as in
-            ``sampled_linear_cross_entropy``, or a ``working_set`` of the first. Others raise.
+            ``sampled_linear_cross_entropy``, or a ``working_set`` of such a sampler. Others raise.
         gbce_t: t in [0, 1], for ``UniformNegatives`` alone: 0 is BCE+, 1 makes the scores' calibration that of the
             softmax.
 

@@ -85,7 +85,7 @@ def _tile_ids(x: Operands, xp: Arithmetic, seed: tuple[Tensor, Tensor], chunk: C
         return x.ids[: p.given_places].view(p.num_groups, -1)[tiles, : p.negatives]
     if p.draws is not None:
         return p.draws.items(xp, seed, tiles)
-    if p.lists is None:
+    if p.lists is None or not p.draw.draws_lists:
         assert x.ids is not None
         return x.ids[tiles]
     ends = iter(() if x.slot_ends is None else x.slot_ends.long().view(-1, p.num_items))

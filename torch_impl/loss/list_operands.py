@@ -75,7 +75,45 @@ def list_operands(
             ends, known = _tables_of(sampler, num_items, seed.device)
             log_weight = _log_weight(known, num_items, seed.device)
         slot_ends = ends if lists.slot_parts else None
-    if log_q is not None:
-        known = log_q.detach().float() + math.log(draw.batch_share * num_items)
-        log_weight = -known if log_weight is None else -torch.logaddexp(-log_weight, known)
-    return slot_ends, log_weight
+    return slot_ends, _with_log_q(log_weight, log_q, draw, num_items)
+
+
+def _with_log_q(log_weight: Tensor | None, log_q: Tensor | None, draw: Draw, num_items: int) -> Tensor | None:
+    if log_q is None:
+        return log_weight
+    known = log_q.detach().float() + math.log(draw.batch_share * num_items)
+    return -known if log_weight is None else -torch.logaddexp(-log_weight, known)
+
+
+def slot_ends_of(sampler: Negatives, num_items: int, device: torch.device) -> Tensor:
+    """Where items' slots end, empty where none are drawn; of the sampler's own tables, which nobody may write to."""
+    return _tables_of(sampler, num_items, device)[0]
+
+
+def _known_of_rows(ids: Tensor, sampler: str, num_items: int) -> Tensor:
+    _, known = _tables_of(sampler_of(sampler), num_items, ids.device)
+    return known.index_select(0, ids) if isinstance(known, Tensor) else _log_weight(known, len(ids), ids.device)
+
+
+_known_of_rows_operator = ops.operator(
+    "row_log_weights",
+    "(Tensor ids, str sampler, SymInt num_items) -> Tensor",
+    _known_of_rows,
+    lambda ids, sampler, num_items: ids.new_empty(len(ids), dtype=torch.float32),
+)
+
+
+def row_log_weights(
+    ids: Tensor, sampler: Negatives, num_items: int, log_q: Tensor | None, whole: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """``log_weight`` of a sampler's draws for the rows ``ids`` (T,) of a working set, and where the ``whole`` is asked
+    for that of all items (V,); None where there is none."""
+    draw = sampler.draw(num_items)
+    if sampler.in_batch and log_q is None:
+        return None, None  # only a call without correction may do without
+    if whole:
+        _, every = list_operands(sampler, draw, num_items, ids, log_q)
+        return None if every is None else every.index_select(0, ids), every
+    has_weights = draw.lists is not None and draw.lists.has_weights
+    known = _known_of_rows_operator(ids, sampler.text, num_items) if has_weights else None
+    return _with_log_q(known, None if log_q is None else log_q.index_select(0, ids), draw, num_items), None

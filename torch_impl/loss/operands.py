@@ -26,12 +26,14 @@ class Operands(NamedTuple):
     history_offsets: Tensor | None = None  # (users + 1,)
     history_items: Tensor | None = None  # (known items,)
     positions: Tensor | None = None  # (N,) int32 of rows' targets among a working set's, whose ``ids`` are (D + T,)
+    row_ids: Tensor | None = None  # (T,) int32, what a working set's rows are in the catalog, beside a history
+    history_weight: Tensor | None = None  # (V,) ``log_weight`` of the catalog, beside these
 
 
 class Options(NamedTuple):
     """A call's candidates, by the sampler's text or else as ids that so many rows share, and its ``Choices``.
 
-    ``catalog``: the items that the sampler draws from, where the table holds a working set of them; else 0.
+    ``catalog``: the items that are drawn from, where the table is the rows of a working set; else 0.
     """
 
     sampler: str

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...kernels.draws.draw import Draw, given_ids
+from ...kernels.draws.draw import Draw, given_ids, on_rows
 from ...kernels.negatives.samplers import sampler_of
 from ...kernels.plan.buffers import Buffer, backward_buffers, forward_buffers, pool_buffers, table_buffer
 from ...kernels.plan.problem import (
@@ -48,8 +48,10 @@ def gpu(index: int) -> Gpu:
 
 
 @functools.lru_cache(maxsize=256)
-def draw_of(sampler: str, num_items: int, given: bool = False) -> Draw:
-    return replace(sampler_of(sampler).draw(num_items), given=given)
+def draw_of(sampler: str, num_items: int, has_rows: bool = False) -> Draw:
+    """A sampler's draw; ``has_rows``: for a table that is the rows of a working set."""
+    draw = sampler_of(sampler).draw(num_items)
+    return on_rows(draw, num_items) if has_rows else draw
 
 
 def shapes_of(
@@ -73,7 +75,7 @@ def _problem(x: Operands, options: Options, wanted: Wanted = EVERY_GRADIENT) -> 
         )
     else:
         assert ids_shape is not None
-        draw = given_ids(ids_shape, options.ids_group)
+        draw = replace(given_ids(ids_shape, options.ids_group), catalog=options.catalog)
     symbolic = symbolic or any(isinstance(size, torch.SymInt) for size in ids_shape or ())
     bias_dtype = None if x.bias is None else x.bias.dtype
     shapes = shapes_of(num_rows, dim, num_items, x.input.dtype, x.weight.dtype, bias_dtype, history, x.input.device)
@@ -112,10 +114,10 @@ def _table(tables: Tensor, name: str, p: Problem, *shape: int) -> Tensor:
     return tables[start : start + torch.Size(shape).numel()].view(shape)
 
 
-def _choose_lists(outs: Mapping[str, Tensor], p: Problem) -> None:
+def _choose_lists(outs: Mapping[str, Tensor], pool_ids: Tensor, p: Problem) -> None:
     """Put the highest-scoring columns of each group's pool into the tables, those of equal scores in their order."""
     order = torch.sort(outs["pool_scores"], dim=1, descending=True, stable=True).indices[:, : p.negatives]
-    _table(outs["tables"], "lists", p, p.num_groups, p.negatives).copy_(outs["pool_ids"].gather(1, order))
+    _table(outs["tables"], "lists", p, p.num_groups, p.negatives).copy_(pool_ids.gather(1, order))
 
 
 def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -136,7 +138,7 @@ def _forward(*args) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ten
         outs, ins = _empty(_forward_layout(p), x.input.device), _named(x)
         if p.chooses:
             launch.launch_pool(outs, ins, p)
-            _choose_lists(outs, p)
+            _choose_lists(outs, outs["pool_ids"] if x.ids is None else x.ids, p)
         launch.launch_forward(outs, ins, p)
     if not p.scale_grad:
         outs["average_dot"] = torch.empty(0, dtype=torch.float32, device=x.input.device)

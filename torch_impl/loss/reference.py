@@ -112,7 +112,7 @@ def check_ranges(x: Operands, p: Problem) -> None:
             raise ArgumentValueError("negatives", f"-1 or an item in [0, {p.num_items})", int(wrong[0]))
     if x.users is not None and x.history_offsets is not None and x.history_items is not None:
         users = x.users[counted]
-        check_history(users.numpy(), x.history_offsets.numpy(), x.history_items.numpy(), p.num_items)
+        check_history(users.numpy(), x.history_offsets.numpy(), x.history_items.numpy(), p.catalog)
 
 
 def _known_users(x: Operands, p: Problem) -> Tensor:
@@ -129,10 +129,11 @@ def _known_users(x: Operands, p: Problem) -> Tensor:
 def in_history(x: Operands, users: Tensor, ids: Tensor, p: Problem) -> Tensor:
     """Whether each id is one of the user's own items; shapes broadcast."""
     assert x.history_items is not None
+    ids = ids if x.row_ids is None else x.row_ids[ids]
     if x.history_items.numel() == 0:
         return torch.zeros_like(users * ids, dtype=torch.bool)
-    known = _known_users(x, p) * p.num_items + x.history_items
-    wanted = users.long() * p.num_items + ids
+    known = _known_users(x, p) * p.catalog + x.history_items
+    wanted = users.long() * p.catalog + ids
     return known[torch.searchsorted(known, wanted).clamp(max=len(known) - 1)] == wanted
 
 
@@ -146,7 +147,8 @@ def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> 
         mass = p.catalog - torch.exp(-x.log_weight[item])
     if p.history and x.users is not None and x.history_items is not None:
         items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
-        weights = x.scale.new_ones(len(items)) if x.log_weight is None else torch.exp(-x.log_weight[items])
+        log_weight = x.log_weight if x.history_weight is None else x.history_weight
+        weights = x.scale.new_ones(len(items)) if log_weight is None else torch.exp(-log_weight[items])
         of_users = x.scale.new_zeros(p.history.num_users).index_add_(0, _known_users(x, p), weights)
         of_target = torch.ones_like(mass) if x.log_weight is None else torch.exp(-x.log_weight[item])
         mass = mass - of_users[users] + torch.where(in_history(x, users, item, p), of_target, 0.0)

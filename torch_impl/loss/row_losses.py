@@ -29,7 +29,8 @@ from .working_set import WorkingSet
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def _spec(argument: str, value: object) -> Spec:
+def spec_of(argument: str, value: object) -> Spec:
+    """What a tensor argument looks like; raises for what is none that kernels could read."""
     if not isinstance(value, Tensor):
         raise ArgumentTypeError(argument, "a torch.Tensor", type(value).__name__)
     if type(value) not in (Tensor, torch.nn.Parameter) and any(t.__name__ == "DTensor" for t in type(value).__mro__):
@@ -40,15 +41,16 @@ def _spec(argument: str, value: object) -> Spec:
 
 
 def _optional(argument: str, value: object) -> Spec | None:
-    return None if value is None else _spec(argument, value)
+    return None if value is None else spec_of(argument, value)
 
 
-def _history_specs(history: object) -> tuple[Spec, ...] | None:
+def history_specs(history: object) -> tuple[Spec, ...] | None:
+    """What each of a history's tensors looks like; raises for what is no history."""
     if history is None:
         return None
     if not isinstance(history, History):
         raise ArgumentTypeError("history", "a History", type(history).__name__)
-    return tuple(_spec("history", array) for array in history)
+    return tuple(spec_of("history", array) for array in history)
 
 
 def scale_of(logit_scale: object, device: torch.device) -> Tensor:
@@ -58,7 +60,7 @@ def scale_of(logit_scale: object, device: torch.device) -> Tensor:
         if torch.compiler.is_compiling():  # a factor may be a symbol of one graph for every number, a filling may not
             return torch.ones(1, dtype=torch.float32, device=device) * number
         return torch.full((1,), number, dtype=torch.float32, device=device)
-    _spec("logit_scale", logit_scale)
+    spec_of("logit_scale", logit_scale)
     if logit_scale.numel() != 1:
         raise ArgumentValueError("logit_scale", "a number or a tensor of 1 element", tuple(logit_scale.shape))
     if not logit_scale.is_floating_point():
@@ -125,7 +127,7 @@ def as_autocast(input: Tensor) -> Tensor:
 
 def num_items_of(linear_weight: object) -> int:
     """V, or 1 where the table is malformed, which ``row_losses`` refuses."""
-    shape = _spec("linear_weight", linear_weight).shape
+    shape = spec_of("linear_weight", linear_weight).shape
     return shape[0] if len(shape) == 2 else 1
 
 
@@ -139,9 +141,9 @@ def checked_operands(
     the call ``draws``."""
     input = as_autocast(input)
     check_arrays(
-        _spec("input", input), _spec("linear_weight", linear_weight), _spec("target", target),
+        spec_of("input", input), spec_of("linear_weight", linear_weight), spec_of("target", target),
         _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q), _history_specs(history),
+        _optional("log_q", log_q), history_specs(history),
     )  # fmt: skip
     device = input.device
     return Operands(
@@ -193,18 +195,23 @@ def row_losses(
         row_loss = row_lse = no_rows(x).view(target.shape)
         return row_loss, row_lse, torch.ones((), dtype=torch.float32, device=input.device)
     if draw is not None and draw.targets:  # as good as ids that are given
-        is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < num_items)
+        is_item = (x.target != options.ignore_index) & (x.target >= 0) & (x.target < len(linear_weight))
         sampler, ids = None, torch.where(is_item, x.target, -1)
     elif ids is not None:
         ids = _as_kernel_ints(ids if ids.ndim == 1 else ids.reshape(-1, ids.shape[-1])).contiguous()
     if ids is not None:
         draw = given_ids(tuple(ids.shape))
     assert draw is not None
-    slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)
+    if given is None:
+        slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)
+    else:
+        slot_ends, log_weight, ids = None, given.log_weight, ids if given.drawn is None else given.drawn
+        x = x._replace(positions=given.positions, seed=given.seed)
     correction = correction_of(draw, log_weight, options, positive_weight)
     x = x._replace(ids=ids, log_weight=log_weight if correction == "weighted" else None, slot_ends=slot_ends)
-    if given is not None:
-        x = x._replace(ids=given.drawn, positions=given.positions, seed=given.seed)
+    if given is not None and given.history is not None:
+        weight = given.history_weight if correction == "weighted" else None
+        x, history = x._replace(row_ids=given.ids, history_weight=weight), given.history
     if history is not None:
         users, offsets, items = (_as_kernel_ints(array).contiguous() for array in history)
         x = x._replace(users=users.reshape(-1), history_offsets=offsets, history_items=items)

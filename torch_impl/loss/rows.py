@@ -64,13 +64,13 @@ def _first(tensor: Tensor | None, dim: int | None) -> Tensor | None:
     return tensor if tensor is None or dim is None else tensor.movedim(dim, 0)
 
 
-def _fold(x: Operands, mapped: Operands, size: int) -> Operands:
+def _fold(x: Operands, mapped: Operands, size: int, options: Options) -> Operands:
     """``x``, whose mapped tensors have the mapped axis first, as one call on ``size`` times as many rows."""
     for name, argument in UNMAPPED.items():
         if getattr(mapped, name) is not None:
             expected = "a tensor shared by the mapped rows (vmap may map input, target, negatives and sample_weight)"
             raise ArgumentValueError(argument, expected, "a mapped tensor")
-    if x.positions is not None:
+    if options.catalog:
         raise ArgumentValueError("negatives", "a sampler or ids under vmap", "a working set")
     num_rows = x.target.shape[-1]
 
@@ -136,7 +136,7 @@ class _Backward(Function):
             return tuple(torch.stack(same) for same in zip(*each, strict=True)), (0, 0, 0, 0)
 
         num_rows = saved.loss.shape[1]
-        x = _fold(x, x_dims, size)
+        x = _fold(x, x_dims, size, options)
         folded = {
             name: value if value is None or name == "tables" else _rows(value, getattr(dims, name), size)
             for name, value in saved._asdict().items()
@@ -183,7 +183,7 @@ class _Forward(Function):
         args = [_first(arg, dim) if isinstance(arg, Tensor) else arg for arg, dim in zip(args, in_dims, strict=True)]
         x, _, options = split(args)
         num_rows = x.target.shape[-1]
-        x = _fold(x, split(in_dims)[0], size)
+        x = _fold(x, split(in_dims)[0], size, options)
         loss, lse, _, *kept, average, tables = _Forward.apply(*x, *options)  # type: ignore[misc]
         counted = (x.target != options.ignore_index).view(size, num_rows).sum(1, dtype=torch.float32).clamp(min=1)
         each = [rows.view(size, len(rows) // size) for rows in (loss, lse, *kept)]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 
 
@@ -16,18 +17,24 @@ class WorkingSet(NamedTuple):
     `RowSet`. ``target`` and ``inputs`` are places among them, int32, shaped as they were given; -1 in ``target`` are
     rows to leave out, negative ``inputs`` stay as they are.
 
-    The rest is for the loss. ``drawn`` (D + T,) int32: the places of the drawn items, by groups, slots and positions of
-    a slot, -1 where there is none; behind them each row that nobody drew, or -1. ``positions`` (N,) int32: where in
-    ``drawn`` each flat row's target is. ``seed`` (2,) int32: the words (low, high) that rows are shuffled by.
-    ``sampler`` draws from ``num_items``; ``ignore_index`` is that of the targets that were given.
+    The rest is for the loss. ``drawn``, int32 places: of lists (groups, K), -1 where there is none; of uniform draws
+    (D + T,), by groups, slots and positions of a slot, and behind them each row that nobody drew, or -1, with
+    ``positions`` (N,) int32, where in ``drawn`` each flat row's target is; None where all targets are the negatives.
+    ``log_weight`` (T,) fp32: -log(V q) of each row's draw probability q, where these are known. ``history``
+    as it was given, in items of the catalog, and beside it ``history_weight`` (V,), the ``log_weight`` of all these.
+    ``seed`` (2,) int32: the words (low, high) that rows are shuffled by. ``sampler`` draws from ``num_items``;
+    ``ignore_index`` is that of the targets that were given.
     """
 
     ids: Tensor
     count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     target: Tensor
     inputs: Tensor | None
-    drawn: Tensor
-    positions: Tensor
+    drawn: Tensor | None
+    positions: Tensor | None
+    log_weight: Tensor | None
+    history: History | None
+    history_weight: Tensor | None
     seed: Tensor
     sampler: Sampler
     num_items: int

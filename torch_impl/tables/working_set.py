@@ -7,17 +7,19 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import MASK
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, check_ignore_index
+from ...kernels.negatives.arguments import IGNORED, check_history_arrays, check_ignore_index, check_own_log_q
+from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler, sampler_of
 from ...kernels.numbers import as_index
-from ...kernels.plan.group_draw import GroupDraw, plan_group_draw
-from ...kernels.plan.problem import NO_ID
-from ...kernels.plan.row_set import DrawnRows
-from ..loss.candidates import arithmetic
+from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
+from ..loss.candidates import arithmetic, chunks
+from ..loss.list_operands import row_log_weights, slot_ends_of
+from ..loss.operands import Operands
 from ..loss.ops import DTYPES, INTEGER_DTYPES, operator
-from ..loss.row_losses import comparable, resolve_impl
+from ..loss.row_losses import comparable, history_specs, resolve_impl, spec_of
 from ..loss.seeds import seed_words
 from ..loss.working_set import WorkingSet
+from .drawn_rows import drawn_rows
 from .row_set import row_set
 
 
@@ -29,6 +31,8 @@ def working_set(
     seed: int | Tensor | None,
     inputs: Tensor | None = None,
     ignore_index: int = -100,
+    history: History | None = None,
+    log_q: Tensor | None = None,
     impl: str = "auto",
 ) -> WorkingSet:
     """The rows that a step with these negatives, targets and inputs reads of a table of ``num_items``.
@@ -39,16 +43,20 @@ def working_set(
         loss = sampled_linear_cross_entropy(hidden, rows, ws.target, ws)
 
     The draw is that of ``sampled_linear_cross_entropy`` on the whole table with the same ``seed``, and loss and lse
-    have the same bits; nothing of the catalog's size is made. T is the number of drawn places, targets and inputs
-    together, or ``num_items`` if that is less.
+    have the same bits; nothing of the catalog's size is made but a sampler's tables of probabilities, once. T is the
+    number of drawn places, targets and inputs together, or ``num_items`` if that is less.
 
     Args:
-        negatives: ``UniformNegatives`` that groups of rows share.
+        negatives: any sampler of part of the catalog but draws of single rows (``group_size`` 1).
         target: (...) integer items in [0, V), or ``ignore_index``.
         num_items: V.
         seed: as of the loss, which takes none beside a working set.
         inputs: integer items of any shape that the step embeds; negative ones name no row and stay as they are.
         ignore_index: target of rows to leave out; the loss must be given the same.
+        log_q: (V,) as of the loss, which takes none beside a working set: the log of how often items are targets, where
+            in-batch negatives are.
+        history: as of the loss, which takes none beside a working set; of items in [0, V). Beside known probabilities
+            it needs them of all V items.
         impl: "triton", "reference", or "auto": triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of
@@ -61,9 +69,13 @@ def working_set(
         if ids is not None and (not isinstance(ids, Tensor) or ids.dtype not in INTEGER_DTYPES):
             got = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             raise ArgumentTypeError(name, "an integer tensor", got)
-    if inputs is not None and inputs.device != target.device:
-        raise ArgumentValueError("inputs", f"device {target.device}, that of target", inputs.device)
+    if history is not None:
+        check_history_arrays(history_specs(history) or (), tuple(target.shape))
+    for name, other in (("inputs", inputs), ("log_q", log_q), *(("history", each) for each in history or ())):
+        if isinstance(other, Tensor) and other.device != target.device:
+            raise ArgumentValueError(name, f"device {target.device}, that of target", other.device)
     plan = plan_group_draw(negatives, target.numel(), num_items, ignore_index)
+    check_own_log_q(negatives, None if log_q is None else spec_of("log_q", log_q), num_items)
     flat = comparable(target, ignore_index).reshape(-1).contiguous()
     counted = flat != ignore_index
     if not target.is_cuda and not torch.compiler.is_compiling():
@@ -72,55 +84,37 @@ def working_set(
             _check_ranges("inputs", inputs[inputs >= 0], num_items, "a negative number or ")
     words = seed_words(seed, target.device, flat)
     by_reference = resolve_impl(impl, target.device) == "reference"
-    drawn = _draw(flat, words, negatives.text, num_items, ignore_index, by_reference)
+    drawn = flat.new_empty(0, dtype=torch.int32)
+    if plan.num_drawn:
+        drawn = _draw(flat, words, negatives.text, num_items, ignore_index, by_reference)
     is_item = counted & (flat >= 0) & (flat < num_items)
     parts = [drawn, torch.where(is_item, flat, -1).int()]
     if inputs is not None:
         parts.append(torch.where(inputs < num_items, inputs, -1).reshape(-1).int())
     every = torch.cat(parts)
     chosen = row_set(every, min(len(every), num_items), impl=impl)
-    if by_reference:
-        drawn, places, positions = _describe_by_reference(flat, chosen.places, plan, len(chosen.ids))
+    total, of_drawn = len(chosen.ids), chosen.places[: len(drawn)]
+    if isinstance(plan, ListDraw):
+        given, positions = _lists(of_drawn, plan), None
+        own = chosen.places[len(drawn) :][: len(flat)]
+        # what is no item is none of the rows either
+        places = own.masked_fill(~is_item, total).masked_fill(~counted, IGNORED)
     else:
-        of_plan = negatives.text, num_items, ignore_index
-        drawn, places, positions = _describe(flat, chosen.places, *of_plan, len(chosen.ids))
-    of_inputs = None if inputs is None else chosen.places[plan.num_drawn + plan.num_rows :].view(inputs.shape)
+        given, places, positions = drawn_rows(flat, chosen.places, total, plan, negatives.text, by_reference)
+    of_inputs = None if inputs is None else chosen.places[len(drawn) + len(flat) :].view(inputs.shape)
+    log_weights = row_log_weights(chosen.ids, negatives, num_items, log_q, history is not None)
     return WorkingSet(
-        chosen.ids, chosen.count, places.view(target.shape), of_inputs, drawn, positions, words, negatives, num_items,
-        ignore_index,
+        chosen.ids, chosen.count, places.view(target.shape), of_inputs, given, positions, log_weights[0], history,
+        log_weights[1], words, negatives, num_items, ignore_index,
     )  # fmt: skip
 
 
-def _described(
-    target: Tensor, places: Tensor, sampler: str, num_items: int, ignore_index: int, total: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``drawn``, the targets' places and ``positions``, by the ``places`` of draws and targets among so many rows."""
-    from ...kernels.launch.row_set import launch_drawn_rows
-
-    plan = DrawnRows(_plan(target, sampler, num_items, ignore_index), total)
-    with torch.cuda.device_of(target):
-        outs = {each.name: places.new_empty(each.shape) for each in plan.buffers}
-        launch_drawn_rows(outs, {"target": target, "places": places}, plan)
-    return outs["drawn"], outs["target_places"], outs["positions"]
-
-
-def _describe_by_reference(
-    target: Tensor, places: Tensor, plan: GroupDraw, total: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    num_drawn, num_rows, device = plan.num_drawn, plan.num_rows, places.device
-    drawn, own = places[:num_drawn], places[num_drawn:][:num_rows]
-    is_item = (target != plan.ignore_index) & (target >= 0) & (target < plan.draws.num_items)
-    # each row is drawn once at most: by which place
-    place = torch.arange(num_drawn, dtype=torch.int32, device=device)
-    drawn_at = torch.full((total + 1,), -1, dtype=torch.int32, device=device)
-    drawn_at.scatter_(0, torch.where(drawn >= 0, drawn, total).long(), place)
-    drawn_at = drawn_at[:total]
-    alone = torch.arange(total, dtype=torch.int32, device=device).masked_fill(drawn_at >= 0, -1)
-    at = drawn_at[own.clamp(min=0).long()]
-    positions = torch.where(at >= 0, at, own + num_drawn).masked_fill(~is_item, NO_ID)
-    # what is no item is none of the rows either
-    other = torch.where(target == plan.ignore_index, IGNORED, total)
-    return torch.cat([drawn, alone]), torch.where(is_item, own, other).int(), positions
+def _lists(places: Tensor, plan: ListDraw) -> Tensor | None:
+    """The groups' lists of places; None where rows' targets are all there is."""
+    if not plan.columns:
+        return None
+    lists = places.view(plan.num_groups, plan.columns)
+    return lists.clamp(min=0) if plan.chooses else lists  # scores are taken of every column that is chosen from
 
 
 def _check_ranges(name: str, ids: Tensor, num_items: int, other: str) -> None:
@@ -129,50 +123,52 @@ def _check_ranges(name: str, ids: Tensor, num_items: int, other: str) -> None:
         raise ArgumentValueError(name, f"{other}an item in [0, {num_items})", int(wrong[0]))
 
 
-def _plan(target: Tensor, sampler: str, num_items: int, ignore_index: int) -> GroupDraw:
+def _plan(target: Tensor, sampler: str, num_items: int, ignore_index: int) -> GroupDraw | ListDraw:
     return plan_group_draw(sampler_of(sampler), len(target), num_items, ignore_index)
 
 
 def _drawn(target: Tensor, seed: Tensor, sampler: str, num_items: int, ignore_index: int, by_reference: bool) -> Tensor:
-    plan = _plan(target, sampler, num_items, ignore_index)
-    if by_reference:
-        return _by_reference(target, seed, plan)
+    plan, slot_ends = _plan(target, sampler, num_items, ignore_index), None
+    if isinstance(plan, ListDraw) and plan.draw.lists and plan.draw.lists.slot_parts:
+        slot_ends = slot_ends_of(sampler_of(sampler), num_items, target.device)
+    draw = _by_reference if by_reference else _by_kernels
+    drawn = draw(target, seed, slot_ends, plan).view(plan.num_groups, -1)
+    if isinstance(plan, ListDraw):  # those of groups without a row are none
+        first = torch.arange(plan.num_groups, device=target.device)[:, None] * plan.group_size
+        drawn = torch.where(first < (target != ignore_index).sum(), drawn, -1)
+    return drawn.reshape(-1)
+
+
+def _by_kernels(target: Tensor, seed: Tensor, slot_ends: Tensor | None, plan: GroupDraw | ListDraw) -> Tensor:
     from ...kernels.launch.group_draw import launch_group_draw
 
+    ins = {"target": target, "seed": seed} | ({} if slot_ends is None else {"slot_ends": slot_ends})
     with torch.cuda.device_of(target):
         outs = {
             each.name: torch.empty(each.shape, dtype=DTYPES[each.dtype], device=target.device) for each in plan.buffers
         }
-        launch_group_draw(outs, {"target": target, "seed": seed}, plan)
-    return outs["drawn"]
+        launch_group_draw(outs, ins, plan)
+    name, first = plan.result
+    return outs[name].view(-1)[first : first + plan.num_drawn]
 
 
-def _by_reference(target: Tensor, seed: Tensor, plan: GroupDraw) -> Tensor:
+def _by_reference(target: Tensor, seed: Tensor, slot_ends: Tensor | None, plan: GroupDraw | ListDraw) -> Tensor:
+    if isinstance(plan, ListDraw):
+        none = target.new_empty(0)
+        x = Operands(none, none, target, seed, none, slot_ends=slot_ends)
+        return torch.cat([chunk.ids for chunk in chunks(x, plan.problem, lambda pool: pool.ids)]).int()
     low, high = (seed.long() & MASK).unbind()
     groups = torch.arange(plan.num_groups, device=target.device)
     items = plan.draws.items(arithmetic(target.device), (high, low), groups)
     has_rows = groups * plan.draws.group_size < (target != plan.ignore_index).sum()
     missing = plan.num_drawn // max(plan.num_groups, 1) - plan.draws.negatives
-    items = torch.nn.functional.pad(items.masked_fill(~has_rows[:, None], -1), (0, missing), value=-1)
-    return items.int().reshape(-1)
+    return torch.nn.functional.pad(items.masked_fill(~has_rows[:, None], -1), (0, missing), value=-1).int()
 
 
 def _fake_drawn(target, seed, sampler, num_items, ignore_index, by_reference):
     return target.new_empty(_plan(target, sampler, num_items, ignore_index).num_drawn, dtype=torch.int32)
 
 
-def _fake_described(target, places, sampler, num_items, ignore_index, total):
-    plan = DrawnRows(_plan(target, sampler, num_items, ignore_index), total)
-    return tuple(places.new_empty(each.shape) for each in plan.buffers[:3])
-
-
-_describe = operator(
-    "describe_draws",
-    "(Tensor target, Tensor places, str sampler, SymInt num_items, SymInt ignore_index, SymInt total) "
-    "-> (Tensor, Tensor, Tensor)",
-    _described,
-    _fake_described,
-)
 _draw = operator(
     "draw_groups",
     "(Tensor target, Tensor seed, str sampler, SymInt num_items, SymInt ignore_index, bool by_reference) -> Tensor",

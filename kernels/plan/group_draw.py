@@ -127,12 +127,15 @@ def plan_group_draw(negatives: object, num_rows: int, num_items: int, ignore_ind
         raise ArgumentTypeError("negatives", "a sampler", type(negatives).__name__)
     if isinstance(negatives, AllItems):
         raise ArgumentTypeError("negatives", "a sampler of part of the catalog", negatives.text)
-    return _planned(negatives, num_rows, num_items, ignore_index)
+    # by its text and draw: what is kept must not keep a sampler's counts
+    num_groups = ceil_div(num_rows, negatives.group_size or max(num_rows, 1))
+    return _planned(negatives.text, negatives.draw(num_items), num_groups, num_rows, num_items, ignore_index)
 
 
 @lru_cache(maxsize=256)
-def _planned(negatives: Negatives, num_rows: int, num_items: int, ignore_index: int) -> GroupDraw | ListDraw:
-    draw, num_groups = negatives.draw(num_items), ceil_div(num_rows, negatives.group_size or max(num_rows, 1))
+def _planned(
+    sampler: str, draw: Draw, num_groups: int, num_rows: int, num_items: int, ignore_index: int
+) -> GroupDraw | ListDraw:
     drawn = draw.negatives  # by a group, other than rows' targets
     if draw.lists is not None:
         drawn = sum(part.columns for part in draw.lists.parts if part.source != ROWS)
@@ -142,6 +145,6 @@ def _planned(negatives: Negatives, num_rows: int, num_items: int, ignore_index: 
     if draw.lists is not None or draw.targets:
         return ListDraw(num_rows, ignore_index, num_items, draw)
     if not isinstance(draw.uniform, GroupedDraws):
-        raise ArgumentValueError("negatives", "rows that share draws (group_size of 16 or more)", negatives.text)
+        raise ArgumentValueError("negatives", "rows that share draws (group_size of 16 or more)", sampler)
     assert num_groups <= draw.uniform.groups_per_round  # a round holds more than half the catalog
     return GroupDraw(num_rows, ignore_index, draw.uniform)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cce_minus.kernels.launch import group_draw as group_draw_launch
 from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.launch import nearest as nearest_launch
 from cce_minus.kernels.launch import normals as normal_launch
@@ -26,6 +27,7 @@ from cce_minus.torch_impl import (
     UniformNegatives,
     sampled_linear_cross_entropy,
     scalable_linear_cross_entropy,
+    working_set,
 )
 from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
@@ -75,6 +77,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         launch.forward_program,
         launch.backward_program,
         launch.pool_program,
+        group_draw_launch.group_draw_program,
         normal_launch.normal_program,
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
@@ -118,6 +121,9 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
             history=history if log_q is None else None,
         )
         loss.backward()  # type: ignore[union-attr]
+    given = working_set(UniformNegatives(8, 16), target, num_items=200, seed=1, impl="triton")
+    rows = table.detach()[given.ids]
+    sampled_linear_cross_entropy(hidden, rows, given.target, given, impl="triton").backward()
     # kernels sort the rows of plain calls
     sampled_linear_cross_entropy(hidden, table, target, UniformNegatives(8, 16), seed=1, impl="triton").backward()
     monkeypatch.setattr(nearest, "MOST_SELECTED_FROM", 128)  # so few items are few enough for blocks

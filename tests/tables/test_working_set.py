@@ -157,3 +157,19 @@ def test_the_draw_is_an_operator(negatives: Any):
     if negatives in LISTS:
         ids = torch.tensor([3, 7], dtype=torch.int32)
         torch.library.opcheck(torch.ops.cce_minus.row_log_weights.default, (ids, negatives.text, 4000))
+
+
+@pytest.mark.parametrize("negatives", [UniformNegatives(4, 16), LISTS[0], InBatchNegatives(None)], ids=kind)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_working_set_is_of_one_call(framework: str, negatives: Any):
+    target, _ = inputs_of(32, 4000)
+    given = make(framework, negatives, target, num_items=4000, seed=1)
+    array, vmap = (torch.ones, torch.func.vmap) if framework == "torch" else (jnp.ones, jax.vmap)
+
+    def of(hidden: Any) -> Any:
+        module: Any = torch_impl if framework == "torch" else jax_impl
+        table = array((len(given.ids), 8))
+        return module.sampled_linear_cross_entropy(hidden, table, given.target, given, logq_correction=False)
+
+    with pytest.raises(ArgumentValueError, match="negatives: expected a sampler or ids under vmap"):
+        vmap(of)(array((2, 32, 8)))

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..study.pool import alone
-from .cases import CATALOGS, DENSE, INPUTS, JAX, NEGATIVES, PROVIDERS, ROWS, Catalog, fits
-from .results import ResultsError, Row, add, markdown, read, versions
+from .cases import CATALOGS, PROVIDERS
+from .results import ResultsError, Row, markdown, read, versions
 
 RESULTS = Path(__file__).parent.parent / "results"
 CSV = RESULTS / "catalog.csv"
@@ -27,6 +27,8 @@ def run(
     commit: Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")] = "",
 ) -> None:
     """Measure, each provider in a process of its own; a row replaces that of the same catalog and provider."""
+    from .measure import measure  # torch and JAX load here, so that the other commands start at once
+
     chosen, who = _names("catalogs", catalogs, tuple(CATALOGS)), _names("providers", providers, tuple(PROVIDERS))
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -35,29 +37,12 @@ def run(
     failed = 0
     for provider in who:
         try:
-            alone(_measure, provider, [CATALOGS[name] for name in chosen], csv, told)
+            alone(measure, provider, [CATALOGS[name] for name in chosen], csv, told)
         except Exception as error:  # whatever a provider dies of, the others are measured
             failed += 1
             typer.echo(f"failed: {provider}: {error!r}", err=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _measure(provider: str, catalogs: list[Catalog], csv: Path, told: dict[str, object]) -> None:
-    import torch
-
-    from . import jax_steps, torch_steps
-
-    memory = torch.cuda.mem_get_info()[1]
-    for catalog in catalogs:
-        if not fits(provider, catalog, memory):
-            typer.echo(f"{provider}, {catalog.name}: left out: it does not fit in {memory / 2**30:.0f} GiB")
-            continue
-        found = jax_steps.measure(catalog) if provider == JAX else torch_steps.measure(provider, catalog)
-        sizes = {"rows": ROWS, "inputs": "" if provider == DENSE else INPUTS, "negatives": NEGATIVES}
-        row = {"catalog": catalog.name, "items": catalog.items, "dim": catalog.dim, "dtype": catalog.dtype}
-        add(csv, {**row, **sizes, "provider": provider, **found, **told})
-        typer.echo(f"{provider}, {catalog.name}: {found}")
 
 
 @app.command()

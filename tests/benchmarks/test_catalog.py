@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from benchmarks.catalog import jax_steps, plots, torch_steps
 from benchmarks.catalog.cases import CATALOGS, PROVIDERS, Catalog, fits
 from benchmarks.catalog.results import ResultsError, add, markdown, read
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = Catalog("1M", 4000, 16, "float32")
 
 
@@ -89,3 +92,13 @@ def test_what_does_not_fit_is_left_out():
     }
     assert taken["torch"] == ["1M", "10M", "40M", "100M", "100M-128", "500M"]
     assert taken["dense-adamw"] == ["1M", "10M", "40M"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what there is without a GPU")
+def test_a_provider_is_measured_in_a_process_of_its_own(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.catalog", "run", "--catalogs", "1M", "--providers", "torch"]
+    done = subprocess.run(
+        [*command, "--csv", str(tmp_path / "c.csv")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "failed: torch: NoGpuError('expected an NVIDIA GPU, got none')" in done.stderr

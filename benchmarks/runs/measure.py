@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..study.pool import alone
-from .cases import COMMAND, FRAMEWORKS, GIT_COMMITS, MILLION, PEERS, QUALITY, RANKINGS, Options
+from .cases import (
+    COMMAND,
+    DETERMINISTIC,
+    FRAMEWORKS,
+    GIT_COMMITS,
+    MILLION,
+    PEERS,
+    QUALITY,
+    RANKINGS,
+    STEPS,
+    Options,
+)
 from .commands import from_empty_caches, with_warm_caches
 from .epoch import measure_epoch, measure_gpu, measure_steps
 from .peer import RECTOOLS, PeerMissingError, check_rectools, measure_rectools
@@ -27,7 +38,7 @@ def measure(part: str, providers: list[str], data: Path, folder: Path, say: Say)
 def _epoch(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:
     options = _of(data, "git_commits", GIT_COMMITS)
     for framework in _ours(providers):
-        row = {"dataset": "git_commits", "method": "1024 negatives", "framework": framework}
+        row = {"dataset": "git_commits", "method": STEPS, "framework": framework}
         row |= alone(measure_epoch, framework, options)
         yield {**row, "gpu_seconds": None}  # what follows may not be allowed on this machine
         busy = alone(measure_gpu, framework, options)
@@ -35,6 +46,8 @@ def _epoch(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:
             say(f"epoch, {framework}: no kernels in the trace; is there a GPU, and may CUPTI record it?")
         else:
             yield {**row, "gpu_seconds": busy}
+        row = {"dataset": "git_commits", "method": DETERMINISTIC, "framework": framework}
+        yield {**row, **alone(measure_steps, framework, {**options, "deterministic": True})}
 
 
 def _command(providers: list[str], data: Path, folder: Path, say: Say) -> Rows:

@@ -224,7 +224,49 @@ def _balance() -> Iterable[Run]:
             yield Run(Cell(DATASETS[name], balanced(batch_size, num_negatives, max_length), changes), SEEDS[0])
 
 
-PARTS = {"losses": _losses, "longer": _longer, "negatives": _negatives, "balance": _balance}
+TABLE_SETS = ("git_commits", "nowplaying", "retailrocket")
+
+_FEW = {"num_negatives": 128}  # so that a step draws at most half of the smallest catalog
+
+WHOLE_TABLE = Method("CE-, K=128, AdamW", _FEW)
+
+TABLE_RATES = {
+    "partial-rowwise-adam": (5e-4, 1e-3, 2e-3, 4e-3),
+    "lazy-adam": (5e-4, 1e-3, 2e-3, 4e-3),
+    "rowwise-adagrad": (0.01, 0.03, 0.1, 0.3),
+}
+"""Learning rates of the item table's own optimizers that are tried, around that of all else and Adagrad's default."""
+
+TABLE_SEEDS = 8
+
+
+def of_rows(optimizer: str, rate: float) -> Method:
+    """Grouped CE- whose steps move the rows of the item table that they touch."""
+    options = {**_FEW, "item_optimizer": optimizer, "item_learning_rate": rate}
+    return Method(f"CE-, K=128, {optimizer} at {rate:g}", options)
+
+
+def _table_rates() -> Iterable[Run]:
+    for name in TABLE_SETS:
+        for method in (WHOLE_TABLE, *(of_rows(each, rate) for each, rates in TABLE_RATES.items() for rate in rates)):
+            yield Run(Cell(DATASETS[name], method), SEEDS[0])
+
+
+def _tables() -> Iterable[Run]:
+    """Every rate from several seeds: of each optimizer the one with the best mean validation counts."""
+    for seed in range(1, TABLE_SEEDS + 1):
+        for run in _table_rates():
+            yield Run(run.cell, seed)
+
+
+PARTS = {
+    "losses": _losses,
+    "longer": _longer,
+    "negatives": _negatives,
+    "balance": _balance,
+    "table-rates": _table_rates,
+    "tables": _tables,
+}
 """The parts of the grid by name, in the order in which they are worth their time; a run may belong to several."""
 
 

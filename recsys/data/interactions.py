@@ -45,7 +45,7 @@ class Interactions:
 
     @property
     def num_items(self) -> int:
-        """Number of distinct items; every one has at least one event."""
+        """Number of items; some have no event where a file of items was read."""
         return len(self.item_labels)
 
     @cached_property
@@ -89,10 +89,13 @@ def read_interactions(
         rating_column=rating_column,
         sort_notice=True,
     )
-    if titles is None:
-        return interactions
-    table = read_columns(Path(titles), ids=[item_column], text=[title_column])
-    return with_titles(interactions, table[item_column], table[title_column], source=str(titles))
+    return interactions if titles is None else read_titles(interactions, titles, item_column, title_column)
+
+
+def read_titles(interactions: Interactions, path: str | Path, item_column: str, title_column: str) -> Interactions:
+    """Attaches the titles of a file; see `read_interactions`."""
+    table = read_columns(Path(path), ids=[item_column], text=[title_column])
+    return with_titles(interactions, table[item_column], table[title_column], source=str(path))
 
 
 def from_table(

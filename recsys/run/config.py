@@ -41,7 +41,7 @@ SCHEMA = 2
 """Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
 ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did."""
 
-PATHS = ("data", "titles", "item_features", "item_vectors", "init_weights", "out")
+PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
 
 _LEAST: dict[str, int] = {

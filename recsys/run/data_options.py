@@ -34,6 +34,11 @@ class DataOptions:
         "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
     )
     title_column: str = option("title", "Data", "Column of the titles file that holds the title.")
+    items: str | None = option(
+        None,
+        "Data",
+        "Parquet, CSV or TSV file with the item column: all its items are in the catalog, also those without an event.",
+    )
     item_features: str | None = option(
         None,
         "Data",

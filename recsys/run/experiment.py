@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.all_items import with_items
 from ..data.datasets import load_dataset
 from ..data.filters import keep_frequent, keep_rated
-from ..data.interactions import Interactions
+from ..data.interactions import Interactions, read_titles
 from ..data.ragged import Ragged, take_ranges
 from ..files import usable
 from ..protocol.batches import Batch, mean_targets, train_batches
@@ -28,7 +29,8 @@ RANKED_AT_ONCE = 512
 def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
     """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
 
-    Ratings are filtered first, then items and users by their events (`keep_frequent`), and the rest is split.
+    Ratings are filtered first, then items and users by their events (`keep_frequent`); the items of a file join the
+    catalog, and the events are split.
     """
     with usable("data", "files that can be read"):
         interactions = load_dataset(
@@ -46,6 +48,11 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
     interactions = keep_frequent(
         interactions, min_item_events=config.min_item_events, min_user_events=config.min_user_events
     )
+    if config.items is not None:
+        with usable("items", "a file that can be read"):
+            interactions = with_items(interactions, config.items, item_column=config.item_column)
+            if config.titles is not None:
+                interactions = read_titles(interactions, config.titles, config.item_column, config.title_column)
     options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
     if config.split != "leave-one-out":
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}

@@ -10,8 +10,6 @@ from cce_minus.recsys import DataError, TrainConfig, prepare_data
 from cce_minus.recsys.data.catalog import Catalog
 
 EVENTS = [f"{user},{2 * (user + step)},{step}" for user in range(6) for step in range(4)]
-    f"{user},{2 * (user + step)},{step}\n" for user in range(6) for step in range(4)
-)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..command_line import fail, names
 from ..study.pool import alone
 from .cases import CATALOGS, PROVIDERS
 from .results import ResultsError, Row, markdown, read, versions
@@ -29,7 +30,7 @@ def run(
     """Measure, each provider in a process of its own; a row replaces that of the same catalog and provider."""
     from .measure import measure  # torch and JAX load here, so that the other commands start at once
 
-    chosen, who = _names("catalogs", catalogs, tuple(CATALOGS)), _names("providers", providers, tuple(PROVIDERS))
+    chosen, who = names("catalogs", catalogs, tuple(CATALOGS)), names("providers", providers, tuple(PROVIDERS))
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -63,22 +64,10 @@ def _read(csv: Path) -> list[Row]:
     try:
         rows = read(csv)
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     if not rows:
-        raise _fail(f"{csv} has no rows; measure first: python -m benchmarks.catalog run")
+        raise fail(f"{csv} has no rows; measure first: python -m benchmarks.catalog run")
     return rows
-
-
-def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or not set(names) <= set(known):
-        raise _fail(f"{option}: expected some of {', '.join(known)}, got {text}")
-    return names
-
-
-def _fail(message: object) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(2)
 
 
 if __name__ == "__main__":

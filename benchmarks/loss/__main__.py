@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..command_line import fail
 from .results import ResultsError, read
 from .shapes import SHAPES, SWEEPS, select
 
@@ -17,11 +18,6 @@ CSV = RESULTS / "loss.csv"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 CsvOption = Annotated[Path, typer.Option("--csv", help="The file of results.")]
-
-
-def _fail(message: object) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(2)
 
 
 def _names(text: str) -> list[str]:
@@ -62,7 +58,7 @@ def run(
             commit or head,
         )
     except (KeyError, ResultsError, RunError) as error:
-        raise _fail(error.args[0]) from error
+        raise fail(error.args[0]) from error
 
 
 @app.command()
@@ -77,7 +73,7 @@ def host(
             times = ", ".join(f"{name} {ms:.3f}" for name, ms in host_times(shape).items())
             typer.echo(f"{shape}: {times}")
     except KeyError as error:
-        raise _fail(error.args[0]) from error
+        raise fail(error.args[0]) from error
 
 
 @app.command()
@@ -92,7 +88,7 @@ def plot(
         for path in draw_all(read(csv), out):
             typer.echo(path)
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 @app.command()
@@ -103,7 +99,7 @@ def table(csv: CsvOption = CSV) -> None:
     try:
         typer.echo(markdown(read(csv)))
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..command_line import fail, names
 from .cases import PARTS
 from .results import ResultsError, Row, add, read, versions
 
@@ -34,11 +35,11 @@ def run(
     """Measure, one after the other; a row replaces that of the same part, data set, method and framework."""
     from .measure import ALL_PROVIDERS, measure
 
-    chosen = _names("parts", parts, tuple(PARTS))
-    ours = _names("providers", providers, ALL_PROVIDERS)
+    chosen = names("parts", parts, tuple(PARTS))
+    ours = names("providers", providers, ALL_PROVIDERS)
     for name in {DATA_SETS[part] for part in chosen if part in DATA_SETS}:
         if not (data / f"{name}.parquet").is_file():
-            raise _fail(f"data: expected {name}.parquet in the folder {data}, got none")
+            raise fail(f"data: expected {name}.parquet in the folder {data}, got none")
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -81,26 +82,14 @@ def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of
         typer.echo(path)
 
 
-def _names(option: str, text: str, known: tuple[str, ...]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or not set(names) <= set(known):
-        raise _fail(f"{option}: expected some of {', '.join(known)}, got {text}")
-    return names
-
-
 def _read(csv: Path) -> list[Row]:
     try:
         rows = read(csv)
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
     if not rows:
-        raise _fail(f"{csv} has no rows; measure first: python -m benchmarks.runs run")
+        raise fail(f"{csv} has no rows; measure first: python -m benchmarks.runs run")
     return rows
-
-
-def _fail(message: object) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(2)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from ..command_line import fail
 from .cells import DATASETS, PARTS, Run, select
 from .results import ResultsError, add, add_times, describe, read
 
@@ -80,7 +81,7 @@ def time_steps(
     from .timing import measure_cell
 
     if not torch.cuda.is_available():
-        raise _fail("no NVIDIA GPU to measure on")
+        raise fail("no NVIDIA GPU to measure on")
     rows = _read(csv)
     at = _versions(commit)["commit"]
     trained = {row["digest"] for row in rows if again or not row["step_ms"]}
@@ -106,10 +107,10 @@ def epochs(
     from .pool import alone
 
     if dataset not in DATASETS:
-        raise _fail(f"data set: expected one of {', '.join(DATASETS)}, got {dataset}")
+        raise fail(f"data set: expected one of {', '.join(DATASETS)}, got {dataset}")
     chosen = [name.strip() for name in frameworks.split(",")]
     if not set(chosen) <= set(FRAMEWORKS):
-        raise _fail(f"frameworks: expected some of {', '.join(FRAMEWORKS)}, got {frameworks}")
+        raise fail(f"frameworks: expected some of {', '.join(FRAMEWORKS)}, got {frameworks}")
     versions = _versions(commit)
     for framework in chosen:
         for method in LOSSES:
@@ -137,7 +138,7 @@ def collect(
     try:
         add(csv, [{**row_of(folder), **versions} for folder in folders])
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 @app.command()
@@ -148,7 +149,7 @@ def table(csv: CsvOption = CSV) -> None:
     try:
         typer.echo(markdown(_read(csv)))
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 @app.command()
@@ -164,7 +165,7 @@ def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of
         for path in [*made, *([draw_epochs(timed, out)] if timed else [])]:
             typer.echo(path)
     except ResultsError as error:
-        raise _fail(error) from error
+        raise fail(error) from error
 
 
 def _selected(parts: str, datasets: str) -> list[Run]:
@@ -172,7 +173,7 @@ def _selected(parts: str, datasets: str) -> list[Run]:
     try:
         return select(*names)
     except KeyError as error:
-        raise _fail(error.args[0]) from error
+        raise fail(error.args[0]) from error
 
 
 def _missing(runs: list[Run], csv: Path) -> list[Run]:
@@ -212,12 +213,7 @@ def _read(csv: Path) -> list[dict[str, str]]:
     try:
         return read(csv)
     except ResultsError as error:
-        raise _fail(error) from error
-
-
-def _fail(message: object) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(2)
+        raise fail(error) from error
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def config(tmp_path: Path) -> TrainConfig:
     return TrainConfig(data=str(tmp_path / "events.csv"), out=str(tmp_path / "run"))
 
 
-def with_file(config: TrainConfig, lines: str, **options: str) -> TrainConfig:
+def with_file(config: TrainConfig, lines: str, titles: str | None = None) -> TrainConfig:
     path = Path(config.data).with_name("items.csv")
     path.write_text(lines)
-    return TrainConfig(data=config.data, out=config.out, items=str(path), **options)
+    return TrainConfig(data=config.data, out=config.out, items=str(path), titles=titles)
 
 
 def test_a_files_items_are_in_the_catalog(config: TrainConfig):

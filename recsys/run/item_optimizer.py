@@ -45,20 +45,19 @@ def check_item_optimizer(options: Mapping[str, Any], defaults: Mapping[str, Any]
 def item_rule(config: TrainConfig, num_items: int) -> str | None:
     """The rule by which rows of the item table move alone; None where the run's optimizer moves all of it.
 
-    ``auto`` takes the large catalogs' rule from `LARGE` items on, where the other options allow it, and logs it. Raises
-    ``ConfigError`` where a step would draw more than half the catalog.
+    ``auto`` takes the large catalogs' rule from `LARGE` items on, where the other options allow it. Raises
+    ``ConfigError`` where a step would draw more than half the catalog, and for a learning rate of the item table's own
+    where it has no optimizer of its own.
     """
-    options = vars(config)
     chosen = config.item_optimizer
     if chosen == "auto":
-        if num_items < LARGE:
-            return None
-        reason = _obstacle(options) or (None if draws_of(config) <= num_items // 2 else "so many draws")
-        if reason is not None:
-            logger.info("every step moves all %d items, because of %s", num_items, reason)
-            return None
-        logger.info("item_optimizer: %s, as there are %d items or more", _LARGE_RULE, LARGE)
-        return ROW_RULES[_LARGE_RULE]
+        rule, _ = _by_size(config, num_items)
+        if rule is None and config.item_learning_rate:
+            raise ConfigError(
+                f"item_learning_rate: expected 0 where all of the item table moves (item_optimizer = auto, {num_items} "
+                f"items), got {config.item_learning_rate}"
+            )
+        return rule
     if chosen not in ROW_RULES:
         return None
     if draws_of(config) > num_items // 2:
@@ -67,6 +66,22 @@ def item_rule(config: TrainConfig, num_items: int) -> str | None:
             f"of {config.batch_size} draws {draws_of(config)}), got {chosen}"
         )
     return ROW_RULES[chosen]
+
+
+def log_item_rule(config: TrainConfig, num_items: int) -> None:
+    """Says what ``auto`` takes for a large catalog, and why not another."""
+    if config.item_optimizer == "auto" and (message := _by_size(config, num_items)[1]) is not None:
+        logger.info("%s", message)
+
+
+def _by_size(config: TrainConfig, num_items: int) -> tuple[str | None, str | None]:
+    """The rule that ``auto`` takes, and what is to be said of it."""
+    if num_items < LARGE:
+        return None, None
+    reason = _obstacle(vars(config)) or (None if draws_of(config) <= num_items // 2 else "so many draws")
+    if reason is not None:
+        return None, f"every step moves all {num_items} items, because of {reason}"
+    return ROW_RULES[_LARGE_RULE], f"item_optimizer: {_LARGE_RULE}, as there are {LARGE} items or more"
 
 
 def item_rate_share(config: TrainConfig) -> float:

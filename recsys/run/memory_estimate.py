@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..errors import ConfigError
 from .config import TrainConfig
-from .item_optimizer import ROW_RULES, draws_of, item_rule
+from .item_optimizer import ROW_RULES, draws_of, item_rule, log_item_rule
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,13 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
 
 
 def require_memory(config: TrainConfig, num_items: int, memory: int) -> None:
-    """Logs the estimate of a large run; raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it,
-    with the item optimizers that would fit."""
+    """Logs the estimate of a large run, and how its item table is trained.
+
+    Raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it, with the item optimizers that would
+    fit.
+    """
     rule = item_rule(config, num_items)
+    log_item_rule(config, num_items)
     parts = estimate(config, num_items, rule)
     total = sum(parts.values())
     if total <= memory:

@@ -23,6 +23,7 @@ from cce_minus.kernels import (
     negative_ids,
 )
 from cce_minus.torch_impl.tables.working_set import working_set as torch_working_set
+from torch.library import opcheck
 
 from tests.tables.working_sets import (
     DEVICE,
@@ -153,10 +154,10 @@ def test_a_compiled_step_of_pytorch_is_one_graph(negatives: Any):
 def test_the_draw_is_an_operator(negatives: Any):
     target, _ = inputs_of(32, 4000)
     operands = torch.from_numpy(target), torch.tensor([1, 2], dtype=torch.int32), negatives.text
-    torch.library.opcheck(torch.ops.cce_minus.draw_groups.default, (*operands, 4000, -100, True))
+    opcheck(torch.ops.cce_minus.draw_groups.default, (*operands, 4000, -100, True))
     if negatives in LISTS:
         ids = torch.tensor([3, 7], dtype=torch.int32)
-        torch.library.opcheck(torch.ops.cce_minus.row_log_weights.default, (ids, negatives.text, 4000))
+        opcheck(torch.ops.cce_minus.row_log_weights.default, (ids, negatives.text, 4000))
 
 
 @pytest.mark.parametrize("negatives", [UniformNegatives(4, 16), LISTS[0], InBatchNegatives(None)], ids=kind)

@@ -13,7 +13,7 @@ import pytest
 from cce_minus.recsys import ConfigError, Split, TrainConfig, epoch_batches, prepare_data
 from cce_minus.recsys.run import item_optimizer
 from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
-from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule
+from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule, log_item_rule
 
 from tests.training.runs import JaxRun, TorchRun
 from tests.training.test_run import assert_same_run
@@ -115,6 +115,8 @@ def test_what_cannot_move_rows_alone_is_refused(make_config: Make):
         make_config(item_optimizer="adamw", optimizer="sgd")
     with pytest.raises(ConfigError, match="item_learning_rate"):
         make_config(item_optimizer="adamw", item_learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"item_learning_rate: expected 0 .* \(item_optimizer = auto, 40 items\)"):
+        item_rule(make_config(item_learning_rate=0.1), 40)
     many = make_config(item_optimizer="lazy-adam", num_negatives=11, group_size=128)
     with pytest.raises(ConfigError, match="a step draws more than half of 40 items"):
         item_rule(many, 40)
@@ -124,14 +126,19 @@ def test_large_catalogs_move_rows_alone_and_say_so(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO)
-    config = make_config(**FEW)
-    assert item_rule(config, 40) is None
+
+    def told(items: int = 40, **options: Any) -> str | None:
+        config = make_config(**FEW, **options)
+        log_item_rule(config, items)
+        return item_rule(config, items)
+
+    assert told() is None
     assert not caplog.messages
     monkeypatch.setattr(item_optimizer, "LARGE", 40)
-    assert item_rule(config, 40) == "partial_rowwise_adam"
-    assert item_rule(replace(config, item_optimizer="adamw"), 40) is None
-    assert item_rule(replace(config, accumulate=2), 40) is None
-    assert item_rule(replace(config, num_negatives=11), 40) is None
+    assert told() == "partial_rowwise_adam"
+    assert told(item_optimizer="adamw") is None
+    assert told(accumulate=2) is None
+    assert told(batch_size=64) is None
     assert caplog.messages == [
         "item_optimizer: partial-rowwise-adam, as there are 40 items or more",
         "every step moves all 40 items, because of accumulate = 2",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
+from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
@@ -17,6 +20,7 @@ from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
 from .serving.recommend import recommend
+from .stored import stored
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,16 @@ class ServedModel:
         with on_device(self.device):
             return recommend(self.model, histories, k, filter_seen=filter_seen)
 
-    def item_vectors(self) -> npt.NDArray[np.float32]:
-        return np.asarray(self.model.item_rows())
+    def item_vectors(self) -> Stored:
+        model, rows = self.model, stored(self.model.item_table[...])
+        if model.item_features is None:
+            return rows
+
+        def pieces() -> Iterator[np.ndarray]:
+            for first, end in row_ranges(rows.shape, rows.numpy_dtype.itemsize):
+                yield np.asarray(model.with_features(model.item_table[first:end], jnp.arange(first, end)))
+
+        return Stored("float32", rows.shape, pieces)
 
 
 @enough_memory()

@@ -68,6 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
             recorder = Recorder(run, config, progress, num_batches(split.train, batch_size=config.batch_size))
 
             def test() -> dict[str, float]:
+                trainer.release()
                 load_weights(model, run.best_weights)
                 return trainer.test(model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
+from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from .devices import device_of, enough_memory
 from .models import build_model
@@ -17,6 +19,7 @@ from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
 from .serving.recommend import recommend
+from .stored import stored
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,18 @@ class ServedModel:
         with self._autocast():
             return recommend(self.model, histories, k, filter_seen=filter_seen)
 
-    def item_vectors(self) -> npt.NDArray[np.float32]:
-        return self.model.item_rows().detach().cpu().numpy()
+    def item_vectors(self) -> Stored:
+        model, rows = self.model, stored(self.model.item_table)
+        if model.item_features is None:
+            return rows
+
+        @torch.no_grad()
+        def pieces() -> Iterator[np.ndarray]:
+            for first, end in row_ranges(rows.shape, rows.numpy_dtype.itemsize):
+                ids = torch.arange(first, end, device=model.item_table.device)
+                yield model.with_features(model.item_table[first:end], ids).cpu().numpy()
+
+        return Stored("float32", rows.shape, pieces)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.item_table.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -49,6 +62,7 @@ class ServedModel:
 def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
     place = device_of(device)
-    model = build_model(read_config(weights))
+    with place:  # a large table is nowhere else
+        model = build_model(read_config(weights))
     load_weights(model, weights)
-    return ServedModel(model.to(place).eval(), precision)
+    return ServedModel(model.eval(), precision)

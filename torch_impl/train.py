@@ -12,6 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
+from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -56,7 +57,9 @@ def train(config: TrainConfig) -> TrainResult:
     with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):
             torch.manual_seed(config.seed)
-            model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
+            # a large table is nowhere else
+            with device if item_rule(config, split.num_items) else contextlib.nullcontext():
+                model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
             model.start_items(side)
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)

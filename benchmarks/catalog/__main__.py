@@ -11,10 +11,10 @@ import typer
 from ..command_line import fail, names
 from ..study.pool import alone
 from .cases import CATALOGS, PROVIDERS
-from .results import ResultsError, Row, markdown, read, versions
+from .results import ResultsError, Row, add_run, markdown, read, read_runs, run_markdown, versions
 
 RESULTS = Path(__file__).parent.parent / "results"
-CSV = RESULTS / "catalog.csv"
+CSV, RUNS = RESULTS / "catalog.csv", RESULTS / "catalog_runs.csv"
 CsvOption = Annotated[Path, typer.Option("--csv", help="The file of results.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
@@ -31,10 +31,7 @@ def run(
     from .measure import measure  # torch and JAX load here, so that the other commands start at once
 
     chosen, who = names("catalogs", catalogs, tuple(CATALOGS)), names("providers", providers, tuple(PROVIDERS))
-    head = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    told = versions(commit or head)
+    told = versions(commit or _head())
     failed = 0
     for provider in who:
         try:
@@ -47,9 +44,29 @@ def run(
 
 
 @app.command()
-def table(csv: CsvOption = CSV) -> None:
-    """Print a Markdown table."""
+def whole(
+    items: Annotated[int, typer.Option(help="Items of the catalog, most of them without events.", min=1_000_000)],
+    frameworks: Annotated[str, typer.Option(help="torch and jax, by commas.")] = "torch,jax",
+    epochs: Annotated[int, typer.Option(help="Of the training, which is killed after the first.", min=2)] = 4,
+    csv: Annotated[Path, typer.Option(help="The file of results.")] = RUNS,
+    commit: Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")] = "",
+) -> None:
+    """Train, kill, resume, evaluate, recommend and export by the commands, on a log with a planted structure."""
+    from .whole_run import OPTIONS, whole_run
+
+    of_all = {name: OPTIONS[name] for name in ("dim", "item_optimizer")} | {"dtype": OPTIONS["table_dtype"]}
+    told = {**of_all, **versions(commit or _head())}
+    for framework in names("frameworks", frameworks, ("torch", "jax")):
+        for row in whole_run(framework, items, {"epochs": epochs}, typer.echo):
+            add_run(csv, {"items": items, "framework": framework, **row, **told})
+
+
+@app.command()
+def table(csv: CsvOption = CSV, runs: Annotated[Path, typer.Option(help="The file of whole runs.")] = RUNS) -> None:
+    """Print Markdown tables: of steps, and of whole runs where there are any."""
     typer.echo(markdown(_read(csv)))
+    if rows := read_runs(runs):
+        typer.echo(f"\n{run_markdown(rows)}")
 
 
 @app.command()
@@ -58,6 +75,11 @@ def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of
     from .plots import draw
 
     typer.echo(draw(_read(csv), out / "catalog_step.png"))
+
+
+def _head() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _read(csv: Path) -> list[Row]:

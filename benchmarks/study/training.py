@@ -79,6 +79,9 @@ class InMemory(Recorder):
     def results_are_written(self) -> bool:
         return True
 
+    def all_is_written(self) -> bool:
+        return True
+
     def finish(self, test: dict[str, float]) -> None:
         pass
 
@@ -88,10 +91,9 @@ class InMemory(Recorder):
     def weights(self) -> dict[str, Tensor]:
         """What was validated in the best epoch, by the names of the model's state."""
         assert self._best is not None
-        arrays = self._best.arrays()
         return {
-            name.removeprefix("model/"): torch.from_numpy(array)
-            for name, array in arrays.items()
+            name.removeprefix("model/"): torch.from_numpy(tensor.array())
+            for name, tensor in self._best.tensors().items()
             if name.startswith("model/")
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -53,7 +54,7 @@ class SequenceModel(nnx.Module):
         self.config = config
         self.dtype = jnp.dtype(dtype)
         init = nnx.initializers.normal(INIT_STD)
-        self.item_table = nnx.Param(init(rngs.params(), (config.num_items, config.dim), jnp.float32))
+        self.item_table = nnx.Param(_start_table(rngs.params(), config))
         self.position_table = nnx.Param(init(rngs.params(), (config.max_length, config.dim), jnp.float32))
         self.dropout = nnx.Dropout(config.dropout)
         sizes = config.dim, config.num_heads, config.dropout
@@ -72,7 +73,8 @@ class SequenceModel(nnx.Module):
             self.item_table[...] = jnp.asarray(side.initial) * INIT_STD
 
     def item_rows(self) -> Array:
-        """Returns the embeddings (V, D) float32 of all items; without features the table itself."""
+        """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else
+        float32."""
         if self.item_features is None:
             return self.item_table[...]
         assert self.feature_projection is not None
@@ -113,7 +115,7 @@ class SequenceModel(nnx.Module):
         ids."""
         # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
         ids = jnp.where(inputs >= 0, inputs, len(rows))
-        items = rows.at[ids].get(mode="fill", fill_value=0)
+        items = rows.at[ids].get(mode="fill", fill_value=0).astype(jnp.float32)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
         return items * math.sqrt(self.config.dim)
 
@@ -125,3 +127,10 @@ class SequenceModel(nnx.Module):
         """Raises ``ValueError`` unless ``inputs`` are (B, L) with L <= max_length."""
         if inputs.ndim != 2 or inputs.shape[1] > self.config.max_length:
             raise ValueError(f"inputs: expected shape (B, L) with L <= {self.config.max_length}, got {inputs.shape}")
+
+
+@partial(jax.jit, static_argnames="config")
+def _start_table(key: Array, config: ModelConfig) -> Array:
+    """In one program, in which no float32 copy of a bfloat16 table is made."""
+    table = nnx.initializers.normal(INIT_STD)(key, (config.num_items, config.dim), jnp.float32)
+    return table.astype(jnp.bfloat16 if config.table_dtype == "bf16" else jnp.float32)

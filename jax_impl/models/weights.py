@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
+from ...recsys.run.tensor_file import Stored
 from ...recsys.run.weights_file import read_weights, write_weights
+from ..stored import array_of, stored
 from .sequence_model import ItemFeatures, SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
@@ -19,9 +22,11 @@ _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
 
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the
-    metadata."""
-    tensors = {name: _transposed(np.asarray(param[...]), kernel) for _, name, param, kernel in _parameters(model)}
+    """Writes the parameters and item features of ``model`` as safetensors, with its configuration in the metadata."""
+    tensors = {
+        name: Stored.of(np.asarray(param[...]).T) if kernel else stored(param[...])
+        for _, name, param, kernel in _parameters(model)
+    }
     write_weights(path, model.config, tensors)
 
 
@@ -32,8 +37,7 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     tensors = read_weights(path, model.config, shapes)
     # Not by an index: a model of shapes alone (``nnx.eval_shape``) has no arrays to write into.
     loaded = [
-        (path, param.replace(jnp.asarray(_transposed(tensors[name], kernel))))
-        for path, name, param, kernel in parameters
+        (path, param.replace(_loaded(tensors[name], param.dtype, kernel))) for path, name, param, kernel in parameters
     ]
     nnx.update(model, nnx.from_flat_state(loaded))
 
@@ -54,5 +58,5 @@ def _parameters(model: SequenceModel) -> list[tuple[tuple[Any, ...], str, nnx.Va
     return parameters
 
 
-def _transposed(array: np.ndarray, kernel: bool) -> np.ndarray:
-    return array.T if kernel else array
+def _loaded(tensor: Stored, dtype: DTypeLike, kernel: bool) -> Array:
+    return jnp.asarray(tensor.array().T) if kernel else array_of(tensor).astype(dtype)

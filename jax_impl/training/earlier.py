@@ -10,6 +10,7 @@ import numpy as np
 
 from ...recsys import ConfigError
 from ...recsys.run.progress import Progress
+from ...recsys.run.tensor_file import Stored
 
 _NAMES = (("0/", "parameters/"), ("1/opt_state/0/", "optimizer/0/"), ("2/values", "frequencies"))
 """How names began and begin; what begins otherwise is no part of a checkpoint any more."""
@@ -21,8 +22,8 @@ def find_earlier(folder: Path) -> Path | None:
     return max(numbers, key=lambda path: int(path.name), default=None)
 
 
-def read_earlier(path: Path) -> tuple[dict[str, np.ndarray], Progress]:
-    """The arrays of ``path``, by today's names, and its progress; raises ``ConfigError`` for a folder that cannot be
+def read_earlier(path: Path) -> tuple[dict[str, Stored], Progress]:
+    """The tensors of ``path``, by today's names, and its progress; raises ``ConfigError`` for a folder that cannot be
     read, and where Orbax is missing."""
     try:
         import orbax.checkpoint as ocp
@@ -35,10 +36,10 @@ def read_earlier(path: Path) -> tuple[dict[str, np.ndarray], Progress]:
     except Exception as error:  # Orbax raises anything for a damaged file, a bare Exception too
         reason = f"{type(error).__name__}: {error!s:.100}"
         raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({reason})") from error
-    arrays = {}
+    tensors = {}
     for keys, array in named:
         name = jax.tree_util.keystr(keys, simple=True, separator="/").removesuffix("/value")
         for was, now in _NAMES:
             if name.startswith(was) and name != "0/item_features":
-                arrays[now + name.removeprefix(was)] = np.asarray(array)
-    return arrays, progress
+                tensors[now + name.removeprefix(was)] = Stored.of(np.asarray(array))
+    return tensors, progress

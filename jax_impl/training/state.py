@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import Any
 
 import jax
@@ -13,11 +11,11 @@ import numpy as np
 from ...recsys.run.checkpoint_file import NAME, read_checkpoint, require_arrays
 from ...recsys.run.progress import Progress
 from ...recsys.run.run_directory import RunDirectory
+from ...recsys.run.tensor_file import Stored
 from ..devices import memory
+from ..stored import array_of, stored
 from .earlier import find_earlier, read_earlier
 from .steps import State, TrainingSteps
-
-logger = logging.getLogger(__name__)
 
 _SMALL = 8
 """A state of at most this part of a device's memory is copied there first, and leaves it while training goes on;
@@ -30,39 +28,41 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     shapes = {_name(path): (array.shape, array.dtype.name) for path, array in named}
     path = run.checkpoints / NAME
     if path.exists():
-        arrays, progress = read_checkpoint(path)
+        found, progress = read_checkpoint(path)
     elif (earlier := find_earlier(run.checkpoints)) is not None:
         path = earlier
-        arrays, progress = read_earlier(path)
+        found, progress = read_earlier(path)
     else:
         return Progress()
-    require_arrays(path, arrays, shapes)
-    steps.state = jax.tree.unflatten(tree, [jnp.asarray(arrays[_name(path)]) for path, _ in named])
+    require_arrays(path, found, shapes)
+    names = [_name(path) for path, _ in named]
+    del named
+    steps.release()  # the old state makes room
+    steps.state = jax.tree.unflatten(tree, [array_of(found[name]) for name in names])
     return progress
 
 
 class Copy:
-    """A copy of ``state`` as it is now, which reaches the host when it is asked for, in any thread."""
+    """A copy of ``state`` as it is now, which reaches the host when it is asked for, in any thread.
+
+    There is none of a large state (``is_live``), which leaves the device in pieces, before the next step.
+    """
 
     def __init__(self, state: State) -> None:
         size = sum(array.nbytes for array in jax.tree.leaves(state))
-        if size > memory() // _SMALL:
-            began = time.perf_counter()
-            self._state: Any = jax.device_get(state)
-            seconds = time.perf_counter() - began
-            logger.info("training paused for %.1f s, in which %.1f GiB left the device", seconds, size / 2**30)
-        else:
-            self._state = _copied(state)
+        self.is_live = size > memory() // _SMALL
+        self._state: Any = state if self.is_live else _copied(state)
 
     def state(self) -> State:
-        """The copy in NumPy arrays."""
-        self._state = jax.device_get(_in_pinned_memory(self._state))
+        """The copy in NumPy arrays; a live state as it is."""
+        if not self.is_live:
+            self._state = jax.device_get(_in_pinned_memory(self._state))
         return self._state
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def tensors(self) -> dict[str, Stored]:
         """The same by name."""
         named, _ = jax.tree_util.tree_flatten_with_path(self.state())
-        return {_name(path): np.asarray(array) for path, array in named}
+        return {_name(path): stored(array) for path, array in named}
 
 
 def _in_pinned_memory(state: Any) -> Any:

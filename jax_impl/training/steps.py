@@ -54,6 +54,7 @@ class _Plan:
     clip_norm: float
     item_rule: RowRule | None
     item_rate_share: float
+    rounding_seed: int
 
 
 class TrainingSteps:
@@ -87,6 +88,7 @@ class TrainingSteps:
         self._plan = _Plan(
             graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
             config.clip_norm, rule, item_rate_share(config),
+            config.seed if config.table_dtype == "bf16" else 0,
         )  # fmt: skip
         self._sequences = None if sequences is None else Sequences.of(sequences)
 
@@ -107,6 +109,10 @@ class TrainingSteps:
         train = _program(self.config.deterministic and jax.default_backend() == "gpu")
         self.state, losses = train(self.state, self._constants, self._sequences, operands, plan=self._plan)
         return losses
+
+    def release(self) -> None:
+        """Lets go of the state, which takes no more steps."""
+        del self.state
 
     def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, of ``state`` or of now: with the averages, if there are any, in place of the
@@ -182,7 +188,15 @@ def _update_rows(
     moved = jax.tree.map(lambda weight, move: weight - rate * move, others, moves), moments
     others, moments = jax.tree.map(partial(jnp.where, is_live), moved, (others, state.optimizer))
     table, items = move_table(
-        table, state.items, given, gradients[1], rate * plan.item_rate_share, is_live, plan.item_rule, objective.impl
+        table,
+        state.items,
+        given,
+        gradients[1],
+        rate * plan.item_rate_share,
+        is_live,
+        plan.item_rule,
+        plan.rounding_seed,
+        objective.impl,
     )
     return State(join(others, table), moments, state.averages, state.frequencies, items), loss[None]
 

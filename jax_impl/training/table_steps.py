@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from ...kernels.draws.permutation import fold_seed
 from ...kernels.negatives.objectives import Objective
 from ...kernels.negatives.uniform import UniformNegatives
 from ...kernels.plan.row_update import RowRule, row_rule
 from ...recsys import TrainConfig
 from ...recsys.run.optimizer_choices import BETAS, EPS
+from ..loss.seeds import as_seed, seed_words
 from ..loss.working_set import WorkingSet
 from ..tables.optimizers import RowState, start_state
 from ..tables.row_set import rows_of
@@ -67,12 +69,13 @@ def gradients_of(
 
 def move_table(
     table: Array, state: RowState, given: WorkingSet, gradient: Array, rate: Array, is_live: Array, rule: RowRule,
-    impl: str,
+    seed: int, impl: str,
 ) -> tuple[Array, RowState]:  # fmt: skip
     """The table and its optimizer's state after a step at ``rate``, which moves nothing unless it ``is_live``; both
-    stay where they are in memory."""
+    stay where they are in memory. A bfloat16 table is rounded by ``seed``."""
     count, step = given.count * is_live, state.step + is_live.astype(jnp.int32)
+    words = seed_words(as_seed(fold_seed(seed, 0))) if table.dtype == jnp.bfloat16 else None  # of table 0
     table, first, second = update_rows(
-        table, state.first, state.second, given.ids, count, gradient, rate.reshape(1), state.step + 1, None, rule, impl
+        table, state.first, state.second, given.ids, count, gradient, rate.reshape(1), state.step + 1, words, rule, impl
     )
     return table, RowState(step, first, second)

@@ -105,9 +105,14 @@ class Trainer:
         return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
 
     def test(self, model: SequenceModel) -> dict[str, float]:
-        """Metrics of the test part, of another ``model`` of the same shapes."""
+        """Metrics of the test part, of another ``model`` of the same shapes; see `release`."""
         ranker = Ranker(Parts.of(model), self.split.num_items, ahead=self._ranker.ahead)
         return start_evaluation_on(self._test, ranker, **self._evaluation)()
+
+    def release(self) -> None:
+        """Lets go of the weights, so that others have room on the device; there are no steps afterwards."""
+        self._ranker.parts = self._ranker.parts.shapes()
+        self.steps.release()
 
     def snapshot(self) -> Snapshot:
         copy = Copy(self.steps.state)
@@ -115,7 +120,7 @@ class Trainer:
         def write(path: Path) -> None:
             save_weights(self.steps.parts(copy.state()).model(), path)
 
-        return Snapshot(write, copy.arrays)
+        return Snapshot(write, copy.tensors, copy.is_live)
 
 
 def _fetch(portions: list[tuple[Array, int]]) -> Callable[[], np.ndarray]:

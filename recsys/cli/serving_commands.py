@@ -102,9 +102,12 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
         to: Annotated[Path, typer.Option(help="Folder for the files.")],
         run: Run = default,
         device: Device = "auto",
+        index: Annotated[
+            bool | None, typer.Option(help="Whether to write the index; if not given, of at most 4 GiB of vectors.")
+        ] = None,
     ) -> None:
         def work() -> None:
-            for file in export_run(ServedRun.open(run), load, to, device=device):
+            for file in export_run(ServedRun.open(run), load, to, device=device, index=index):
                 typer.echo(str(file))
 
         guarded(work)

@@ -37,4 +37,6 @@ def with_items(interactions: Interactions, path: str | Path, *, item_column: str
 
 
 def _distinct(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    if pa.types.is_integer(column.type):  # of which sorting leaves one each
+        return column.to_numpy()
     return column.unique().to_numpy(zero_copy_only=False)

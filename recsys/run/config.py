@@ -17,7 +17,7 @@ from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
 from .data_options import DataOptions, option
 from .feature_choices import VECTOR_USES, check_features
-from .item_optimizer import ITEM_OPTIMIZERS, check_item_optimizer
+from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, check_item_optimizer
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
 from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "item_optimizer": ITEM_OPTIMIZERS,
+    "table_dtype": TABLE_DTYPES,
     "precision": ("fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
     "data_on": ("auto", "device", "host"),
@@ -165,6 +166,12 @@ class TrainConfig(DataOptions):
     )
     item_learning_rate: float = option(
         0.0, "Training", "Peak learning rate of the item table's own optimizer; 0: that of the rest."
+    )
+    table_dtype: str = option(
+        "fp32",
+        "Training",
+        "Of the item table: fp32, or bf16 for half the memory, with an item_optimizer that moves rows alone, which "
+        "rounds at random.",
     )
     schedule: str = option(
         "constant",

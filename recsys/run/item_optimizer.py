@@ -23,6 +23,8 @@ ROW_RULES = {
 
 ITEM_OPTIMIZERS = ("auto", "adamw", *ROW_RULES)
 
+TABLE_DTYPES = ("fp32", "bf16")
+
 LARGE = 10_000_000
 """Items from which ``auto`` moves rows alone: the gradient and the moments of so many cost more than all else."""
 
@@ -37,7 +39,7 @@ def check_item_optimizer(options: Mapping[str, Any], defaults: Mapping[str, Any]
     if chosen == "adamw" and options["optimizer"] != "adamw":
         raise ConfigError(f"item_optimizer: expected auto beside optimizer = {options['optimizer']}, got adamw")
     if chosen == "adamw":
-        require_defaults(("item_learning_rate",), "item_optimizer = adamw", options, defaults)
+        require_defaults(("item_learning_rate", "table_dtype"), "item_optimizer = adamw", options, defaults)
     if chosen in ROW_RULES and (reason := _obstacle(options)) is not None:
         raise ConfigError(f"item_optimizer: expected adamw or auto with {reason}, got {chosen}")
 
@@ -46,17 +48,18 @@ def item_rule(config: TrainConfig, num_items: int) -> str | None:
     """The rule by which rows of the item table move alone; None where the run's optimizer moves all of it.
 
     ``auto`` takes the large catalogs' rule from `LARGE` items on, where the other options allow it. Raises
-    ``ConfigError`` where a step would draw more than half the catalog, and for a learning rate of the item table's own
-    where it has no optimizer of its own.
+    ``ConfigError`` where a step would draw more than half the catalog, and for a learning rate or a dtype of the item
+    table's own where it has no optimizer of its own.
     """
     chosen = config.item_optimizer
     if chosen == "auto":
         rule, _ = _by_size(config, num_items)
-        if rule is None and config.item_learning_rate:
-            raise ConfigError(
-                f"item_learning_rate: expected 0 where all of the item table moves (item_optimizer = auto, {num_items} "
-                f"items), got {config.item_learning_rate}"
-            )
+        for name, default in (("item_learning_rate", 0), ("table_dtype", "fp32")):
+            if rule is None and getattr(config, name) != default:
+                raise ConfigError(
+                    f"{name}: expected {default} where all of the item table moves (item_optimizer = auto, {num_items} "
+                    f"items), got {getattr(config, name)}"
+                )
         return rule
     if chosen not in ROW_RULES:
         return None

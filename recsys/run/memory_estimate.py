@@ -25,13 +25,14 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
     ``rule`` moves the rows of the table that a step touches; None: all of it, by a gradient as the output's rows and
     one as the inputs'.
     """
-    table = 4 * num_items * config.dim
+    numbers = num_items * config.dim
+    table = numbers * (2 if config.table_dtype == "bf16" else 4)
     places = config.batch_size * config.max_length
     if rule is None:
         gradient, moments = 2 * table, _MOMENTS[config.optimizer] * table
     else:
         gradient = 2 * 4 * config.dim * (draws_of(config) + 2 * places)
-        moments = {"rowwise_adagrad": 0, "partial_rowwise_adam": table, "lazy_adam": 2 * table}[rule]
+        moments = 4 * {"rowwise_adagrad": 0, "partial_rowwise_adam": numbers, "lazy_adam": 2 * numbers}[rule]
         moments += 0 if rule == "lazy_adam" else 4 * num_items
     return {
         "item table": table,

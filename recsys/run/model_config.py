@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from .config import TrainConfig
+from .item_optimizer import TABLE_DTYPES
 from .model_choices import MODELS, check_length
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Kind, sizes and dropout of a sequence model; ``num_features`` is the number of its items' side features, 0 for
-    none.
+    none; ``table_dtype`` is the item table's, fp32 or bf16.
 
-    Raises ``ConfigError`` for an unknown ``model``, a size below 1, a negative ``num_features``, ``dim`` not a multiple
-    of ``num_heads``, dropout outside [0, 1), or BERT4Rec of one place.
+    Raises ``ConfigError`` for an unknown ``model`` or ``table_dtype``, a size below 1, a negative ``num_features``,
+    ``dim`` not a multiple of ``num_heads``, dropout outside [0, 1), or BERT4Rec of one place.
     """
 
     num_items: int
@@ -26,10 +27,13 @@ class ModelConfig:
     num_heads: int = 2
     dropout: float = 0.2
     num_features: int = 0
+    table_dtype: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ConfigError(f"model: expected one of {', '.join(MODELS)}, got {self.model}")
+        if self.table_dtype not in TABLE_DTYPES:
+            raise ConfigError(f"table_dtype: expected one of {', '.join(TABLE_DTYPES)}, got {self.table_dtype}")
         for name in ("num_items", "max_length", "dim", "num_blocks", "num_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {getattr(self, name)}")
@@ -59,4 +63,5 @@ class ModelConfig:
             num_heads=config.num_heads,
             dropout=config.dropout,
             num_features=num_features,
+            table_dtype=config.table_dtype,
         )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 
 from ..files import usable
@@ -22,19 +21,22 @@ from .metrics_log import MetricsLog
 from .profile import PROFILE, Profile
 from .progress import Progress, TrainResult, metric_names
 from .run_directory import NAMES, WRITABLE, RunDirectory
+from .tensor_file import Stored
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a training after an epoch, which later steps leave as it is; both calls may wait for the device.
+    """The state of a training after an epoch; both calls may wait for the device.
 
-    ``write_weights(path)`` writes what was validated; ``arrays()`` are what training goes on from, by name.
+    ``write_weights(path)`` writes what was validated; ``tensors()`` are what training goes on from, by name. Later
+    steps leave them as they are, unless the snapshot ``is_live``: a large state, of which there is no copy.
     """
 
     write_weights: Callable[[Path], None]
-    arrays: Callable[[], Mapping[str, np.ndarray]]
+    tensors: Callable[[], Mapping[str, Stored]]
+    is_live: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Recorder:
     def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress, steps: int) -> None:
         self.progress = progress
         self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
-        self._weights_of, self._rows = progress.best_epoch, progress.epochs
+        self._weights_of, self._rows, self._checkpoint_of = progress.best_epoch, progress.epochs, progress.epochs
         self._started = time.perf_counter() - progress.seconds
         names = metric_names(parse_cutoffs(config.metrics_at))
         with usable("out", WRITABLE):
@@ -84,6 +86,10 @@ class Recorder:
         """Whether the weights in the folder are the best epoch's and the log has all epochs."""
         return self._weights_of == self.progress.best_epoch and self._rows == self.progress.epochs
 
+    def all_is_written(self) -> bool:
+        """Whether the checkpoint in the folder is of the last epoch that has ended."""
+        return self._checkpoint_of == self.progress.epochs
+
     def finish(self, test: dict[str, float]) -> None:
         """Writes the result with the metrics of the ``test``, and draws the log; raises ``ConfigError`` for a folder
         that cannot be written."""
@@ -100,7 +106,8 @@ class Recorder:
             for row in epochs.rows:
                 self._log.append(**row)
             self._rows = epochs.progress.epochs
-            write_checkpoint(self._run, epochs.last.arrays(), epochs.progress)
+            write_checkpoint(self._run, epochs.last.tensors(), epochs.progress)
+            self._checkpoint_of = epochs.progress.epochs
 
 
 def finish_run(run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None) -> TrainResult:

@@ -33,7 +33,8 @@ class SideInformation:
     def require_same(self, weights: str | Path, option: str) -> None:
         """Raises ``ConfigError`` naming ``option`` where a weights file was trained with other features: its projection
         would meet columns of another meaning."""
-        stored = read_tensors(weights).get(ITEM_FEATURES, self.features[:, :0])
+        tensor = read_tensors(weights).get(ITEM_FEATURES)
+        stored = self.features[:, :0] if tensor is None else tensor.array()
         # Principal components may differ by rounding from one machine to another.
         if stored.shape != self.features.shape or not np.allclose(stored, self.features, rtol=0, atol=1e-3):
             raise ConfigError(

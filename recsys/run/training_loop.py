@@ -68,6 +68,8 @@ def run_epochs(
                 metrics = validation()
             with profile.part("checkpoints"):
                 writer.submit(recorder.end_epoch(loss, metrics, snapshot))
+                if snapshot.is_live:  # the next step would change it
+                    writer.wait_for(recorder.all_is_written)
         with profile.part("checkpoints"):
             writer.wait_for(recorder.results_are_written)
         with profile.part("test"):

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from cce_minus.torch_impl import UniformNegatives
 
 from benchmarks.catalog import jax_steps, plots, torch_steps
 from benchmarks.catalog.cases import CATALOGS, PROVIDERS, Catalog, fits
-from benchmarks.catalog.results import ResultsError, add, markdown, read
+from benchmarks.catalog.planted import EVENTS, TOPIC, write_planted
+from benchmarks.catalog.results import ResultsError, add, add_run, markdown, read, read_runs, run_markdown
+from benchmarks.catalog.whole_run import whole_run
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = Catalog("1M", 4000, 16, "float32")
@@ -102,3 +106,37 @@ def test_a_provider_is_measured_in_a_process_of_its_own(tmp_path: Path):
     )
     assert done.returncode == 1
     assert "failed: torch: NoGpuError('expected an NVIDIA GPU, got none')" in done.stderr
+
+
+def test_planted_logs_have_their_structure(tmp_path: Path):
+    paths = write_planted(tmp_path, 5000, users=2000, topics=2)
+    assert pq.read_table(paths["items"])["item_id"].to_pylist() == list(range(5000))
+    events = pq.read_table(paths["data"]).to_pydict()
+    known, item = np.unique(events["item_id"], return_inverse=True)
+    assert len(known) == 2 * TOPIC
+    item = item.reshape(-1, EVENTS)
+    follows = np.zeros((len(known), len(known)))
+    np.add.at(follows, (item[:, :-1].ravel(), item[:, 1:].ravel()), 1)
+    # nine in ten follow in their topic, and half of the others come back to it
+    assert np.sort(follows, axis=1)[:, -TOPIC:].sum() / follows.sum() == pytest.approx(0.95, abs=0.01)
+    again = write_planted(tmp_path, 5000, users=2000, topics=2)
+    assert pq.read_table(again["data"]).to_pydict() == events
+
+
+def test_a_whole_run_is_told_by_its_commands(tmp_path: Path):
+    options = {
+        "batch_size": 8, "num_negatives": 64, "epochs": 3, "test_users": 20, "device": "cpu", "dim": 16,
+        "learning_rate": 0.01, "warmup_steps": 1, "precision": "fp32",
+    }  # fmt: skip
+    rows = list(whole_run("torch", 3000, options, lambda text: None, users=64, topics=4))
+    assert [row["part"] for row in rows] == ["data", "train, killed", "resume", "evaluate", "recommend", "export"]
+    resumed, evaluated = rows[2], rows[3]
+    assert evaluated["ndcg@10"] == pytest.approx(resumed["ndcg@10"], abs=1e-4)
+    assert str(rows[4]["output"]).startswith("user 0, who had last ")
+    assert all(float(str(row["seconds"])) > 0 for row in rows)
+    told = dict.fromkeys(("dim", "dtype", "item_optimizer", "gpu", "torch", "triton", "jax", "commit"), "x")
+    for row in [*rows, *rows]:
+        add_run(tmp_path / "runs.csv", {"items": 3000, "framework": "torch", **row, **told})
+    found = read_runs(tmp_path / "runs.csv")
+    assert [row["part"] for row in found] == [row["part"] for row in rows]
+    assert run_markdown(found).count("| torch |") == len(rows)

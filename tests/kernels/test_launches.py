@@ -14,6 +14,7 @@ from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.launch import nearest as nearest_launch
 from cce_minus.kernels.launch import normals as normal_launch
 from cce_minus.kernels.launch import ranking as ranking_launch
+from cce_minus.kernels.launch import row_read as row_read_launch
 from cce_minus.kernels.launch import row_update as row_update_launch
 from cce_minus.kernels.plan import nearest
 from cce_minus.kernels.plan.ranking import plan_ranking
@@ -33,6 +34,7 @@ from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 from cce_minus.torch_impl.tables.item_table import ItemTable
 from cce_minus.torch_impl.tables.optimizers import RowWiseAdagrad
+from cce_minus.torch_impl.tables.read import read_rows
 from cce_minus.torch_impl.tables.row_set import row_set
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
@@ -81,6 +83,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         normal_launch.normal_program,
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
+        row_read_launch.row_read_program,
         row_update_launch.row_update_program,
         known_calls._plan,
     )
@@ -137,4 +140,5 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     items = ItemTable(9, 16, device=device)
     items(row_set(torch.tensor([3, 1], device=device))).sum().backward()
     RowWiseAdagrad(items, impl="triton").step()
+    read_rows(items.weight.detach(), torch.tensor([3, 1], device=device, dtype=torch.int32), impl="triton")
     assert launched == names, f"never launched: {names - launched}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cce_minus.recsys import ConfigError
 from cce_minus.recsys.run.checkpoint_file import NAME, SCHEMA, read_checkpoint, require_arrays, write_checkpoint
 from cce_minus.recsys.run.progress import Progress
 from cce_minus.recsys.run.run_directory import RunDirectory
+from cce_minus.recsys.run.tensor_file import Stored
 from safetensors.numpy import save_file
 
 PROGRESS = Progress([2.5, 1 / 3], 1, {"ndcg@10": 0.1 + 0.2}, 0, 12.25)
@@ -37,8 +39,8 @@ def refused(path: Path, message: str) -> None:
     assert str(path) in str(error.value)
 
 
-def shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+def shapes(arrays: Mapping[str, np.ndarray | Stored]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
 
 
 def test_a_state_comes_back_bit_for_bit(run: RunDirectory):
@@ -48,7 +50,7 @@ def test_a_state_comes_back_bit_for_bit(run: RunDirectory):
         assert found == progress
         assert shapes(arrays) == shapes(ARRAYS)
         for name, array in ARRAYS.items():
-            assert arrays[name].tobytes() == array.tobytes(), name
+            assert arrays[name].array().tobytes() == array.tobytes(), name
         require_arrays(run.checkpoints / NAME, arrays, shapes(ARRAYS))
     assert [path.name for path in run.checkpoints.iterdir()] == [NAME]
 

@@ -55,7 +55,9 @@ class TorchRun:
 
     @property
     def weights(self) -> Arrays:
-        return {name: parameter.detach().cpu().numpy().copy() for name, parameter in self.steps.parameters.items()}
+        return {
+            name: parameter.detach().float().cpu().numpy().copy() for name, parameter in self.steps.parameters.items()
+        }
 
     @property
     def averages(self) -> Arrays:
@@ -129,7 +131,9 @@ class JaxRun:
 
 def _named(model: Any) -> Arrays:
     """A model's parameters by the names and in the shapes that PyTorch's have."""
-    arrays = {name: (np.array(weight[...]), kernel) for _, name, weight, kernel in jax_weights._parameters(model)}
+    arrays = {
+        name: (np.array(weight[...], np.float32), kernel) for _, name, weight, kernel in jax_weights._parameters(model)
+    }
     return {name: array.T if kernel else array for name, (array, kernel) in arrays.items()}
 
 

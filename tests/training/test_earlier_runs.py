@@ -74,7 +74,8 @@ def test_runs_of_version_0_1_are_resumed(train: Train, framework: str, make_conf
     config = make_config("parts", epochs=2, **options)
     train(config)
     folder = Path(config.out) / f"{framework}-checkpoints"
-    arrays, progress = read_checkpoint(folder / NAME)
+    tensors, progress = read_checkpoint(folder / NAME)
+    arrays = {name: tensor.array() for name, tensor in tensors.items()}
     (folder / NAME).unlink()
     if framework == "torch":
         write_lightning(folder, arrays, progress, len(arrays["model/item_table"]), config)

@@ -14,6 +14,9 @@ from ...recsys.run.model_config import ModelConfig
 from ...recsys.run.side_information import SideInformation
 from .transformer import INIT_STD, LAYER_NORM_EPS, Block, causal_mask
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Of the item table, by their names in a configuration."""
+
 
 class SequenceModel(nn.Module):
     """Transformer over item ids whose item rows serve both as input and as output embedding.
@@ -47,7 +50,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         config.require(self.name)
         self.config = config
-        self.item_table = nn.Parameter(torch.empty(config.num_items, config.dim))
+        self.item_table = nn.Parameter(torch.empty(config.num_items, config.dim, dtype=DTYPES[config.table_dtype]))
         self.position_table = nn.Parameter(torch.empty(config.max_length, config.dim))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -80,7 +83,8 @@ class SequenceModel(nn.Module):
             self.item_table.copy_(torch.from_numpy(side.initial) * INIT_STD)
 
     def item_rows(self) -> Tensor:
-        """Returns the embeddings (V, D) float32 of all items; without features the table itself."""
+        """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else
+        float32."""
         if self.item_features is None:
             return self.item_table
         assert self.feature_projection is not None
@@ -117,7 +121,7 @@ class SequenceModel(nn.Module):
         ids."""
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
         scale = (inputs >= 0)[..., None] * math.sqrt(self.config.dim)
-        return F.embedding(inputs.clamp_min(0), rows) * scale
+        return F.embedding(inputs.clamp_min(0), rows).float() * scale
 
     def attention_mask(self, inputs: Tensor) -> Tensor:
         """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from ...recsys.run.weights_file import read_weights, write_weights
+from ..stored import fill, stored
 from .sequence_model import SequenceModel
 
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes the parameters and item features of ``model`` as float32 safetensors, with its configuration in the
-    metadata."""
-    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    write_weights(path, model.config, tensors)
+    """Writes the parameters and item features of ``model`` as safetensors, with its configuration in the metadata."""
+    write_weights(path, model.config, {name: stored(tensor) for name, tensor in model.state_dict().items()})
 
 
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
     state = model.state_dict()
     tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
-    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    for name, tensor in state.items():
+        fill(tensor, tensors[name])
 
 
 @torch.no_grad()

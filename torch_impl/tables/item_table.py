@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 from ..loss.working_set import WorkingSet
+from .read import read_rows
 from .row_set import RowSet
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -85,7 +86,7 @@ class ItemTable(nn.Module):
     def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
-        values = self.weight.detach().index_select(0, rows.ids).float()
+        values = read_rows(self.weight.detach(), rows.ids)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
             # what has no gradient in the end leaves nothing behind
@@ -116,7 +117,7 @@ class _SparseRows(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, ids: Tensor, count: Tensor) -> Tensor:
         ctx.save_for_backward(ids, count)
         ctx.shape, ctx.dtype = weight.shape, weight.dtype
-        return weight.index_select(0, ids).float()
+        return read_rows(weight, ids)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

@@ -6,17 +6,18 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ...recsys import ConfigError
 from ...recsys.run.progress import Progress
+from ...recsys.run.tensor_file import Stored
+from ..stored import stored
 
 NAME = "last.ckpt"
 
 
-def read_earlier(path: Path, parameters: Iterable[str]) -> tuple[dict[str, np.ndarray], Progress]:
-    """The arrays of ``path``, by today's names, and its progress; ``parameters`` are named in the optimizer's order.
+def read_earlier(path: Path, parameters: Iterable[str]) -> tuple[dict[str, Stored], Progress]:
+    """The tensors of ``path``, by today's names, and its progress; ``parameters`` are named in the optimizer's order.
     Raises ``ConfigError`` for a file that cannot be read."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -29,4 +30,4 @@ def read_earlier(path: Path, parameters: Iterable[str]) -> tuple[dict[str, np.nd
         reason = f"{type(error).__name__}: {error!s:.100}"
         raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({reason})") from error
     tensors.pop("model/item_features", None)  # no part of a checkpoint any more
-    return {name: tensor.numpy() for name, tensor in tensors.items()}, progress
+    return {name: stored(tensor) for name, tensor in tensors.items()}, progress

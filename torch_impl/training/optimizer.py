@@ -71,7 +71,13 @@ class TableOptimizer:
         betas: dict[str, Any] = {} if rule == "rowwise_adagrad" else {"betas": BETAS}
         self._rate = torch.zeros(1, device=weight.device)
         self.optimizer = ROW_OPTIMIZERS[rule](
-            [self.table], lr=self._rate, eps=EPS, weight_decay=config.weight_decay, impl=config.impl, **betas
+            [self.table],
+            lr=self._rate,
+            eps=EPS,
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+            impl=config.impl,
+            **betas,
         )
 
     @property

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...recsys.run.checkpoint_file import NAME, read_checkpoint, require_arrays
 from ...recsys.run.progress import Progress
 from ...recsys.run.run_directory import RunDirectory
+from ...recsys.run.tensor_file import Stored
+from ..devices import memory
+from ..stored import fill, stored
 from .earlier import NAME as EARLIER_NAME
 from .earlier import read_earlier
 from .steps import TrainingSteps
 
-logger = logging.getLogger(__name__)
-
 _SMALL = 8
-"""A state of at most this part of a GPU's memory is copied there first, and leaves it while training goes on;
+"""A state of at most this part of a device's memory is copied there first, and leaves it while training goes on;
 three copies may wait."""
 
 
@@ -45,50 +43,43 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     shapes = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()}
     path = run.checkpoints / NAME
     if path.exists():
-        arrays, progress = read_checkpoint(path)
+        found, progress = read_checkpoint(path)
     elif (path := run.checkpoints / EARLIER_NAME).exists():
-        arrays, progress = read_earlier(path, steps.parameters)
+        found, progress = read_earlier(path, steps.parameters)
     else:
         return Progress()
-    require_arrays(path, arrays, shapes)
+    require_arrays(path, found, shapes)
     for name, tensor in tensors.items():
-        tensor.copy_(torch.from_numpy(arrays[name]))
+        fill(tensor, found[name])
     return progress
 
 
 class Copy:
-    """A copy of ``tensors`` as they are now, which reaches the host when `arrays` asks for it, in any thread."""
+    """A copy of ``tensors`` as they are now, which reaches the host when it is asked for, in any thread.
+
+    There is none of a large state (``is_live``), which leaves the GPU in pieces, before the next step.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._device = next(iter(tensors.values())).device
-        self._arrays: dict[str, np.ndarray] | None = None
-        self._done: torch.cuda.Event | None = None
         size = sum(tensor.nbytes for tensor in tensors.values())
-        on_gpu = self._device.type == "cuda"
-        if on_gpu and size > torch.cuda.get_device_properties(self._device).total_memory // _SMALL:
-            began = time.perf_counter()
-            self._arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-            seconds = time.perf_counter() - began
-            logger.info("training paused for %.1f s, in which %.1f GiB left the GPU", seconds, size / 2**30)
-            return
-        self._tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-        if on_gpu:
+        self.is_live = size > memory(self._device) // _SMALL
+        self._tensors = dict(tensors) if self.is_live else {name: tensor.clone() for name, tensor in tensors.items()}
+        self._done: torch.cuda.Event | None = None
+        if self._device.type == "cuda" and not self.is_live:
             self._done = torch.cuda.Event()
             self._done.record(torch.cuda.current_stream(self._device))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The copies as NumPy arrays."""
-        if self._arrays is None:
-            self._arrays = {name: tensor.numpy() for name, tensor in self._on_host().items()}
-            del self._tensors
-        return self._arrays
+    def tensors(self) -> dict[str, Stored]:
+        """What is to be written, by name."""
+        if self._done is not None:
+            self._tensors, self._done = self._on_host(self._done), None
+        return {name: stored(tensor) for name, tensor in self._tensors.items()}
 
-    def _on_host(self) -> dict[str, Tensor]:
-        if self._done is None:
-            return self._tensors
+    def _on_host(self, done: torch.cuda.Event) -> dict[str, Tensor]:
         with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.Stream()) as _:
             stream = torch.cuda.current_stream()
-            stream.wait_event(self._done)  # and not for the steps that came since
+            stream.wait_event(done)  # and not for the steps that came since
             # a non-blocking copy to the host is one to pinned memory
             on_host = {name: tensor.to("cpu", non_blocking=True) for name, tensor in self._tensors.items()}
             stream.synchronize()

@@ -28,6 +28,7 @@ from ..devices import memory
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
 from ..serving.evaluate import Ranker, start_evaluation_on
+from ..stored import stored
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, tensors_of
 from .steps import TrainingSteps
@@ -66,7 +67,7 @@ class Trainer:
         self._valid, self._test = (
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
-        self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
+        self._constants = {name: stored(buffer) for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
         self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 
@@ -133,10 +134,10 @@ class Trainer:
         kept = "average/" if self.steps.averages else "model/"
 
         def write(path: Path) -> None:
-            weights = {name.removeprefix(kept): a for name, a in copy.arrays().items() if name.startswith(kept)}
+            weights = {name.removeprefix(kept): t for name, t in copy.tensors().items() if name.startswith(kept)}
             write_weights(path, config, weights | self._constants)
 
-        return Snapshot(write, copy.arrays)
+        return Snapshot(write, copy.tensors, copy.is_live)
 
 
 def _fetch(portions: list[Tensor]) -> Callable[[], np.ndarray]:

@@ -1,0 +1,123 @@
+"""Files of tensors in the safetensors format, written and read in pieces: a table of many gigabytes is nowhere in the
+host's memory as a whole.
+
+The format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, the header in JSON, the
+tensors' bytes one after the other. The package safetensors checks what is read, and reads what is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+PIECE = 2**28
+"""Bytes that are in memory at once, about."""
+
+_TAGS = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_DTYPES = {tag: dtype for dtype, tag in _TAGS.items()}
+_ALIGNMENT = 8  # of the tensors' bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of ``shape`` by its rows: ``pieces()`` are contiguous arrays of them, in order.
+
+    ``dtype`` is NumPy's name, or "bfloat16", of which pieces are the words in uint16.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @classmethod
+    def of(cls, array: np.ndarray | Stored) -> Stored:
+        """An array in memory."""
+        if isinstance(array, Stored):
+            return array
+        array = np.asarray(array, order="C")
+        return cls(array.dtype.name, array.shape, lambda: [array])
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """Of the pieces."""
+        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
+
+    def array(self) -> np.ndarray:
+        """All of it."""
+        pieces = list(self.pieces())
+        return (pieces[0] if len(pieces) == 1 else np.concatenate(pieces)).reshape(self.shape)
+
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite."""
+        if self.dtype == "bfloat16":
+            return all(((piece & 0x7F80) != 0x7F80).all() for piece in self.pieces())
+        return all(np.isfinite(piece).all() for piece in self.pieces())
+
+
+def row_ranges(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of the rows of a tensor's pieces; of one without rows, or a number, a single piece."""
+    rows = shape[0] if shape else 1
+    size = max(PIECE // max(math.prod(shape[1:]) * itemsize, 1), 1)
+    for first in range(0, max(rows, 1), size):
+        yield first, min(first + size, rows)
+
+
+def write_tensor_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
+    """Writes ``tensors`` by name to ``path``, and ``metadata`` with them."""
+    ordered = sorted(tensors.items(), key=lambda named: (-named[1].numpy_dtype.itemsize, named[0]))  # all aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": _TAGS[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in ordered:
+            written = sum(file.write(np.ascontiguousarray(piece).data) for piece in tensor.pieces())
+            assert written == tensor.nbytes, name
+
+
+def open_tensor_file(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
+    """(metadata, tensors by name) of ``path``, whose bytes are read as pieces are asked for.
+
+    Raises ``OSError`` and ``SafetensorError``, or ``ValueError`` for a header that is no JSON.
+    """
+    with safe_open(path, framework="np") as file:  # checks the header against the file
+        metadata = file.metadata() or {}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return metadata, {name: _in_file(path, 8 + length, name, entry) for name, entry in header.items()}
+
+
+def _in_file(path: Path, start: int, name: str, entry: Mapping) -> Stored:
+    if entry["dtype"] not in _DTYPES:
+        raise SafetensorError(f"tensor {name} of dtype {entry['dtype']}")
+    shape = tuple(entry["shape"])
+    first_byte = start + entry["data_offsets"][0]
+
+    def pieces() -> Iterator[np.ndarray]:
+        row = math.prod(shape[1:])
+        for first, end in row_ranges(shape, tensor.numpy_dtype.itemsize):
+            offset = first_byte + first * row * tensor.numpy_dtype.itemsize
+            flat = np.fromfile(path, tensor.numpy_dtype, count=(end - first) * row, offset=offset)
+            yield flat.reshape(end - first, *shape[1:]) if shape else flat.reshape(())
+
+    tensor = Stored(_DTYPES[entry["dtype"]], shape, pieces)
+    return tensor

@@ -1,0 +1,47 @@
+"""Tensors of a device to files and from them, in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..recsys.run.tensor_file import Stored, row_ranges
+
+
+def stored(tensor: Tensor) -> Stored:
+    """``tensor`` as it is when its pieces are asked for, which are copies on the host."""
+
+    def pieces() -> Iterator[np.ndarray]:
+        if not tensor.ndim:
+            yield _to_numpy(tensor)
+            return
+        for first, end in row_ranges(tuple(tensor.shape), tensor.itemsize):
+            yield _to_numpy(tensor[first:end])
+
+    return Stored(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), pieces)
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, source: Stored) -> None:
+    """Copies ``source`` into ``tensor``, of the same shape, in its dtype."""
+    first = 0
+    for piece in source.pieces():
+        if not tensor.ndim:
+            tensor.copy_(_of_numpy(piece, source.dtype))
+            return
+        tensor[first : first + len(piece)].copy_(_of_numpy(piece, source.dtype))
+        first += len(piece)
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    on_host = tensor.detach().cpu().contiguous()
+    return on_host.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else on_host.numpy()
+
+
+def _of_numpy(piece: np.ndarray, dtype: str) -> Tensor:
+    if dtype == "bfloat16":
+        return torch.from_numpy(piece.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(piece)

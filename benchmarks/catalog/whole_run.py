@@ -79,7 +79,8 @@ def _run(framework: str, command: Sequence[str], folder: Path, until: Callable[[
         process = subprocess.Popen([str(program), *command], stdout=output, stderr=errors)
         while not ended:
             if until is not None and until():
-                process.kill()
+                os.kill(process.pid, signal.SIGKILL)
+                until = None
             time.sleep(_TICK)
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             gpu, disk = max(gpu, _of_gpu()), max(disk, _size(folder))

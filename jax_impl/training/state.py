@@ -10,16 +10,13 @@ import numpy as np
 
 from ...recsys.run.checkpoint_file import NAME, read_checkpoint, require_arrays
 from ...recsys.run.progress import Progress
+from ...recsys.run.recorder import is_too_large_to_copy
 from ...recsys.run.run_directory import RunDirectory
 from ...recsys.run.tensor_file import Stored
 from ..devices import memory
 from ..stored import array_of, stored
 from .earlier import find_earlier, read_earlier
 from .steps import State, TrainingSteps
-
-_SMALL = 8
-"""A state of at most this part of a device's memory is copied there first, and leaves it while training goes on;
-three copies may wait."""
 
 
 def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
@@ -50,7 +47,7 @@ class Copy:
 
     def __init__(self, state: State) -> None:
         size = sum(array.nbytes for array in jax.tree.leaves(state))
-        self.is_live = size > memory() // _SMALL
+        self.is_live = is_too_large_to_copy(size, memory())
         self._state: Any = state if self.is_live else _copied(state)
 
     def state(self) -> State:

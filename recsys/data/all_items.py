@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from .ids import dense_ids
 from .interactions import Interactions
 from .tables import read_columns, require_no_nulls
 
@@ -24,19 +22,14 @@ def with_items(interactions: Interactions, path: str | Path, *, item_column: str
     path = Path(path)
     table = read_columns(path, ids=[item_column])
     require_no_nulls(table, [item_column], str(path))
-    known, others = interactions.item_labels, _distinct(table[item_column])
-    if known.dtype != others.dtype:
-        known, others = (np.array([str(label) for label in labels.tolist()], object) for labels in (known, others))
-    labels = np.union1d(known, others)
-    place = np.searchsorted(labels, known).astype(np.int32)
+    columns = [pa.chunked_array([pa.array(interactions.item_labels)]), table[item_column]]
+    if pa.types.is_integer(columns[0].type) != pa.types.is_integer(columns[1].type):
+        columns = [column.cast(pa.large_string()) for column in columns]
+    chunks = [chunk for column in columns for chunk in column.cast(columns[1].type).chunks]
+    numbers, labels = dense_ids(pa.chunked_array(chunks))
+    place = numbers[: len(columns[0])]
     titles = interactions.item_titles
     if titles is not None:
         of_known = dict(zip(place.tolist(), titles, strict=True))
         titles = [of_known.get(number, str(label)) for number, label in enumerate(labels.tolist())]
     return replace(interactions, item=place[interactions.item], item_labels=labels, item_titles=titles)
-
-
-def _distinct(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    if pa.types.is_integer(column.type):  # of which sorting leaves one each
-        return column.to_numpy()
-    return column.unique().to_numpy(zero_copy_only=False)

@@ -39,6 +39,16 @@ class Snapshot:
     is_live: bool = False
 
 
+MOST_COPIED = 2**32
+"""Bytes of a state that is copied on its device, to leave it while training goes on; three copies may wait, there and
+in the host's memory."""
+
+
+def is_too_large_to_copy(size: int, memory: int) -> bool:
+    """Whether a snapshot of a state of ``size`` bytes is live on a device of ``memory`` bytes."""
+    return size > min(MOST_COPIED, memory // 8)
+
+
 @dataclass(frozen=True)
 class Epochs:
     """What is to be written of epochs that have ended: their ``rows`` in the log, the state ``best`` whose weights are

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cce_minus.recsys import ConfigError, Split, TrainConfig, epoch_batches, prepare_data
-from cce_minus.recsys.run import item_optimizer, tensor_file
+from cce_minus.recsys.run import item_optimizer, recorder, tensor_file
 from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
 from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule, log_item_rule
 from cce_minus.recsys.run.tensor_file import open_tensor_file
@@ -116,7 +116,7 @@ def test_a_large_state_is_written_in_pieces_before_the_next_step(
         "Live", (state.Copy,), {"__init__": lambda copy, *a: (state.Copy.__init__(copy, *a), made.append(copy))[0]}
     )
     monkeypatch.setattr(importlib.import_module(f"cce_minus.{framework}_impl.training.trainer"), "Copy", live)
-    monkeypatch.setattr(state, "_SMALL", 2**63)
+    monkeypatch.setattr(recorder, "MOST_COPIED", 1000)
     monkeypatch.setattr(tensor_file, "PIECE", 1000)
     assert train(large).losses == expected.losses
     assert [copy.is_live for copy in made] == [True] * 3

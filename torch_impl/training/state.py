@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...recsys.run.checkpoint_file import NAME, read_checkpoint, require_arrays
 from ...recsys.run.progress import Progress
+from ...recsys.run.recorder import is_too_large_to_copy
 from ...recsys.run.run_directory import RunDirectory
 from ...recsys.run.tensor_file import Stored
 from ..devices import memory
@@ -16,10 +17,6 @@ from ..stored import fill, stored
 from .earlier import NAME as EARLIER_NAME
 from .earlier import read_earlier
 from .steps import TrainingSteps
-
-_SMALL = 8
-"""A state of at most this part of a device's memory is copied there first, and leaves it while training goes on;
-three copies may wait."""
 
 
 def tensors_of(steps: TrainingSteps) -> dict[str, Tensor]:
@@ -63,7 +60,7 @@ class Copy:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._device = next(iter(tensors.values())).device
         size = sum(tensor.nbytes for tensor in tensors.values())
-        self.is_live = size > memory(self._device) // _SMALL
+        self.is_live = is_too_large_to_copy(size, memory(self._device))
         self._tensors = dict(tensors) if self.is_live else {name: tensor.clone() for name, tensor in tensors.items()}
         self._done: torch.cuda.Event | None = None
         if self._device.type == "cuda" and not self.is_live:

@@ -73,7 +73,7 @@ def _run(framework: str, command: Sequence[str], folder: Path, until: Callable[[
     """Runs a command to its end, or kills it once ``until()``: seconds, what it took at most of the host's memory and
     of the GPU's, how much the ``folder`` holds at most, and the command's output."""
     program = Path(sysconfig.get_path("scripts")) / f"cce-minus-{framework}"
-    gpu, disk, ended = 0.0, 0, 0
+    expected, gpu, disk, ended = 0 if until is None else -signal.SIGKILL, 0.0, 0, 0
     with (folder / "output").open("w+") as output, (folder / "errors").open("w+") as errors:
         began = time.perf_counter()
         process = subprocess.Popen([str(program), *command], stdout=output, stderr=errors)
@@ -87,7 +87,7 @@ def _run(framework: str, command: Sequence[str], folder: Path, until: Callable[[
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         told = [file.seek(0) or file.read() for file in (output, errors)]
-    if process.returncode != (0 if until is None else -signal.SIGKILL):
+    if process.returncode != expected:
         raise RunError(f"{command[0]}: ended with {process.returncode}: {told[1].strip()[-2000:]}")
     sizes = {"host_gib": usage.ru_maxrss / 2**20, "gpu_gib": gpu, "disk_gib": disk / 2**30}
     return {"seconds": seconds, **sizes, "output": told[0]}

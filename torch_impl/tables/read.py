@@ -23,7 +23,7 @@ def _read_rows(weight: Tensor, ids: Tensor, by_reference: bool) -> Tensor:
     from ...kernels.launch.row_read import launch_row_read
 
     (num_items, dim), dtype = weight.shape, str(weight.dtype).removeprefix("torch.")
-    rows = torch.empty((len(ids), dim), device=weight.device)
+    rows = torch.empty((len(ids), dim), dtype=torch.float32, device=weight.device)
     with torch.cuda.device_of(weight):
         launch_row_read({"rows": rows}, {"weight": weight, "ids": ids}, RowRead(len(ids), num_items, dim, dtype))
     return rows

@@ -66,31 +66,31 @@ def whole_run(
 
 def _told(output: object) -> dict[str, str]:
     """The metrics that a command printed, by name."""
-    return dict(words for line in str(output).splitlines() if len(words := line.split()) == 2)
+    return {words[0]: words[1] for line in str(output).splitlines() if len(words := line.split()) > 1}
 
 
 def _run(framework: str, command: Sequence[str], folder: Path, until: Callable[[], bool] | None) -> Row:
     """Runs a command to its end, or kills it once ``until()``: seconds, what it took at most of the host's memory and
     of the GPU's, how much the ``folder`` holds at most, and the command's output."""
     program = Path(sysconfig.get_path("scripts")) / f"cce-minus-{framework}"
-    expected, gpu, disk, ended = 0 if until is None else -signal.SIGKILL, 0.0, 0, 0
-    with (folder / "output").open("w+") as output, (folder / "errors").open("w+") as errors:
+    expected, gpu, disk = 0 if until is None else -signal.SIGKILL, 0.0, 0
+    with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:
         began = time.perf_counter()
         process = subprocess.Popen([str(program), *command], stdout=output, stderr=errors)
-        while not ended:
+        while not (found := os.wait4(process.pid, os.WNOHANG))[0]:
             if until is not None and until():
                 os.kill(process.pid, signal.SIGKILL)
                 until = None
-            time.sleep(_TICK)
-            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             gpu, disk = max(gpu, _of_gpu()), max(disk, _size(folder))
+            time.sleep(_TICK)
         seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        told = [file.seek(0) or file.read() for file in (output, errors)]
+    _, status, usage = found
+    process.returncode = os.waitstatus_to_exitcode(status)
+    told, complaint = ((folder / name).read_text() for name in ("output", "errors"))
     if process.returncode != expected:
-        raise RunError(f"{command[0]}: ended with {process.returncode}: {told[1].strip()[-2000:]}")
+        raise RunError(f"{command[0]}: ended with {process.returncode}: {complaint.strip()[-2000:]}")
     sizes = {"host_gib": usage.ru_maxrss / 2**20, "gpu_gib": gpu, "disk_gib": disk / 2**30}
-    return {"seconds": seconds, **sizes, "output": told[0]}
+    return {"seconds": seconds, **sizes, "output": told}
 
 
 def _of_gpu() -> float:

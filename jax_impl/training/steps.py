@@ -111,8 +111,9 @@ class TrainingSteps:
         return losses
 
     def release(self) -> None:
-        """Lets go of the state, which takes no more steps."""
-        del self.state
+        """Frees the state's memory, whoever else has the arrays; there are no more steps until there is another."""
+        for array in jax.tree.leaves(self.state):
+            array.delete()
 
     def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, of ``state`` or of now: with the averages, if there are any, in place of the

@@ -16,6 +16,7 @@ from cce_minus.recsys.run.profile import Profile
 from cce_minus.recsys.run.progress import Progress
 from cce_minus.recsys.run.recorder import Recorder, Snapshot
 from cce_minus.recsys.run.run_directory import RunDirectory
+from cce_minus.recsys.run.tensor_file import Stored
 from cce_minus.recsys.run.training_loop import run_epochs
 
 
@@ -45,7 +46,7 @@ class Training:
         def write(path: Path) -> None:
             path.write_text(str(epoch))
 
-        return Snapshot(write, lambda: {"epoch": np.array(epoch)})
+        return Snapshot(write, lambda: {"epoch": Stored.of(np.array(epoch))})
 
 
 def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

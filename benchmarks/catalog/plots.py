@@ -35,6 +35,7 @@ def draw(rows: list[Row], path: Path) -> Path:
                 axes.plot(items, ms, marker="o", color=_COLOURS[provider], label=_NAMES[provider])
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_ylim(0.1, max(10.0, *(2 * float(row["ms"]) for row in rows)))  # a flat line looks flat
         axes.set_xlabel("items of width 64 (500M in bfloat16)")
         axes.set_ylabel("milliseconds of a step")
         axes.set_title(f"a whole training step, 25,600 rows, 1024 negatives, {rows[0]['gpu']}", fontsize=9)

@@ -13,6 +13,7 @@ import torch
 from cce_minus.torch_impl import UniformNegatives
 
 from benchmarks.catalog import jax_steps, plots, torch_steps
+from benchmarks.catalog.__main__ import CSV, RUNS
 from benchmarks.catalog.cases import CATALOGS, PROVIDERS, Catalog, fits
 from benchmarks.catalog.planted import EVENTS, TOPIC, write_planted
 from benchmarks.catalog.results import ResultsError, add, add_run, markdown, read, read_runs, run_markdown
@@ -140,3 +141,9 @@ def test_a_whole_run_is_told_by_its_commands(tmp_path: Path):
     found = read_runs(tmp_path / "runs.csv")
     assert [row["part"] for row in found] == [row["part"] for row in rows]
     assert run_markdown(found).count("| torch |") == len(rows)
+
+
+def test_the_readme_has_the_tables():
+    readme = (ROOT / "benchmarks" / "catalog" / "README.md").read_text()
+    assert markdown(read(CSV)) in readme
+    assert run_markdown(read_runs(RUNS)) in readme

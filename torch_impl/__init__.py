@@ -29,6 +29,7 @@ from .loss.scalable import scalable_linear_cross_entropy
 from .loss.working_set import WorkingSet
 from .tables.item_table import ItemTable
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
+from .tables.read import rows_of
 from .tables.row_set import RowSet, row_set
 from .tables.working_set import working_set
 
@@ -58,6 +59,7 @@ __all__ = [
     "linear_cross_entropy",
     "negative_ids",
     "row_set",
+    "rows_of",
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.kernels import ArgumentValueError
+from cce_minus.torch_impl import UniformNegatives, rows_of, sampled_linear_cross_entropy, working_set
 from cce_minus.torch_impl.tables.item_table import ItemTable
 from cce_minus.torch_impl.tables.optimizers import LazyAdam, PartialRowWiseAdam, RowOptimizer, RowWiseAdagrad
 from cce_minus.torch_impl.tables.row_set import row_set
@@ -220,3 +221,53 @@ def test_the_operator_is_as_torch_wants_it():
             (table.weight.detach(), first, second, rows.ids, rows.count, grad, rate, step, None, rule, 0.9, 0.99, 1e-8,
              0.0, DEVICE == "cpu"),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_draws_losses_and_updates_are_single_graphs(name: str, dtype: torch.dtype):
+    """`rows_of` and ``update`` are what a table's call and ``step`` do, with the same bits compiled."""
+
+    def trained(run: Any) -> Tensor:
+        torch.manual_seed(0)
+        table = ItemTable(4000, 8, dtype=dtype, device=DEVICE)
+        optimizer = OPTIMIZERS[name](table, lr=torch.tensor(0.1, device=DEVICE))
+        hidden, target = torch.randn(32, 8, device=DEVICE), torch.arange(32, device=DEVICE) * 7
+
+        def draw(seed: Tensor) -> Any:
+            given = working_set(UniformNegatives(4, 16), target, num_items=4000, seed=seed)
+            return given, rows_of(table.weight, given)
+
+        def loss_of(rows: Tensor, given: Any) -> Tensor:
+            return sampled_linear_cross_entropy(hidden, rows, given.target, given)
+
+        def move(given: Any, grad: Tensor) -> None:
+            optimizer.update(table, given, grad)
+
+        draws, losses, moves = (run(function) for function in (draw, loss_of, move))
+        for number in range(3):
+            given, rows = draws(torch.tensor([number], device=DEVICE))
+            if run is step_by_step:
+                rows = table(given)
+            losses(rows.requires_grad_(), given).backward()
+            if run is step_by_step:
+                optimizer.step()
+            else:
+                moves(given, rows.grad)
+        return table.weight.detach()
+
+    def step_by_step(function: Any) -> Any:
+        return function
+
+    expected = trained(step_by_step)
+    assert torch.equal(trained(lambda function: function), expected)
+    assert torch.equal(trained(lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")), expected)
+
+
+def test_updates_of_what_is_none_of_its_tables_are_refused():
+    table, rows = table_of(), row_set(torch.tensor([1, 5], device=DEVICE))
+    optimizer = RowWiseAdagrad(table)
+    with pytest.raises(ArgumentValueError, match=r"grad: expected shape \(2, 12\), got \(3, 12\)"):
+        optimizer.update(table, rows, torch.ones(3, DIM, device=DEVICE))
+    with pytest.raises(ArgumentValueError, match="table: expected one of the optimizer's tables, got another"):
+        optimizer.update(table_of(), rows, torch.ones(2, DIM, device=DEVICE))

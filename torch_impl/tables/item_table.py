@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 from ..loss.working_set import WorkingSet
-from .read import read_rows
+from .read import read_rows, rows_of
 from .row_set import RowSet
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -86,7 +86,7 @@ class ItemTable(nn.Module):
     def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
-        values = read_rows(self.weight.detach(), rows.ids)
+        values = rows_of(self.weight, rows)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
             # what has no gradient in the end leaves nothing behind

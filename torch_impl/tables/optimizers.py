@@ -15,8 +15,9 @@ from ...kernels.numbers import as_index, as_number
 from ...kernels.plan.row_update import RowRule, Rule, row_rule
 from ..loss.row_losses import resolve_impl
 from ..loss.seeds import signed
+from ..loss.working_set import WorkingSet
 from .item_table import ItemTable, Touched
-from .row_set import row_set
+from .row_set import RowSet, row_set
 from .update import update_rows
 
 Tables = ItemTable | Iterable[ItemTable] | Iterable[Mapping[str, Any]]
@@ -89,6 +90,22 @@ class RowOptimizer(Optimizer):
                 self._tables[weight].forget()
         return loss
 
+    @torch.no_grad()
+    def update(self, table: ItemTable, rows: RowSet | WorkingSet, grad: Tensor) -> None:
+        """Moves ``rows`` of one of the optimizer's tables by their gradient ``grad`` (T, D): a `step` for rows that
+        were read by ``rows_of``. ``torch.compile`` takes it as a whole, like working sets, ``rows_of`` and the loss.
+
+        Raises ArgumentValueError for a table that is not the optimizer's, and for a gradient of another shape."""
+        weight = table.weight
+        for group in self.param_groups:
+            if any(each is weight for each in group["params"]):
+                break
+        else:
+            raise ArgumentValueError("table", "one of the optimizer's tables", "another")
+        if grad.shape != (len(rows.ids), weight.shape[1]):
+            raise ArgumentValueError("grad", f"shape {(len(rows.ids), weight.shape[1])}", tuple(grad.shape))
+        self._move(weight, rows.ids, rows.count, grad, group["lr"], self._rule_of(group))
+
     def _rule_of(self, group: Mapping[str, Any]) -> RowRule:
         return row_rule(self._rule, betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"])
 
@@ -109,6 +126,7 @@ class RowOptimizer(Optimizer):
         for name, shape in _shapes(weight, rule).items():
             dtype = torch.int32 if name == "step" else torch.float32
             self.state[weight][name] = torch.zeros(shape, dtype=dtype, device=weight.device)
+        self._seed_of(weight)  # which compiled code could not make
 
     def _seed_of(self, weight: Tensor) -> Tensor:
         if weight not in self._seeds:

@@ -8,6 +8,8 @@ from torch import Tensor
 from ...kernels.plan.row_read import RowRead
 from ..loss.ops import operator
 from ..loss.row_losses import resolve_impl
+from ..loss.working_set import WorkingSet
+from .row_set import RowSet
 
 
 def read_rows(weight: Tensor, ids: Tensor, *, impl: str = "auto") -> Tensor:
@@ -15,6 +17,11 @@ def read_rows(weight: Tensor, ids: Tensor, *, impl: str = "auto") -> Tensor:
     a fifth of the time of torch's ``index_select`` for rows of width 64; what is no row is NaN of it, and an error of
     plain torch's."""
     return _read(weight, ids, resolve_impl(impl, weight.device) == "reference")
+
+
+def rows_of(weight: Tensor, rows: RowSet | WorkingSet) -> Tensor:
+    """The rows (T, D) float32 of a table (V, D), as constants; those of an `ItemTable` called have a gradient."""
+    return read_rows(weight.detach(), rows.ids)
 
 
 def _read_rows(weight: Tensor, ids: Tensor, by_reference: bool) -> Tensor:

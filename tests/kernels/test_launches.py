@@ -34,7 +34,7 @@ from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 from cce_minus.torch_impl.tables.item_table import ItemTable
 from cce_minus.torch_impl.tables.optimizers import RowWiseAdagrad
-from cce_minus.torch_impl.tables.read import read_rows
+from cce_minus.torch_impl.tables.read import read_rows, refresh_rows
 from cce_minus.torch_impl.tables.row_set import row_set
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
@@ -84,6 +84,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
         row_read_launch.row_read_program,
+        row_read_launch.row_refresh_program,
         row_update_launch.row_update_program,
         known_calls._plan,
     )
@@ -140,5 +141,7 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     items = ItemTable(9, 16, device=device)
     items(row_set(torch.tensor([3, 1], device=device))).sum().backward()
     RowWiseAdagrad(items, impl="triton").step()
-    read_rows(items.weight.detach(), torch.tensor([3, 1], device=device, dtype=torch.int32), impl="triton")
+    ids, count = torch.tensor([1, 3], device=device, dtype=torch.int32), torch.ones(1, device=device, dtype=torch.int32)
+    read = read_rows(items.weight.detach(), ids, impl="triton")
+    refresh_rows(read, items.weight.detach(), ids, ids, count, impl="triton")
     assert launched == names, f"never launched: {names - launched}"

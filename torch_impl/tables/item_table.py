@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 from ..loss.working_set import WorkingSet
-from .read import read_rows, rows_of
+from .host_memory import device_tensor, host_tensor
+from .read import read_rows, refresh_rows, rows_of
 from .row_set import RowSet
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -21,6 +22,15 @@ class Touched(NamedTuple):
 
     rows: RowSet | WorkingSet
     values: Tensor
+
+
+class _Fetched(NamedTuple):
+    """Rows that a stream of their own reads while others move: they are to be read again then."""
+
+    rows: RowSet | WorkingSet
+    values: Tensor
+    read: torch.cuda.Event | None
+    moved: list[tuple[Tensor, Tensor]]
 
 
 class ItemTable(nn.Module):
@@ -35,6 +45,9 @@ class ItemTable(nn.Module):
     With ``sparse`` the rows are no leaf, and ``weight.grad`` is a sparse COO tensor, which torch.optim's SparseAdam,
     Adagrad and SGD take, as of ``nn.Embedding(sparse=True)``. That waits for the device at each step.
 
+    With ``host`` a GPU's table is in pinned memory of the host, and so are first moments: the GPU reads and writes rows
+    over the bus. `fetch` reads the next step's while this one computes.
+
     Vectors start normal with a standard deviation of ``std``, from torch's default generator.
     """
 
@@ -47,14 +60,18 @@ class ItemTable(nn.Module):
         device: torch.device | str | None = None,
         std: float = 0.02,
         sparse: bool = False,
+        host: bool = False,
     ) -> None:
         super().__init__()
         shape = as_index("num_items", num_items), as_index("dim", dim)
         if min(shape) < 1:
             raise ArgumentValueError("num_items, dim", "ints of at least 1", shape)
-        self.weight = nn.Parameter(nn.init.normal_(torch.empty(shape, dtype=_checked(dtype), device=device), std=std))
-        self.sparse = sparse
+        place = torch.empty(0, device=device).device
+        empty = (host_tensor if host else device_tensor)(shape, _checked(dtype), place)
+        self.weight = nn.Parameter(nn.init.normal_(empty, std=std))
+        self.sparse, self.host = sparse, host
         self.touched: list[Touched] = []
+        self._fetched: _Fetched | None = None
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding, *, sparse: bool = False) -> ItemTable:
@@ -74,7 +91,8 @@ class ItemTable(nn.Module):
         _checked(weight.dtype)
         table = cls.__new__(cls)
         nn.Module.__init__(table)
-        table.weight, table.sparse, table.touched = weight, sparse, []
+        table.weight, table.sparse, table.host = weight, sparse, False
+        table.touched, table._fetched = [], None
         return table
 
     def to_embedding(self) -> nn.Embedding:
@@ -86,12 +104,47 @@ class ItemTable(nn.Module):
     def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
-        values = rows_of(self.weight, rows)
+        values = self._fetched_rows(rows)
+        if values is None:
+            values = rows_of(self.weight, rows)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
             # what has no gradient in the end leaves nothing behind
             values.register_post_accumulate_grad_hook(lambda leaf: self._has_grad(Touched(rows, leaf)))
         return values
+
+    def fetch(self, rows: RowSet | WorkingSet) -> None:
+        """Begins to read the next step's ``rows`` on a stream of its own, which the next call for these very rows
+        takes; what an optimizer of this module moves until then is read again. Before the step's other work, so that
+        it reads meanwhile."""
+        if not self.weight.is_cuda:
+            self._fetched = _Fetched(rows, rows_of(self.weight, rows), None, [])
+            return
+        with torch.cuda.device(self.weight.device):
+            stream = self._stream = getattr(self, "_stream", None) or torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())  # for the ids, and for what has moved so far
+            with torch.cuda.stream(stream):
+                values, read = rows_of(self.weight, rows), torch.cuda.Event()
+                read.record()
+            rows.ids.record_stream(stream)
+        self._fetched = _Fetched(rows, values, read, [])
+
+    def _fetched_rows(self, rows: RowSet | WorkingSet) -> Tensor | None:
+        fetched, self._fetched = self._fetched, None
+        if fetched is None or fetched.rows.ids is not rows.ids:
+            return None
+        if fetched.read is not None:
+            current = torch.cuda.current_stream(self.weight.device)
+            current.wait_event(fetched.read)
+            fetched.values.record_stream(current)
+        for ids, count in fetched.moved:
+            refresh_rows(fetched.values, self.weight.detach(), rows.ids, ids, count)
+        return fetched.values
+
+    def rows_moved(self, ids: Tensor, count: Tensor) -> None:
+        """Tells that the first ``count`` (1,) of the rows ``ids``, which ascend, are others now."""
+        if self._fetched is not None:
+            self._fetched.moved.append((ids, count))
 
     def _has_grad(self, touched: Touched) -> None:
         if all(each.values is not touched.values for each in self.touched):
@@ -104,10 +157,12 @@ class ItemTable(nn.Module):
         self.touched.clear()
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}, sparse={self.sparse}"
+        sizes = f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}"
+        return f"{sizes}, sparse={self.sparse}, host={self.host}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"touched": []}  # of one step, with leaves of its graph
+        own = {"touched": [], "_fetched": None}  # of one step, with leaves of its graph
+        return {name: value for name, value in self.__dict__.items() if name != "_stream"} | own
 
 
 class _SparseRows(torch.autograd.Function):

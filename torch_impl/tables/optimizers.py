@@ -16,6 +16,7 @@ from ...kernels.plan.row_update import RowRule, Rule, row_rule
 from ..loss.row_losses import resolve_impl
 from ..loss.seeds import signed
 from ..loss.working_set import WorkingSet
+from .host_memory import device_tensor, host_tensor
 from .item_table import ItemTable, Touched
 from .row_set import RowSet, row_set
 from .update import update_rows
@@ -121,11 +122,14 @@ class RowOptimizer(Optimizer):
             weight, state.get("first"), state["second"], ids, count, grad, rate, state["step"],
             self._seed_of(weight) if rounds else None, rule, resolve_impl(self._impl, weight.device),
         )  # fmt: skip
+        self._tables[weight].rows_moved(ids, count)
 
     def _start(self, weight: Tensor, rule: RowRule) -> None:
         for name, shape in _shapes(weight, rule).items():
             dtype = torch.int32 if name == "step" else torch.float32
-            self.state[weight][name] = torch.zeros(shape, dtype=dtype, device=weight.device)
+            of_host = self._tables[weight].host and shape == weight.shape
+            empty = host_tensor if of_host else device_tensor
+            self.state[weight][name] = empty(shape, dtype, weight.device).zero_()
         self._seed_of(weight)  # which compiled code could not make
 
     def _seed_of(self, weight: Tensor) -> Tensor:

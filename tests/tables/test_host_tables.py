@@ -1,0 +1,92 @@
+"""Tables in the host's memory: the same bits as in the GPU's, with rows fetched a step ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cce_minus.torch_impl import ItemTable, LazyAdam, RowWiseAdagrad, row_set
+from cce_minus.torch_impl.tables.host_memory import host_tensor
+from cce_minus.torch_impl.tables.read import read_rows, refresh_rows
+from torch import Tensor
+
+from tests.tables.run import DEVICE
+
+ITEMS, DIM, STEPS = 60, 24, 6
+
+
+def batches() -> list[Tensor]:
+    """Ids of which most come in successive steps, and some come twice."""
+    torch.manual_seed(1)
+    return [torch.randint(ITEMS, (40,), device=DEVICE) for _ in range(STEPS)]
+
+
+def table_of(dtype: torch.dtype = torch.float32, *, host: bool) -> ItemTable:
+    torch.manual_seed(0)
+    return ItemTable(ITEMS, DIM, dtype=dtype, device=DEVICE, host=host)
+
+
+def trained(table: ItemTable, kind: Any, *, fetches: bool) -> Tensor:
+    optimizer = kind(table, lr=0.1)
+    sets = [row_set(ids) for ids in batches()]
+    for number, rows in enumerate(sets):
+        values = table(rows)
+        if fetches and number + 1 < STEPS:
+            table.fetch(sets[number + 1])
+        (values[rows.places.long()].square() * 0.5).sum().backward()
+        optimizer.step()
+    return table.weight.detach().clone()
+
+
+@pytest.mark.parametrize("kind", [RowWiseAdagrad, LazyAdam])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_step_reads_the_newest_rows(kind: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    expected = trained(table_of(dtype, host=False), kind, fetches=False)
+    for host, fetches in ((True, False), (True, True), (False, True)):
+        assert torch.equal(trained(table_of(dtype, host=host), kind, fetches=fetches), expected)
+    monkeypatch.setattr(ItemTable, "rows_moved", lambda *_: None)  # then rows are a step old
+    if DEVICE == "cpu":
+        assert not torch.equal(trained(table_of(dtype, host=True), kind, fetches=True), expected)
+
+
+def test_rows_that_were_not_fetched_are_read():
+    table = table_of(host=True)
+    optimizer = RowWiseAdagrad(table, lr=0.1)
+    first, second = (row_set(torch.tensor(ids, device=DEVICE)) for ids in ([3, 4, 5], [4, 5, 6]))
+    table.fetch(first)
+    assert torch.equal(table(second).detach(), table.weight.detach()[4:7])
+    table(first).sum().backward()
+    optimizer.step()
+    assert torch.equal(table(first).detach(), table.weight.detach()[3:6])
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_rows_that_moved_are_read_again(impl: str, dtype: torch.dtype, count: int):
+    torch.manual_seed(0)
+    table = torch.randn(ITEMS, DIM, device=DEVICE).to(dtype)
+    ids = torch.randperm(ITEMS, device=DEVICE)[:30].int()
+    moved = torch.randperm(ITEMS, device=DEVICE)[: max(count, 1)].int().sort().values
+    moved = torch.cat([moved, moved[-1:].expand(5)]) if count else torch.zeros(5, dtype=torch.int32, device=DEVICE)
+    rows = read_rows(table, ids, impl=impl)
+    before = rows.clone()
+    table += 1
+    number = torch.tensor([count], dtype=torch.int32, device=DEVICE)
+    refresh_rows(rows, table, ids, moved, number, impl=impl)
+    again = torch.isin(ids, moved[:count])
+    assert torch.equal(rows[again], table[ids.long()].float()[again])
+    assert torch.equal(rows[~again], before[~again])
+    operands = rows, table, ids, moved, number, impl == "reference"
+    torch.library.opcheck(torch.ops.cce_minus.refresh_rows.default, operands)
+
+
+@pytest.mark.gpu
+def test_host_tensors_are_of_the_gpu_and_in_the_hosts_memory():
+    before = torch.cuda.memory_allocated()
+    tensor = host_tensor((1000, 64), torch.bfloat16, torch.device("cuda:0"))
+    assert tensor.is_cuda
+    assert torch.cuda.memory_allocated() == before
+    tensor.fill_(2)
+    assert float(tensor.float().sum()) == 2 * 64000

@@ -1,0 +1,50 @@
+"""Tensors of a GPU in the host's memory, for tables that the GPU's own does not hold."""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import torch
+from torch import Tensor
+
+_MAPPED = 1 | 2  # cudaHostRegisterPortable, cudaHostRegisterMapped
+
+
+class HostMemoryError(RuntimeError):
+    """The driver does not lend the GPU the host's memory."""
+
+
+class _Lent:
+    """Memory of the host that GPUs read and write over the bus, as long as this is there; described as NumPy-like
+    libraries describe a GPU's (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = torch.empty(size, dtype=torch.uint8)
+        runtime, address = torch.cuda.cudart(), self._bytes.data_ptr()
+        status = runtime.cudaHostRegister(address, size, _MAPPED)
+        if int(status):
+            raise HostMemoryError(f"cudaHostRegister of {size / 2**30:.1f} GiB: {status}")
+        weakref.finalize(self, runtime.cudaHostUnregister, address).atexit = False  # the driver sees to it
+        self.__cuda_array_interface__ = {
+            "shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None,
+        }  # fmt: skip
+
+
+def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialised tensor of ``device`` in pinned memory of the host; kernels take it as any of the GPU's, at the
+    speed of the bus. On a CPU, whose memory it is, a tensor as any.
+
+    Raises ``HostMemoryError`` where the driver refuses so much.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cuda" or not size:
+        return torch.empty(shape, dtype=dtype, device=device)
+    with torch.cuda.device(device):
+        torch.cuda.current_stream()  # the context is there
+        return torch.as_tensor(_Lent(size), device=device).view(dtype).view(shape)
+
+
+def device_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same in the device's own memory."""
+    return torch.empty(shape, dtype=dtype, device=device)

@@ -30,20 +30,26 @@ CATALOGS = {
         Catalog("40M", 40_000_000, 64, "float32"),
         Catalog("100M", 100_000_000, 64, "float32"),
         Catalog("100M-128", 100_000_000, 128, "float32"),
+        Catalog("400M", 400_000_000, 64, "bfloat16"),
         Catalog("500M", 500_000_000, 64, "bfloat16"),
     )
 }
 
 TORCH, JAX, DENSE, SPARSE = "torch", "jax", "dense-adamw", "sparse-adam"
+HOST, BESIDE = "torch-host", "torch-beside"
 
 PROVIDERS = {
     TORCH: "CCE-minus, PyTorch: working set, loss, row-wise Adagrad, as a CUDA graph",
     JAX: "CCE-minus, JAX: the same, steps chained under jit",
     DENSE: "the same loss on the whole table, torch.optim.AdamW (fused), as a CUDA graph",
     SPARSE: "working set and loss, sparse gradients, torch.optim.SparseAdam, eager",
+    BESIDE: "CCE-minus, PyTorch, eager, with a model of 8 ms a step",
+    HOST: "the same with the table in the host's memory, the next step's rows fetched meanwhile",
 }
 
-_TIMES = {DENSE: 5, SPARSE: 4}
+MODEL_MS = 8.0
+
+_TIMES = {DENSE: 5, SPARSE: 4, HOST: 0.1}
 """The bytes of a step over its table's: weights and two moments, and of a dense one the gradient."""
 
 

@@ -9,17 +9,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..study.plots import LOOK
-from .cases import PROVIDERS
+from .cases import DENSE, JAX, SPARSE, TORCH
 from .results import Row
 
-_COLOURS = dict(zip(PROVIDERS, ("#0b4f9c", "#4f9be0", "#ef6c00", "#9e9e9e"), strict=True))
-_NAMES = dict(
-    zip(
-        PROVIDERS,
-        ("CCE-minus, PyTorch", "CCE-minus, JAX", "whole table, AdamW", "sparse gradients, SparseAdam"),
-        strict=True,
-    )
-)
+_LINES = {
+    TORCH: ("CCE-minus, PyTorch", "#0b4f9c"),
+    JAX: ("CCE-minus, JAX", "#4f9be0"),
+    DENSE: ("whole table, AdamW", "#ef6c00"),
+    SPARSE: ("sparse gradients, SparseAdam", "#9e9e9e"),
+}
 _WIDTH = "64"
 
 
@@ -28,11 +26,11 @@ def draw(rows: list[Row], path: Path) -> Path:
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(7.5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for provider in PROVIDERS:
+        for provider, (name, colour) in _LINES.items():
             own = [row for row in rows if row["provider"] == provider and row["dim"] == _WIDTH]
             if own:
-                items, ms = ([float(row[name]) for row in own] for name in ("items", "ms"))
-                axes.plot(items, ms, marker="o", color=_COLOURS[provider], label=_NAMES[provider])
+                items, ms = ([float(row[column]) for row in own] for column in ("items", "ms"))
+                axes.plot(items, ms, marker="o", color=colour, label=name)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(0.1, max(10.0, *(2 * float(row["ms"]) for row in rows)))  # a flat line looks flat

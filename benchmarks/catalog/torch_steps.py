@@ -6,10 +6,17 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from cce_minus.torch_impl import ItemTable, RowWiseAdagrad, UniformNegatives, sampled_linear_cross_entropy, working_set
+from cce_minus.torch_impl import (
+    ItemTable,
+    RowWiseAdagrad,
+    UniformNegatives,
+    WorkingSet,
+    sampled_linear_cross_entropy,
+    working_set,
+)
 from torch import Tensor
 
-from .cases import DENSE, GROUP, INPUTS, NEGATIVES, ROWS, SPARSE, TORCH, Catalog
+from .cases import BESIDE, DENSE, GROUP, HOST, INPUTS, MODEL_MS, NEGATIVES, ROWS, SPARSE, TORCH, Catalog
 
 _ROUNDS, _STEPS, _WARM_UP = 11, 50, 3
 _SAMPLER = UniformNegatives(NEGATIVES, GROUP)
@@ -23,7 +30,7 @@ def measure(provider: str, catalog: Catalog) -> dict[str, object]:
     torch.cuda.reset_peak_memory_stats()
     torch.manual_seed(0)
     step = _STEPS_OF[provider](catalog)
-    run = step if provider == SPARSE else _captured(step)
+    run = step if provider in (SPARSE, BESIDE, HOST) else _captured(step)
     for _ in range(_WARM_UP):
         run()
     times = [_milliseconds(run, _STEPS) for _ in range(_ROUNDS)]
@@ -55,6 +62,48 @@ def _on_rows(catalog: Catalog, *, sparse: bool) -> Callable[[], None]:
     return step
 
 
+def _with_a_model(catalog: Catalog, *, host: bool) -> Callable[[], None]:
+    """Each step names the rows of the next one, as a training does that has its next batch."""
+    table = ItemTable(catalog.items, catalog.dim, dtype=getattr(torch, catalog.dtype), device=_DEVICE, host=host)
+    hidden, target, inputs, seed = _batch(catalog)
+    optimizer, model = RowWiseAdagrad([table], lr=_RATE), _model()
+
+    def next_set() -> WorkingSet:
+        seed.add_(1)
+        return working_set(_SAMPLER, target, num_items=catalog.items, seed=seed.clone(), inputs=inputs)
+
+    chosen = next_set()
+
+    def step() -> None:
+        nonlocal chosen
+        rows, later = table(chosen), next_set()
+        if host:
+            table.fetch(later)
+        sampled_linear_cross_entropy(hidden, rows, chosen.target, chosen).backward()
+        model()
+        optimizer.step()
+        hidden.grad = None
+        chosen = later
+
+    return step
+
+
+def _model() -> Callable[[], None]:
+    """Matrix products of `MODEL_MS` milliseconds."""
+    size = 8192 if _DEVICE == "cuda" else 64
+    factor = torch.ones(size, size, device=_DEVICE, dtype=torch.bfloat16)
+    times = 1
+    if _DEVICE == "cuda":
+        factor @ factor  # cuBLAS sets itself up
+        times = round(MODEL_MS / _milliseconds(lambda: factor @ factor, _STEPS))
+
+    def run() -> None:
+        for _ in range(times):
+            factor @ factor
+
+    return run
+
+
 def _dense(catalog: Catalog) -> Callable[[], None]:
     table = torch.nn.Parameter(torch.empty(catalog.items, catalog.dim, device=_DEVICE).normal_(std=0.02))
     hidden, target, _, seed = _batch(catalog)
@@ -74,6 +123,8 @@ _STEPS_OF: dict[str, Callable[[Catalog], Callable[[], None]]] = {
     TORCH: lambda catalog: _on_rows(catalog, sparse=False),
     SPARSE: lambda catalog: _on_rows(catalog, sparse=True),
     DENSE: _dense,
+    BESIDE: lambda catalog: _with_a_model(catalog, host=False),
+    HOST: lambda catalog: _with_a_model(catalog, host=True),
 }
 
 

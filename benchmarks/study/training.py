@@ -107,7 +107,10 @@ def prepared(cell: Cell, data: Path) -> Split:
     return _prepared(tuple((field.name, getattr(config, field.name)) for field in _DATA_OPTIONS))
 
 
-_NOT_HERE = ("train_on_valid", "item_features", "item_vectors", "init_weights", "ema_decay", "deterministic", "profile")
+_NOT_HERE = (
+    "train_on_valid", "item_features", "item_vectors", "init_weights", "ema_decay", "table_dtype", "deterministic",
+    "profile",
+)  # fmt: skip
 _DATA_OPTIONS = tuple(field for field in dataclasses.fields(TrainConfig) if field.metadata["group"] == "Data")
 
 

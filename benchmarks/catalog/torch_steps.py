@@ -94,12 +94,12 @@ def _model() -> Callable[[], None]:
     factor = torch.ones(size, size, device=_DEVICE, dtype=torch.bfloat16)
     times = 1
     if _DEVICE == "cuda":
-        factor @ factor  # cuBLAS sets itself up
-        times = round(MODEL_MS / _milliseconds(lambda: factor @ factor, _STEPS))
+        torch.mm(factor, factor)  # cuBLAS sets itself up
+        times = round(MODEL_MS / _milliseconds(lambda: torch.mm(factor, factor), _STEPS))
 
     def run() -> None:
         for _ in range(times):
-            factor @ factor
+            torch.mm(factor, factor)
 
     return run
 
@@ -142,7 +142,7 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def _milliseconds(call: Callable[[], None], steps: int) -> float:
+def _milliseconds(call: Callable[[], object], steps: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(steps):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class _Lent:
 
     def __init__(self, size: int) -> None:
         self._bytes = torch.empty(size, dtype=torch.uint8)
-        runtime, address = torch.cuda.cudart(), self._bytes.data_ptr()
+        address = self._bytes.data_ptr()
+        runtime: Any = torch.cuda.cudart()
         status = runtime.cudaHostRegister(address, size, _MAPPED)
         if int(status):
             raise HostMemoryError(f"cudaHostRegister of {size / 2**30:.1f} GiB: {status}")

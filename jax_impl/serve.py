@@ -49,7 +49,9 @@ class ServedModel:
 
         def pieces() -> Iterator[np.ndarray]:
             for first, end in row_ranges(rows.shape, rows.numpy_dtype.itemsize):
-                yield np.asarray(model.with_features(model.item_table[first:end], jnp.arange(first, end)))
+                with enough_memory(), on_device(self.device):
+                    vectors = np.asarray(model.with_features(model.item_table[first:end], jnp.arange(first, end)))
+                yield vectors
 
         return Stored("float32", rows.shape, pieces)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from ..recsys.run.tensor_file import Stored, row_ranges
 
 
 def stored(array: Array | np.ndarray) -> Stored:
-    """``array`` as it is when its pieces are asked for, which are copies on the host."""
+    """``array`` as it is when its pieces are asked for, on the host."""
 
     def pieces() -> Iterator[np.ndarray]:
         ranges = list(row_ranges(array.shape, array.dtype.itemsize)) if array.ndim else []
@@ -22,25 +24,33 @@ def stored(array: Array | np.ndarray) -> Stored:
             yield _words(np.asarray(array))
             return
         for first, end in ranges:
-            yield _words(np.asarray(array[first:end]))
+            with _on_its_device(array):
+                piece = np.asarray(array[first:end])
+            yield _words(piece)
 
     return Stored(array.dtype.name, array.shape, pieces)
 
 
-def array_of(source: Stored) -> Array:
-    """``source`` on the device, in its dtype."""
+def array_of(source: Stored, dtype: DTypeLike | None = None) -> Array:
+    """``source`` on the device, in ``dtype`` or its own."""
+    dtype = jnp.dtype(dtype or source.dtype)
     ranges = list(row_ranges(source.shape, source.numpy_dtype.itemsize)) if source.shape else []
     if len(ranges) < 2:
-        return jnp.asarray(_in_dtype(source.array(), source.dtype))
-    array = jnp.zeros(source.shape, source.dtype)
+        return jnp.asarray(_in_dtype(source.array(), source.dtype), dtype)
+    array = jnp.zeros(source.shape, dtype)
     for (first, _), piece in zip(ranges, source.pieces(), strict=True):
         array = _with_rows(array, _in_dtype(piece, source.dtype), first)
     return array
 
 
+def _on_its_device(array: Array | np.ndarray) -> contextlib.AbstractContextManager[object]:
+    """Inside, slices are made where the array is: elsewhere by default, in a thread that has JAX's own settings."""
+    return jax.default_device(next(iter(array.devices()))) if isinstance(array, Array) else contextlib.nullcontext()
+
+
 @partial(jax.jit, donate_argnums=0)
 def _with_rows(array: Array, rows: Array, first: int) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(array, rows, first, 0)
+    return jax.lax.dynamic_update_slice_in_dim(array, rows.astype(array.dtype), first, 0)
 
 
 def _words(array: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from .loss.modules import (
 )
 from .loss.scalable import scalable_linear_cross_entropy
 from .loss.working_set import WorkingSet
+from .tables.host_memory import HostMemoryError
 from .tables.item_table import ItemTable
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from .tables.read import rows_of
@@ -40,6 +41,7 @@ __all__ = [
     "ArgumentValueError",
     "HardNegatives",
     "History",
+    "HostMemoryError",
     "InBatchNegatives",
     "ItemTable",
     "LazyAdam",

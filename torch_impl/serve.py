@@ -49,8 +49,10 @@ class ServedModel:
         @torch.no_grad()
         def pieces() -> Iterator[np.ndarray]:
             for first, end in row_ranges(rows.shape, rows.numpy_dtype.itemsize):
-                ids = torch.arange(first, end, device=model.item_table.device)
-                yield model.with_features(model.item_table[first:end], ids).cpu().numpy()
+                with enough_memory():
+                    ids = torch.arange(first, end, device=model.item_table.device)
+                    vectors = model.with_features(model.item_table[first:end], ids).cpu().numpy()
+                yield vectors
 
         return Stored("float32", rows.shape, pieces)
 

@@ -12,7 +12,7 @@ from ..recsys.run.tensor_file import Stored, row_ranges
 
 
 def stored(tensor: Tensor) -> Stored:
-    """``tensor`` as it is when its pieces are asked for, which are copies on the host."""
+    """``tensor`` as it is when its pieces are asked for, on the host."""
 
     def pieces() -> Iterator[np.ndarray]:
         if not tensor.ndim:

@@ -44,7 +44,7 @@ PROVIDERS = {
     DENSE: "the same loss on the whole table, torch.optim.AdamW (fused), as a CUDA graph",
     SPARSE: "working set and loss, sparse gradients, torch.optim.SparseAdam, eager",
     BESIDE: "CCE-minus, PyTorch, eager, with a model of 8 ms a step",
-    HOST: "the same with the table in the host's memory, the next step's rows fetched meanwhile",
+    HOST: "CCE-minus, PyTorch, eager, with a model of 8 ms, the table in the host's memory, rows fetched a step ahead",
 }
 
 MODEL_MS = 8.0

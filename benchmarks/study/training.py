@@ -73,6 +73,7 @@ class InMemory(Recorder):
         if metrics:
             self.curve.append(metrics["ndcg@10"])
         if self.progress.update(loss, metrics, time.perf_counter() - self._started):
+            assert not snapshot.is_live, "the study keeps states in memory"
             self._best = snapshot
         return Epochs((), None, snapshot, self.progress)
 

@@ -70,7 +70,7 @@ class SequenceModel(nnx.Module):
         if self.item_features is not None:
             self.item_features[...] = jnp.asarray(side.features)
         if side.initial is not None:
-            self.item_table[...] = jnp.asarray(side.initial) * INIT_STD
+            self.item_table[...] = (jnp.asarray(side.initial) * INIT_STD).astype(self.item_table[...].dtype)
 
     def item_rows(self) -> Array:
         """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else

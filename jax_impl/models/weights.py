@@ -59,4 +59,4 @@ def _parameters(model: SequenceModel) -> list[tuple[tuple[Any, ...], str, nnx.Va
 
 
 def _loaded(tensor: Stored, dtype: DTypeLike, kernel: bool) -> Array:
-    return jnp.asarray(tensor.array().T) if kernel else array_of(tensor).astype(dtype)
+    return jnp.asarray(tensor.array().T) if kernel else array_of(tensor, dtype)

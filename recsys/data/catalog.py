@@ -56,7 +56,8 @@ class Catalog:
         if self._integers_ascend:  # a table of a hundred million texts takes minutes, and most of a host's memory
             numbers = np.array([_integer(each) for each in text], np.int64)
             place = np.searchsorted(self.labels, numbers).clip(max=len(self.labels) - 1)
-            is_written = [str(number) == each for number, each in zip(numbers.tolist(), text, strict=True)]
+            spelled = (str(number) == each for number, each in zip(numbers.tolist(), text, strict=True))
+            is_written = np.fromiter(spelled, np.bool_, len(text))
             return np.where((self.labels[place] == numbers) & is_written, place, -1).astype(np.int32)
         known = self._ids
         return np.fromiter((known.get(each, -1) for each in text), dtype=np.int32)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,21 +94,47 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Stored], metadata: Mappi
             assert written == tensor.nbytes, name
 
 
+class _OpenFile:
+    """A file that stays the one it was while another takes its place; closed with the last who reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def is_at(self, path: Path) -> bool:
+        return os.path.samestat(os.fstat(self._descriptor), path.stat())
+
+    def read(self, dtype: np.dtype | str, count: int, offset: int) -> np.ndarray:
+        """``count`` numbers from byte ``offset`` on."""
+        array = np.empty(count, dtype)
+        rest = memoryview(array.view(np.uint8))
+        while rest:
+            done = os.preadv(self._descriptor, [rest], offset)
+            if not done:
+                raise OSError("the file ends before its tensors do")
+            rest, offset = rest[done:], offset + done
+        return array
+
+
 def open_tensor_file(path: Path) -> tuple[dict[str, str], dict[str, Stored]]:
-    """(metadata, tensors by name) of ``path``, whose bytes are read as pieces are asked for.
+    """(metadata, tensors by name) of ``path``, whose bytes are read as pieces are asked for: those of the file that is
+    there now, also where another takes its place.
 
     Raises ``OSError`` and ``SafetensorError``, or ``ValueError`` for a header that is no JSON.
     """
-    with safe_open(path, framework="np") as file:  # checks the header against the file
-        metadata = file.metadata() or {}
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+    while True:
+        opened = _OpenFile(path)
+        with safe_open(path, framework="np") as file:  # checks the header against the file
+            metadata = file.metadata() or {}
+        if opened.is_at(path):  # and so was what has been checked
+            break
+    length = int(opened.read("<u8", 1, 0)[0])
+    header = json.loads(opened.read("uint8", length, 8).tobytes())
     header.pop("__metadata__", None)
-    return metadata, {name: _in_file(path, 8 + length, name, entry) for name, entry in header.items()}
+    return metadata, {name: _in_file(opened, 8 + length, name, entry) for name, entry in header.items()}
 
 
-def _in_file(path: Path, start: int, name: str, entry: Mapping) -> Stored:
+def _in_file(file: _OpenFile, start: int, name: str, entry: Mapping) -> Stored:
     if entry["dtype"] not in _DTYPES:
         raise SafetensorError(f"tensor {name} of dtype {entry['dtype']}")
     shape = tuple(entry["shape"])
@@ -116,7 +144,7 @@ def _in_file(path: Path, start: int, name: str, entry: Mapping) -> Stored:
         row = math.prod(shape[1:])
         for first, end in row_ranges(shape, tensor.numpy_dtype.itemsize):
             offset = first_byte + first * row * tensor.numpy_dtype.itemsize
-            flat = np.fromfile(path, tensor.numpy_dtype, count=(end - first) * row, offset=offset)
+            flat = file.read(tensor.numpy_dtype, (end - first) * row, offset)
             yield flat.reshape(end - first, *shape[1:]) if shape else flat.reshape(())
 
     tensor = Stored(_DTYPES[entry["dtype"]], shape, pieces)

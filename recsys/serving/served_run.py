@@ -108,11 +108,11 @@ def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> 
 def export_run(run: ServedRun, load: Load, to: Path, *, device: str, index: bool | None = None) -> list[Path]:
     """Writes what an own server needs into the folder ``to`` and returns the files.
 
-    ``items.safetensors`` holds ``vectors`` (V, D), float32 or as the run's table is bfloat16, ``encoder.safetensors``
-    the model's weights and configuration, ``catalog.parquet`` labels and titles by row, ``index.faiss`` an exact
-    inner-product index of the vectors in float32: the score of item j is ``hidden . vectors[j]`` with the encoder's
-    hidden state of a history. The index alone takes the vectors into memory: by default there is one up to
-    `MOST_INDEXED` bytes.
+    ``items.safetensors`` holds ``vectors`` (V, D), float32, or bfloat16 where they are the rows of such a table and
+    nothing else, ``encoder.safetensors`` the model's weights and configuration, ``catalog.parquet`` labels and titles
+    by row, ``index.faiss`` an exact inner-product index of the vectors in float32: the score of item j is ``hidden .
+    vectors[j]`` with the encoder's hidden state of a history. The index alone takes the vectors into memory: by default
+    there is one up to `MOST_INDEXED` bytes.
     """
     if to.exists() and (not to.is_dir() or to.resolve() == run.files.path.resolve()):
         raise ConfigError(f"to: expected a folder of its own for the files, got {to}")
@@ -124,14 +124,16 @@ def export_run(run: ServedRun, load: Load, to: Path, *, device: str, index: bool
         logger.info("no index.faiss, which would take %.1f GiB of memory; --index makes it", size / 2**30)
     files = [to / name for name in ("items.safetensors", "encoder.safetensors", "catalog.parquet", "index.faiss")]
     made = _index_of(vectors) if index or (index is None and size <= MOST_INDEXED) else None
-    # FAISS raises no OSError for a file that cannot be written.
-    with usable("to", "a folder that can be written", RuntimeError):
+    with usable("to", "a folder that can be written"):
         to.mkdir(parents=True, exist_ok=True)
+        files[3].unlink(missing_ok=True)  # of other vectors
         write_tensor_file(files[0], {"vectors": vectors}, {})
         shutil.copyfile(run.files.best_weights, files[1])
         shutil.copyfile(run.files.catalog, files[2])
-        if made is None:
-            return files[:3]
+    if made is None:
+        return files[:3]
+    # FAISS raises no OSError for a file that cannot be written.
+    with usable("to", "a folder that can be written", RuntimeError):
         _faiss().write_index(made, str(files[3]))
     return files
 

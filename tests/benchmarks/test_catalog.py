@@ -126,8 +126,8 @@ def test_planted_logs_have_their_structure(tmp_path: Path):
 
 def test_a_whole_run_is_told_by_its_commands(tmp_path: Path):
     options = {
-        "batch_size": 8, "num_negatives": 64, "epochs": 3, "test_users": 20, "device": "cpu", "dim": 16,
-        "learning_rate": 0.01, "warmup_steps": 1, "precision": "fp32",
+        "batch_size": 8, "num_negatives": 64, "epochs": 60, "patience": 60, "test_users": 20, "device": "cpu",
+        "dim": 16, "learning_rate": 0.01, "warmup_steps": 1, "precision": "fp32",
     }  # fmt: skip
     rows = list(whole_run("torch", 3000, options, lambda text: None, users=64, topics=4))
     assert [row["part"] for row in rows] == ["data", "train, killed", "resume", "evaluate", "recommend", "export"]

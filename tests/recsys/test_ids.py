@@ -183,6 +183,7 @@ def test_another_spelling_is_another_item(tmp_path: Path, caplog: pytest.LogCapt
     assert "1 of 2 items have no features" in caplog.text
     unlikes: list[Any] = ["007", " 7", "+7", "7_0", "\u0667", 7.5, True]
     assert Catalog.of(read).ids(unlikes).tolist() == [-1] * len(unlikes)
+    assert Catalog.of(read).ids([]).tolist() == []
 
 
 def test_requests_find_ids_as_they_are_written(tmp_path: Path):

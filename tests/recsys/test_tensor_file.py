@@ -80,6 +80,17 @@ def test_no_piece_is_larger_than_said(tmp_path: Path):
     assert [int(piece[0, 0]) for piece in read.pieces()] == list(range(0, 1000, 5))
 
 
+def test_a_file_is_read_to_its_end_while_another_takes_its_place(tmp_path: Path):
+    path = tmp_path / "file"
+    for number, name in enumerate(("file", "new")):
+        write_tensor_file(tmp_path / name, {"table": Stored.of(np.full((90, 4), number, np.float32))}, {})
+    pieces = iter(open_tensor_file(path)[1]["table"].pieces())
+    first = next(pieces)
+    (tmp_path / "new").replace(path)
+    assert np.concatenate([first, *pieces]).max() == 0
+    assert open_tensor_file(path)[1]["table"].array().min() == 1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_found(dtype: str, bad: float):

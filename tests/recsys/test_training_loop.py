@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,37 @@ def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: P
     metrics = run_epochs(Training(0), config, recorder.progress, recorder, Profile(), test)
     assert metrics == {"ndcg@10": 0.5}
     assert len(list(run.checkpoints.iterdir())) == 1
+
+
+def test_a_live_state_is_written_before_the_next_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Live(Training):
+        """Its state is the number of the epoch that trains."""
+
+        def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
+            self.began = getattr(self, "began", 0) + 1
+            return super().train_epoch(epoch, profile)
+
+        def snapshot(self) -> Snapshot:
+            return Snapshot(
+                lambda path: (time.sleep(0.05), path.write_text(str(self.epoch)))[0],
+                lambda: {"epoch": Stored.of(np.array(self.epoch))},
+                is_live=True,
+            )
+
+    written = []
+
+    def slowly(run: RunDirectory, tensors: Any, progress: Progress) -> None:
+        time.sleep(0.1)
+        written.append((int(tensors["epoch"].array()), training.began, progress.epochs))
+        write_checkpoint(run, tensors, progress)
+
+    monkeypatch.setattr(recorder_module, "write_checkpoint", slowly)
+    run, training = RunDirectory(tmp_path, "torch"), Live(3)
+    run.checkpoints.mkdir()
+    config = TrainConfig(data="x", out=str(tmp_path), epochs=3, patience=6)
+    recorder = Recorder(run, config, Progress(), steps=1)
+    run_epochs(training, config, recorder.progress, recorder, Profile(), dict)
+    assert written == [(0, 1, 1), (1, 2, 2), (2, 3, 3)]
 
 
 def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from cce_minus.kernels import ArgumentValueError
 from cce_minus.torch_impl import ItemTable, LazyAdam, RowWiseAdagrad, row_set
 from cce_minus.torch_impl.tables.host_memory import host_tensor
 from cce_minus.torch_impl.tables.read import read_rows, refresh_rows
@@ -59,6 +61,25 @@ def test_rows_that_were_not_fetched_are_read():
     table(first).sum().backward()
     optimizer.step()
     assert torch.equal(table(first).detach(), table.weight.detach()[3:6])
+
+
+def test_states_are_loaded_where_they_are():
+    table = table_of(host=True)
+    optimizer, other = LazyAdam(table, lr=0.1), LazyAdam(table_of(host=False), lr=0.1)
+    table(row_set(torch.tensor([3], device=DEVICE))).sum().backward()
+    optimizer.step()
+    places = {name: state.data_ptr() for name, state in other.state_dict()["state"][0].items()}
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for name, state in other.state_dict()["state"][0].items():
+        assert state.data_ptr() == places[name]
+        assert torch.equal(state, optimizer.state_dict()["state"][0][name])
+    assert not copy.deepcopy(table).host
+
+
+def test_sparse_tables_fetch_nothing():
+    table = ItemTable(ITEMS, DIM, device=DEVICE, sparse=True)
+    with pytest.raises(ArgumentValueError, match="table: expected one that is not sparse, got a sparse one"):
+        table.fetch(row_set(torch.tensor([3], device=DEVICE)))
 
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])

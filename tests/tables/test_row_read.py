@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cce_minus.kernels import ArgumentTypeError
 from cce_minus.torch_impl.tables.read import read_rows
 
 from tests.tables.run import DEVICE
@@ -20,6 +21,13 @@ def test_rows_are_those_of_the_table(items: int, dim: int, rows: int, dtype: tor
         assert found.dtype == torch.float32
         assert torch.equal(found, table[ids.long()].float()), impl
         torch.library.opcheck(torch.ops.cce_minus.read_rows.default, (table, ids, impl == "reference"))
+
+
+def test_tables_of_other_strides_and_dtypes_are_refused():
+    ids, wide = torch.zeros(2, device=DEVICE, dtype=torch.int32), torch.ones(3, 20, device=DEVICE)
+    for table in (wide[:, :10], wide.T, wide.half(), wide.double()):
+        with pytest.raises(ArgumentTypeError, match="weight: expected a contiguous tensor of float32 or bfloat16"):
+            read_rows(table, ids)
 
 
 def test_what_is_no_row_is_nan():

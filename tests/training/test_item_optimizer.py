@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from cce_minus.recsys import ConfigError, Split, TrainConfig, epoch_batches, prepare_data
 from cce_minus.recsys.run import item_optimizer, recorder, tensor_file
 from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
 from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule, log_item_rule
 from cce_minus.recsys.run.tensor_file import open_tensor_file
+from safetensors.torch import load_file
 
+from tests.training.commands import call
 from tests.training.runs import JaxRun, TorchRun
 from tests.training.test_run import assert_same_run
 from tests.training.test_training_options import losses_of
@@ -126,6 +131,31 @@ def test_a_large_state_is_written_in_pieces_before_the_next_step(
         for name, tensor in one.items():
             np.testing.assert_array_equal(tensor.array(), other[name].array(), err_msg=name)
     train(replace(large, epochs=4, resume=True))
+
+
+def test_tables_in_bfloat16_are_exported(train: Train, framework: str, make_config: Make, tmp_path: Path):
+    faiss = pytest.importorskip("faiss")
+    config = make_config(item_optimizer="rowwise-adagrad", table_dtype="bf16", epochs=1, **FEW)
+    train(config)
+    result = call(framework, "export", "--run", config.out, "--to", tmp_path / "export")
+    assert result.exit_code == 0, result.output
+    vectors = load_file(tmp_path / "export" / "items.safetensors")["vectors"]
+    assert vectors.dtype == torch.bfloat16
+    assert torch.equal(vectors, load_file(Path(config.out) / "best.safetensors")["item_table"])
+    index = faiss.read_index(str(tmp_path / "export" / "index.faiss"))
+    np.testing.assert_array_equal(index.reconstruct_n(0, len(vectors)), vectors.float().numpy())
+
+
+@pytest.mark.parametrize("side", ["initial", "features"])
+def test_tables_in_bfloat16_start_from_vectors(
+    train: Train, make_config: Make, tmp_path: Path, side: str, recwarn: pytest.WarningsRecorder
+):
+    vectors = [[float(item % 7), float(item % 3), 1.0] for item in range(40)]
+    pq.write_table(pa.table({"item_id": list(range(40)), "vector": vectors}), tmp_path / "v.parquet")
+    options = {"item_vectors": str(tmp_path / "v.parquet"), "item_vectors_as": side, "table_dtype": "bf16"}
+    result = train(make_config(item_optimizer="partial-rowwise-adam", epochs=2, dim=16, **options, **FEW))
+    assert result.losses[-1] < result.losses[0]
+    assert not [warning for warning in recwarn if "incompatible types" in str(warning.message)]
 
 
 def test_features_are_of_the_rows_that_a_step_touches(train: Train, make_config: Make, tmp_path: Path):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import TrainConfig, load_dataset
+from cce_minus.recsys.serving import served_run
 from safetensors.numpy import load_file
 
 from tests.training.commands import FRAMEWORKS, call, error_of, recommend
@@ -103,6 +104,27 @@ def test_export_finds_the_same_items_through_its_index(
     np.testing.assert_allclose(scores[0], vectors[found[0]] @ hidden[0], rtol=1e-5)
     (row,) = recommend("torch", runs["torch"], tmp_path / "top.json", "--user", 0, "--no-filter-seen")
     assert [labels[item] for item in found[0]] == row["items"]
+
+
+def test_an_export_without_an_index_leaves_none_of_before(
+    runs: dict[str, Path], tmp_path: Path, framework: str, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("faiss")
+    to = tmp_path / "export"
+    command = [framework, "export", "--run", runs["jax"], "--to", to]
+    for options, most, has_index in (
+        ([], 2**32, True),
+        (["--no-index"], 2**32, False),
+        (["--index"], 0, True),
+        ([], 0, False),
+    ):
+        monkeypatch.setattr(served_run, "MOST_INDEXED", most)
+        result = call(*command, *options)
+        assert result.exit_code == 0, result.output
+        assert (to / "index.faiss").exists() == has_index
+        assert ("export/index.faiss" in result.output.replace("\n", "")) == has_index
+    expected = load_file(runs["jax"] / "best.safetensors")["item_table"]
+    np.testing.assert_array_equal(load_file(to / "items.safetensors")["vectors"], expected)
 
 
 def test_a_run_leaves_a_picture(runs: dict[str, Path]):

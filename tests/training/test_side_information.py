@@ -99,6 +99,12 @@ def test_a_run_is_served_by_both_frameworks_without_its_files(
         tables.append(json.loads(output.read_text()))
         measured = CliRunner().invoke(app, ["evaluate", *common, "--json"])
         assert json.loads(measured.output) == pytest.approx(result.test)
+        to = Path(config.out) / f"export-{name}"
+        exported = CliRunner().invoke(app, ["export", *common, "--to", str(to), "--no-index"])
+        assert exported.exit_code == 0, exported.output
+        weights, vectors = load_file(result.weights), load_file(to / "items.safetensors")["vectors"]
+        expected = weights["item_table"] + weights["item_features"] @ weights["feature_projection"]
+        np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
     assert tables[0] == tables[1]
 
 

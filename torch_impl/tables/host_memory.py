@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from typing import Any
@@ -20,17 +21,24 @@ class _Lent:
     """Memory of the host that GPUs read and write over the bus, as long as this is there; described as NumPy-like
     libraries describe a GPU's (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
 
-    def __init__(self, size: int) -> None:
-        self._bytes = torch.empty(size, dtype=torch.uint8)
-        address = self._bytes.data_ptr()
+    def __init__(self, size: int, device: torch.device) -> None:
+        memory = torch.empty(size, dtype=torch.uint8)
         runtime: Any = torch.cuda.cudart()
-        status = runtime.cudaHostRegister(address, size, _MAPPED)
+        status = runtime.cudaHostRegister(memory.data_ptr(), size, _MAPPED)
         if int(status):
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device=device)  # takes up the error, which the next kernel's launch would report
             raise HostMemoryError(f"cudaHostRegister of {size / 2**30:.1f} GiB: {status}")
-        weakref.finalize(self, runtime.cudaHostUnregister, address).atexit = False  # the driver sees to it
+        weakref.finalize(self, _give_back, memory, device).atexit = False  # the driver sees to it
         self.__cuda_array_interface__ = {
-            "shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None,
+            "shape": (size,), "typestr": "|u1", "data": (memory.data_ptr(), False), "version": 3, "strides": None,
         }  # fmt: skip
+
+
+def _give_back(memory: Tensor, device: torch.device) -> None:
+    torch.cuda.synchronize(device)  # kernels may still read it
+    runtime: Any = torch.cuda.cudart()
+    runtime.cudaHostUnregister(memory.data_ptr())
 
 
 def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -44,7 +52,7 @@ def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
         return torch.empty(shape, dtype=dtype, device=device)
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # the context is there
-        return torch.as_tensor(_Lent(size), device=device).view(dtype).view(shape)
+        return torch.as_tensor(_Lent(size, device), device=device).view(dtype).view(shape)
 
 
 def device_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -116,7 +116,9 @@ class ItemTable(nn.Module):
     def fetch(self, rows: RowSet | WorkingSet) -> None:
         """Begins to read the next step's ``rows`` on a stream of its own, which the next call for these very rows
         takes; what an optimizer of this module moves until then is read again. Before the step's other work, so that
-        it reads meanwhile."""
+        it reads meanwhile. Raises ArgumentValueError for a sparse table."""
+        if self.sparse:
+            raise ArgumentValueError("table", "one that is not sparse", "a sparse one")
         if not self.weight.is_cuda:
             self._fetched = _Fetched(rows, rows_of(self.weight, rows), None, [])
             return
@@ -161,7 +163,8 @@ class ItemTable(nn.Module):
         return f"{sizes}, sparse={self.sparse}, host={self.host}"
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"touched": [], "_fetched": None}  # of one step, with leaves of its graph
+        # what is of one step, with leaves of its graph; a copy's weight is in the device's memory
+        own = {"touched": [], "_fetched": None, "host": False}
         return {name: value for name, value in self.__dict__.items() if name != "_stream"} | own
 
 

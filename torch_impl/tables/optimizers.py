@@ -156,10 +156,12 @@ class RowOptimizer(Optimizer):
             got = None if state is None else {name: tuple(value.shape) for name, value in state.items()}
             if got is not None and got != (expected := _shapes(weight, rule)):
                 raise ArgumentValueError("state_dict", f"states of shapes {expected}", got)
-        super().load_state_dict(state_dict)
+        held = {weight: self.state[weight] for weight in numbered}
+        super().load_state_dict({**state_dict, "state": {}})
         for weight, state in zip(numbered, states, strict=True):
+            self.state[weight] = held[weight]  # where it is in memory, of the host or the GPU
             for name, value in (state or {}).items():
-                self.state[weight][name] = value.to(weight.device, copy=True)
+                self.state[weight][name].copy_(value)
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_tables", "_stochastic_rounding", "_seed", "_impl")

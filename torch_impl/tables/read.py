@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...kernels.errors import ArgumentTypeError
 from ...kernels.plan.row_read import RowRead
 from ..loss.ops import operator
 from ..loss.row_losses import resolve_impl
@@ -34,6 +35,7 @@ def refresh_rows(
 
 
 def _refresh_rows(rows: Tensor, weight: Tensor, ids: Tensor, moved: Tensor, count: Tensor, by_reference: bool) -> None:
+    check_weight(weight)
     if not len(ids) or not len(moved):
         return
     if by_reference:
@@ -58,7 +60,15 @@ torch.library.impl("cce_minus::refresh_rows", ("cpu", "cuda"))(_refresh_rows)
 torch.library.register_fake("cce_minus::refresh_rows")(lambda *args: None)
 
 
+def check_weight(weight: Tensor) -> None:
+    """Raises ArgumentTypeError for what is no contiguous table of float32 or bfloat16."""
+    if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():
+        got = f"{weight.dtype}{'' if weight.is_contiguous() else ', not contiguous'}"
+        raise ArgumentTypeError("weight", "a contiguous tensor of float32 or bfloat16", got)
+
+
 def _read_rows(weight: Tensor, ids: Tensor, by_reference: bool) -> Tensor:
+    check_weight(weight)
     if by_reference or not len(ids):
         return weight.index_select(0, ids).float()
     from ...kernels.launch.row_read import launch_row_read

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...kernels.draws.permutation import MASK
 from ...kernels.draws.rounding import rounding_bits
-from ...kernels.errors import ArgumentTypeError
 from ...kernels.plan.row_update import RULES, RowRule, RowUpdate
 from ..loss.candidates import arithmetic
+from .read import check_weight
 
 _LOWER_HALF = 0xFFFF  # of a float32, which a bfloat16 does not have
 
@@ -33,9 +33,7 @@ def update_rows(
 
 def _update_rows(weight, first, second, ids, count, grad, rate, step, seed, number, *constants) -> None:
     *of_rule, by_reference = constants
-    if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():
-        got = f"{weight.dtype}{'' if weight.is_contiguous() else ', not contiguous'}"
-        raise ArgumentTypeError("weight", "a contiguous tensor of float32 or bfloat16", got)
+    check_weight(weight)
     if not len(ids):
         return
     rule = RowRule(RULES[number], *of_rule)

@@ -28,7 +28,6 @@ from ..devices import memory
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
 from ..serving.evaluate import Ranker, start_evaluation_on
-from ..stored import stored
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, tensors_of
 from .steps import TrainingSteps
@@ -67,7 +66,7 @@ class Trainer:
         self._valid, self._test = (
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
-        self._constants = {name: stored(buffer) for name, buffer in model.named_buffers()}
+        self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
         self._ranker = Ranker(model, captures=True)
         self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
 

@@ -107,7 +107,7 @@ class _OpenFile:
     def read(self, dtype: np.dtype | str, count: int, offset: int) -> np.ndarray:
         """``count`` numbers from byte ``offset`` on."""
         array = np.empty(count, dtype)
-        rest = memoryview(array.view(np.uint8))
+        rest = array.view(np.uint8).data
         while rest:
             done = os.preadv(self._descriptor, [rest], offset)
             if not done:

@@ -17,7 +17,8 @@ from .programs import Pointer, Program, launch
 @lru_cache(maxsize=256)
 def row_read_program(plan: RowRead) -> Program:
     """Pointers: weight (V, D), ids (T,) int32, rows (T, D) fp32."""
-    return Program([launch(row_read.read_rows_kernel, *_grid_and_bindings(plan), work=plan.work)])
+    grid, bindings = _grid_and_bindings(plan)
+    return Program([launch(row_read.read_rows_kernel, grid, bindings, work=plan.work)])
 
 
 @lru_cache(maxsize=256)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..numbers import next_power_of_2
-from .tiles import Work
+from .tiles import Work, whole_rows
 
 ELEMENTS = 2048  # of a program
 
@@ -22,12 +21,12 @@ class RowRead:
 
     @property
     def block_d(self) -> int:
-        return max(next_power_of_2(self.dim), 16)
+        return whole_rows(self.dim, ELEMENTS)[1]
 
     @property
     def rows_each(self) -> int:
         """Rows of a program."""
-        return max(ELEMENTS // self.block_d, 1)
+        return whole_rows(self.dim, ELEMENTS)[0]
 
     @property
     def work(self) -> Work:

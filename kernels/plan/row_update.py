@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import ArgumentValueError
-from ..numbers import as_number, as_positive, next_power_of_2
-from .tiles import Work
+from ..numbers import as_number, as_positive
+from .tiles import Work, whole_rows
 
 Rule = Literal["rowwise_adagrad", "partial_rowwise_adam", "lazy_adam"]
 RULES: tuple[Rule, ...] = ("rowwise_adagrad", "partial_rowwise_adam", "lazy_adam")
@@ -79,12 +79,12 @@ class RowUpdate:
 
     @property
     def block_d(self) -> int:
-        return max(next_power_of_2(self.dim), 16)
+        return whole_rows(self.dim, ELEMENTS)[1]
 
     @property
     def rows_each(self) -> int:
         """Rows of a program."""
-        return max(ELEMENTS // self.block_d, 1)
+        return whole_rows(self.dim, ELEMENTS)[0]
 
     @property
     def work(self) -> Work:

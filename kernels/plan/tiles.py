@@ -38,6 +38,12 @@ class Work(NamedTuple):
     registers: int | None = None
 
 
+def whole_rows(dim: int, elements: int) -> tuple[int, int]:
+    """(rows, columns) of a program that takes whole rows of ``dim`` numbers, of about so many ``elements``."""
+    columns = max(next_power_of_2(dim), 16)
+    return max(elements // columns, 1), columns
+
+
 ONE_WARP = Work(0, 1, 3)
 PRECISION = "tf32x3"  # of fp32 products: fp32 accuracy from tensor cores; ignored for half inputs
 

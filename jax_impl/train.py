@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> TrainResult:
         with profile.part("load"):
             interactions, split = prepare_data(config)
             side = side_information(config, interactions)
-        require_memory(config, split.num_items, memory())
+        require_memory(config, split.num_items, memory(), lends_host=False)
         with profile.part("model"):
             model = build_model(
                 ModelConfig.from_train(config, split.num_items, side.num_features),

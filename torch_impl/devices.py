@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..recsys import ConfigError
 from ..recsys.run.background import in_thread
+from .tables.host_memory import HostMemoryError
 
 
 def device_of(name: str) -> torch.device:
@@ -40,7 +41,8 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError | HostMemoryError)
+        if not is_memory and "can't allocate memory" not in str(error):
             raise
         raise ConfigError(
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "

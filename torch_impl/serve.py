@@ -13,13 +13,16 @@ import torch
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
-from .devices import device_of, enough_memory
+from .devices import device_of, enough_memory, memory
 from .models import build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
 from .serving.recommend import recommend
 from .stored import stored
+
+_MOST_OF_DEVICE = 0.8
+"""The share of a GPU's memory that an item table takes at most; a larger one is read from the host's."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class ServedModel:
 def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedModel:
     """The model of a weights file of either framework, in evaluation mode; raises ``ConfigError``."""
     place = device_of(device)
+    config = read_config(weights)
+    size = config.num_items * config.dim * (2 if config.table_dtype == "bf16" else 4)
     with place:  # a large table is nowhere else
-        model = build_model(read_config(weights))
+        model = build_model(config, host_table=size > memory(place) * _MOST_OF_DEVICE)
     load_weights(model, weights)
     return ServedModel(model.eval(), precision)

@@ -52,14 +52,15 @@ def train(config: TrainConfig) -> TrainResult:
     with profile.part("load"):
         interactions, split = prepare_data(config)
         side = side_information(config, interactions)
-    require_memory(config, split.num_items, memory(device))
+    require_memory(config, split.num_items, memory(device), lends_host=True)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):
             torch.manual_seed(config.seed)
             # a large table is nowhere else
             with device if item_rule(config, split.num_items) else contextlib.nullcontext():
-                model = build_model(ModelConfig.from_train(config, split.num_items, side.num_features))
+                model_config = ModelConfig.from_train(config, split.num_items, side.num_features)
+                model = build_model(model_config, host_table=config.table_on == "host")
             model.start_items(side)
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)

@@ -17,7 +17,7 @@ from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
 from .data_options import DataOptions, option
 from .feature_choices import VECTOR_USES, check_features
-from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, check_item_optimizer
+from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
 from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
@@ -35,6 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("fp32", "bf16"),
     "device": ("auto", "cpu", "cuda"),
     "data_on": ("auto", "device", "host"),
+    "table_on": TABLE_PLACES,
     "impl": ("auto", "triton", "reference"),
 }
 
@@ -213,6 +214,13 @@ class TrainConfig(DataOptions):
         "Run",
         "Where users' sequences are: device (batches are gathered there), host (batches are copied to it ahead of "
         "their steps), or auto: device where they take at most an eighth of its memory.",
+    )
+    table_on: str = option(
+        "device",
+        "Run",
+        "Where the item table and its optimizer's first moments are: device, or host for tables that a GPU's memory "
+        "does not hold: in pinned memory of the host, with an item_optimizer that moves rows alone, which are read a "
+        "step ahead. PyTorch only.",
     )
     deterministic: bool = option(
         False, "Run", "On CUDA the same bits in every run, by slower kernels of the framework's own where it has them."

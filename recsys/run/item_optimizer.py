@@ -25,6 +25,11 @@ ITEM_OPTIMIZERS = ("auto", "adamw", *ROW_RULES)
 
 TABLE_DTYPES = ("fp32", "bf16")
 
+TABLE_PLACES = ("device", "host")
+
+_OWN = {"item_learning_rate": 0, "table_dtype": "fp32", "table_on": "device"}
+"""Options, with their defaults, that only a table with an optimizer of its own takes."""
+
 LARGE = 10_000_000
 """Items from which ``auto`` moves rows alone: the gradient and the moments of so many cost more than all else."""
 
@@ -39,7 +44,7 @@ def check_item_optimizer(options: Mapping[str, Any], defaults: Mapping[str, Any]
     if chosen == "adamw" and options["optimizer"] != "adamw":
         raise ConfigError(f"item_optimizer: expected auto beside optimizer = {options['optimizer']}, got adamw")
     if chosen == "adamw":
-        require_defaults(("item_learning_rate", "table_dtype"), "item_optimizer = adamw", options, defaults)
+        require_defaults(tuple(_OWN), "item_optimizer = adamw", options, defaults)
     if chosen in ROW_RULES and (reason := _obstacle(options)) is not None:
         raise ConfigError(f"item_optimizer: expected adamw or auto with {reason}, got {chosen}")
 
@@ -48,13 +53,13 @@ def item_rule(config: TrainConfig, num_items: int) -> str | None:
     """The rule by which rows of the item table move alone; None where the run's optimizer moves all of it.
 
     ``auto`` takes the large catalogs' rule from `LARGE` items on, where the other options allow it. Raises
-    ``ConfigError`` where a step would draw more than half the catalog, and for a learning rate or a dtype of the item
-    table's own where it has no optimizer of its own.
+    ``ConfigError`` where a step would draw more than half the catalog, and for a learning rate, a dtype or a place of
+    the item table's own where it has no optimizer of its own.
     """
     chosen = config.item_optimizer
     if chosen == "auto":
         rule, _ = _by_size(config, num_items)
-        for name, default in (("item_learning_rate", 0), ("table_dtype", "fp32")):
+        for name, default in _OWN.items():
             if rule is None and getattr(config, name) != default:
                 raise ConfigError(
                     f"{name}: expected {default} where all of the item table moves (item_optimizer = auto, {num_items} "

@@ -16,14 +16,16 @@ GIB = 2**30
 _TOLD = GIB  # an estimate from which a run says it
 
 _MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "rmsprop": 1, "sgd": 1}
+_TABLE_STATES = {"rowwise_adagrad": 0, "partial_rowwise_adam": 1, "lazy_adam": 2}  # of the table's shape, float32
 _BLOCK_NUMBERS = 16  # of each place and column that a block keeps for its backward pass, about
 
 
 def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str, int]:
-    """Bytes by what they are for: the item table, its gradient, its optimizer, its averages, and a step's activations.
+    """Bytes of the device's memory by what they are for: the item table, its gradient, its optimizer, its averages, and
+    a step's activations.
 
     ``rule`` moves the rows of the table that a step touches; None: all of it, by a gradient as the output's rows and
-    one as the inputs'.
+    one as the inputs'. What ``config.table_on`` puts into the host's memory is `host_bytes`.
     """
     numbers = num_items * config.dim
     table = numbers * (2 if config.table_dtype == "bf16" else 4)
@@ -31,9 +33,12 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
     if rule is None:
         gradient, moments = 2 * table, _MOMENTS[config.optimizer] * table
     else:
-        gradient = 2 * 4 * config.dim * (draws_of(config) + 2 * places)
-        moments = 4 * {"rowwise_adagrad": 0, "partial_rowwise_adam": numbers, "lazy_adam": 2 * numbers}[rule]
+        rows = 4 * config.dim * (draws_of(config) + 2 * places)
+        on_host = config.table_on == "host"
+        gradient = (4 if on_host else 2) * rows  # of a table in the host's memory the next step's are there too
+        moments = 0 if on_host else 4 * numbers * _TABLE_STATES[rule]
         moments += 0 if rule == "lazy_adam" else 4 * num_items
+        table = 0 if on_host else table
     return {
         "item table": table,
         "its gradient": gradient,
@@ -43,12 +48,19 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
     }
 
 
-def require_memory(config: TrainConfig, num_items: int, memory: int) -> None:
+def host_bytes(config: TrainConfig, num_items: int, rule: str) -> int:
+    """Bytes of the item table and its moments in the host's memory, with ``table_on = host``."""
+    return num_items * config.dim * ((2 if config.table_dtype == "bf16" else 4) + 4 * _TABLE_STATES[rule])
+
+
+def require_memory(config: TrainConfig, num_items: int, memory: int, *, lends_host: bool) -> None:
     """Logs the estimate of a large run, and how its item table is trained.
 
-    Raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it, with the item optimizers that would
-    fit.
+    Raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it, with what would fit, and for a table in
+    the host's memory unless the framework ``lends_host``.
     """
+    if config.table_on == "host" and not lends_host:
+        raise ConfigError("table_on: expected device where kernels read the device's memory alone (JAX), got host")
     rule = item_rule(config, num_items)
     log_item_rule(config, num_items)
     parts = estimate(config, num_items, rule)
@@ -56,17 +68,32 @@ def require_memory(config: TrainConfig, num_items: int, memory: int) -> None:
     if total <= memory:
         if total >= _TOLD:
             logger.info("memory: about %s", _told(parts))
+        if config.table_on == "host" and rule is not None:
+            logger.info("the host's memory: %.1f GiB, pinned", host_bytes(config, num_items, rule) / GIB)
         return
-    fitting = {
-        name: sum(estimate(config, num_items, each).values())
-        for name, each in ROW_RULES.items()
-        if each != rule and _can_take(config, num_items, name)
-    }
-    advice = [f"item_optimizer = {name} takes {size / GIB:.1f}" for name, size in fitting.items() if size <= memory]
     raise ConfigError(
         f"memory: expected at most the device's {memory / GIB:.1f} GiB, got about {_told(parts)}; "
-        f"{', '.join(advice) or 'a smaller dim or batch_size takes less'}"
+        f"{', '.join(_advice(config, num_items, memory, rule, lends_host)) or 'a smaller dim or batch_size takes less'}"
     )
+
+
+def _advice(config: TrainConfig, num_items: int, memory: int, rule: str | None, lends_host: bool) -> list[str]:
+    """What would fit: another item optimizer, or else the table in the host's memory."""
+    allowed = {name: each for name, each in ROW_RULES.items() if _can_take(config, num_items, name)}
+    sizes = {name: sum(estimate(config, num_items, each).values()) for name, each in allowed.items() if each != rule}
+    if fitting := [f"item_optimizer = {name} takes {size / GIB:.1f}" for name, size in sizes.items() if size <= memory]:
+        return fitting
+    if not lends_host:
+        return []
+    other = replace(config, table_on="host", item_optimizer="auto")
+    kept = [name for name, each in allowed.items() if rule in (each, None)]
+    sizes = {name: sum(estimate(other, num_items, allowed[name]).values()) for name in kept}
+    return [
+        f"table_on = host with item_optimizer = {name} takes {size / GIB:.1f}, and of the host's memory "
+        f"{host_bytes(other, num_items, allowed[name]) / GIB:.1f}"
+        for name, size in sizes.items()
+        if size <= memory
+    ]
 
 
 def _can_take(config: TrainConfig, num_items: int, name: str) -> bool:

@@ -48,7 +48,7 @@ RUNS = [
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
     TrainConfig(out="runs/torch", items="all.csv", item_optimizer="rowwise-adagrad", item_learning_rate=0.1,
-    table_dtype="bf16"),
+    table_dtype="bf16", table_on="host"),
     TrainConfig(out="runs/torch", split="sessions", split_quantile=0.8, valid_fraction=0.1),
     TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
     TrainConfig(out="runs/torch", item_features="i.csv", feature_columns="kind", item_vectors="v.parquet",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
-from cce_minus.recsys.run.memory_estimate import GIB, estimate, require_memory
+from cce_minus.recsys.run.memory_estimate import GIB, estimate, host_bytes, require_memory
 
 CONFIG = TrainConfig(data="x", dim=64, max_length=50, batch_size=512, num_negatives=1024)
 MANY = 100_000_000
@@ -32,9 +32,9 @@ def test_moving_rows_alone_takes_what_the_rule_keeps():
 
 def test_a_large_run_says_what_it_takes(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    require_memory(CONFIG, 1000, 2**63)
+    require_memory(CONFIG, 1000, 2**63, lends_host=True)
     assert not caplog.messages
-    require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), MANY, 80 * GIB)
+    require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), MANY, 80 * GIB, lends_host=True)
     (told,) = caplog.messages
     assert told.startswith("memory: about 2")
     assert "item table 23.8, its gradient 0.1, its optimizer 0.4" in told
@@ -47,6 +47,35 @@ def test_what_does_not_fit_is_refused_with_what_would():
         r"47.7, its optimizer 47.7.*\); item_optimizer = rowwise-adagrad takes 2.*, item_optimizer = "
         r"partial-rowwise-adam takes 4.*, item_optimizer = lazy-adam takes 7",
     ):
-        require_memory(replace(CONFIG, item_optimizer="adamw"), MANY, 80 * GIB)
+        require_memory(replace(CONFIG, item_optimizer="adamw"), MANY, 80 * GIB, lends_host=True)
     with pytest.raises(ConfigError, match=r"got about 119.\d GiB .*; a smaller dim or batch_size takes less"):
-        require_memory(replace(CONFIG, negatives="all", num_negatives=256), MANY, 80 * GIB)
+        require_memory(replace(CONFIG, negatives="all", num_negatives=256), MANY, 80 * GIB, lends_host=True)
+
+
+def test_a_table_in_the_hosts_memory_leaves_the_device_its_rows(caplog: pytest.LogCaptureFixture):
+    table, options = 2 * 64 * MANY, {"table_on": "host", "table_dtype": "bf16"}
+    for name, rule, moments in (
+        ("rowwise-adagrad", "rowwise_adagrad", 0),
+        ("partial-rowwise-adam", "partial_rowwise_adam", 1),
+        ("lazy-adam", "lazy_adam", 2),
+    ):
+        config = replace(CONFIG, item_optimizer=name, **options)
+        parts = estimate(config, MANY, rule)
+        assert (parts["item table"], parts["its optimizer"]) == (0, 0 if rule == "lazy_adam" else 4 * MANY)
+        assert parts["its gradient"] == 2 * estimate(replace(config, table_on="device"), MANY, rule)["its gradient"]
+        assert host_bytes(config, MANY, rule) == table + moments * 2 * table
+    caplog.set_level(logging.INFO)
+    require_memory(config, MANY, 80 * GIB, lends_host=True)
+    assert caplog.messages[-1] == "the host's memory: 59.6 GiB, pinned"
+    with pytest.raises(ConfigError, match=r"table_on: expected device where .*, got host"):
+        require_memory(config, MANY, 80 * GIB, lends_host=False)
+
+
+def test_a_table_in_the_hosts_memory_is_what_fits():
+    config = replace(CONFIG, item_optimizer="partial-rowwise-adam")
+    many = 4 * MANY
+    advice = r"table_on = host with item_optimizer = partial-rowwise-adam takes \d.*, and of the host's memory 190.7$"
+    with pytest.raises(ConfigError, match=advice):
+        require_memory(config, many, 80 * GIB, lends_host=True)
+    with pytest.raises(ConfigError, match="a smaller dim or batch_size takes less"):
+        require_memory(config, many, 80 * GIB, lends_host=False)

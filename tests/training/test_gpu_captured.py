@@ -26,6 +26,7 @@ from cce_minus.torch_impl.serving.ranking import top_items
 from cce_minus.torch_impl.train import train
 from cce_minus.torch_impl.training import steps as steps_module
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 
 from tests.training.runs import eager_steps
 
@@ -61,6 +62,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "rows in half precision": {
         "item_optimizer": "rowwise-adagrad", "item_learning_rate": 0.05, "clip_norm": 0.05, "precision": "bf16", **FEW,
     },
+    "rows of the host": {"item_optimizer": "partial-rowwise-adam", "table_on": "host", **FEW},
 }  # fmt: skip
 
 HALF = ("half precision", "rows in half precision")
@@ -81,7 +83,18 @@ def test_captured_training_is_eager_training(name: str, make_config: Make):
 
 
 @pytest.mark.parametrize(
-    "name", ["grouped", "rows alone", "half precision", "in-batch", "accumulated", "averaged", "adam", "sgd"]
+    "name",
+    [
+        "grouped",
+        "rows alone",
+        "rows of the host",
+        "half precision",
+        "in-batch",
+        "accumulated",
+        "averaged",
+        "adam",
+        "sgd",
+    ],
 )
 def test_resumed_captured_training_equals_an_uninterrupted_one(name: str, make_config: Make):
     options = {"device": "cuda", **RUNS[name]}
@@ -108,6 +121,32 @@ def test_deterministic_training_repeats_and_resumes_bit_for_bit(framework: str, 
         assert (result.losses, result.valid, result.test) == (whole.losses, whole.valid, whole.test)
         for tensor_name, tensor in load_file(result.weights).items():
             np.testing.assert_array_equal(tensor, expected[tensor_name], err_msg=tensor_name)
+
+
+@pytest.mark.parametrize("optimizer", ["rowwise-adagrad", "partial-rowwise-adam", "lazy-adam"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_table_in_the_hosts_memory_is_trained_and_served_alike(
+    optimizer: str, dtype: str, make_config: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(importlib.import_module("cce_minus.torch_impl.training.trainer"), "MOST_BATCHES", 3)
+    options = {"device": "cuda", "deterministic": True, "item_optimizer": optimizer, "table_dtype": dtype, **FEW}
+    expected = train(make_config("device", epochs=4, **options))
+    first = make_config("host", epochs=2, table_on="host", **options)
+    train(first)
+    result = train(replace(first, epochs=4, resume=True))
+    assert (result.losses, result.valid, result.test) == (expected.losses, expected.valid, expected.test)
+    wanted = load_torch(expected.weights)
+    for name, tensor in load_torch(result.weights).items():
+        assert torch.equal(tensor, wanted[name]), name
+    _, split = prepare_data(first)
+    serve = importlib.import_module("cce_minus.torch_impl.serve")
+    on_device = serve.load_served(Path(result.weights), "cuda")
+    monkeypatch.setattr(serve, "_MOST_OF_DEVICE", 0.0)
+    on_host = serve.load_served(Path(result.weights), "cuda")
+    parts = split.test_history, split.test_target, split
+    assert on_host.evaluate(*parts, config=first) == on_device.evaluate(*parts, config=first)
+    tables = [model.item_vectors().array() for model in (on_host, on_device)]
+    np.testing.assert_array_equal(*tables)
 
 
 def test_captured_rankings_leave_out_seen_items(framework: str, make_config: Make):

@@ -19,6 +19,7 @@ from cce_minus.recsys.run import item_optimizer, recorder, tensor_file
 from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
 from cce_minus.recsys.run.item_optimizer import ROW_RULES, item_rule, log_item_rule
 from cce_minus.recsys.run.tensor_file import open_tensor_file
+from cce_minus.torch_impl import ItemTable
 from safetensors.torch import load_file
 
 from tests.training.commands import call
@@ -108,6 +109,33 @@ def test_runs_learn_and_resume(train: Train, framework: str, make_config: Make, 
     assert tables == ["bfloat16" if "table_dtype" in options else "float32"]
 
 
+@pytest.mark.parametrize("optimizer", ROW_RULES)
+def test_a_table_in_the_hosts_memory_is_trained_alike(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, optimizer: str
+):
+    """Bit for bit, also where an epoch takes several portions, with rows that successive steps share."""
+    train = importlib.import_module("cce_minus.torch_impl.train").train
+    options = {"epochs": 3, "patience": 3, "dropout": 0.2, **FEW, **OPTIONS[optimizer], "schedule": "constant"}
+    options["item_optimizer"] = optimizer
+    monkeypatch.setattr(importlib.import_module("cce_minus.torch_impl.training.trainer"), "MOST_BATCHES", 3)
+    expected = train(make_config("device", **options))
+    fetched = []
+    fetch = ItemTable.fetch
+    monkeypatch.setattr(ItemTable, "fetch", lambda table, rows: (fetched.append(rows), fetch(table, rows))[1])
+    first = make_config("host", **(options | {"table_on": "host", "epochs": 1}))
+    train(first)
+    result = train(replace(first, epochs=3, resume=True))
+    assert len(fetched) == 3 * 4
+    assert (result.losses, result.test) == (expected.losses, expected.test)
+    assert_same_run(Path(first.out), Path(make_config("device").out))
+
+
+def test_jax_takes_no_table_in_the_hosts_memory(make_config: Make):
+    train = importlib.import_module("cce_minus.jax_impl.train").train
+    with pytest.raises(ConfigError, match=r"table_on: expected device .*, got host"):
+        train(make_config(item_optimizer="lazy-adam", table_on="host", **FEW))
+
+
 def test_a_large_state_is_written_in_pieces_before_the_next_step(
     train: Train, framework: str, make_config: Make, monkeypatch: pytest.MonkeyPatch
 ):
@@ -185,6 +213,8 @@ def test_what_cannot_move_rows_alone_is_refused(make_config: Make):
         item_rule(make_config(table_dtype="bf16"), 40)
     with pytest.raises(ConfigError, match="table_dtype: expected its default fp32 with item_optimizer = adamw"):
         make_config(item_optimizer="adamw", table_dtype="bf16")
+    with pytest.raises(ConfigError, match=r"table_on: expected device .* \(item_optimizer = auto, 40 items\)"):
+        item_rule(make_config(table_on="host"), 40)
     many = make_config(item_optimizer="lazy-adam", num_negatives=11, group_size=128)
     with pytest.raises(ConfigError, match="a step draws more than half of 40 items"):
         item_rule(many, 40)

@@ -11,6 +11,7 @@ from .sequence_model import SequenceModel
 MODELS: dict[str, type[SequenceModel]] = {model.name: model for model in (SASRec, BERT4Rec, LiGR)}
 
 
-def build_model(config: ModelConfig) -> SequenceModel:
-    """Returns the model that ``config.model`` names, initialised from torch's own generator."""
-    return MODELS[config.model](config)
+def build_model(config: ModelConfig, *, host_table: bool = False) -> SequenceModel:
+    """Returns the model that ``config.model`` names, initialised from torch's own generator; with ``host_table`` its
+    item table is in the host's memory."""
+    return MODELS[config.model](config, host_table=host_table)

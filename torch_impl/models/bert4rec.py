@@ -23,8 +23,8 @@ class BERT4Rec(SequenceModel):
 
     name = "bert4rec"
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ModelConfig, *, host_table: bool = False) -> None:
+        super().__init__(config, host_table=host_table)
         self.mask_vector = nn.Parameter(torch.empty(config.dim).normal_(std=INIT_STD))
 
     def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:

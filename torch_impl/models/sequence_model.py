@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...recsys.run.model_config import ModelConfig
 from ...recsys.run.side_information import SideInformation
+from ..tables.host_memory import device_tensor, host_tensor
 from .transformer import INIT_STD, LAYER_NORM_EPS, Block, causal_mask
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -27,7 +28,8 @@ class SequenceModel(nn.Module):
 
     ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
     ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the projection (P, D)
-    is learned. A caller who needs the rows too computes them once and passes them on.
+    is learned. A caller who needs the rows too computes them once and passes them on. With ``host_table`` a GPU's table
+    is in the host's memory.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) in the dtype
     of the computation (float32, or the autocast dtype up to the last norm). Positions are counted from the sequence's
@@ -46,11 +48,13 @@ class SequenceModel(nn.Module):
     item_features: Tensor | None
     feature_projection: nn.Parameter | None
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, host_table: bool = False) -> None:
         super().__init__()
         config.require(self.name)
         self.config = config
-        self.item_table = nn.Parameter(torch.empty(config.num_items, config.dim, dtype=DTYPES[config.table_dtype]))
+        empty = host_tensor if host_table else device_tensor
+        place = torch.empty(0).device
+        self.item_table = nn.Parameter(empty((config.num_items, config.dim), DTYPES[config.table_dtype], place))
         self.position_table = nn.Parameter(torch.empty(config.max_length, config.dim))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(

@@ -22,7 +22,7 @@ class _Lent:
     libraries describe a GPU's (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        memory = torch.empty(size, dtype=torch.uint8)
+        memory = torch.empty(size, dtype=torch.uint8, device="cpu")
         runtime: Any = torch.cuda.cudart()
         status = runtime.cudaHostRegister(memory.data_ptr(), size, _MAPPED)
         if int(status):

@@ -86,12 +86,12 @@ class ItemTable(nn.Module):
         return cls.of(embedding.weight, sparse=sparse)
 
     @classmethod
-    def of(cls, weight: Tensor, *, sparse: bool = False) -> ItemTable:
-        """A table with the very parameter ``weight`` (V, D)."""
+    def of(cls, weight: Tensor, *, sparse: bool = False, host: bool = False) -> ItemTable:
+        """A table with the very parameter ``weight`` (V, D), which is in the host's memory if ``host``."""
         _checked(weight.dtype)
         table = cls.__new__(cls)
         nn.Module.__init__(table)
-        table.weight, table.sparse, table.host = weight, sparse, False
+        table.weight, table.sparse, table.host = weight, sparse, host
         table.touched, table._fetched = [], None
         return table
 
@@ -104,7 +104,7 @@ class ItemTable(nn.Module):
     def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
-        values = self._fetched_rows(rows)
+        values = self.fetched(rows)
         if values is None:
             values = rows_of(self.weight, rows)
         if torch.is_grad_enabled() and self.weight.requires_grad:
@@ -131,7 +131,13 @@ class ItemTable(nn.Module):
             rows.ids.record_stream(stream)
         self._fetched = _Fetched(rows, values, read, [])
 
-    def _fetched_rows(self, rows: RowSet | WorkingSet) -> Tensor | None:
+    def hold(self, rows: RowSet | WorkingSet, values: Tensor) -> None:
+        """Takes ``values`` (T, D) float32, which are those of ``rows`` now, for the next call for these very rows."""
+        self._fetched = _Fetched(rows, values, None, [])
+
+    def fetched(self, rows: RowSet | WorkingSet) -> Tensor | None:
+        """The rows (T, D) that have been fetched, as they are now, without a gradient; None where the last `fetch` was
+        of others."""
         fetched, self._fetched = self._fetched, None
         if fetched is None or fetched.rows.ids is not rows.ids:
             return None

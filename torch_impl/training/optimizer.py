@@ -67,7 +67,7 @@ class TableOptimizer:
     """The optimizer of an item table by a row ``rule``, on the device: what a step touches moves, and nothing else."""
 
     def __init__(self, weight: nn.Parameter, rule: str, config: TrainConfig) -> None:
-        self.table, self._share = ItemTable.of(weight), item_rate_share(config)
+        self.table, self._share = ItemTable.of(weight, host=config.table_on == "host"), item_rate_share(config)
         betas: dict[str, Any] = {} if rule == "rowwise_adagrad" else {"betas": BETAS}
         self._rate = torch.zeros(1, device=weight.device)
         self.optimizer = ROW_OPTIMIZERS[rule](

@@ -18,10 +18,12 @@ from ...kernels.negatives.uniform import UniformNegatives
 from ...recsys import Ragged, TrainConfig
 from ...recsys.run.steps import Steps
 from ..devices import no_cast_cache, to_device
+from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
 from ..tables.working_set import working_set
 from .objective import Loss, follow, row_loss, training_loss
 from .optimizer import TableOptimizer, make_optimizer, set_rate
+from .rows_ahead import RowsAhead
 from .sequences import Sequences
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
@@ -35,7 +37,8 @@ class TrainingSteps:
 
     Everything random in batch s follows from (config.seed, s). ``autocast()`` is entered around model and loss, which
     is ``loss`` (by default the objective's). With an ``item_rule`` the item table has an optimizer of its own, which
-    moves what a step touches, and the loss is the objective's on these rows. ``sequences`` are the users' to gather
+    moves what a step touches, and the loss is the objective's on these rows; those of a table in the host's memory are
+    read a step ahead. ``sequences`` are the users' to gather
     batches from; None where steps bring their batches. All of this stays in its memory: a graph, captured at the first
     steps of their shape, reads and writes it there.
     """
@@ -61,10 +64,11 @@ class TrainingSteps:
         self.averages = {
             name: parameter.detach().clone() for name, parameter in self.parameters.items() if config.ema_decay
         }
-        self._objective, self._autocast, self._loss = objective, autocast, loss
+        self._objective, self._autocast, self._loss_of_all = objective, autocast, loss
         self._sequences = None if sequences is None else Sequences(sequences, self.device)
         self._captures = self.device.type == "cuda" and objective.impl != "reference"  # which waits for the device
         self._shape: object = None
+        self._ahead: RowsAhead | None = None
 
     def __call__(self, steps: Steps) -> Tensor:
         """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
@@ -80,11 +84,15 @@ class TrainingSteps:
                 torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2)
             )
             self._losses = torch.zeros(steps.counts.size * self.config.accumulate, device=self.device)
+            if self.items is not None and self.items.table.host:
+                self._ahead = RowsAhead(self.items.table, self._set_at(self._batch_index))
             self._run_batch, self._run_update = self._ways()
         for name, operand in operands.items():
             self._held[name].copy_(to_device(operand, self.device))
         self._batch_index.zero_()
         self._update_index.zero_()
+        if self._ahead is not None:
+            self._ahead.start(self._set_at(self._batch_index))
         of_dropout = iter(seeds.tolist())
         for count in steps.counts.tolist():
             for seed in itertools.islice(of_dropout, count):
@@ -120,41 +128,56 @@ class TrainingSteps:
         else:
             torch.default_generator.manual_seed(seed)
 
-    def _at(self, name: str) -> Tensor:
-        """The operand of this batch."""
-        return self._held[name].index_select(0, self._batch_index)[0]
+    def _at(self, name: str, index: Tensor) -> Tensor:
+        """The operand of the batch ``index`` (1,)."""
+        return self._held[name].index_select(0, index)[0]
 
     def _batch(self) -> None:
         """One batch: its gradients are added up, its loss is kept."""
-        inputs, targets = self._gathered()
+        loss = self._loss() if self._ahead is None else self._loss_ahead(self._ahead)
+        loss.backward()
+        self._losses.index_copy_(0, self._batch_index, loss.detach().view(1))
+        self._batch_index += 1
+
+    def _loss(self) -> Tensor:
+        inputs, targets = self._gathered(self._batch_index)
         frequencies = follow(self.frequencies, targets, self._objective)
         if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)
         with self._autocast():
-            loss = self.loss_of(inputs, targets, self._at("seeds"), frequencies)
-        loss.backward()
-        self._losses.index_copy_(0, self._batch_index, loss.detach().view(1))
-        self._batch_index += 1
+            return self.loss_of(inputs, targets, self._at("seeds", self._batch_index), frequencies)
+
+    def _loss_ahead(self, ahead: RowsAhead) -> Tensor:
+        """The same of rows that were read before it, while those of the batch after it are read."""
+        rows, last = ahead.rows(), len(self._losses) - 1
+        ahead.fetch(self._set_at((self._batch_index + 1).clamp(max=last)))
+        with self._autocast():
+            return row_loss(self.model, rows, ahead.given, objective=self._objective)
 
     def loss_of(self, inputs: Tensor, targets: Tensor, seed: int | Tensor, frequencies: Tensor | None) -> Tensor:
         """The loss of a batch, of the rows that it touches where these alone are moved."""
         if self.items is None:
             operands = self.model, inputs, targets, seed
-            return self._loss(*operands, objective=self._objective, frequencies=frequencies)
-        table, objective = self.items.table, self._objective
-        assert isinstance(objective.sampler, UniformNegatives)
-        given = working_set(
-            objective.sampler, targets, num_items=len(table.weight), seed=seed, inputs=inputs, impl=objective.impl
-        )
-        return row_loss(self.model, table(given), given, objective=objective)
+            return self._loss_of_all(*operands, objective=self._objective, frequencies=frequencies)
+        given = self._set_of(inputs, targets, seed)
+        return row_loss(self.model, self.items.table(given), given, objective=self._objective)
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
+    def _set_of(self, inputs: Tensor, targets: Tensor, seed: int | Tensor) -> WorkingSet:
+        sampler, num_items = self._objective.sampler, len(self.model.item_table)
+        assert isinstance(sampler, UniformNegatives)
+        return working_set(sampler, targets, num_items=num_items, seed=seed, inputs=inputs, impl=self._objective.impl)
+
+    def _set_at(self, index: Tensor) -> WorkingSet:
+        return self._set_of(*self._gathered(index), self._at("seeds", index))
+
+    def _gathered(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the batch ``index`` (1,)."""
         if "rows" not in self._held:
-            return self._at("inputs"), self._at("targets")
+            return self._at("inputs", index), self._at("targets", index)
         assert self._sequences is not None
         if "masked" in self._held:
-            return self._sequences.masked_items(self._at("rows"), self._at("masked"))
-        return self._sequences.next_items(self._at("rows"), self.config.max_length)
+            return self._sequences.masked_items(self._at("rows", index), self._at("masked", index))
+        return self._sequences.next_items(self._at("rows", index), self.config.max_length)
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -173,6 +196,8 @@ class TrainingSteps:
         self.optimizer.step()
         if self.items is not None:
             self.items.step(rate)
+        if self._ahead is not None:
+            self._ahead.turn()
         for name, average in self.averages.items():
             average.lerp_(self.parameters[name], 1 - self.config.ema_decay)
         # in its memory, where the graph of a batch adds to it
@@ -202,6 +227,8 @@ class TrainingSteps:
                 self._batch()
                 if self.items is not None:
                     self.items.warm_up()
+                if self._ahead is not None:
+                    self._ahead.turn()
             self.optimizer.zero_grad(set_to_none=self.config.accumulate == 1)
         torch.cuda.current_stream().wait_stream(stream)
         if frequencies is not None and self.frequencies is not None:

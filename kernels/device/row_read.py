@@ -1,11 +1,10 @@
-"""Rows of a table in float32, by their ids, and again where others moved them; see ``plan/row_read.py``."""
+"""Rows of a table in float32, by their ids; see ``plan/row_read.py``."""
 
 import triton
 import triton.language as tl
 
 from .numbers import ROW_NUMBERS
 from .row_update import load_weights
-from .search import lower_bound
 
 
 @triton.jit(do_not_specialize=ROW_NUMBERS)
@@ -21,22 +20,3 @@ def read_rows_kernel(
     weight = load_weights(p_weight, row[:, None] * dim + d[None, :], mask & known[:, None])
     places = i.to(tl.int64)[:, None] * dim + d[None, :]
     tl.store(p_rows + places, tl.where(known[:, None], weight, float("nan")), mask=mask)
-
-
-@triton.jit(do_not_specialize=ROW_NUMBERS)
-def refresh_rows_kernel(
-    p_weight, p_ids, p_moved, p_count, p_rows, num_rows, num_moved, num_items, dim: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Reads those of ROWS ids anew that are among the first ``count`` of ``p_moved``, which ascend."""
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row = tl.load(p_ids + i, mask=i < num_rows, other=-1)
-    first = tl.zeros((ROWS,), tl.int32)
-    count = tl.minimum(tl.load(p_count), num_moved).to(tl.int32)
-    place = lower_bound(p_moved, first, first + count, row)
-    moved = (i < num_rows) & (place < count) & (row >= 0) & (row < num_items)
-    moved = moved & (tl.load(p_moved + place, mask=moved, other=-1) == row)
-    d = tl.arange(0, BLOCK_D)
-    mask = moved[:, None] & (d < dim)[None, :]
-    weight = load_weights(p_weight, row.to(tl.int64)[:, None] * dim + d[None, :], mask)
-    tl.store(p_rows + i.to(tl.int64)[:, None] * dim + d[None, :], weight, mask=mask)

@@ -69,9 +69,10 @@ def store_weights(p_weight, places, mask, x, p_seed, step, rows, columns, ROUNDS
 def update_rows_kernel(
     p_weight, p_first, p_second, p_ids, p_count, p_grad, p_rate, p_step, p_seed,
     num_rows, num_items, dim: tl.constexpr, beta1, beta2, rest_1, rest_2, log_beta1, log_beta2, eps, weight_decay,
-    RULE: tl.constexpr, ROUNDS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+    RULE: tl.constexpr, ROUNDS: tl.constexpr, APART: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """ROWS of the first ``count`` ids, which are distinct. ``rest_1``: 1 - beta1, which fp32's beta1 would not give."""
+    """ROWS of the first ``count`` ids, which are distinct. ``rest_1``: 1 - beta1, which fp32's beta1 would not give.
+    ``APART``: the weights are these rows alone, (T, D), apart from their table."""
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = i < tl.minimum(tl.load(p_count), num_rows)
     row = tl.load(p_ids + i, mask=live, other=0).to(tl.int64)
@@ -79,9 +80,11 @@ def update_rows_kernel(
     d = tl.arange(0, BLOCK_D)
     mask = live[:, None] & (d < dim)[None, :]
     places = row[:, None] * dim + d[None, :]
+    of_batch = i.to(tl.int64)[:, None] * dim + d[None, :]
+    of_weight = of_batch if APART else places
     rate, step = tl.load(p_rate), tl.load(p_step)
-    grad = tl.load(p_grad + i.to(tl.int64)[:, None] * dim + d[None, :], mask=mask, other=0.0).to(tl.float32)
-    weight = load_weights(p_weight, places, mask)
+    grad = tl.load(p_grad + of_batch, mask=mask, other=0.0).to(tl.float32)
+    weight = load_weights(p_weight, of_weight, mask)
     if RULE == ADAGRAD:
         second = tl.load(p_second + row, mask=live, other=0.0) + tl.sum(grad * grad, 1) / dim
         tl.store(p_second + row, second, mask=live)
@@ -103,4 +106,4 @@ def update_rows_kernel(
             tl.store(p_second + places, second, mask=mask)
             move = first * (rate * tl.sqrt_rn(left_2) / left_1) / (tl.sqrt_rn(second) + eps)
     weight = weight * (1.0 - rate * weight_decay) - move
-    store_weights(p_weight, places, mask, weight, p_seed, step, row, d, ROUNDS)
+    store_weights(p_weight, of_weight, mask, weight, p_seed, step, row, d, ROUNDS)

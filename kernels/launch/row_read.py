@@ -1,4 +1,4 @@
-"""The launches that read rows of a table; see ``plan/row_read.py``."""
+"""The launch that reads rows of a table; see ``plan/row_read.py``."""
 
 from __future__ import annotations
 
@@ -17,32 +17,15 @@ from .programs import Pointer, Program, launch
 @lru_cache(maxsize=256)
 def row_read_program(plan: RowRead) -> Program:
     """Pointers: weight (V, D), ids (T,) int32, rows (T, D) fp32."""
-    grid, bindings = _grid_and_bindings(plan)
-    return Program([launch(row_read.read_rows_kernel, grid, bindings, work=plan.work)])
-
-
-@lru_cache(maxsize=256)
-def row_refresh_program(plan: RowRead) -> Program:
-    """Pointers: those of `row_read_program`, moved (M,) int32, count (1,) int32."""
-    grid, bindings = _grid_and_bindings(plan)
-    bindings |= {"p_moved": Pointer("moved"), "p_count": Pointer("count"), "num_moved": plan.num_moved}
-    return Program([launch(row_read.refresh_rows_kernel, grid, bindings, work=plan.work)])
-
-
-def _grid_and_bindings(plan: RowRead) -> tuple[tuple[int, ...], dict[str, object]]:
     words = torch.int16 if plan.weight_dtype == "bfloat16" else None
-    return (ceil_div(plan.num_rows, plan.rows_each),), {
-        "p_weight": Pointer("weight", dtype=words), "p_ids": Pointer("ids"), "p_rows": Pointer("rows"),
-        "num_rows": plan.num_rows, "num_items": plan.num_items, "dim": plan.dim, "ROWS": plan.rows_each,
-        "BLOCK_D": plan.block_d,
-    }  # fmt: skip
+    read = launch(
+        row_read.read_rows_kernel, (ceil_div(plan.num_rows, plan.rows_each),), {}, work=plan.work,
+        p_weight=Pointer("weight", dtype=words), p_ids=Pointer("ids"), p_rows=Pointer("rows"), num_rows=plan.num_rows,
+        num_items=plan.num_items, dim=plan.dim, ROWS=plan.rows_each, BLOCK_D=plan.block_d,
+    )  # fmt: skip
+    return Program([read])
 
 
 def launch_row_read(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: RowRead) -> None:
     """outs: rows. ins: weight, ids."""
     row_read_program(plan).run({**ins, **outs})
-
-
-def launch_row_refresh(outs: Mapping[str, Tensor], ins: Mapping[str, Tensor], plan: RowRead) -> None:
-    """outs: rows, of which those that moved are written. ins: weight, ids, moved, count."""
-    row_refresh_program(plan).run({**ins, **outs})

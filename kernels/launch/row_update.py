@@ -17,8 +17,8 @@ from .programs import Pointer, Program, launch
 
 @lru_cache(maxsize=256)
 def row_update_program(plan: RowUpdate) -> Program:
-    """Pointers: weight (V, D), first? (V, D), second (V,) or (V, D) fp32, ids (T,) int32, count (1,) int32, grad
-    (T, D), rate (1,) fp32, step (1,) int32, seed? (2,) int32."""
+    """Pointers: weight (V, D), or (T, D) of rows apart, first? (V, D), second (V,) or (V, D) fp32, ids (T,) int32,
+    count (1,) int32, grad (T, D), rate (1,) fp32, step (1,) int32, seed? (2,) int32."""
     rule = plan.rule
     words = torch.int16 if plan.weight_dtype == "bfloat16" else None
     update = launch(
@@ -29,8 +29,7 @@ def row_update_program(plan: RowUpdate) -> Program:
         num_rows=plan.num_rows, num_items=plan.num_items, dim=plan.dim,
         beta1=rule.beta1, beta2=rule.beta2, rest_1=1 - rule.beta1, rest_2=1 - rule.beta2, log_beta1=_log(rule.beta1),
         log_beta2=_log(rule.beta2), eps=rule.eps, weight_decay=rule.weight_decay, RULE=RULES.index(rule.rule),
-        ROUNDS=plan.rounds, ROWS=plan.rows_each,
-        BLOCK_D=plan.block_d,
+        ROUNDS=plan.rounds, APART=plan.apart, ROWS=plan.rows_each, BLOCK_D=plan.block_d,
     )  # fmt: skip
     return Program([update])
 

@@ -11,13 +11,12 @@ ELEMENTS = 2048  # of a program
 
 @dataclass(frozen=True)
 class RowRead:
-    """``num_rows`` rows of a table of ``num_items``, in float32; or again, those that are among ``num_moved``."""
+    """``num_rows`` rows of a table of ``num_items``, in float32."""
 
     num_rows: int
     num_items: int
     dim: int
     weight_dtype: str
-    num_moved: int = 0
 
     @property
     def block_d(self) -> int:

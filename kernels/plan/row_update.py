@@ -68,7 +68,7 @@ def row_rule(
 @dataclass(frozen=True)
 class RowUpdate:
     """One update: at most ``num_rows`` distinct rows of a table of ``num_items``; ``rounds``: a bfloat16 table is
-    rounded at random, by a seed."""
+    rounded at random, by a seed; ``apart``: the weights are the touched rows alone."""
 
     rule: RowRule
     num_rows: int
@@ -76,6 +76,7 @@ class RowUpdate:
     dim: int
     weight_dtype: str
     rounds: bool
+    apart: bool = False
 
     @property
     def block_d(self) -> int:

@@ -35,7 +35,7 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
     else:
         rows = 4 * config.dim * (draws_of(config) + 2 * places)
         on_host = config.table_on == "host"
-        gradient = (4 if on_host else 2) * rows  # of a table in the host's memory the next step's are there too
+        gradient = (5 if on_host else 2) * rows  # with the rows of the steps before and after
         moments = 0 if on_host else 4 * numbers * _TABLE_STATES[rule]
         moments += 0 if rule == "lazy_adam" else 4 * num_items
         table = 0 if on_host else table

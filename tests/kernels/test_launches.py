@@ -14,6 +14,7 @@ from cce_minus.kernels.launch import loss as launch
 from cce_minus.kernels.launch import nearest as nearest_launch
 from cce_minus.kernels.launch import normals as normal_launch
 from cce_minus.kernels.launch import ranking as ranking_launch
+from cce_minus.kernels.launch import row_copy as row_copy_launch
 from cce_minus.kernels.launch import row_read as row_read_launch
 from cce_minus.kernels.launch import row_update as row_update_launch
 from cce_minus.kernels.plan import nearest
@@ -34,7 +35,8 @@ from cce_minus.torch_impl.loss import known_calls
 from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 from cce_minus.torch_impl.tables.item_table import ItemTable
 from cce_minus.torch_impl.tables.optimizers import RowWiseAdagrad
-from cce_minus.torch_impl.tables.read import read_rows, refresh_rows
+from cce_minus.torch_impl.tables.read import read_rows
+from cce_minus.torch_impl.tables.row_copies import fetch_rows, refresh_rows, write_rows
 from cce_minus.torch_impl.tables.row_set import row_set
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
@@ -84,7 +86,8 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
         nearest_launch.nearest_program,
         ranking_launch.ranking_program,
         row_read_launch.row_read_program,
-        row_read_launch.row_refresh_program,
+        row_copy_launch.row_copy_program,
+        row_copy_launch.row_refresh_program,
         row_update_launch.row_update_program,
         known_calls._plan,
     )
@@ -142,6 +145,8 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     items(row_set(torch.tensor([3, 1], device=device))).sum().backward()
     RowWiseAdagrad(items, impl="triton").step()
     ids, count = torch.tensor([1, 3], device=device, dtype=torch.int32), torch.ones(1, device=device, dtype=torch.int32)
-    read = read_rows(items.weight.detach(), ids, impl="triton")
-    refresh_rows(read, items.weight.detach(), ids, ids, count, impl="triton")
+    read_rows(items.weight.detach(), ids, impl="triton")
+    rows = fetch_rows(items.weight.detach(), ids, impl="triton")
+    refresh_rows(rows, ids, ids, count, rows.clone(), impl="triton")
+    write_rows(items.weight.detach(), ids, count, rows, impl="triton")
     assert launched == names, f"never launched: {names - launched}"

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from cce_minus.kernels import ArgumentValueError
+from cce_minus.kernels.plan import row_copy
 from cce_minus.torch_impl import ItemTable, LazyAdam, RowWiseAdagrad, row_set
+from cce_minus.torch_impl.tables import fetched_rows
 from cce_minus.torch_impl.tables.host_memory import host_tensor
-from cce_minus.torch_impl.tables.read import read_rows, refresh_rows
+from cce_minus.torch_impl.tables.row_copies import fetch_rows, refresh_rows, write_rows
 from torch import Tensor
 
 from tests.tables.run import DEVICE
@@ -38,6 +40,7 @@ def trained(table: ItemTable, kind: Any, *, fetches: bool) -> Tensor:
             table.fetch(sets[number + 1])
         (values[rows.places.long()].square() * 0.5).sum().backward()
         optimizer.step()
+    table.settle()
     return table.weight.detach().clone()
 
 
@@ -47,7 +50,7 @@ def test_a_step_reads_the_newest_rows(kind: Any, dtype: torch.dtype, monkeypatch
     expected = trained(table_of(dtype, host=False), kind, fetches=False)
     for host, fetches in ((True, False), (True, True), (False, True)):
         assert torch.equal(trained(table_of(dtype, host=host), kind, fetches=fetches), expected)
-    monkeypatch.setattr(ItemTable, "rows_moved", lambda *_: None)  # then rows are a step old
+    monkeypatch.setattr(fetched_rows, "refresh_rows", lambda *_: None)  # then rows are a step old
     if DEVICE == "cpu":
         assert not torch.equal(trained(table_of(dtype, host=True), kind, fetches=True), expected)
 
@@ -82,25 +85,75 @@ def test_sparse_tables_fetch_nothing():
         table.fetch(row_set(torch.tensor([3], device=DEVICE)))
 
 
+def test_a_table_is_itself_again_once_it_settles():
+    table = table_of(host=True)
+    optimizer = RowWiseAdagrad(table, lr=0.1)
+    first, second = (row_set(torch.tensor(ids, device=DEVICE)) for ids in ([3, 4, 5], [4, 5, 6]))
+    table.fetch(first)
+    values = table(first)
+    table.fetch(second)
+    values.sum().backward()
+    before = table.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(table.weight.detach(), before)
+    assert torch.equal(values.detach(), before[3:6])  # what the step has read stays what it was
+    after = table.state_dict()["weight"]
+    assert (after[3:6] != before[3:6]).all()
+    assert torch.equal(table(second).detach(), after[4:7])
+    table.fetch(first)
+    assert torch.equal(table(second).detach(), after[4:7])  # what was fetched is dropped
+
+
+def test_rows_that_move_in_the_table_itself_are_taken_anew():
+    """By ``update``, beside what has been fetched."""
+    table, other = table_of(host=True), table_of(host=False)
+    first, second = (row_set(torch.tensor(ids, device=DEVICE)) for ids in ([3, 4, 5], [4, 5, 6]))
+    for each in (table, other):
+        if each.host:
+            each.fetch(second)
+        RowWiseAdagrad(each, lr=0.1).update(each, first, torch.ones(3, DIM, device=DEVICE))
+    assert torch.equal(table(second), other(second))
+    assert torch.equal(table.weight, other.weight)
+
+
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("count", [0, 1, 9])
-def test_rows_that_moved_are_read_again(impl: str, dtype: torch.dtype, count: int):
+def test_rows_that_moved_are_taken_anew(impl: str, dtype: torch.dtype, count: int):
     torch.manual_seed(0)
     table = torch.randn(ITEMS, DIM, device=DEVICE).to(dtype)
     ids = torch.randperm(ITEMS, device=DEVICE)[:30].int()
     moved = torch.randperm(ITEMS, device=DEVICE)[: max(count, 1)].int().sort().values
     moved = torch.cat([moved, moved[-1:].expand(5)]) if count else torch.zeros(5, dtype=torch.int32, device=DEVICE)
-    rows = read_rows(table, ids, impl=impl)
-    before = rows.clone()
-    table += 1
+    rows = fetch_rows(table, ids, impl=impl)
+    assert torch.equal(rows, table[ids.long()])
+    before, now = rows.clone(), table + 1
     number = torch.tensor([count], dtype=torch.int32, device=DEVICE)
-    refresh_rows(rows, table, ids, moved, number, impl=impl)
+    news = now[moved.long()]
+    refresh_rows(rows, ids, moved, number, news, impl=impl)
     again = torch.isin(ids, moved[:count])
-    assert torch.equal(rows[again], table[ids.long()].float()[again])
+    assert torch.equal(rows[again], now[ids.long()][again])
     assert torch.equal(rows[~again], before[~again])
-    operands = rows, table, ids, moved, number, impl == "reference"
-    torch.library.opcheck(torch.ops.cce_minus.refresh_rows.default, operands)
+    old = table.clone()
+    write_rows(table, moved, number, news, impl=impl)
+    is_moved = torch.isin(torch.arange(ITEMS, device=DEVICE), moved[:count])
+    assert torch.equal(table[is_moved], now[is_moved])
+    assert torch.equal(table[~is_moved], old[~is_moved])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_few_programs_copy_many_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(row_copy, "ELEMENTS", 64)
+    monkeypatch.setattr(row_copy, "PROGRAMS", 3)
+    table = torch.randn(ITEMS, DIM, device=DEVICE).to(dtype)
+    ids = torch.randperm(ITEMS, device=DEVICE)[:37].int()
+    rows = fetch_rows(table, torch.cat([ids, ids.new_tensor([-1, ITEMS])]), impl="triton")
+    assert torch.equal(rows[:37], table[ids.long()])
+    assert rows[37:].isnan().all()
+    expected = table.clone()
+    expected[ids[:29].long()] = rows[:29] + 1
+    write_rows(table, ids, torch.tensor([29], dtype=torch.int32, device=DEVICE), rows[:37] + 1, impl="triton")
+    assert torch.equal(table, expected)
 
 
 @pytest.mark.gpu

@@ -219,7 +219,7 @@ def test_the_operator_is_as_torch_wants_it():
         torch.library.opcheck(
             torch.ops.cce_minus.update_rows.default,
             (table.weight.detach(), first, second, rows.ids, rows.count, grad, rate, step, None, rule, 0.9, 0.99, 1e-8,
-             0.0, DEVICE == "cpu"),
+             0.0, False, DEVICE == "cpu"),
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import weakref
 from typing import Any
 
@@ -22,7 +23,7 @@ class _Lent:
     libraries describe a GPU's (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        memory = torch.empty(size, dtype=torch.uint8, device="cpu")
+        memory = _pages(size)
         runtime: Any = torch.cuda.cudart()
         status = runtime.cudaHostRegister(memory.data_ptr(), size, _MAPPED)
         if int(status):
@@ -33,6 +34,16 @@ class _Lent:
         self.__cuda_array_interface__ = {
             "shape": (size,), "typestr": "|u1", "data": (memory.data_ptr(), False), "version": 3, "strides": None,
         }  # fmt: skip
+
+
+def _pages(size: int) -> Tensor:
+    """Memory of the host, in huge pages where there are such: of 4 KiB each row of a large table has its own, which
+    takes long to find."""
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            area.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(area, dtype=torch.uint8)
 
 
 def _give_back(memory: Tensor, device: torch.device) -> None:

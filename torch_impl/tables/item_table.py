@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 from ..loss.working_set import WorkingSet
+from .fetched_rows import FetchedRows
 from .host_memory import device_tensor, host_tensor
-from .read import read_rows, refresh_rows, rows_of
+from .read import read_rows, rows_of
 from .row_set import RowSet
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16)
@@ -22,15 +23,6 @@ class Touched(NamedTuple):
 
     rows: RowSet | WorkingSet
     values: Tensor
-
-
-class _Fetched(NamedTuple):
-    """Rows that a stream of their own reads while others move: they are to be read again then."""
-
-    rows: RowSet | WorkingSet
-    values: Tensor
-    read: torch.cuda.Event | None
-    moved: list[tuple[Tensor, Tensor]]
 
 
 class ItemTable(nn.Module):
@@ -46,7 +38,7 @@ class ItemTable(nn.Module):
     Adagrad and SGD take, as of ``nn.Embedding(sparse=True)``. That waits for the device at each step.
 
     With ``host`` a GPU's table is in pinned memory of the host, and so are first moments: the GPU reads and writes rows
-    over the bus. `fetch` reads the next step's while this one computes.
+    over the bus. `fetch` reads the next step's while this one computes, and writes those of the step before.
 
     Vectors start normal with a standard deviation of ``std``, from torch's default generator.
     """
@@ -71,7 +63,7 @@ class ItemTable(nn.Module):
         self.weight = nn.Parameter(nn.init.normal_(empty, std=std))
         self.sparse, self.host = sparse, host
         self.touched: list[Touched] = []
-        self._fetched: _Fetched | None = None
+        self.ahead = FetchedRows()
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding, *, sparse: bool = False) -> ItemTable:
@@ -92,11 +84,12 @@ class ItemTable(nn.Module):
         table = cls.__new__(cls)
         nn.Module.__init__(table)
         table.weight, table.sparse, table.host = weight, sparse, host
-        table.touched, table._fetched = [], None
+        table.touched, table.ahead = [], FetchedRows()
         return table
 
     def to_embedding(self) -> nn.Embedding:
         """An embedding with the table's parameter."""
+        self.settle()
         embedding = nn.Embedding.from_pretrained(self.weight, sparse=self.sparse)
         embedding.weight = self.weight
         return embedding
@@ -104,9 +97,10 @@ class ItemTable(nn.Module):
     def forward(self, rows: RowSet | WorkingSet) -> Tensor:
         if self.sparse:
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
-        values = self.fetched(rows)
-        if values is None:
-            values = rows_of(self.weight, rows)
+        held = self.ahead.take(rows)
+        if held is None:
+            self.settle()
+        values = rows_of(self.weight, rows) if held is None else held.to(torch.float32, copy=True)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
             # what has no gradient in the end leaves nothing behind
@@ -115,44 +109,16 @@ class ItemTable(nn.Module):
 
     def fetch(self, rows: RowSet | WorkingSet) -> None:
         """Begins to read the next step's ``rows`` on a stream of its own, which the next call for these very rows
-        takes; what an optimizer of this module moves until then is read again. Before the step's other work, so that
-        it reads meanwhile. Raises ArgumentValueError for a sparse table."""
+        takes, as they are then. Before the step's other work, so that it reads meanwhile. What an optimizer moves in
+        the step is written by the next `fetch`; what reads ``weight`` itself before that calls `settle`. Raises
+        ArgumentValueError for a sparse table."""
         if self.sparse:
             raise ArgumentValueError("table", "one that is not sparse", "a sparse one")
-        if not self.weight.is_cuda:
-            self._fetched = _Fetched(rows, rows_of(self.weight, rows), None, [])
-            return
-        with torch.cuda.device(self.weight.device):
-            stream = self._stream = getattr(self, "_stream", None) or torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())  # for the ids, and for what has moved so far
-            with torch.cuda.stream(stream):
-                values, read = rows_of(self.weight, rows), torch.cuda.Event()
-                read.record()
-            rows.ids.record_stream(stream)
-        self._fetched = _Fetched(rows, values, read, [])
+        self.ahead.fetch(self.weight.detach(), rows)
 
-    def hold(self, rows: RowSet | WorkingSet, values: Tensor) -> None:
-        """Takes ``values`` (T, D) float32, which are those of ``rows`` now, for the next call for these very rows."""
-        self._fetched = _Fetched(rows, values, None, [])
-
-    def fetched(self, rows: RowSet | WorkingSet) -> Tensor | None:
-        """The rows (T, D) that have been fetched, as they are now, without a gradient; None where the last `fetch` was
-        of others."""
-        fetched, self._fetched = self._fetched, None
-        if fetched is None or fetched.rows.ids is not rows.ids:
-            return None
-        if fetched.read is not None:
-            current = torch.cuda.current_stream(self.weight.device)
-            current.wait_event(fetched.read)
-            fetched.values.record_stream(current)
-        for ids, count in fetched.moved:
-            refresh_rows(fetched.values, self.weight.detach(), rows.ids, ids, count)
-        return fetched.values
-
-    def rows_moved(self, ids: Tensor, count: Tensor) -> None:
-        """Tells that the first ``count`` (1,) of the rows ``ids``, which ascend, are others now."""
-        if self._fetched is not None:
-            self._fetched.moved.append((ids, count))
+    def settle(self) -> None:
+        """Has ``weight`` be the table as it is now. `fetch` alone leaves it behind; ``state_dict`` calls this."""
+        self.ahead.settle(self.weight.detach())
 
     def _has_grad(self, touched: Touched) -> None:
         if all(each.values is not touched.values for each in self.touched):
@@ -168,10 +134,14 @@ class ItemTable(nn.Module):
         sizes = f"{self.weight.shape[0]}, {self.weight.shape[1]}, dtype={self.weight.dtype}"
         return f"{sizes}, sparse={self.sparse}, host={self.host}"
 
+    def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*args, **options)
+
     def __getstate__(self) -> dict[str, Any]:
+        self.settle()
         # what is of one step, with leaves of its graph; a copy's weight is in the device's memory
-        own = {"touched": [], "_fetched": None, "host": False}
-        return {name: value for name, value in self.__dict__.items() if name != "_stream"} | own
+        return {**self.__dict__, "touched": [], "ahead": FetchedRows(), "host": False}
 
 
 class _SparseRows(torch.autograd.Function):

@@ -16,8 +16,10 @@ from ...kernels.plan.row_update import RowRule, Rule, row_rule
 from ..loss.row_losses import resolve_impl
 from ..loss.seeds import signed
 from ..loss.working_set import WorkingSet
+from .fetched_rows import Moved
 from .host_memory import device_tensor, host_tensor
 from .item_table import ItemTable, Touched
+from .row_copies import fetch_rows
 from .row_set import RowSet, row_set
 from .update import update_rows
 
@@ -118,11 +120,19 @@ class RowOptimizer(Optimizer):
         numbers = {"dtype": torch.float32, "device": weight.device}
         rate = lr.to(**numbers).reshape(1) if isinstance(lr, Tensor) else torch.full((1,), lr, **numbers)
         rounds = self._stochastic_rounding and weight.dtype == torch.bfloat16
+        table = self._tables[weight]
+        held = table.ahead.held(ids)
+        if held is None:
+            table.settle()
         update_rows(
-            weight, state.get("first"), state["second"], ids, count, grad, rate, state["step"],
-            self._seed_of(weight) if rounds else None, rule, resolve_impl(self._impl, weight.device),
+            weight if held is None else held, state.get("first"), state["second"], ids, count, grad, rate,
+            state["step"], self._seed_of(weight) if rounds else None, rule, resolve_impl(self._impl, weight.device),
+            apart=held is not None,
         )  # fmt: skip
-        self._tables[weight].rows_moved(ids, count)
+        if held is not None:
+            table.ahead.moved(Moved(ids, count, held), is_written=False)
+        elif table.ahead.is_reading:
+            table.ahead.moved(Moved(ids, count, fetch_rows(weight, ids)), is_written=True)
 
     def _start(self, weight: Tensor, rule: RowRule) -> None:
         for name, shape in _shapes(weight, rule).items():

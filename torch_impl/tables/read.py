@@ -25,41 +25,6 @@ def rows_of(weight: Tensor, rows: RowSet | WorkingSet) -> Tensor:
     return read_rows(weight.detach(), rows.ids)
 
 
-def refresh_rows(
-    rows: Tensor, weight: Tensor, ids: Tensor, moved: Tensor, count: Tensor, *, impl: str = "auto"
-) -> None:
-    """Reads those of ``rows`` (T, D), which were `read_rows` of ``ids``, anew that are among the first ``count`` (1,)
-    of ``moved`` (M,), which ascend."""
-    by_reference = resolve_impl(impl, weight.device) == "reference"
-    torch.ops.cce_minus.refresh_rows(rows, weight, ids, moved, count, by_reference)
-
-
-def _refresh_rows(rows: Tensor, weight: Tensor, ids: Tensor, moved: Tensor, count: Tensor, by_reference: bool) -> None:
-    check_weight(weight)
-    if not len(ids) or not len(moved):
-        return
-    if by_reference:
-        place = torch.searchsorted(moved, ids).clamp(max=len(moved) - 1)
-        is_moved = (moved[place] == ids) & (place < count)  # ids behind the count repeat the last
-        rows.copy_(torch.where(is_moved[:, None], weight.index_select(0, ids).float(), rows))
-        return
-    from ...kernels.launch.row_read import launch_row_refresh
-
-    (num_items, dim), dtype = weight.shape, str(weight.dtype).removeprefix("torch.")
-    ins = {"weight": weight, "ids": ids, "moved": moved, "count": count}
-    with torch.cuda.device_of(weight):
-        launch_row_refresh({"rows": rows}, ins, RowRead(len(ids), num_items, dim, dtype, len(moved)))
-
-
-torch.library.define(
-    "cce_minus::refresh_rows",
-    "(Tensor(a!) rows, Tensor weight, Tensor ids, Tensor moved, Tensor count, bool by_reference) -> ()",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-torch.library.impl("cce_minus::refresh_rows", ("cpu", "cuda"))(_refresh_rows)
-torch.library.register_fake("cce_minus::refresh_rows")(lambda *args: None)
-
-
 def check_weight(weight: Tensor) -> None:
     """Raises ArgumentTypeError for what is no contiguous table of float32 or bfloat16."""
     if weight.dtype not in (torch.float32, torch.bfloat16) or not weight.is_contiguous():

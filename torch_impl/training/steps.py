@@ -100,6 +100,8 @@ class TrainingSteps:
                 self._run_batch()
             if count:
                 self._run_update()
+        if self._ahead is not None:
+            self._ahead.end()
         return self._losses[: steps.num_batches].clone()
 
     def replay(self) -> None:

@@ -1,0 +1,114 @@
+"""Rows of a table that are read a step ahead, and written a step behind, on a stream of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..loss.working_set import WorkingSet
+from .row_copies import fetch_rows, refresh_rows, write_rows
+from .row_set import RowSet
+
+
+class Moved(NamedTuple):
+    """The first ``count`` (1,) of the rows ``ids`` (T,), which ascend, as they are now: ``news`` (T, D)."""
+
+    ids: Tensor
+    count: Tensor
+    news: Tensor
+
+
+class _Held(NamedTuple):
+    """Rows and their numbers (T, D) in the table's dtype, there once ``read`` has happened."""
+
+    rows: RowSet | WorkingSet
+    values: Tensor
+    read: torch.cuda.Event | None = None
+
+
+class FetchedRows:
+    """What is on its way between a table ``weight`` and its steps.
+
+    In step s, `fetch` begins to read the rows of step s+1 while `held` is what step s took; what moves of `held` is
+    `moved`: it is written to the table by the `fetch` of step s+1, before that reads the rows of step s+2, and rows of
+    step s+1 that are among it are taken from it. So each row is read as it is now, and neither reading nor writing is
+    waited for.
+    """
+
+    def __init__(self) -> None:
+        self._stream: torch.cuda.Stream | None = None
+        self._next: _Held | None = None
+        self._now: _Held | None = None
+        self._fresh: list[Moved] = []  # since the next rows began to be read
+        self._unwritten: Moved | None = None
+
+    def fetch(self, weight: Tensor, rows: RowSet | WorkingSet) -> None:
+        unwritten, self._unwritten, self._fresh = self._unwritten, None, []
+        if not weight.is_cuda:
+            if unwritten is not None:
+                write_rows(weight, *unwritten)
+            self._next = _Held(rows, fetch_rows(weight, rows.ids))
+            return
+        with torch.cuda.device(weight.device):
+            stream = self._stream = self._stream or torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())  # for the ids, and for what has moved
+            with torch.cuda.stream(stream):
+                for tensor in (rows.ids, *(unwritten or ())):
+                    tensor.record_stream(stream)
+                if unwritten is not None:
+                    write_rows(weight, *unwritten)
+                values, read = fetch_rows(weight, rows.ids), torch.cuda.Event()
+                read.record()
+        self._next = _Held(rows, values, read)
+
+    def take(self, rows: RowSet | WorkingSet) -> Tensor | None:
+        """The rows (T, D) as they are now, in the table's dtype; None where others were fetched, or none."""
+        (taken, self._next), (fresh, self._fresh) = (self._next, None), (self._fresh, [])
+        self._now = None
+        if taken is None or taken.rows.ids is not rows.ids:
+            return None
+        if taken.read is not None:
+            current = torch.cuda.current_stream(taken.values.device)
+            current.wait_event(taken.read)
+            taken.values.record_stream(current)
+        for moved in fresh:
+            refresh_rows(taken.values, rows.ids, *moved)
+        self._now = taken
+        return taken.values
+
+    def hold(self, rows: RowSet | WorkingSet, values: Tensor, unwritten: Moved) -> None:
+        """Goes on as if ``values`` had been fetched, and ``unwritten`` had moved before."""
+        self._next, self._fresh, self._unwritten = _Held(rows, values), [], unwritten
+
+    def held(self, ids: Tensor) -> Tensor | None:
+        """The rows that the step has taken, to be moved apart from the table while those of the next step are read;
+        None where nothing is read, or other rows than ``ids`` move."""
+        if self._next is None or self._now is None or self._now.rows.ids is not ids:
+            return None
+        return self._now.values
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether rows have been fetched that nobody has taken yet."""
+        return self._next is not None
+
+    def moved(self, moved: Moved, *, is_written: bool) -> None:
+        """Tells that rows are others now, and whether they are so in the table."""
+        if not is_written:
+            self._unwritten = moved
+        if self._next is not None:
+            self._fresh.append(moved)
+
+    def unwritten(self) -> Moved | None:
+        """What is to be written, by who asks for it."""
+        unwritten, self._unwritten = self._unwritten, None
+        return unwritten
+
+    def settle(self, weight: Tensor) -> None:
+        """Has the table be as it is now for what comes next on this stream."""
+        if self._stream is not None:
+            torch.cuda.current_stream(weight.device).wait_stream(self._stream)
+        if (unwritten := self.unwritten()) is not None:
+            write_rows(weight, *unwritten)

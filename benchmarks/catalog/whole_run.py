@@ -76,7 +76,8 @@ def _run(framework: str, command: Sequence[str], folder: Path, until: Callable[[
     expected, gpu, disk = 0 if until is None else -signal.SIGKILL, 0.0, 0
     with (folder / "output").open("w") as output, (folder / "errors").open("w") as errors:
         began = time.perf_counter()
-        process = subprocess.Popen([str(program), *command], stdout=output, stderr=errors)
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}  # what is used, not what is reserved
+        process = subprocess.Popen([str(program), *command], stdout=output, stderr=errors, env=environment)
         while not (found := os.wait4(process.pid, os.WNOHANG))[0]:
             if until is not None and until():
                 os.kill(process.pid, signal.SIGKILL)

@@ -144,10 +144,13 @@ def collect(
 @app.command()
 def table(csv: CsvOption = CSV) -> None:
     """Print Markdown tables: what each method reached on each data set, and what it cost."""
-    from .table import markdown
+    from .table import item_tables, markdown
 
     try:
-        typer.echo(markdown(_read(csv)))
+        rows = _read(csv)
+        typer.echo(markdown(rows))
+        if found := item_tables(rows):
+            typer.echo(f"\n### Rows of the item table alone\n\n{found}")
     except ResultsError as error:
         raise fail(error) from error
 

@@ -1,4 +1,4 @@
-"""Means and differences with 95% confidence intervals, from Student's t."""
+"""Means and differences with confidence intervals, of 95% where nothing else is said, from Student's t."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, mean: float, error: float, freedom: float) -> Interval:
+    def of(cls, mean: float, error: float, freedom: float, confidence: float = CONFIDENCE) -> Interval:
         """``mean -+ t error``, t of so many degrees of freedom."""
-        half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * error if freedom > 0 else math.inf
+        half = float(student.ppf((1 + confidence) / 2, freedom)) * error if freedom > 0 else math.inf
         return cls(mean, mean - half, mean + half)
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """The mean of n values, with the standard error s / sqrt(n) and n - 1 degrees of freedom."""
     n = len(values)
     error = statistics.stdev(values) / math.sqrt(n) if n > 1 else math.inf
-    return Interval.of(statistics.fmean(values), error, n - 1)
+    return Interval.of(statistics.fmean(values), error, n - 1, confidence)
+
+
+def paired_ratio(rows: Sequence[Row], reference: Sequence[Row], confidence: float) -> Interval:
+    """The mean over seeds of the test NDCG@10 of ``rows`` over that of ``reference`` from the same seed."""
+    of_seed = {row["seed"]: float(row["test_ndcg@10"]) for row in reference}
+    return interval([float(row["test_ndcg@10"]) / of_seed[row["seed"]] for row in rows], confidence)
 
 
 def relative_difference(rows: Sequence[Row], reference: Sequence[Row]) -> Interval:

@@ -7,8 +7,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .cells import FULL, GROUPED, METHODS
-from .intervals import Interval, interval, relative_difference
+from .cells import BEST_TABLE_RATES, FULL, GROUPED, METHODS, WHOLE_TABLE, of_rows
+from .intervals import Interval, interval, paired_ratio, relative_difference
 from .results import ResultsError, Row
 
 _HEAD = (
@@ -30,6 +30,40 @@ def markdown(rows: Iterable[Row]) -> str:
                 lines.append(_line(method if framework == "torch" else f"{method} (JAX)", cell, full))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+_PAIRED = 0.9
+_TABLE_HEAD = (
+    "data set",
+    "item table by",
+    "rate",
+    "seeds",
+    "NDCG@10",
+    "of AdamW's",
+    "lower bound",
+    "epochs to the best",
+)
+
+
+def item_tables(rows: Iterable[Row]) -> str:
+    """What moving the rows of the item table alone costs: a line for each optimizer at its best rate, with its share of
+    AdamW's NDCG@10 from the same seeds and the lower bound of the share's 90% interval; empty without such rows."""
+    groups = by_cell(rows)
+    lines = [f"| {' | '.join(_TABLE_HEAD)} |", "|---|---|" + "---:|" * (len(_TABLE_HEAD) - 2)]
+    for dataset, rates in BEST_TABLE_RATES.items():
+        whole = groups.get((dataset, WHOLE_TABLE.name, "torch"), [])
+        for optimizer, rate in rates.items():
+            cell = groups.get((dataset, of_rows(optimizer, rate).name, "torch"), [])
+            if cell and whole:
+                share = paired_ratio(cell, whole, _PAIRED)
+                fields = (
+                    dataset, optimizer, f"{rate:g}", str(len(cell)),
+                    _with_half(interval([float(row["test_ndcg@10"]) for row in cell]), "{:.4f}"),
+                    f"{share.mean:.1%}", f"{share.low:.1%}",
+                    f"{statistics.fmean(int(row['best_epoch']) + 1 for row in cell):.0f}",
+                )  # fmt: skip
+                lines.append(f"| {' | '.join(fields)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def by_cell(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks.study import __main__ as study
 from benchmarks.study import cells
 from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, Cell, grouped, select
-from benchmarks.study.intervals import interval, relative_difference
+from benchmarks.study.intervals import interval, paired_ratio, relative_difference
 from benchmarks.study.results import COLUMNS, ResultsError, add, add_times, read
 from benchmarks.study.table import EAGER_LIMIT, eager_bytes, seconds_to_best
 from tests.benchmarks.walks import SMALL
@@ -155,6 +155,28 @@ def test_table_and_images_come_from_the_rows(tmp_path: Path):
     assert drawn.exit_code == 0, drawn.output
     for name in ("study_losses.png", "study_time.png", "study_negatives.png", "study_balance.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_rows_alone_are_compared_by_seeds(tmp_path: Path):
+    path = tmp_path / "study.csv"
+    dataset, rates = next(iter(cells.BEST_TABLE_RATES.items()))
+    optimizer, rate = next(iter(rates.items()))
+    of_rows = cells.of_rows(optimizer, rate).name
+    shares = {1: 0.99, 2: 1.01, 3: 1.0}
+    for seed, share in shares.items():
+        add(
+            path,
+            [row(cells.WHOLE_TABLE.name, dataset, seed, 0.1 * seed), row(of_rows, dataset, seed, 0.1 * seed * share)],
+        )
+    found = paired_ratio(
+        *([r for r in read(path) if r["method"] == name] for name in (of_rows, cells.WHOLE_TABLE.name)), 0.9
+    )
+    expected = stats.ttest_1samp(list(shares.values()), 0).confidence_interval(0.9)  # type: ignore
+    assert (found.mean, found.low, found.high) == pytest.approx((1.0, expected.low, expected.high))
+    shown = CliRunner().invoke(study.app, ["table", "--csv", str(path)])
+    (line,) = (line for line in shown.output.splitlines() if line.startswith(f"| {dataset} | {optimizer} |"))
+    assert line.startswith(f"| {dataset} | {optimizer} | {rate:g} | 3 | 0.2003 ± ")
+    assert line.endswith("| 100.0% | 98.3% | 2 |")
 
 
 def test_rows_of_an_older_grid_are_refused(tmp_path: Path):

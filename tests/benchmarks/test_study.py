@@ -168,9 +168,10 @@ def test_rows_alone_are_compared_by_seeds(tmp_path: Path):
             path,
             [row(cells.WHOLE_TABLE.name, dataset, seed, 0.1 * seed), row(of_rows, dataset, seed, 0.1 * seed * share)],
         )
-    found = paired_ratio(
-        *([r for r in read(path) if r["method"] == name] for name in (of_rows, cells.WHOLE_TABLE.name)), 0.9
+    rows, whole = (
+        [each for each in read(path) if each["method"] == name] for name in (of_rows, cells.WHOLE_TABLE.name)
     )
+    found = paired_ratio(rows, whole, 0.9)
     expected = stats.ttest_1samp(list(shares.values()), 0).confidence_interval(0.9)  # type: ignore
     assert (found.mean, found.low, found.high) == pytest.approx((1.0, expected.low, expected.high))
     shown = CliRunner().invoke(study.app, ["table", "--csv", str(path)])

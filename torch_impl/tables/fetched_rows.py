@@ -16,7 +16,7 @@ class Moved(NamedTuple):
     """The first ``count`` (1,) of the rows ``ids`` (T,), which ascend, as they are now: ``news`` (T, D)."""
 
     ids: Tensor
-    count: Tensor
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     news: Tensor
 
 

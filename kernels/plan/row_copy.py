@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..numbers import ceil_div
-from .tiles import Work, whole_rows
+from .tiles import WholeRows, Work
 
 PROGRAMS = 16
-ELEMENTS = 16384  # of a program at a time, over the bus
-ELEMENTS_HERE = 2048  # in the device's memory
 
 
 @dataclass(frozen=True)
-class RowCopy:
+class RowCopy(WholeRows):
     """``num_rows`` rows of a table of ``num_items`` to or from memory of their own, in the table's dtype."""
 
     num_rows: int
@@ -26,14 +24,7 @@ class RowCopy:
     dim: int
     dtype: str
 
-    @property
-    def rows_each(self) -> int:
-        """Rows of a program at a time."""
-        return whole_rows(self.dim, ELEMENTS)[0]
-
-    @property
-    def block_d(self) -> int:
-        return whole_rows(self.dim, ELEMENTS)[1]
+    elements = 16384
 
     @property
     def programs(self) -> int:
@@ -45,7 +36,7 @@ class RowCopy:
 
 
 @dataclass(frozen=True)
-class RowRefresh:
+class RowRefresh(WholeRows):
     """``num_rows`` rows, of which those among ``num_moved`` others are taken from these."""
 
     num_rows: int
@@ -53,14 +44,7 @@ class RowRefresh:
     dim: int
     dtype: str
 
-    @property
-    def rows_each(self) -> int:
-        """Rows of a program."""
-        return whole_rows(self.dim, ELEMENTS_HERE)[0]
-
-    @property
-    def block_d(self) -> int:
-        return whole_rows(self.dim, ELEMENTS_HERE)[1]
+    elements = 2048
 
     @property
     def work(self) -> Work:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .tiles import Work, whole_rows
-
-ELEMENTS = 2048  # of a program
+from .tiles import WholeRows, Work
 
 
 @dataclass(frozen=True)
-class RowRead:
+class RowRead(WholeRows):
     """``num_rows`` rows of a table of ``num_items``, in float32."""
 
     num_rows: int
@@ -18,14 +16,7 @@ class RowRead:
     dim: int
     weight_dtype: str
 
-    @property
-    def block_d(self) -> int:
-        return whole_rows(self.dim, ELEMENTS)[1]
-
-    @property
-    def rows_each(self) -> int:
-        """Rows of a program."""
-        return whole_rows(self.dim, ELEMENTS)[0]
+    elements = 2048
 
     @property
     def work(self) -> Work:

@@ -24,12 +24,10 @@ from typing import Literal
 
 from ..errors import ArgumentValueError
 from ..numbers import as_number, as_positive
-from .tiles import Work, whole_rows
+from .tiles import WholeRows, Work
 
 Rule = Literal["rowwise_adagrad", "partial_rowwise_adam", "lazy_adam"]
 RULES: tuple[Rule, ...] = ("rowwise_adagrad", "partial_rowwise_adam", "lazy_adam")
-
-ELEMENTS = 4096  # of a program
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def row_rule(
 
 
 @dataclass(frozen=True)
-class RowUpdate:
+class RowUpdate(WholeRows):
     """One update: at most ``num_rows`` distinct rows of a table of ``num_items``; ``rounds``: a bfloat16 table is
     rounded at random, by a seed; ``apart``: the weights are the touched rows alone."""
 
@@ -78,15 +76,8 @@ class RowUpdate:
     rounds: bool
     apart: bool = False
 
-    @property
-    def block_d(self) -> int:
-        return whole_rows(self.dim, ELEMENTS)[1]
-
-    @property
-    def rows_each(self) -> int:
-        """Rows of a program."""
-        return whole_rows(self.dim, ELEMENTS)[0]
+    elements = 4096
 
     @property
     def work(self) -> Work:
-        return Work(self.rows_each, 8 if self.block_d > ELEMENTS else 4, 1)
+        return Work(self.rows_each, 8 if self.block_d > self.elements else 4, 1)

@@ -7,7 +7,7 @@ first, then narrower chunks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ..numbers import next_power_of_2
 
@@ -38,10 +38,20 @@ class Work(NamedTuple):
     registers: int | None = None
 
 
-def whole_rows(dim: int, elements: int) -> tuple[int, int]:
-    """(rows, columns) of a program that takes whole rows of ``dim`` numbers, of about so many ``elements``."""
-    columns = max(next_power_of_2(dim), 16)
-    return max(elements // columns, 1), columns
+class WholeRows:
+    """What programs have in common that take whole rows of ``dim`` numbers, about so many ``elements`` at a time."""
+
+    dim: int
+    elements: ClassVar[int]
+
+    @property
+    def block_d(self) -> int:
+        return max(next_power_of_2(self.dim), 16)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of a program at a time."""
+        return max(self.elements // self.block_d, 1)
 
 
 ONE_WARP = Work(0, 1, 3)

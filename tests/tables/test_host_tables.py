@@ -143,7 +143,7 @@ def test_rows_that_moved_are_taken_anew(impl: str, dtype: torch.dtype, count: in
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_few_programs_copy_many_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(row_copy, "ELEMENTS", 64)
+    monkeypatch.setattr(row_copy.RowCopy, "elements", 64)
     monkeypatch.setattr(row_copy, "PROGRAMS", 3)
     table = torch.randn(ITEMS, DIM, device=DEVICE).to(dtype)
     ids = torch.randperm(ITEMS, device=DEVICE)[:37].int()

@@ -37,17 +37,19 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interva
 
 
 def paired_ratio(rows: Sequence[Row], reference: Sequence[Row], confidence: float) -> Interval:
-    """The mean over seeds of the test NDCG@10 of ``rows`` over that of ``reference`` from the same seed."""
+    """The mean of the test NDCG@10 of ``rows`` over that of ``reference`` from the same seed, of seeds that both have;
+    NaN if there is none."""
     of_seed = {row["seed"]: float(row["test_ndcg@10"]) for row in reference}
-    return interval([float(row["test_ndcg@10"]) / of_seed[row["seed"]] for row in rows], confidence)
+    ratios = [float(row["test_ndcg@10"]) / of_seed[row["seed"]] for row in rows if row["seed"] in of_seed]
+    return interval(ratios, confidence) if ratios else Interval(math.nan, -math.inf, math.inf)
 
 
 def relative_difference(rows: Sequence[Row], reference: Sequence[Row]) -> Interval:
     """By how much the mean test NDCG@10 of ``rows`` differs from that of ``reference``, as a share of it: a / b - 1.
 
     The standard error is that of a ratio of independent means to first order, with the degrees of freedom of Welch and
-    Satterthwaite. Runs of one seed share weights and batches, but their differences spread hardly less than those of
-    different seeds.
+    Satterthwaite. Runs of one seed share weights and batches, but where losses draw differently their differences
+    spread hardly less than those of different seeds.
     """
     a, b = ([float(row["test_ndcg@10"]) for row in some] for some in (rows, reference))
     ratio = statistics.fmean(a) / statistics.fmean(b)

@@ -40,7 +40,7 @@ _TABLE_HEAD = (
     "seeds",
     "NDCG@10",
     "of AdamW's",
-    "lower bound",
+    "lower bound, 90%",
     "epochs to the best",
 )
 
@@ -59,7 +59,7 @@ def item_tables(rows: Iterable[Row]) -> str:
                 fields = (
                     dataset, optimizer, f"{rate:g}", str(len(cell)),
                     _with_half(interval([float(row["test_ndcg@10"]) for row in cell]), "{:.4f}"),
-                    f"{share.mean:.1%}", f"{share.low:.1%}",
+                    f"{share.mean:.1%}", "" if math.isinf(share.low) else f"{share.low:.1%}",
                     f"{statistics.fmean(int(row['best_epoch']) + 1 for row in cell):.0f}",
                 )  # fmt: skip
                 lines.append(f"| {' | '.join(fields)} |")

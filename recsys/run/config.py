@@ -218,7 +218,7 @@ class TrainConfig(DataOptions):
     table_on: str = option(
         "device",
         "Run",
-        "Where the item table and its optimizer's first moments are: device, or host for tables that a GPU's memory "
+        "Where the item table and its moments of the same shape are: device, or host for tables that a GPU's memory "
         "does not hold: in pinned memory of the host, with an item_optimizer that moves rows alone, which are read a "
         "step ahead. PyTorch only.",
     )

@@ -172,12 +172,23 @@ def test_rows_alone_are_compared_by_seeds(tmp_path: Path):
         [each for each in read(path) if each["method"] == name] for name in (of_rows, cells.WHOLE_TABLE.name)
     )
     found = paired_ratio(rows, whole, 0.9)
+    assert paired_ratio(rows[::-1], whole, 0.9) == found
+    assert paired_ratio(rows, whole[:1], 0.9).mean == pytest.approx(0.99)  # of the seed that both have
+    assert math.isnan(paired_ratio(rows, [], 0.9).mean)
     expected = stats.ttest_1samp(list(shares.values()), 0).confidence_interval(0.9)  # type: ignore
     assert (found.mean, found.low, found.high) == pytest.approx((1.0, expected.low, expected.high))
     shown = CliRunner().invoke(study.app, ["table", "--csv", str(path)])
     (line,) = (line for line in shown.output.splitlines() if line.startswith(f"| {dataset} | {optimizer} |"))
     assert line.startswith(f"| {dataset} | {optimizer} | {rate:g} | 3 | 0.2003 ± ")
     assert line.endswith("| 100.0% | 98.3% | 2 |")
+
+
+def test_the_rates_of_item_tables_are_the_best_on_validation():
+    rows = {(row["dataset"], row["method"]): row for row in read(study.CSV) if row["seed"] == "1"}
+    for dataset in cells.TABLE_SETS:
+        for optimizer, rates in cells.TABLE_RATES.items():
+            reached = {rate: rows[dataset, cells.of_rows(optimizer, rate).name]["valid_ndcg@10"] for rate in rates}
+            assert cells.BEST_TABLE_RATES[dataset][optimizer] == max(rates, key=lambda rate: float(reached[rate]))
 
 
 def test_rows_of_an_older_grid_are_refused(tmp_path: Path):

@@ -70,6 +70,7 @@ def load_served(weights: Path, device: str, precision: str = "fp32") -> ServedMo
     config = read_config(weights)
     size = config.num_items * config.dim * (2 if config.table_dtype == "bf16" else 4)
     with place:  # a large table is nowhere else
-        model = build_model(config, host_table=size > memory(place) * _MOST_OF_DEVICE)
+        is_large = size > memory(place) * _MOST_OF_DEVICE
+        model = build_model(config, host_table=is_large and not config.num_features)
     load_weights(model, weights)
     return ServedModel(model.eval(), precision)

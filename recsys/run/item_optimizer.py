@@ -45,6 +45,11 @@ def check_item_optimizer(options: Mapping[str, Any], defaults: Mapping[str, Any]
         raise ConfigError(f"item_optimizer: expected auto beside optimizer = {options['optimizer']}, got adamw")
     if chosen == "adamw":
         require_defaults(tuple(_OWN), "item_optimizer = adamw", options, defaults)
+    if options["table_on"] == "host" and _has_features(options):
+        raise ConfigError(
+            "table_on: expected device with item_features or item_vectors as features, with which the items are ranked "
+            "by rows that are computed on the device, got host"
+        )
     if chosen in ROW_RULES and (reason := _obstacle(options)) is not None:
         raise ConfigError(f"item_optimizer: expected adamw or auto with {reason}, got {chosen}")
 
@@ -100,6 +105,11 @@ def item_rate_share(config: TrainConfig) -> float:
 def draws_of(config: TrainConfig) -> int:
     """What the groups of a batch draw."""
     return -(-config.batch_size * config.max_length // config.group_size) * config.num_negatives
+
+
+def _has_features(options: Mapping[str, Any]) -> bool:
+    as_features = options["item_vectors"] is not None and options["item_vectors_as"] == "features"
+    return options["item_features"] is not None or as_features
 
 
 def _obstacle(options: Mapping[str, Any]) -> str | None:

@@ -69,7 +69,7 @@ def require_memory(config: TrainConfig, num_items: int, memory: int, *, lends_ho
         if total >= _TOLD:
             logger.info("memory: about %s", _told(parts))
         if config.table_on == "host" and rule is not None:
-            logger.info("the host's memory: %.1f GiB, pinned", host_bytes(config, num_items, rule) / GIB)
+            logger.info("the host's memory: about %.1f GiB", host_bytes(config, num_items, rule) / GIB)
         return
     raise ConfigError(
         f"memory: expected at most the device's {memory / GIB:.1f} GiB, got about {_told(parts)}; "

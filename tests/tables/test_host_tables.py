@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from cce_minus.kernels import ArgumentValueError
+from cce_minus.kernels import ArgumentTypeError, ArgumentValueError
 from cce_minus.kernels.plan import row_copy
 from cce_minus.torch_impl import ItemTable, LazyAdam, RowWiseAdagrad, row_set
-from cce_minus.torch_impl.tables import fetched_rows
-from cce_minus.torch_impl.tables.host_memory import host_tensor
+from cce_minus.torch_impl.tables import fetched_rows, host_memory
+from cce_minus.torch_impl.tables.host_memory import HostMemoryError, host_tensor
 from cce_minus.torch_impl.tables.row_copies import fetch_rows, refresh_rows, write_rows
+from cce_minus.torch_impl.tables.row_set import RowSet
 from torch import Tensor
 
 from tests.tables.run import DEVICE
@@ -66,9 +67,10 @@ def test_rows_that_were_not_fetched_are_read():
     assert torch.equal(table(first).detach(), table.weight.detach()[3:6])
 
 
-def test_states_are_loaded_where_they_are():
-    table = table_of(host=True)
-    optimizer, other = LazyAdam(table, lr=0.1), LazyAdam(table_of(host=False), lr=0.1)
+@pytest.mark.parametrize("host", [False, True])
+def test_states_are_loaded_where_they_are(host: bool):
+    table = table_of(host=not host)
+    optimizer, other = LazyAdam(table, lr=0.1), LazyAdam(table_of(host=host), lr=0.1)
     table(row_set(torch.tensor([3], device=DEVICE))).sum().backward()
     optimizer.step()
     places = {name: state.data_ptr() for name, state in other.state_dict()["state"][0].items()}
@@ -114,6 +116,79 @@ def test_rows_that_move_in_the_table_itself_are_taken_anew():
         RowWiseAdagrad(each, lr=0.1).update(each, first, torch.ones(3, DIM, device=DEVICE))
     assert torch.equal(table(second), other(second))
     assert torch.equal(table.weight, other.weight)
+
+
+def sets(*ids: list[int]) -> list[RowSet]:
+    return [row_set(torch.tensor(each, device=DEVICE)) for each in ids]
+
+
+def test_rows_move_in_the_table_itself_between_taken_and_moved():
+    """What a step has taken is old then: it is not written over what ``update`` has moved."""
+    moved = []
+    for host in (True, False):
+        table = table_of(host=host)
+        optimizer, ones = RowWiseAdagrad(table, lr=0.1), torch.ones(3, DIM, device=DEVICE)
+        first, second, third = sets([3, 4, 5], [4, 5, 6], [7, 8, 9])
+        if host:
+            table.fetch(first)
+        values = table(first)
+        if host:
+            table.fetch(third)
+        optimizer.update(table, second, ones)
+        values.square().sum().backward()
+        optimizer.step()
+        optimizer.update(table, first, ones)
+        table(third).square().sum().backward()
+        optimizer.step()
+        table.settle()
+        moved.append(table.weight.detach().clone())
+    assert torch.equal(*moved)
+
+
+def with_a_step_unwritten() -> tuple[ItemTable, RowWiseAdagrad, list[RowSet]]:
+    table = table_of(host=True)
+    optimizer, rows = RowWiseAdagrad(table, lr=0.1), sets([3, 4, 5], [4, 5, 6])
+    table.fetch(rows[0])
+    values = table(rows[0])
+    table.fetch(rows[1])
+    values.sum().backward()
+    optimizer.step()
+    return table, optimizer, rows
+
+
+def test_a_loaded_table_is_what_was_loaded():
+    table, _, rows = with_a_step_unwritten()
+    best = {"weight": torch.full((ITEMS, DIM), 2.0, device=DEVICE)}
+    table.load_state_dict(best)
+    assert torch.equal(table(rows[1]).detach(), best["weight"][4:7])
+    table.fetch(rows[0])
+    assert torch.equal(table(rows[0]).detach(), best["weight"][3:6])
+    assert torch.equal(table.weight.detach(), best["weight"])
+
+
+def test_copies_of_optimizers_and_tables_have_the_last_step():
+    for copied in (lambda pair: copy.deepcopy(pair[1])._tables, lambda pair: [copy.deepcopy(pair[0]).weight]):
+        table, optimizer, _ = with_a_step_unwritten()
+        (weight,) = copied((table, optimizer))
+        assert torch.equal(weight.detach(), table.state_dict()["weight"])
+
+
+def test_what_cannot_be_fetched_is_refused():
+    (rows,) = sets([3])
+    with pytest.raises(ArgumentValueError, match=r"rows: expected device .*, the table's, got meta"):
+        table_of(host=True).fetch(rows._replace(ids=rows.ids.to("meta")))
+    strided = ItemTable.of(torch.randn(DIM, ITEMS, device=DEVICE).t())
+    with pytest.raises(ArgumentTypeError, match="weight: expected a contiguous tensor"):
+        strided.fetch(rows)
+
+
+def test_memory_that_the_host_has_not_is_told(monkeypatch: pytest.MonkeyPatch):
+    def refuse(size: int) -> Tensor:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(host_memory, "_pages", refuse)
+    with pytest.raises(HostMemoryError, match=r"4\.0 GiB of the host's memory: .*Cannot allocate memory"):
+        host_memory._Lent(2**32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])

@@ -130,6 +130,20 @@ def test_a_table_in_the_hosts_memory_is_trained_alike(
     assert_same_run(Path(first.out), Path(make_config("device").out))
 
 
+def test_more_batches_of_the_same_steps_reach_the_table(make_config: Make, split: Split):
+    """`replay`, of a table in the host's memory as of another."""
+    moved = []
+    for place in ("device", "host"):
+        config = make_config(item_optimizer="rowwise-adagrad", dropout=0.0, data_on="host", table_on=place, **FEW)
+        run = run_of("torch", config, split)
+        assert isinstance(run, TorchRun)
+        run.step(next(epoch_batches(config, split, 0)), 0)
+        run.steps.replay()
+        run.step(next(epoch_batches(config, split, 0)), 0)
+        moved.append(run.weights["item_table"])
+    np.testing.assert_array_equal(*moved)
+
+
 def test_jax_takes_no_table_in_the_hosts_memory(make_config: Make):
     train = importlib.import_module("cce_minus.jax_impl.train").train
     with pytest.raises(ConfigError, match=r"table_on: expected device .*, got host"):
@@ -215,6 +229,8 @@ def test_what_cannot_move_rows_alone_is_refused(make_config: Make):
         make_config(item_optimizer="adamw", table_dtype="bf16")
     with pytest.raises(ConfigError, match=r"table_on: expected device .* \(item_optimizer = auto, 40 items\)"):
         item_rule(make_config(table_on="host"), 40)
+    with pytest.raises(ConfigError, match="table_on: expected device with item_features"):
+        make_config(item_optimizer="lazy-adam", table_on="host", item_features="i.csv", feature_columns="kind")
     many = make_config(item_optimizer="lazy-adam", num_negatives=11, group_size=128)
     with pytest.raises(ConfigError, match="a step draws more than half of 40 items"):
         item_rule(many, 40)

@@ -43,13 +43,14 @@ class FetchedRows:
         self._now: _Held | None = None
         self._fresh: list[Moved] = []  # since the next rows began to be read
         self._unwritten: Moved | None = None
+        self._is_busy = False  # the stream, as far as is known here
 
     def fetch(self, weight: Tensor, rows: RowSet | WorkingSet) -> None:
-        unwritten, self._unwritten, self._fresh = self._unwritten, None, []
+        unwritten = self._unwritten
         if not weight.is_cuda:
             if unwritten is not None:
                 write_rows(weight, *unwritten)
-            self._next = _Held(rows, fetch_rows(weight, rows.ids))
+            self._begun(_Held(rows, fetch_rows(weight, rows.ids)))
             return
         with torch.cuda.device(weight.device):
             stream = self._stream = self._stream or torch.cuda.Stream()
@@ -61,7 +62,11 @@ class FetchedRows:
                     write_rows(weight, *unwritten)
                 values, read = fetch_rows(weight, rows.ids), torch.cuda.Event()
                 read.record()
-        self._next = _Held(rows, values, read)
+        self._begun(_Held(rows, values, read))
+        self._is_busy = True
+
+    def _begun(self, held: _Held) -> None:
+        self._next, self._fresh, self._unwritten = held, [], None
 
     def take(self, rows: RowSet | WorkingSet) -> Tensor | None:
         """The rows (T, D) as they are now, in the table's dtype; None where others were fetched, or none."""
@@ -72,6 +77,7 @@ class FetchedRows:
         if taken.read is not None:
             current = torch.cuda.current_stream(taken.values.device)
             current.wait_event(taken.read)
+            self._is_busy = False
             taken.values.record_stream(current)
         for moved in fresh:
             refresh_rows(taken.values, rows.ids, *moved)
@@ -107,8 +113,14 @@ class FetchedRows:
         return unwritten
 
     def settle(self, weight: Tensor) -> None:
-        """Has the table be as it is now for what comes next on this stream."""
-        if self._stream is not None:
+        """Has the table be as it is now for what comes next on this stream: rows may move in it itself."""
+        self._now = None
+        if self._is_busy and self._stream is not None:
             torch.cuda.current_stream(weight.device).wait_stream(self._stream)
+            self._is_busy = False
         if (unwritten := self.unwritten()) is not None:
             write_rows(weight, *unwritten)
+
+    def drop(self) -> None:
+        """Forgets what has been fetched."""
+        self._next, self._fresh = None, []

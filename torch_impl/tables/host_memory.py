@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import mmap
 import weakref
@@ -15,7 +16,7 @@ _MAPPED = 1 | 2  # cudaHostRegisterPortable, cudaHostRegisterMapped
 
 
 class HostMemoryError(RuntimeError):
-    """The driver does not lend the GPU the host's memory."""
+    """The host has no such memory, or the driver does not lend it to the GPU."""
 
 
 class _Lent:
@@ -23,7 +24,10 @@ class _Lent:
     libraries describe a GPU's (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html)."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        memory = _pages(size)
+        try:
+            memory = _pages(size)
+        except OSError as error:
+            raise HostMemoryError(f"{size / 2**30:.1f} GiB of the host's memory: {error}") from error
         runtime: Any = torch.cuda.cudart()
         status = runtime.cudaHostRegister(memory.data_ptr(), size, _MAPPED)
         if int(status):
@@ -47,9 +51,11 @@ def _pages(size: int) -> Tensor:
 
 
 def _give_back(memory: Tensor, device: torch.device) -> None:
-    torch.cuda.synchronize(device)  # kernels may still read it
     runtime: Any = torch.cuda.cudart()
-    runtime.cudaHostUnregister(memory.data_ptr())
+    try:
+        torch.cuda.synchronize(device)  # kernels may still read it
+    finally:
+        runtime.cudaHostUnregister(memory.data_ptr())
 
 
 def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -61,6 +67,7 @@ def host_tensor(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cuda" or not size:
         return torch.empty(shape, dtype=dtype, device=device)
+    gc.collect()  # what an earlier run's cycles of references still hold
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # the context is there
         return torch.as_tensor(_Lent(size, device), device=device).view(dtype).view(shape)

@@ -37,8 +37,9 @@ class ItemTable(nn.Module):
     With ``sparse`` the rows are no leaf, and ``weight.grad`` is a sparse COO tensor, which torch.optim's SparseAdam,
     Adagrad and SGD take, as of ``nn.Embedding(sparse=True)``. That waits for the device at each step.
 
-    With ``host`` a GPU's table is in pinned memory of the host, and so are first moments: the GPU reads and writes rows
-    over the bus. `fetch` reads the next step's while this one computes, and writes those of the step before.
+    With ``host`` a GPU's table is in pinned memory of the host, and so are moments of its shape: the GPU reads and
+    writes rows over the bus. `fetch` reads the next step's while this one computes, and writes those of the step
+    before.
 
     Vectors start normal with a standard deviation of ``std``, from torch's default generator.
     """
@@ -89,7 +90,7 @@ class ItemTable(nn.Module):
 
     def to_embedding(self) -> nn.Embedding:
         """An embedding with the table's parameter."""
-        self.settle()
+        self.ahead.settle(self.weight.detach())
         embedding = nn.Embedding.from_pretrained(self.weight, sparse=self.sparse)
         embedding.weight = self.weight
         return embedding
@@ -99,7 +100,7 @@ class ItemTable(nn.Module):
             return _SparseRows.apply(self.weight, rows.ids, rows.count)  # type: ignore[no-any-return]
         held = self.ahead.take(rows)
         if held is None:
-            self.settle()
+            self.ahead.settle(self.weight.detach())
         values = rows_of(self.weight, rows) if held is None else held.to(torch.float32, copy=True)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             values.requires_grad_()
@@ -110,15 +111,20 @@ class ItemTable(nn.Module):
     def fetch(self, rows: RowSet | WorkingSet) -> None:
         """Begins to read the next step's ``rows`` on a stream of its own, which the next call for these very rows
         takes, as they are then. Before the step's other work, so that it reads meanwhile. What an optimizer moves in
-        the step is written by the next `fetch`; what reads ``weight`` itself before that calls `settle`. Raises
-        ArgumentValueError for a sparse table."""
+        the step is written by the next `fetch`; what reads or writes ``weight`` itself before that calls `settle`. A
+        step that is captured as a CUDA graph fetches and takes inside it, or not at all. Raises ArgumentValueError for
+        a sparse table and for rows of another device."""
         if self.sparse:
             raise ArgumentValueError("table", "one that is not sparse", "a sparse one")
+        if rows.ids.device != self.weight.device:
+            raise ArgumentValueError("rows", f"device {self.weight.device}, the table's", rows.ids.device)
         self.ahead.fetch(self.weight.detach(), rows)
 
     def settle(self) -> None:
-        """Has ``weight`` be the table as it is now. `fetch` alone leaves it behind; ``state_dict`` calls this."""
+        """Has ``weight`` be the table as it is now, to be read or written by others than optimizers of rows; what was
+        fetched is dropped. `fetch` alone leaves it behind; ``state_dict`` and ``load_state_dict`` see to it."""
         self.ahead.settle(self.weight.detach())
+        self.ahead.drop()
 
     def _has_grad(self, touched: Touched) -> None:
         if all(each.values is not touched.values for each in self.touched):
@@ -135,11 +141,15 @@ class ItemTable(nn.Module):
         return f"{sizes}, sparse={self.sparse}, host={self.host}"
 
     def _save_to_state_dict(self, *args: Any, **options: Any) -> None:
-        self.settle()
+        self.ahead.settle(self.weight.detach())
         super()._save_to_state_dict(*args, **options)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         self.settle()
+        super()._load_from_state_dict(*args, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.ahead.settle(self.weight.detach())
         # what is of one step, with leaves of its graph; a copy's weight is in the device's memory
         return {**self.__dict__, "touched": [], "ahead": FetchedRows(), "host": False}
 

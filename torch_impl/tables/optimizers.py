@@ -96,7 +96,8 @@ class RowOptimizer(Optimizer):
     @torch.no_grad()
     def update(self, table: ItemTable, rows: RowSet | WorkingSet, grad: Tensor) -> None:
         """Moves ``rows`` of one of the optimizer's tables by their gradient ``grad`` (T, D): a `step` for rows that
-        were read by ``rows_of``. ``torch.compile`` takes it as a whole, like working sets, ``rows_of`` and the loss.
+        were read by ``rows_of``. ``torch.compile`` takes it as a whole, like working sets, ``rows_of`` and the loss,
+        but not beside a table's ``fetch``.
 
         Raises ArgumentValueError for a table that is not the optimizer's, and for a gradient of another shape."""
         weight = table.weight
@@ -123,7 +124,7 @@ class RowOptimizer(Optimizer):
         table = self._tables[weight]
         held = table.ahead.held(ids)
         if held is None:
-            table.settle()
+            table.ahead.settle(weight.detach())
         update_rows(
             weight if held is None else held, state.get("first"), state["second"], ids, count, grad, rate,
             state["step"], self._seed_of(weight) if rounds else None, rule, resolve_impl(self._impl, weight.device),
@@ -174,6 +175,8 @@ class RowOptimizer(Optimizer):
                 self.state[weight][name].copy_(value)
 
     def __getstate__(self) -> dict[str, Any]:
+        for weight, table in self._tables.items():
+            table.ahead.settle(weight.detach())  # a copy takes the weights before the tables
         own = ("_tables", "_stochastic_rounding", "_seed", "_impl")
         return super().__getstate__() | {name: getattr(self, name) for name in own} | {"_seeds": {}}
 

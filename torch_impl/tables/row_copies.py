@@ -7,11 +7,13 @@ from torch import Tensor
 
 from ...kernels.plan.row_copy import RowCopy, RowRefresh
 from ..loss.row_losses import resolve_impl
+from .read import check_weight
 
 
 def fetch_rows(weight: Tensor, ids: Tensor, *, impl: str = "auto") -> Tensor:
     """Rows ``ids`` (T,) int32 of ``weight`` (V, D), contiguous float32 or bfloat16, as (T, D) of its dtype. What is no
     row is NaN of the kernel, and an error of plain torch's."""
+    check_weight(weight)
     if resolve_impl(impl, weight.device) == "reference" or not len(ids):
         return weight.index_select(0, ids)
     from ...kernels.launch.row_copy import launch_row_fetch
@@ -25,6 +27,7 @@ def fetch_rows(weight: Tensor, ids: Tensor, *, impl: str = "auto") -> Tensor:
 def write_rows(weight: Tensor, ids: Tensor, count: Tensor, rows: Tensor, *, impl: str = "auto") -> None:
     """Writes the first ``count`` (1,) int32 of ``rows`` (T, D), of the table's dtype, to the rows ``ids`` (T,) int32 of
     ``weight`` (V, D)."""
+    check_weight(weight)
     if resolve_impl(impl, weight.device) == "reference":
         weight[ids[: int(count)].long()] = rows[: int(count)]
     elif len(ids):

@@ -25,6 +25,7 @@ class RowsAhead:
     @torch.no_grad()
     def start(self, first: WorkingSet) -> None:
         """Begins anew with the working set of a step that none before it has fetched."""
+        self.end()
         self._take(first, fetch_rows(self.table.weight.detach(), first.ids))
 
     def rows(self) -> Tensor:

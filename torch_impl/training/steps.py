@@ -4,6 +4,7 @@ that small models do not wait for the host, which otherwise starts hundreds of k
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from collections.abc import Callable
 
@@ -108,8 +109,12 @@ class TrainingSteps:
         """Runs one more batch and update of the last steps, with their draws and rates, for a measurement."""
         self._batch_index.zero_()
         self._update_index.zero_()
+        if self._ahead is not None:
+            self._ahead.start(self._set_at(self._batch_index))
         self._run_batch()
         self._run_update()
+        if self._ahead is not None:
+            self._ahead.end()
 
     def _operands(self, steps: Steps, seeds: npt.NDArray[np.uint64]) -> dict[str, Tensor]:
         arrays = {
@@ -213,6 +218,8 @@ class TrainingSteps:
                 parameter.grad = torch.zeros_like(parameter)
         if not self._captures:
             return self._batch, self._update
+        if self._ahead is not None:
+            gc.collect()  # a collector that gave pinned memory back inside would end the capture
         with torch.cuda.device(self.device), no_cast_cache():
             self._warm_up()
             if self.config.accumulate == 1:

@@ -13,7 +13,7 @@ from .tables import read_columns, require_no_nulls
 
 
 def with_items(interactions: Interactions, path: str | Path, *, item_column: str) -> Interactions:
-    """The same events among their own items and all of a Parquet, CSV or TSV file's, numbered anew.
+    """The same events among their own items and all of a file's, numbered anew.
 
     Ids match by their text; where those of the events and of the file differ in type, all are text. Items come in the
     order of their ids, and may come again in the file; those without a title get their id. Raises `DataError` for a

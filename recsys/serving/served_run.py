@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.catalog import Catalog
-from ..data.datasets import DATASETS
+from ..data.datasets import is_there
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged
 from ..errors import ConfigError
@@ -84,7 +84,7 @@ class ServedRun:
     def read_data(self) -> tuple[Interactions, Split]:
         """The run's data; raises `DataError` where their items are not the model's."""
         data = self.config.data
-        if data not in DATASETS and not Path(data).exists():
+        if not is_there(data):
             raise ConfigError(f"data: expected the events of the run, got no file {data}; pass --data with their place")
         interactions, split = prepare_data(self.config)
         self.catalog.require_same(interactions, source=str(self.files.path))

@@ -185,7 +185,7 @@ def test_missing_file_and_folder(tmp_path: Path):
         read_interactions(tmp_path / "events.csv")
     folder = tmp_path / "folder.csv"
     folder.mkdir()
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"folder\.csv: expected files that end in .*, got a folder without any"):
         read_interactions(folder)
 
 

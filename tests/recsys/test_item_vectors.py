@@ -127,5 +127,6 @@ def test_unusable_files_name_the_column(tmp_path: Path, table: dict[str, Any], m
 
 
 def test_other_formats_are_refused(tmp_path: Path):
+    (tmp_path / "v.csv").touch()
     with pytest.raises(DataError, match=r"v\.csv: expected a Parquet file of item vectors, got 'v.csv'"):
         read_vectors(tmp_path / "v.csv", CATALOG, item_column="item_id")

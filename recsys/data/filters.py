@@ -1,7 +1,8 @@
-"""Filters of events: by rating, and by how often an item and a user occur."""
+"""Filters of events: repeated ones, by rating, and by how often an item and a user occur."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
 from .interactions import Interactions
+
+logger = logging.getLogger(__name__)
 
 
 def keep_rated(interactions: Interactions, min_rating: float) -> Interactions:
@@ -28,6 +31,22 @@ def keep_rated(interactions: Interactions, min_rating: float) -> Interactions:
             f"the highest rating is {interactions.rating.max()}"
         )
     return take_events(interactions, keep)
+
+
+def drop_repeated(interactions: Interactions) -> Interactions:
+    """The events without those that repeat another's user, item and time; how many they are is logged."""
+    order = np.lexsort((interactions.item, interactions.time, interactions.user))
+    repeats = np.zeros(len(order), dtype=bool)
+    same = np.ones(len(order) - 1, dtype=bool)
+    for column in (interactions.user, interactions.item, interactions.time):
+        same &= column[order][1:] == column[order][:-1]
+    repeats[order[1:]] = same  # the sort is stable: the first of them stays
+    if not repeats.any():
+        return interactions
+    logger.warning(
+        "%s: left out %d of %d events, which repeat another", interactions.source, repeats.sum(), len(repeats)
+    )
+    return take_events(interactions, ~repeats)
 
 
 def keep_frequent(interactions: Interactions, *, min_item_events: int = 1, min_user_events: int = 1) -> Interactions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import DataError
-from .ids import dense_ids
+from .ids import dense_ids, is_text
 from .ragged import offsets_of
-from .tables import read_columns, require_no_nulls
+from .tables import read_columns
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ def read_interactions(
     rating_column: str | None = None,
     titles: str | Path | None = None,
     title_column: str = "title",
+    drop_missing: bool = False,
 ) -> Interactions:
     """Read Parquet, CSV, TSV or JSON lines with one event a row: a file, by the ending of its name, a folder of parts,
     or a pattern (see `data.table_files`).
@@ -70,8 +73,9 @@ def read_interactions(
     Users and items are integers or text (see `data.ids`: in CSV, ``007`` is a text), times whole numbers, dates or
     timestamps, ratings numbers (``rating_column`` None reads none). Repeated events are kept; rows out of order are
     sorted with a logged notice. ``titles`` is a file with ``item_column`` and ``title_column``; items that it lacks are
-    titled by their id. Raises `DataError` naming the file and column for missing files and columns, empty files, empty
-    values and unusable types.
+    titled by their id. Rows with an empty value are an error, or are left out with ``drop_missing`` and a notice of
+    their number. Raises `DataError` naming the file and column for missing files and columns, empty files, empty
+    values and unusable types; what is wrong with the values of several columns is in one message.
     """
     path = Path(path)
     columns = [user_column, item_column, time_column]
@@ -89,6 +93,7 @@ def read_interactions(
         time_column=time_column,
         rating_column=rating_column,
         sort_notice=True,
+        drop_missing=drop_missing,
     )
     return interactions if titles is None else read_titles(interactions, titles, item_column, title_column)
 
@@ -108,15 +113,28 @@ def from_table(
     time_column: str,
     rating_column: str | None = None,
     sort_notice: bool,
+    drop_missing: bool = False,
 ) -> Interactions:
     """Number and sort the events of a table whose users and items are `id_column` columns; ``sort_notice`` logs when
     times within a user go backwards."""
     columns = (user_column, item_column, time_column)
-    require_no_nulls(table, columns if rating_column is None else (*columns, rating_column), source)
+    columns = columns if rating_column is None else (*columns, rating_column)
+    whole, problems = _whole_rows(table, columns, source, drop_missing)
+    table = table.take(pa.array(whole)) if len(whole) < table.num_rows else table
+    time = rating = None
+    try:
+        time = _times(table[time_column], time_column, whole)
+    except _ColumnError as error:
+        problems.append(str(error))
+    try:
+        rating = None if rating_column is None else _ratings(table[rating_column], rating_column)
+    except _ColumnError as error:
+        problems.append(str(error))
+    if problems:
+        raise DataError(f"{source}: {'; '.join(problems)}")
+    assert time is not None
     user, user_labels = dense_ids(table[user_column])
     item, item_labels = dense_ids(table[item_column])
-    time = _times(table[time_column], source, time_column)
-    rating = None if rating_column is None else _ratings(table[rating_column], source, rating_column)
 
     order = np.argsort(user, kind="stable")
     user, sorted_time = user[order], time[order]
@@ -147,20 +165,67 @@ def with_titles(
     return replace(interactions, item_titles=[by_item.get(label, label) for label in labels])
 
 
-def _ratings(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.float64]:
+class _ColumnError(Exception):
+    """What is wrong with a column's values."""
+
+
+def _whole_rows(
+    table: pa.Table, columns: tuple[str, ...], source: str, drop: bool
+) -> tuple[Sequence[int] | npt.NDArray[np.int64], list[str]]:
+    """The rows without an empty value, and what is to be said of the others; with ``drop`` that is logged."""
+    missing = {name: table[name].is_null(nan_is_null=True).to_numpy() for name in columns}
+    missing = {name: is_missing for name, is_missing in missing.items() if is_missing.any()}
+    if not missing:
+        return range(table.num_rows), []
+    whole = np.flatnonzero(~np.any(list(missing.values()), axis=0))
+    if not drop:
+        told = [
+            f"column {name!r} has {is_missing.sum()} empty values, the first in row {is_missing.argmax() + 1}"
+            for name, is_missing in missing.items()
+        ]
+        told[-1] += " (drop_missing leaves such rows out)"
+        return whole, told
+    if not len(whole):
+        raise DataError(f"{source}: drop_missing leaves none of {table.num_rows} rows")
+    counts = ", ".join(f"{name!r} in {is_missing.sum()}" for name, is_missing in missing.items())
+    left_out = table.num_rows - len(whole)
+    logger.warning("%s: left out %d of %d rows with an empty value: %s", source, left_out, table.num_rows, counts)
+    return whole, []
+
+
+def _ratings(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float64]:
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise DataError(f"{source}: column {name!r} must hold numbers, got {kind}")
+        raise _ColumnError(f"column {name!r} must hold numbers, got {kind}")
     return column.cast(pa.float64(), safe=False).to_numpy()
 
 
-def _times(column: pa.ChunkedArray, source: str, name: str) -> npt.NDArray[np.int64]:
+def _times(column: pa.ChunkedArray, name: str, rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """``rows`` are the values' in the file."""
     kind = column.type
     try:
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)):
-            raise DataError(f"{source}: column {name!r} must hold whole numbers, dates or timestamps, got {kind}")
+            sample = _odd_time(column, rows) if is_text(kind) else ""
+            raise _ColumnError(f"column {name!r} must hold whole numbers, dates or timestamps, got {kind}{sample}")
         return column.cast(pa.int64()).to_numpy()
     except pa.ArrowException as error:
-        raise DataError(f"{source}: column {name!r} cannot be read as times, got {kind} ({error})") from error
+        raise _ColumnError(f"column {name!r} cannot be read as times, got {kind} ({error})") from error
+
+
+_TIMES = (r"^-?\d+$", r"^\d{4}-\d{2}-\d{2}", r"^\d{4}-\d{2}-\d{2}.*(Z|[+-]\d{2}:?\d{2})$")
+"""Whole numbers, dates and times, times with a zone; text among the latter has some of each."""
+
+
+def _odd_time(column: pa.ChunkedArray, rows: Sequence[int] | npt.NDArray[np.int64]) -> str:
+    """The first text that is not what most of the others are, as a message goes on."""
+    kinds = [pc.match_substring_regex(column, pattern).to_numpy() for pattern in _TIMES]  # pyright: ignore
+    common = max(kinds, key=lambda is_kind: int(is_kind.sum()))
+    odd = np.flatnonzero(~common)
+    if not len(odd) and kinds[-1].any():
+        odd = np.flatnonzero(kinds[-1] != (2 * kinds[-1].sum() > len(column)))
+    if not len(odd):
+        return ""
+    place = int(odd[0])
+    return f", such as {column[place].as_py()!r:.80} in row {rows[place] + 1}"

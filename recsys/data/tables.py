@@ -12,7 +12,7 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .ids import id_column, without_empty
+from .ids import id_column, is_text, without_empty
 from .table_files import TableFile, table_files
 
 DELIMITERS = {"csv": (",", ";"), "tsv": ("\t",), "raw-tsv": ("\t",)}
@@ -165,9 +165,9 @@ def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], form
         strings_can_be_null=False,  # or NA and null would be no text
     )
     table = pacsv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
-    for name in as_written:
-        if name in columns:
-            table = table.set_column(columns.index(name), name, without_empty(table[name]))
+    for place, name in enumerate(columns):
+        if is_text(table[name].type):
+            table = table.set_column(place, name, without_empty(table[name]))
     return table
 
 

@@ -62,6 +62,12 @@ class DataOptions:
         "the item embeddings start from their principal components.",
     )
     item_vectors_dim: int = option(0, "Data", "Principal components of the item vectors as features; 0: all of them.")
+    drop_missing: bool = option(
+        False,
+        "Data",
+        "Leave out rows without a user, an item, a time or a rating that is read, which else are an error.",
+    )
+    drop_duplicates: bool = option(False, "Data", "Leave out events that repeat another's user, item and time.")
     min_rating: float | None = option(None, "Data", "Keep events rated at least so; without it ratings are not read.")
     min_item_events: int = option(
         1,

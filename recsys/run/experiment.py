@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..data.all_items import with_items
 from ..data.datasets import load_dataset
-from ..data.filters import keep_frequent, keep_rated
+from ..data.filters import drop_repeated, keep_frequent, keep_rated
 from ..data.interactions import Interactions, read_titles
 from ..data.ragged import Ragged, take_ranges
 from ..files import usable
@@ -29,8 +29,8 @@ RANKED_AT_ONCE = 512
 def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
     """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
 
-    Ratings are filtered first, then items and users by their events (`keep_frequent`); the items of a file join the
-    catalog, and the events are split.
+    Repeated events are left out first, if asked for, then ratings are filtered, then items and users by their events
+    (`keep_frequent`); the items of a file join the catalog, and the events are split.
     """
     with usable("data", "files that can be read"):
         interactions = load_dataset(
@@ -42,7 +42,10 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
             with_ratings=config.min_rating is not None,
             titles=config.titles,
             title_column=config.title_column,
+            drop_missing=config.drop_missing,
         )
+    if config.drop_duplicates:
+        interactions = drop_repeated(interactions)
     if config.min_rating is not None:
         interactions = keep_rated(interactions, config.min_rating)
     interactions = keep_frequent(

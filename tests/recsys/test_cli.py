@@ -42,7 +42,8 @@ RUNS = [
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,
     ),
     TrainConfig(
-        out="runs/torch", min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3,
+        out="runs/torch", drop_missing=True, drop_duplicates=True,
+        min_rating=3.5, rating_column="stars", min_item_events=5, min_user_events=3,
         split="global-temporal",
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True, test_users=9,
     ),

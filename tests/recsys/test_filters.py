@@ -16,6 +16,7 @@ from cce_minus.recsys import (
     prepare_data,
     read_interactions,
 )
+from cce_minus.recsys.data.filters import drop_repeated
 
 # Item x has one event; without it user c has a single one and leaves; without c, item z has a single one and leaves.
 EVENTS = """user_id,item_id,timestamp,rating
@@ -48,6 +49,20 @@ def assert_dense(events: Interactions) -> None:
     assert sorted(set(events.user.tolist())) == list(range(events.num_users))
     assert sorted(set(events.item.tolist())) == list(range(events.num_items))
     assert events.user.dtype == events.item.dtype == np.int32
+
+
+def test_repeated_events_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,timestamp,rating\nb,w,1,1\na,w,2,2\na,y,1,3\na,w,2,4\nb,w,1,5\na,w,3,6\nb,w,1,7\n")
+    whole = read_interactions(path, rating_column="rating")
+    events = drop_repeated(whole)
+    assert named(events) == [("a", "y", 1), ("a", "w", 2), ("a", "w", 3), ("b", "w", 1)]
+    assert events.rating is not None
+    assert events.rating.tolist() == [3, 2, 6, 1]  # the first of them
+    assert caplog.messages[1:] == [f"{path}: left out 3 of 7 events, which repeat another"]
+    assert drop_repeated(events) is events
+    config = TrainConfig(data=str(path), drop_duplicates=True)
+    assert len(prepare_data(config)[0].item) == 4
 
 
 def test_ratings_by_hand(path: Path):

@@ -131,6 +131,50 @@ def test_nulls_are_named_with_their_row(tmp_path: Path, ending: str, column: str
     assert str(path) in str(caught.value)
 
 
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path):
+    text = "user_id,item_id,timestamp,rating\n1,x,5,2\n,y,6,3\n3,,noon,x\n4,,7,1\n"
+    path = write_text(tmp_path / "events.csv", text)
+    with pytest.raises(DataError) as caught:
+        read_interactions(path, rating_column="rating")
+    assert str(caught.value) == (
+        f"{path}: column 'user_id' has 1 empty values, the first in row 2; column 'item_id' has 2 empty values, the "
+        "first in row 3 (drop_missing leaves such rows out); column 'timestamp' must hold whole numbers, dates or "
+        "timestamps, got string; column 'rating' must hold numbers, got string"
+    )
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_rows_without_a_value_are_left_out_if_asked_for(tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture):
+    columns = {"user_id": [7, None, 3, 7], "item_id": [1, 2, None, 4], "timestamp": [1, 2, None, 4]}
+    path = write(tmp_path / f"events.{ending}", columns)
+    events = read_interactions(path, drop_missing=True)
+    assert events.item_labels[events.item].tolist() == [1, 4]
+    assert caplog.messages == [
+        f"{path}: left out 2 of 4 rows with an empty value: 'user_id' in 1, 'item_id' in 1, 'timestamp' in 1"
+    ]
+    path = write(tmp_path / f"none.{ending}", {**EVENTS, "item_id": pa.nulls(5, pa.int64())})
+    with pytest.raises(DataError, match="drop_missing leaves none of 5 rows"):
+        read_interactions(path, drop_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("times", "sample"),
+    [
+        (["5", "6", "", "soon"], "'soon' in row 4"),
+        (["2024-01-02 10:00:00", "7", "2024-01-03"], "'7' in row 2"),
+        (
+            ["2024-01-02T10:00:00+01:00", "2024-01-02T10:00:00", "2024-01-02T10:00:00Z"],
+            "'2024-01-02T10:00:00' in row 2",
+        ),
+    ],
+)
+def test_a_time_unlike_the_others_is_shown(tmp_path: Path, times: list[str], sample: str):
+    rows = "".join(f"1,2,{time}\n" for time in times)
+    path = write_text(tmp_path / "events.csv", f"user_id,item_id,timestamp\n{rows}")
+    with pytest.raises(DataError, match=f"'timestamp' must hold .*, got string, such as {sample}"):
+        read_interactions(path, drop_missing=True)
+
+
 def test_an_empty_text_id_is_a_null(tmp_path: Path):
     path = write_text(tmp_path / "events.csv", "user_id,item_id,timestamp\na,x,1\n,y,2\n")
     with pytest.raises(DataError, match="'user_id' has 1 empty values, the first in row 2"):

@@ -61,8 +61,9 @@ def test_repeated_events_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert events.rating.tolist() == [3, 2, 6, 1]  # the first of them
     assert caplog.messages[1:] == [f"{path}: left out 3 of 7 events, which repeat another"]
     assert drop_repeated(events) is events
-    config = TrainConfig(data=str(path), drop_duplicates=True)
-    assert len(prepare_data(config)[0].item) == 4
+    path.write_text(EVENTS + EVENTS.partition("\n")[2])
+    sizes = [len(prepare_data(TrainConfig(data=str(path), drop_duplicates=drops))[0].item) for drops in (False, True)]
+    assert sizes == [20, 10]
 
 
 def test_ratings_by_hand(path: Path):

@@ -146,19 +146,7 @@ def _parse_json(data: pa.Buffer, columns: list[str], as_text: list[str], source:
 
 
 def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], format: str, source: str) -> pa.Table:
-    quote = False if format == "raw-tsv" else '"'
-    has_quotes = bool(quote) and bool((np.frombuffer(data, np.uint8) == ord('"')).any())
-    headers: dict[str, list[str]] = {}
-    for delimiter in DELIMITERS[format]:
-        # a quoted cell may hold a line break, which costs the reader its threads
-        parse = pacsv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=has_quotes)
-        with pacsv.open_csv(pa.BufferReader(data), parse_options=parse) as reader:
-            headers[delimiter] = reader.schema.names
-        if set(columns) <= set(headers[delimiter]):
-            break
-    else:
-        _require_columns(columns, max(headers.values(), key=len), source)
-    _require_columns(columns, headers[delimiter], source)
+    parse = _cells(data, columns, format, source)
     convert = pacsv.ConvertOptions(
         include_columns=columns,
         column_types=dict.fromkeys(as_written, pa.string()),
@@ -169,6 +157,31 @@ def _parse_text(data: pa.Buffer, columns: list[str], as_written: list[str], form
         if is_text(table[name].type):
             table = table.set_column(place, name, without_empty(table[name]))
     return table
+
+
+def _cells(data: pa.Buffer, columns: list[str], format: str, source: str) -> pacsv.ParseOptions:
+    """How the text of a ``format`` comes apart so that its header has the ``columns``."""
+    quote = False if format == "raw-tsv" else '"'
+    # a quoted cell may hold a line break, which costs the reader its threads
+    breaks = bool(quote) and bool((np.frombuffer(data, np.uint8) == ord('"')).any())
+    header: list[str] = []
+    problem: pa.ArrowException | None = None
+    for delimiter in DELIMITERS[format]:
+        parse = pacsv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=breaks)
+        try:
+            with pacsv.open_csv(pa.BufferReader(data), parse_options=parse) as reader:
+                names = reader.schema.names
+        except pa.ArrowException as error:  # rows of different lengths, as of decimal commas between semicolons
+            problem = problem or error
+            continue
+        if set(columns) <= set(names):
+            _require_columns(columns, names, source)
+            return parse
+        header = max(header, names, key=len)
+    if problem is not None and len(header) < 2:
+        raise problem
+    _require_columns(columns, header, source)
+    raise AssertionError("a column that no header has is missing in each")
 
 
 def _require_columns(columns: Sequence[str], found: Sequence[str], source: str) -> None:

@@ -51,6 +51,8 @@ def test_compressed_text_is_read(tmp_path: Path):
 
 def test_semicolons_marks_and_quoted_line_breaks(tmp_path: Path):
     assert labels(write(tmp_path / "log.csv", csv(*ROWS, delimiter=";"), "utf-8-sig")) == SORTED
+    prices = "user_id;item_id;timestamp;price\na;007;3;1,5\nb;8;1;2\na;9;2;3,25\n"
+    assert labels(write(tmp_path / "log.csv", prices)) == SORTED
     text = HEADER + '"a ""b""\n, c",x,1\n' + "".join(f"u,{item},2\n" for item in range(300_000))
     events = read_interactions(write(tmp_path / "quoted.csv", text))  # more than a block of the reader's
     assert events.user_labels.tolist() == ['a "b"\n, c', "u"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from flax import nnx
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..interop import local_gpus
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
+from ..recsys.run.data_summary import data_summary
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -21,6 +24,8 @@ from .models import DTYPES, build_model
 from .models.weights import load_weights
 from .training.state import restore
 from .training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @enough_memory()
@@ -48,6 +53,7 @@ def train(config: TrainConfig) -> TrainResult:
         run = find_run(config, "jax")
         with profile.part("load"):
             interactions, split = prepare_data(config)
+            logger.info("%s", data_summary(interactions, split))
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False)
         with profile.part("model"):

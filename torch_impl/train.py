@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead
+from ..recsys.run.data_summary import data_summary
 from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -27,6 +29,8 @@ from .models.weights import load_weights
 from .training.launcher import fabric_of
 from .training.state import restore
 from .training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @enough_memory()
@@ -51,6 +55,7 @@ def train(config: TrainConfig) -> TrainResult:
     run = find_run(config, "torch")
     with profile.part("load"):
         interactions, split = prepare_data(config)
+        logger.info("%s", data_summary(interactions, split))
         side = side_information(config, interactions)
     require_memory(config, split.num_items, memory(device), lends_host=True)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.

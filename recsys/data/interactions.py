@@ -29,6 +29,7 @@ class Interactions:
     ``user`` and ``item`` are (n,) int32 dense ids, ``time`` (n,) int64. ``user_labels`` (num_users,) and
     ``item_labels`` (num_items,) hold the original ids, int64 or text, sorted; ``item_titles`` holds one text an item,
     or is None. ``source`` names the data in messages. ``rating`` is (n,) float64, or None if ratings were not read.
+    ``time_unit`` is NumPy's of times since 1970, such as "s", None where the column holds numbers.
     """
 
     user: npt.NDArray[np.int32]
@@ -39,6 +40,7 @@ class Interactions:
     item_titles: list[str] | None = None
     source: str = "interactions"
     rating: npt.NDArray[np.float64] | None = None
+    time_unit: str | None = None
 
     @property
     def num_users(self) -> int:
@@ -144,7 +146,11 @@ def from_table(
         order = order[np.lexsort((sorted_time, user))]
         sorted_time = time[order]
     rating = None if rating is None else rating[order]
-    return Interactions(user, item[order], sorted_time, user_labels, item_labels, source=source, rating=rating)
+    kind = table[time_column].type
+    unit = kind.unit if pa.types.is_timestamp(kind) else "s" if pa.types.is_date(kind) else None
+    return Interactions(
+        user, item[order], sorted_time, user_labels, item_labels, source=source, rating=rating, time_unit=unit
+    )
 
 
 def with_titles(

@@ -1,0 +1,37 @@
+"""What a run is about to train on, in a few lines for a terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data.interactions import Interactions
+from ..protocol.splits import Split
+
+_PERCENTILES = (50, 90)
+
+
+def data_summary(interactions: Interactions, split: Split) -> str:
+    """Events, users and items; how many events users have, percentiles by linear interpolation; from when to when; and
+    how many users a run trains on, validates and tests."""
+    lengths = np.diff(interactions.offsets)
+    median, most = (f"{value:g}" for value in np.percentile(lengths, _PERCENTILES).round())
+    first, last = (
+        _time(int(time), interactions.time_unit) for time in (interactions.time.min(), interactions.time.max())
+    )
+    lines = (
+        f"data: {_many(len(interactions.item), 'event')} of {_many(interactions.num_users, 'user')} among "
+        f"{_many(interactions.num_items, 'item')}",
+        f"  events a user: {lengths.min()} to {lengths.max()}, half at most {median}, nine in ten at most {most}",
+        f"  from {first} to {last}",
+        f"  {_many(len(split.train.lengths), 'user')} to train on, {len(split.valid_target)} to validate, "
+        f"{len(split.test_target)} to test",
+    )
+    return "\n".join(lines)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _time(time: int, unit: str | None) -> str:
+    return f"time {time}" if unit is None else str(np.datetime64(time, unit).astype("datetime64[s]")).replace("T", " ")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from flax import nnx
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..interop import local_gpus
 from ..recsys import TrainConfig, num_batches, prepare_data
-from ..recsys.run.background import import_ahead
+from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
+from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -54,6 +56,7 @@ def train(config: TrainConfig) -> TrainResult:
         with profile.part("load"):
             interactions, split = prepare_data(config)
             logger.info("%s", data_summary(interactions, split))
+            popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False)
         with profile.part("model"):
@@ -71,7 +74,9 @@ def train(config: TrainConfig) -> TrainResult:
             trainer = Trainer(model, config, split)
         with claim_run(run, config, interactions, split):
             progress = restore(trainer.steps, run)
-            recorder = Recorder(run, config, progress, num_batches(split.train, batch_size=config.batch_size))
+            recorder = Recorder(
+                run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity
+            )
 
             def test() -> dict[str, float]:
                 trainer.release()
@@ -79,7 +84,7 @@ def train(config: TrainConfig) -> TrainResult:
                 return trainer.test(model)
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-    return finish_run(run, progress, metrics, profile if config.profile else None)
+    return finish_run(run, recorder.result(metrics), profile if config.profile else None)
 
 
 if __name__ == "__main__":

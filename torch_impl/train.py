@@ -6,14 +6,16 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..recsys import TrainConfig, num_batches, prepare_data
-from ..recsys.run.background import import_ahead
+from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
+from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -56,6 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
     with profile.part("load"):
         interactions, split = prepare_data(config)
         logger.info("%s", data_summary(interactions, split))
+        popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     require_memory(config, split.num_items, memory(device), lends_host=True)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
@@ -76,14 +79,16 @@ def train(config: TrainConfig) -> TrainResult:
             trainer.try_loss()
         with claim_run(run, config, interactions, split):
             progress = restore(trainer.steps, run)
-            recorder = Recorder(run, config, progress, num_batches(split.train, batch_size=config.batch_size))
+            recorder = Recorder(
+                run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity
+            )
 
             def test() -> dict[str, float]:
                 load_weights(model, run.best_weights)
                 return trainer.test()
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-    return finish_run(run, progress, metrics, profile if config.profile else None)
+    return finish_run(run, recorder.result(metrics), profile if config.profile else None)
 
 
 @contextlib.contextmanager

@@ -30,18 +30,42 @@ class PopularityBaseline:
 
     def __init__(self, train: Ragged, num_items: int) -> None:
         self.counts = item_counts(train, num_items)
+        self._known = np.flatnonzero(self.counts)  # the items of a log are few of a large catalog's
+        best_first = np.argsort(-self.counts[self._known], kind="stable")
+        self._order = self._known[best_first]
+        self._rank_of_known = np.empty(len(self._known), dtype=np.int64)
+        self._rank_of_known[best_first] = np.arange(1, len(self._known) + 1)
 
-    def ranks(self, targets: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """(B,) rank of each target, 1 for the most popular item; raises ``ConfigError`` for ids that are no items."""
+    def ranks(self, targets: npt.NDArray[np.integer], seen: Ragged | None = None) -> npt.NDArray[np.int64]:
+        """(B,) rank of each target, 1 for the most popular item; with ``seen``, B rows of items, among the others than
+        those of the row. Raises ``ConfigError`` for ids that are no items."""
         require_items("targets", targets, len(self.counts))
-        rank_of_item = np.empty(len(self.counts), dtype=np.int64)
-        rank_of_item[self.top(len(self.counts))] = np.arange(1, len(self.counts) + 1)
-        return rank_of_item[targets]
+        ranks = self._ranks(targets)
+        if seen is None:
+            return ranks
+        row = np.repeat(np.arange(len(targets)), seen.lengths)
+        better = self._ranks(seen.values) < ranks[row]
+        pairs = np.unique(row[better] * len(self.counts) + seen.values[better])  # each item of a row once
+        return ranks - np.bincount(pairs // len(self.counts), minlength=len(targets))
+
+    def _ranks(self, items: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        place = np.searchsorted(self._known, items)
+        if not len(self._known):
+            return items.astype(np.int64) + 1
+        near = place.clip(max=len(self._known) - 1)
+        # behind all that occur come the others by their ids
+        return np.where(
+            self._known[near] == items, self._rank_of_known[near], len(self._known) + items.astype(np.int64) - place + 1
+        )
 
     def top(self, k: int) -> npt.NDArray[np.intp]:
         """The k most popular items, best first."""
-        return np.argsort(-self.counts, kind="stable")[:k]
+        missing = k - len(self._order)
+        others = np.flatnonzero(self.counts == 0)[:missing] if missing > 0 else self._order[:0]
+        return np.concatenate([self._order[:k], others])
 
-    def metrics(self, targets: npt.NDArray[np.integer], ks: Sequence[int] = (10,)) -> dict[str, float]:
+    def metrics(
+        self, targets: npt.NDArray[np.integer], ks: Sequence[int] = (10,), seen: Ragged | None = None
+    ) -> dict[str, float]:
         """`ranking_metrics` of the targets' ranks."""
-        return ranking_metrics(self.ranks(targets), ks)
+        return ranking_metrics(self.ranks(targets, seen), ks)

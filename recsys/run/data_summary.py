@@ -34,4 +34,6 @@ def _many(number: int, what: str) -> str:
 
 
 def _time(time: int, unit: str | None) -> str:
-    return f"time {time}" if unit is None else str(np.datetime64(time, unit).astype("datetime64[s]")).replace("T", " ")
+    if unit is None:
+        return f"time {time}"
+    return str(np.array(time).astype(f"datetime64[{unit}]").astype("datetime64[s]")).replace("T", " ")

@@ -18,7 +18,7 @@ from ..files import usable
 from ..protocol.batches import Batch, mean_targets, train_batches
 from ..protocol.cutoffs import parse_cutoffs
 from ..protocol.masked_batches import masked_batches, mean_masked
-from ..protocol.popularity import item_counts
+from ..protocol.popularity import PopularityBaseline, item_counts
 from ..protocol.splits import Split, make_split
 from .config import TrainConfig
 
@@ -78,6 +78,17 @@ def held_out(config: TrainConfig, split: Split, part: str) -> tuple[Ragged, npt.
 
 
 _RANKED_USERS = 1
+
+
+def popularity_metrics(config: TrainConfig, split: Split) -> dict[str, dict[str, float]]:
+    """What ranking by popularity reaches on the parts "valid" and "test", as ``config`` measures; of an empty part
+    nothing."""
+    baseline, found = PopularityBaseline(split.train, split.num_items), {}
+    for part in ("valid", "test"):
+        history, target = held_out(config, split, part)
+        seen = history if config.filter_seen else None
+        found[part] = baseline.metrics(target, parse_cutoffs(config.metrics_at), seen) if len(target) else {}
+    return found
 
 
 def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:

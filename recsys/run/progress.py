@@ -69,7 +69,8 @@ class TrainResult:
 
     Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty. ``losses`` has each epoch's
     mean training loss, ``seconds`` the time of training and validation, summed over resumed parts; epochs count from 0.
-    ``weights`` is the path of the best epoch's weights, in ``result.json`` relative to it.
+    ``weights`` is the path of the best epoch's weights, in ``result.json`` relative to it. ``popularity`` is what
+    ranking by popularity reaches on test.
     """
 
     test: dict[str, float]
@@ -78,9 +79,12 @@ class TrainResult:
     losses: list[float]
     seconds: float
     weights: str
+    popularity: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def from_progress(cls, progress: Progress, *, test: dict[str, float], weights: Path) -> TrainResult:
+    def from_progress(
+        cls, progress: Progress, *, test: dict[str, float], weights: Path, popularity: dict[str, float]
+    ) -> TrainResult:
         return cls(
             test=test,
             valid=progress.best_metrics,
@@ -88,6 +92,7 @@ class TrainResult:
             losses=progress.losses,
             seconds=progress.seconds,
             weights=str(weights),
+            popularity=popularity,
         )
 
     def write(self, path: Path) -> None:
@@ -96,6 +101,10 @@ class TrainResult:
         path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
-        """One line for a terminal."""
-        test = "  ".join(f"{name} {value:.4f}" for name, value in self.test.items())
-        return f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
+        """Two lines for a terminal: the test, and what popularity reaches."""
+        test, popularity = (
+            "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            for metrics in (self.test, self.popularity)
+        )
+        line = f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
+        return f"{line}\npopularity: {popularity}" if popularity else line

@@ -6,6 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from .config import TrainConfig
 from .learning_curve import plot_learning_curve
 from .metrics_log import MetricsLog
 from .profile import PROFILE, Profile
-from .progress import Progress, TrainResult, metric_names
+from .progress import SELECTION_METRIC, Progress, TrainResult, metric_names
 from .run_directory import NAMES, WRITABLE, RunDirectory
 from .tensor_file import Stored
 
@@ -65,14 +66,22 @@ class Epochs:
 
 
 class Recorder:
-    """Keeps ``progress`` up to date, and writes what epochs leave. ``steps`` are an epoch's.
+    """Keeps ``progress`` up to date, and writes what epochs leave. ``steps`` are an epoch's; ``popularity`` comes to
+    `popularity_metrics` by the end.
 
     The best weights come first, then the rows of the metrics log, then the checkpoint: a run killed in between repeats
     epochs from the checkpoint before, and writes the same again.
     """
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, progress: Progress, steps: int) -> None:
-        self.progress = progress
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        progress: Progress,
+        steps: int,
+        popularity: Future[dict[str, dict[str, float]]],
+    ) -> None:
+        self.progress, self._popularity = progress, popularity
         self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
         self._weights_of, self._rows, self._checkpoint_of = progress.best_epoch, progress.epochs, progress.epochs
         self._started = time.perf_counter() - progress.seconds
@@ -103,9 +112,18 @@ class Recorder:
     def finish(self, test: dict[str, float]) -> None:
         """Writes the result with the metrics of the ``test``, and draws the log; raises ``ConfigError`` for a folder
         that cannot be written."""
+        of_part = self._popularity.result()
+        of_valid = {"popularity": of_part["valid"][SELECTION_METRIC]} if of_part["valid"] else {}
+        logs = {NAMES[self._run.framework]: self._run.metrics_log}
         with usable("out", WRITABLE):
-            TrainResult.from_progress(self.progress, test=test, weights=self._run.best_weights).write(self._run.result)
-            plot_learning_curve({NAMES[self._run.framework]: self._run.metrics_log}, self._run.learning_curve)
+            self.result(test).write(self._run.result)
+            plot_learning_curve(logs, self._run.learning_curve, baselines=of_valid)
+
+    def result(self, test: dict[str, float]) -> TrainResult:
+        """The outcome with the metrics of the ``test``."""
+        popularity = self._popularity.result()["test"]
+        weights = self._run.best_weights
+        return TrainResult.from_progress(self.progress, test=test, weights=weights, popularity=popularity)
 
     def write(self, epochs: Epochs) -> None:
         """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
@@ -120,9 +138,8 @@ class Recorder:
             self._checkpoint_of = epochs.progress.epochs
 
 
-def finish_run(run: RunDirectory, progress: Progress, test: dict[str, float], profile: Profile | None) -> TrainResult:
-    """Writes the ``profile`` of a finished run, if any, and tells its result."""
-    result = TrainResult.from_progress(progress, test=test, weights=run.best_weights)
+def finish_run(run: RunDirectory, result: TrainResult, profile: Profile | None) -> TrainResult:
+    """Writes the ``profile`` of a finished run, if any, and tells its ``result``."""
     if profile is not None:
         with usable("out", WRITABLE):
             logger.info("%s", profile.write(run.path / PROFILE))

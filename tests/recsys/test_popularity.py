@@ -28,6 +28,23 @@ def test_same_ranks_as_a_model_that_scores_the_counts():
     assert popularity.ranks(targets).tolist() == expected.tolist()
 
 
+def test_seen_items_are_left_out_of_the_ranking():
+    rng = np.random.default_rng(1)
+    popularity = PopularityBaseline(Ragged.from_rows([rng.integers(0, 30, 9) for _ in range(20)]), num_items=40)
+    targets = rng.integers(0, 40, 50)
+    seen = [rng.integers(0, 40, rng.integers(0, 60)) for _ in targets]
+    order = popularity.top(40).tolist()
+    assert sorted(order) == list(range(40))
+    expected = [
+        1 + [item for item in order if item == target or item not in row.tolist()].index(target)
+        for target, row in zip(targets.tolist(), seen, strict=True)
+    ]
+    assert popularity.ranks(targets, Ragged.from_rows(seen)).tolist() == expected
+    empty = PopularityBaseline(Ragged.from_rows([[]]), num_items=4)
+    assert empty.ranks(np.arange(4)).tolist() == [1, 2, 3, 4]
+    assert empty.top(9).tolist() == [0, 1, 2, 3]
+
+
 def test_smoothed_frequencies_by_hand():
     counts = item_counts(Ragged.from_rows([[3, 3, 1], [], [1]]), num_items=4)
     assert counts.tolist() == [0, 2, 0, 2]

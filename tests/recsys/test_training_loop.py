@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from cce_minus.recsys.run.recorder import Recorder, Snapshot
 from cce_minus.recsys.run.run_directory import RunDirectory
 from cce_minus.recsys.run.tensor_file import Stored
 from cce_minus.recsys.run.training_loop import run_epochs
+
+POPULARITY: Future[dict[str, dict[str, float]]] = Future()
+POPULARITY.set_result({"valid": {}, "test": {"ndcg@10": 0.25}})
 
 
 class Training:
@@ -61,7 +66,7 @@ def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: P
     run = RunDirectory(tmp_path, "torch")
     run.checkpoints.mkdir()
     config = TrainConfig(data="x", out=str(tmp_path), epochs=1)
-    recorder = Recorder(run, config, Progress(), steps=1)
+    recorder = Recorder(run, config, Progress(), 1, POPULARITY)
 
     def test() -> dict[str, float]:
         assert run.best_weights.read_text() == "0"
@@ -100,7 +105,7 @@ def test_a_live_state_is_written_before_the_next_epoch(tmp_path: Path, monkeypat
     run, training = RunDirectory(tmp_path, "torch"), Live(3)
     run.checkpoints.mkdir()
     config = TrainConfig(data="x", out=str(tmp_path), epochs=3, patience=6)
-    recorder = Recorder(run, config, Progress(), steps=1)
+    recorder = Recorder(run, config, Progress(), 1, POPULARITY)
     run_epochs(training, config, recorder.progress, recorder, Profile(), dict)
     assert written == [(0, 1, 1), (1, 2, 2), (2, 3, 3)]
 
@@ -109,11 +114,13 @@ def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):
     run = RunDirectory(tmp_path, "torch")
     run.checkpoints.mkdir()
     config = TrainConfig(data="x", out=str(tmp_path), epochs=6, patience=6)
-    recorder = Recorder(run, config, Progress(), steps=1)
+    recorder = Recorder(run, config, Progress(), 1, POPULARITY)
 
     def test() -> dict[str, float]:
         return {"epoch": int(run.best_weights.read_text())}
 
     tested = run_epochs(Training(3), config, recorder.progress, recorder, Profile(), test)
     assert tested == {"epoch": 3}
+    assert json.loads(run.result.read_text())["popularity"] == {"ndcg@10": 0.25}
+    assert recorder.result({"ndcg@10": 0.5}).summary().splitlines()[1] == "popularity: ndcg@10 0.2500"
     assert recorder.progress.epochs == 6

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cce_minus.recsys import ConfigError, TrainConfig, read_metrics_log
+from cce_minus.recsys import ConfigError, PopularityBaseline, TrainConfig, prepare_data, read_metrics_log
 from cce_minus.recsys.run.checkpoint_file import read_checkpoint
 from safetensors.numpy import load_file
 
@@ -52,7 +52,10 @@ def test_training_learns_and_leaves_its_files(train: Train, framework: str, make
     best = max(log, key=lambda row: row["ndcg@10"])
     assert best["epoch"] == result.best_epoch
     assert best["ndcg@10"] == result.valid["ndcg@10"]
-    assert json.loads((out / "result.json").read_text())["test"] == result.test
+    written = json.loads((out / "result.json").read_text())
+    split = prepare_data(config)[1]
+    popularity = PopularityBaseline(split.train, split.num_items).metrics(split.test_target)
+    assert (written["test"], written["popularity"]) == (result.test, popularity)
     files = ("config.json", "catalog.parquet", "data.json", "metrics.csv", "result.json", "learning_curve.png")
     assert {path.name for path in out.iterdir()} == {*files, "best.safetensors", f"{framework}-checkpoints"}
     assert [path.name for path in (out / f"{framework}-checkpoints").iterdir()] == ["last.safetensors"]

@@ -18,6 +18,9 @@ METRIC_NAMES = (*RANK_METRICS, "coverage", "surprisal")
 SELECTION_METRIC = f"ndcg@{SELECTION_CUTOFF}"
 
 
+_TOLD = (SELECTION_METRIC, f"hr@{SELECTION_CUTOFF}")
+
+
 def metric_names(cutoffs: Sequence[int]) -> tuple[str, ...]:
     """The columns of a run's metrics log: every metric at every k of ``cutoffs``."""
     return tuple(f"{name}@{k}" for k in cutoffs for name in METRIC_NAMES)
@@ -58,8 +61,8 @@ class Progress:
         return len(self.losses)
 
     def line(self, metrics: dict[str, float]) -> str:
-        """The last epoch in one line for a terminal."""
-        measured = "".join(f"  {name} {value:.4f}" for name, value in metrics.items())
+        """The last epoch in one line for a terminal of 80 columns; the log has all metrics."""
+        measured = "".join(f"  {name} {metrics[name]:.4f}" for name in _TOLD if name in metrics)
         return f"epoch {self.epochs - 1}  loss {self.losses[-1]:.4f}{measured}  {self.seconds:.1f} s"
 
 

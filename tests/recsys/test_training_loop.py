@@ -16,7 +16,7 @@ from cce_minus.recsys import TrainConfig
 from cce_minus.recsys.run import recorder as recorder_module
 from cce_minus.recsys.run.checkpoint_file import write_checkpoint
 from cce_minus.recsys.run.profile import Profile
-from cce_minus.recsys.run.progress import Progress
+from cce_minus.recsys.run.progress import Progress, metric_names
 from cce_minus.recsys.run.recorder import Recorder, Snapshot
 from cce_minus.recsys.run.run_directory import RunDirectory
 from cce_minus.recsys.run.tensor_file import Stored
@@ -124,3 +124,11 @@ def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):
     assert json.loads(run.result.read_text())["popularity"] == {"ndcg@10": 0.25}
     assert recorder.result({"ndcg@10": 0.5}).summary().splitlines()[1] == "popularity: ndcg@10 0.2500"
     assert recorder.progress.epochs == 6
+
+
+def test_an_epoch_is_told_in_a_narrow_line():
+    progress = Progress()
+    metrics = dict.fromkeys(metric_names((5, 10, 20)), 0.123456)
+    progress.update(12.34567, metrics, 9876.54)
+    assert progress.line(metrics) == "epoch 0  loss 12.3457  ndcg@10 0.1235  hr@10 0.1235  9876.5 s"
+    assert progress.line({}) == "epoch 0  loss 12.3457  9876.5 s"

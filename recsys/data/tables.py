@@ -81,18 +81,18 @@ def _with_partition(file: TableFile, columns: list[str], as_text: list[str]) -> 
     table = _parse(file.read(), own, as_text, file.format, source)
     for name in columns:
         if name in file.partition:
-            value = pa.array([file.partition[name]], pa.string())
-            if name not in as_text and file.partition[name] is not None:
-                value = _meant(str(file.partition[name]))
+            value = _meant(file.partition[name], name in as_text)
             table = table.append_column(
                 name, pa.chunked_array([value.take(pa.array(np.zeros(table.num_rows, np.int64)))])
             )
     return table.select(columns)
 
 
-def _meant(text: str) -> pa.Array:
-    """A cell, of the type that it would have in a CSV file."""
-    cell = '"' + text.replace('"', '""') + '"'
+def _meant(told: str | None, as_text: bool) -> pa.Array:
+    """A value that a folder's name tells: text, or of the type that it would have in a CSV file."""
+    if as_text or told is None:
+        return pa.array([told], pa.string() if as_text else pa.null())
+    cell = '"' + told.replace('"', '""') + '"'
     return pacsv.read_csv(pa.py_buffer(f"value\n{cell}\n".encode()))["value"].combine_chunks()
 
 

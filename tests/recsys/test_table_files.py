@@ -120,6 +120,9 @@ def test_names_of_folders_are_columns(tmp_path: Path):
     write(tmp_path / "log" / "timestamp=2024-01-03" / "user_id=__HIVE_DEFAULT_PARTITION__" / "part.csv", "item_id\nx\n")
     with pytest.raises(DataError, match="column 'user_id' has 1 empty values"):
         labels(tmp_path / "log")
+    write(tmp_path / "times" / "timestamp=__HIVE_DEFAULT_PARTITION__" / "a.csv", "user_id,item_id\n1,2\n")
+    write(tmp_path / "times" / "timestamp=7" / "a.csv", "user_id,item_id\n3,4\n")
+    assert read_interactions(tmp_path / "times", drop_missing=True).time.tolist() == [7]
     numbers = tmp_path / "numbers" / "user_id=7" / "log.csv"
     table = read_columns(
         write(numbers, "item_id,timestamp\n1,2\n").parent.parent, ids=["user_id"], values=["timestamp"]

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from ..numbers import ceil_div
 from .tiles import WholeRows, Work
 
-PROGRAMS = 16
+PROGRAMS = 8
 
 
 @dataclass(frozen=True)
 class RowCopy(WholeRows):
-    """``num_rows`` rows of a table of ``num_items`` to or from memory of their own, in the table's dtype."""
+    """``num_moved`` rows to a table of ``num_items``, and ``num_rows`` from it, in the table's dtype."""
 
+    num_moved: int
     num_rows: int
     num_items: int
     dim: int
@@ -28,7 +29,7 @@ class RowCopy(WholeRows):
 
     @property
     def programs(self) -> int:
-        return min(ceil_div(self.num_rows, self.rows_each), PROGRAMS)
+        return min(ceil_div(max(self.num_moved, self.num_rows), self.rows_each), PROGRAMS)
 
     @property
     def work(self) -> Work:

@@ -36,7 +36,7 @@ from cce_minus.torch_impl.serving.ranking import Seen, rank_by_kernels
 from cce_minus.torch_impl.tables.item_table import ItemTable
 from cce_minus.torch_impl.tables.optimizers import RowWiseAdagrad
 from cce_minus.torch_impl.tables.read import read_rows
-from cce_minus.torch_impl.tables.row_copies import fetch_rows, refresh_rows, write_rows
+from cce_minus.torch_impl.tables.row_copies import Moved, fetch_rows, refresh_rows
 from cce_minus.torch_impl.tables.row_set import row_set
 
 DEVICE = Path(__file__).parents[2] / "kernels" / "device"
@@ -147,6 +147,5 @@ def test_every_kernel_is_launched(monkeypatch: pytest.MonkeyPatch, request: pyte
     ids, count = torch.tensor([1, 3], device=device, dtype=torch.int32), torch.ones(1, device=device, dtype=torch.int32)
     read_rows(items.weight.detach(), ids, impl="triton")
     rows = fetch_rows(items.weight.detach(), ids, impl="triton")
-    refresh_rows(rows, ids, ids, count, rows.clone(), impl="triton")
-    write_rows(items.weight.detach(), ids, count, rows, impl="triton")
+    refresh_rows(rows, ids, Moved(ids, count, rows.clone()), impl="triton")
     assert launched == names, f"never launched: {names - launched}"

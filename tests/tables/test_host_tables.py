@@ -12,7 +12,7 @@ from cce_minus.kernels.plan import row_copy
 from cce_minus.torch_impl import ItemTable, LazyAdam, RowWiseAdagrad, row_set
 from cce_minus.torch_impl.tables import fetched_rows, host_memory
 from cce_minus.torch_impl.tables.host_memory import HostMemoryError, host_tensor
-from cce_minus.torch_impl.tables.row_copies import fetch_rows, refresh_rows, write_rows
+from cce_minus.torch_impl.tables.row_copies import Moved, fetch_rows, refresh_rows, write_rows
 from cce_minus.torch_impl.tables.row_set import RowSet
 from torch import Tensor
 
@@ -203,17 +203,20 @@ def test_rows_that_moved_are_taken_anew(impl: str, dtype: torch.dtype, count: in
     rows = fetch_rows(table, ids, impl=impl)
     assert torch.equal(rows, table[ids.long()])
     before, now = rows.clone(), table + 1
-    number = torch.tensor([count], dtype=torch.int32, device=DEVICE)
-    news = now[moved.long()]
-    refresh_rows(rows, ids, moved, number, news, impl=impl)
+    news = Moved(moved, torch.tensor([count], dtype=torch.int32, device=DEVICE), now[moved.long()])
+    refresh_rows(rows, ids, news, impl=impl)
     again = torch.isin(ids, moved[:count])
     assert torch.equal(rows[again], now[ids.long()][again])
     assert torch.equal(rows[~again], before[~again])
     old = table.clone()
-    write_rows(table, moved, number, news, impl=impl)
-    is_moved = torch.isin(torch.arange(ITEMS, device=DEVICE), moved[:count])
-    assert torch.equal(table[is_moved], now[is_moved])
-    assert torch.equal(table[~is_moved], old[~is_moved])
+    is_moved = torch.isin(torch.arange(ITEMS, device=DEVICE), moved[:count])[:, None]
+    write_rows(table, news, impl=impl)
+    assert torch.equal(table, torch.where(is_moved, now, old))
+    table.copy_(old)
+    rows = fetch_rows(table, ids, news, impl=impl)
+    assert torch.equal(table, torch.where(is_moved, now, old))
+    assert torch.equal(rows[~again], before[~again])
+    assert ((rows == before) | (rows == now[ids.long()])).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -227,8 +230,28 @@ def test_few_programs_copy_many_rows(dtype: torch.dtype, monkeypatch: pytest.Mon
     assert rows[37:].isnan().all()
     expected = table.clone()
     expected[ids[:29].long()] = rows[:29] + 1
-    write_rows(table, ids, torch.tensor([29], dtype=torch.int32, device=DEVICE), rows[:37] + 1, impl="triton")
+    moved = Moved(ids, torch.tensor([29], dtype=torch.int32, device=DEVICE), rows[:37] + 1)
+    rows = fetch_rows(table, ids[29:], moved, impl="triton")
     assert torch.equal(table, expected)
+    assert torch.equal(rows, expected[ids[29:].long()])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("late", ["fetch_rows", "refresh_rows"])
+def test_streams_wait_for_each_other(late: str, monkeypatch: pytest.MonkeyPatch):
+    """However late one is: that of the copies, or the step's own."""
+    expected = trained(table_of(host=False), RowWiseAdagrad, fetches=False)
+    function = getattr(fetched_rows, late)
+
+    def held_back(*arguments: Any) -> Any:
+        torch.cuda._sleep(10_000_000)  # clocks, some milliseconds
+        return function(*arguments)
+
+    monkeypatch.setattr(fetched_rows, late, held_back)
+    assert torch.equal(trained(table_of(host=True), RowWiseAdagrad, fetches=True), expected)
+    for wait in ("wait_event", "wait_stream"):  # and without that they do not
+        monkeypatch.setattr(torch.cuda.Stream, wait, lambda *_: None)
+    assert not torch.equal(trained(table_of(host=True), RowWiseAdagrad, fetches=True), expected)
 
 
 @pytest.mark.gpu

@@ -8,16 +8,8 @@ import torch
 from torch import Tensor
 
 from ..loss.working_set import WorkingSet
-from .row_copies import fetch_rows, refresh_rows, write_rows
+from .row_copies import Moved, fetch_rows, refresh_rows, write_rows
 from .row_set import RowSet
-
-
-class Moved(NamedTuple):
-    """The first ``count`` (1,) of the rows ``ids`` (T,), which ascend, as they are now: ``news`` (T, D)."""
-
-    ids: Tensor
-    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
-    news: Tensor
 
 
 class _Held(NamedTuple):
@@ -32,8 +24,8 @@ class FetchedRows:
     """What is on its way between a table ``weight`` and its steps.
 
     In step s, `fetch` begins to read the rows of step s+1 while `held` is what step s took; what moves of `held` is
-    `moved`: it is written to the table by the `fetch` of step s+1, before that reads the rows of step s+2, and rows of
-    step s+1 that are among it are taken from it. So each row is read as it is now, and neither reading nor writing is
+    `moved`: the `fetch` of step s+1 writes it to the table, while it reads the rows of step s+2. Those of step s+1 and
+    s+2 that are among it are taken from it. So each row is the one that it is now, and neither reading nor writing is
     waited for.
     """
 
@@ -41,32 +33,25 @@ class FetchedRows:
         self._stream: torch.cuda.Stream | None = None
         self._next: _Held | None = None
         self._now: _Held | None = None
-        self._fresh: list[Moved] = []  # since the next rows began to be read
+        self._fresh: list[Moved] = []  # what the next rows may have been read without
         self._unwritten: Moved | None = None
         self._is_busy = False  # the stream, as far as is known here
 
     def fetch(self, weight: Tensor, rows: RowSet | WorkingSet) -> None:
-        unwritten = self._unwritten
-        if not weight.is_cuda:
-            if unwritten is not None:
-                write_rows(weight, *unwritten)
-            self._begun(_Held(rows, fetch_rows(weight, rows.ids)))
-            return
-        with torch.cuda.device(weight.device):
-            stream = self._stream = self._stream or torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())  # for the ids, and for what has moved
-            with torch.cuda.stream(stream):
-                for tensor in (rows.ids, *(unwritten or ())):
-                    tensor.record_stream(stream)
-                if unwritten is not None:
-                    write_rows(weight, *unwritten)
-                values, read = fetch_rows(weight, rows.ids), torch.cuda.Event()
-                read.record()
-        self._begun(_Held(rows, values, read))
-        self._is_busy = True
-
-    def _begun(self, held: _Held) -> None:
-        self._next, self._fresh, self._unwritten = held, [], None
+        unwritten, read = self.unwritten(), None
+        if weight.is_cuda:
+            with torch.cuda.device(weight.device):
+                stream = self._stream = self._stream or torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())  # for the ids, and for what has moved
+                with torch.cuda.stream(stream):
+                    for tensor in (rows.ids, *(unwritten or ())):
+                        tensor.record_stream(stream)
+                    values, read = fetch_rows(weight, rows.ids, unwritten), torch.cuda.Event()
+                    read.record()
+                self._is_busy = True
+        else:
+            values = fetch_rows(weight, rows.ids, unwritten)
+        self._next, self._fresh = _Held(rows, values, read), [unwritten] if unwritten is not None else []
 
     def take(self, rows: RowSet | WorkingSet) -> Tensor | None:
         """The rows (T, D) as they are now, in the table's dtype; None where others were fetched, or none."""
@@ -80,7 +65,7 @@ class FetchedRows:
             self._is_busy = False
             taken.values.record_stream(current)
         for moved in fresh:
-            refresh_rows(taken.values, rows.ids, *moved)
+            refresh_rows(taken.values, rows.ids, moved)
         self._now = taken
         return taken.values
 
@@ -119,7 +104,7 @@ class FetchedRows:
             torch.cuda.current_stream(weight.device).wait_stream(self._stream)
             self._is_busy = False
         if (unwritten := self.unwritten()) is not None:
-            write_rows(weight, *unwritten)
+            write_rows(weight, unwritten)
 
     def drop(self) -> None:
         """Forgets what has been fetched."""

@@ -16,10 +16,9 @@ from ...kernels.plan.row_update import RowRule, Rule, row_rule
 from ..loss.row_losses import resolve_impl
 from ..loss.seeds import signed
 from ..loss.working_set import WorkingSet
-from .fetched_rows import Moved
 from .host_memory import device_tensor, host_tensor
 from .item_table import ItemTable, Touched
-from .row_copies import fetch_rows
+from .row_copies import Moved, fetch_rows
 from .row_set import RowSet, row_set
 from .update import update_rows
 

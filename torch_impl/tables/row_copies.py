@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,50 +12,66 @@ from ..loss.row_losses import resolve_impl
 from .read import check_weight
 
 
-def fetch_rows(weight: Tensor, ids: Tensor, *, impl: str = "auto") -> Tensor:
+class Moved(NamedTuple):
+    """The first ``count`` (1,) int32 of the rows ``ids`` (M,) int32, as they are now: ``news`` (M, D) of the table's
+    dtype."""
+
+    ids: Tensor
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
+    news: Tensor
+
+
+def fetch_rows(weight: Tensor, ids: Tensor, moved: Moved | None = None, *, impl: str = "auto") -> Tensor:
     """Rows ``ids`` (T,) int32 of ``weight`` (V, D), contiguous float32 or bfloat16, as (T, D) of its dtype. What is no
-    row is NaN of the kernel, and an error of plain torch's."""
+    row is NaN of the kernel, and an error of plain torch's. What has ``moved`` is written to the table at the same
+    time: those of the rows that are among it are read as they were or as they are."""
     check_weight(weight)
     if resolve_impl(impl, weight.device) == "reference" or not len(ids):
+        if moved is not None:
+            write_rows(weight, moved, impl=impl)
         return weight.index_select(0, ids)
-    from ...kernels.launch.row_copy import launch_row_fetch
-
     rows = torch.empty((len(ids), weight.shape[1]), dtype=weight.dtype, device=weight.device)
-    with torch.cuda.device_of(weight):
-        launch_row_fetch({"rows": rows}, {"weight": weight, "ids": ids}, _plan(weight, ids))
+    _copy(weight, moved, ids, rows)
     return rows
 
 
-def write_rows(weight: Tensor, ids: Tensor, count: Tensor, rows: Tensor, *, impl: str = "auto") -> None:
-    """Writes the first ``count`` (1,) int32 of ``rows`` (T, D), of the table's dtype, to the rows ``ids`` (T,) int32 of
-    ``weight`` (V, D)."""
+def write_rows(weight: Tensor, moved: Moved, *, impl: str = "auto") -> None:
+    """Writes what has ``moved`` to ``weight`` (V, D)."""
     check_weight(weight)
     if resolve_impl(impl, weight.device) == "reference":
-        weight[ids[: int(count)].long()] = rows[: int(count)]
-    elif len(ids):
-        from ...kernels.launch.row_copy import launch_row_write
-
-        with torch.cuda.device_of(weight):
-            launch_row_write({"weight": weight}, {"ids": ids, "count": count, "rows": rows}, _plan(weight, ids))
+        count = int(moved.count)
+        weight[moved.ids[:count].long()] = moved.news[:count]
+    elif len(moved.ids):
+        _copy(weight, moved)
 
 
-def refresh_rows(rows: Tensor, ids: Tensor, moved: Tensor, count: Tensor, news: Tensor, *, impl: str = "auto") -> None:
-    """Takes those of ``rows`` (T, D), whose ids are ``ids`` (T,) int32, that are among the first ``count`` (1,) int32
-    of ``moved`` (M,) int32, which ascend, from their rows ``news`` (M, D)."""
-    if not len(ids) or not len(moved):
+def _copy(weight: Tensor, moved: Moved | None, ids: Tensor | None = None, rows: Tensor | None = None) -> None:
+    from ...kernels.launch.row_copy import launch_row_copy
+
+    (num_items, dim), dtype = weight.shape, str(weight.dtype).removeprefix("torch.")
+    ins, outs = {}, {"weight": weight}
+    if moved is not None and len(moved.ids):
+        ins |= {"moved": moved.ids, "count": moved.count, "news": moved.news}
+    if ids is not None and rows is not None:
+        ins, outs = ins | {"ids": ids}, outs | {"rows": rows}
+    plan = RowCopy(len(ins.get("moved", ())), len(ins.get("ids", ())), num_items, dim, dtype)
+    with torch.cuda.device_of(weight):
+        launch_row_copy(outs, ins, plan)
+
+
+def refresh_rows(rows: Tensor, ids: Tensor, moved: Moved, *, impl: str = "auto") -> None:
+    """Takes those of ``rows`` (T, D), whose ids are ``ids`` (T,) int32, that are among what has ``moved``, whose ids
+    ascend, from there."""
+    if not len(ids) or not len(moved.ids):
         return
     if resolve_impl(impl, rows.device) == "reference":
-        place = torch.searchsorted(moved, ids).clamp(max=len(moved) - 1)
-        is_moved = (moved[place] == ids) & (place < count)  # ids behind the count repeat the last
-        rows.copy_(torch.where(is_moved[:, None], news[place], rows))
+        place = torch.searchsorted(moved.ids, ids).clamp(max=len(moved.ids) - 1)
+        is_moved = (moved.ids[place] == ids) & (place < moved.count)  # ids behind the count repeat the last
+        rows.copy_(torch.where(is_moved[:, None], moved.news[place], rows))
         return
     from ...kernels.launch.row_copy import launch_row_refresh
 
-    plan = RowRefresh(len(ids), len(moved), rows.shape[1], str(rows.dtype).removeprefix("torch."))
+    ins = {"ids": ids, "moved": moved.ids, "count": moved.count, "news": moved.news}
+    plan = RowRefresh(len(ids), len(moved.ids), rows.shape[1], str(rows.dtype).removeprefix("torch."))
     with torch.cuda.device_of(rows):
-        launch_row_refresh({"rows": rows}, {"ids": ids, "moved": moved, "count": count, "news": news}, plan)
-
-
-def _plan(weight: Tensor, ids: Tensor) -> RowCopy:
-    (num_items, dim), dtype = weight.shape, str(weight.dtype).removeprefix("torch.")
-    return RowCopy(len(ids), num_items, dim, dtype)
+        launch_row_refresh({"rows": rows}, ins, plan)

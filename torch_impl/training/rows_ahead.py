@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ..loss.working_set import WorkingSet
-from ..tables.fetched_rows import Moved
 from ..tables.item_table import ItemTable
-from ..tables.row_copies import fetch_rows, write_rows
+from ..tables.row_copies import Moved, fetch_rows, write_rows
 
 
 class RowsAhead:
@@ -51,7 +50,7 @@ class RowsAhead:
     @torch.no_grad()
     def end(self) -> None:
         """Has the table be as it is after the last step."""
-        write_rows(self.table.weight.detach(), *self._moved)
+        write_rows(self.table.weight.detach(), self._moved)
         self._moved.count.zero_()
 
     def _take(self, given: WorkingSet, rows: Tensor) -> None:

@@ -182,13 +182,12 @@ def test_caches_are_empty_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return {"seconds": found}
 
     monkeypatch.setattr(commands, "run_command", run_command)
-    monkeypatch.setattr(commands, "import_once", lambda framework: None)
     (tmp_path / "a").mkdir()
     rows = list(commands.from_empty_caches("jax", {"epochs": 10}, tmp_path / "a"))
     assert rows == [{"method": EMPTY, "seconds": 0}, {"method": WARM, "seconds": 1}]
     (tmp_path / "b").mkdir()
     assert commands.with_warm_caches("jax", {"epochs": 10}, tmp_path / "b") == {"method": WARM, "seconds": 1}
-    assert ran == [(0, 10), (1, 10), (0, 1), (1, 10)]
+    assert ran == [(0, 1), (0, 10), (1, 10), (0, 1), (1, 10)]  # each begins with one that Python compiles for
 
 
 def test_without_rectools_ours_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -29,6 +29,7 @@ from .tables.row_set import RowSet, row_set, rows_of
 from .tables.working_set import working_set
 
 if TYPE_CHECKING:
+    from .recommender import Recommender
     from .tables.item_table import ItemTable
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "MixedNegatives",
     "PartialRowWiseAdam",
     "PopularityNegatives",
+    "Recommender",
     "RowSet",
     "RowWiseAdagrad",
     "UniformNegatives",
@@ -64,8 +66,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "ItemTable":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .tables.item_table import ItemTable  # with Flax, which losses alone do without
+    if name == "ItemTable":
+        from .tables.item_table import ItemTable  # with Flax, which losses alone do without
 
-    return ItemTable
+        return ItemTable
+    if name == "Recommender":
+        from .recommender import Recommender  # with all that trains and reads, which losses alone do without
+
+        return Recommender
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

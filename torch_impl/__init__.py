@@ -1,5 +1,7 @@
 """The loss, sequence models and their training for PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from ..kernels import (
     AllItems,
     ArgumentError,
@@ -34,6 +36,9 @@ from .tables.read import rows_of
 from .tables.row_set import RowSet, row_set
 from .tables.working_set import working_set
 
+if TYPE_CHECKING:
+    from .recommender import Recommender
+
 __all__ = [
     "AllItems",
     "ArgumentError",
@@ -50,6 +55,7 @@ __all__ = [
     "MixedNegatives",
     "PartialRowWiseAdam",
     "PopularityNegatives",
+    "Recommender",
     "RowSet",
     "RowWiseAdagrad",
     "SampledLinearBinaryCrossEntropyLoss",
@@ -69,3 +75,11 @@ __all__ = [
     "user_items",
     "working_set",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Recommender":
+        from .recommender import Recommender  # with all that trains and reads, which losses alone do without
+
+        return Recommender
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,251 @@
+"""A recommender as an object: trained on a log, asked as often as wanted, saved and loaded; of either framework."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+from ..data.interactions import Interactions
+from ..data.memory_tables import Log, write_table
+from ..errors import ConfigError, DataError
+from ..files import usable
+from ..protocol.splits import Split
+from ..run.config import TrainConfig
+from ..run.experiment import held_out
+from ..run.progress import TrainResult
+from ..run.run_directory import RunDirectory, find_run
+from .served_run import ServedModel, ServedRun
+from .similar_items import similar_items
+
+EVENTS = "events.parquet"
+"""The log of a run that was trained on a table in memory."""
+
+
+class BaseRecommender(ABC):
+    """What `Recommender` is in both frameworks, which say how a model is trained and loaded.
+
+    ``options`` are those of training (`TrainConfig`, ``cce-minus-torch train --help``) but for ``data``, which `fit` is
+    given. Without ``out``, the folder of the run is a temporary one, which goes with the object. Raises ``ConfigError``
+    for an option that is none and for unusable values. `get_params`, `set_params` and ``sklearn.base.clone`` work as
+    for scikit-learn's estimators; a clone is not fitted.
+    """
+
+    _framework: ClassVar[str]
+
+    def __init__(self, **options: Any) -> None:
+        self._options: dict[str, Any] = {}
+        self.set_params(**options)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._run: ServedRun | None = None
+        self._result: TrainResult | None = None
+        self._model: ServedModel | None = None
+        self._data: tuple[Interactions, Split] | None = None
+
+    @abstractmethod
+    def _train(self, config: TrainConfig) -> TrainResult:
+        """Trains as the framework's ``train`` does."""
+
+    @abstractmethod
+    def _load(self, weights: Path, device: str, precision: str) -> ServedModel:
+        """The model of a weights file."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All options and their values, the defaults of those that were not given."""
+        return {**_DEFAULTS, **self._options}
+
+    def set_params(self, **options: Any) -> Self:
+        """Changes options for the next `fit`."""
+        for name in options:
+            if name not in _DEFAULTS:
+                near = difflib.get_close_matches(name, _DEFAULTS, 1)
+                raise ConfigError(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
+        changed = {**self._options, **options}
+        _config(changed)
+        self._options = changed
+        return self
+
+    def fit(self, log: Log, y: None = None) -> Self:
+        """Trains a new model on ``log`` and keeps the weights of its best epoch.
+
+        ``log`` has an event a row, with the columns ``user_column``, ``item_column`` and ``time_column`` (and
+        ``rating_column`` with ``min_rating``): a path, a pattern or a folder of Parquet, CSV, TSV or JSON lines, the
+        name of a data set, or a table in memory (`arrow_table`). Of the latter a copy is kept in the folder of the run,
+        as users' histories are needed to recommend to them. ``y`` is there for scikit-learn's sake alone. Raises what
+        the framework's ``train`` raises, and leaves the object as it was then.
+        """
+        temporary = tempfile.TemporaryDirectory(prefix="cce-minus-") if self.get_params()["out"] is None else None
+        config = _config({**self._options, "out": temporary.name} if temporary else self._options)
+        config, new = self._with_log(config, log)
+        try:
+            result = self._train(config)
+        except BaseException:
+            if not RunDirectory(Path(config.out), self._framework).config.exists():  # no run that needs it
+                _remove(new)
+            raise
+        self._forget()
+        self._temporary, self._result = temporary, result
+        self._run = ServedRun.open(config.out)
+        return self
+
+    def _with_log(self, config: TrainConfig, log: Log) -> tuple[TrainConfig, list[Path]]:
+        """The configuration of a run on ``log``, and the files and folders that this made, the innermost first."""
+        if isinstance(log, str | Path):
+            return dataclasses.replace(config, data=str(log)), []
+        folder = find_run(config, self._framework).path  # refused before anything is written
+        new = [path for path in (folder / EVENTS, folder, *folder.parents) if not path.exists()]
+        try:
+            with usable("out", "a folder that can be written"):
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_events(config, log, folder / EVENTS)
+        except BaseException:
+            _remove(new)
+            raise
+        return dataclasses.replace(config, data=str(folder / EVENTS)), new
+
+    @property
+    def run_(self) -> Path:
+        """The folder of the run."""
+        return self._fitted().files.path
+
+    @property
+    def result_(self) -> TrainResult:
+        """What `fit` came to: the metrics of test and validation, the best epoch, losses and seconds."""
+        if self._result is None:
+            raise ConfigError("result_: expected a recommender that was fitted, got one that was not")
+        return self._result
+
+    def evaluate(
+        self,
+        log: Log | None = None,
+        *,
+        part: str = "test",
+        metrics_at: str | None = None,
+        filter_seen: bool | None = None,
+        test_users: int | None = None,
+    ) -> dict[str, float]:
+        """Metrics, ``ndcg@10`` and so on, of held-out events among the full catalog: of the ``part`` "test" or "valid"
+        of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given."""
+        if part not in ("test", "valid"):
+            raise ConfigError(f"part: expected test or valid, got {part}")
+        given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users}
+        changes = {name: value for name, value in given.items() if value is not None}
+        config = dataclasses.replace(self._fitted().config, **changes)
+        _, split = self._events() if log is None else self._events_of(log)
+        return self._served().evaluate(*held_out(config, split, part), split, config=config)
+
+    def similar_items(self, items: Iterable[str | int], k: int = 10) -> pa.Table:
+        """The ``k`` other items whose vectors have the largest cosine with those of each of ``items`` (original ids):
+        a table with ``item_id``, ``rank`` (from 1), ``similar_item_id``, ``title`` (null without titles) and ``score``,
+        the cosine. Raises ``DataError`` for an item that the model does not know."""
+        catalog, asked = self._fitted().catalog, list(items)
+        ids = catalog.ids(asked)
+        if (ids < 0).any():
+            unknown = [label for label, item in zip(asked, ids, strict=True) if item < 0]
+            raise DataError(f"items: expected items of the catalog ({len(catalog)} of them), got {unknown[0]!r}")
+        near, cosines = similar_items(self._served().item_vectors(), ids, k)
+        flat = near.ravel()
+        titles = [None] * len(flat) if catalog.titles is None else [catalog.titles[item] for item in flat]
+        columns = {
+            "item_id": pa.array(catalog.labels[ids.repeat(k)]),
+            "rank": pa.array([*range(1, k + 1)] * len(ids), pa.int32()),
+            "similar_item_id": pa.array(catalog.labels[flat]),
+            "title": pa.array(titles, pa.string()),
+            "score": pa.array(cosines.ravel()),
+        }
+        return pa.table(columns)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes all that `load` and the commands need into a new ``folder``: the run without its checkpoints."""
+        files, to = self._fitted().files, Path(folder)
+        with usable("folder", "a new folder"):
+            left_out = shutil.ignore_patterns("*-checkpoints", files.trace.name, ".*")
+            shutil.copytree(files.path, to, ignore=left_out)
+            config = self._fitted().config
+            if Path(config.data) == files.path / EVENTS:
+                config = dataclasses.replace(config, data=str(to.absolute() / EVENTS))
+            moved = dataclasses.replace(config, out=str(to.absolute()))
+            RunDirectory(to, self._framework).config.write_text(moved.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path, *, data: Log | None = None, device: str = "auto") -> Self:
+        """The recommender of a run's folder, which either framework has trained by `fit` or by its command.
+
+        ``data`` is where the run's events are now, if they have moved. Raises ``ConfigError`` where the folder holds no
+        run with weights.
+        """
+        run = ServedRun.open(folder)
+        options = {name: value for name, value in vars(run.config).items() if name in _DEFAULTS}
+        loaded = cls(**{**options, "device": device, "out": None, "resume": False})
+        loaded._run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
+        if data is not None:
+            loaded._data = loaded._events_of(data)
+        return loaded
+
+    def _fitted(self) -> ServedRun:
+        if self._run is None:
+            raise ConfigError("run: expected a recommender after fit or load, got one before")
+        return self._run
+
+    def _served(self) -> ServedModel:
+        """The model, loaded at its first use."""
+        run = self._fitted()
+        if self._model is None:
+            self._model = run.load(self._load, run.config.device)
+        return self._model
+
+    def _events(self) -> tuple[Interactions, Split]:
+        """Those that it was fitted on, read at their first use."""
+        if self._data is None:
+            self._data = self._fitted().read_data()
+        return self._data
+
+    def _events_of(self, log: Log) -> tuple[Interactions, Split]:
+        run = self._fitted()
+        with tempfile.TemporaryDirectory(prefix="cce-minus-") as folder:
+            path = str(log)
+            if not isinstance(log, str | Path):
+                path = str(Path(folder) / EVENTS)
+                _write_events(run.config, log, Path(path))
+            return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_data()
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write_events(config: TrainConfig, log: Log, path: Path) -> None:
+    columns = [config.user_column, config.item_column, config.time_column]
+    columns += [config.rating_column] if config.min_rating is not None else []
+    write_table(log, columns, path, source="log")
+
+
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(TrainConfig) if field.name != "data"
+} | {"out": None}
+
+
+def _config(options: dict[str, Any]) -> TrainConfig:
+    return TrainConfig(**{name: value for name, value in options.items() if (name, value) != ("out", None)})
+
+
+# what editors and help() show
+BaseRecommender.__init__.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in _DEFAULTS.items()]
+)

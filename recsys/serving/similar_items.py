@@ -1,0 +1,67 @@
+"""The nearest items of items, by the cosine of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from ..run.tensor_file import Stored
+
+_ITEMS, _VECTORS = 256, 2**16
+"""That are compared with each other at once."""
+
+
+def similar_items(
+    vectors: Stored, items: npt.NDArray[np.integer], k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The k other items whose vectors (V, D) have the largest cosine c_i . c_j / (|c_i| |c_j|) with each of ``items``
+    (n,), best first, and these cosines: (n, k) int64 and float32. Equal ones go to the lower id; a vector of zeros has
+    the cosine 0 with all. Raises ``ConfigError`` unless 1 <= k < V.
+
+    The vectors are read piece by piece, and never all in the host's memory.
+    """
+    num_items, dim = vectors.shape
+    if not 1 <= k < num_items:
+        raise ConfigError(f"k: expected an integer from 1 to {num_items - 1}, the other items, got {k}")
+    asked = np.zeros((len(items), dim), np.float32)
+    for first, piece in _directions(vectors):
+        inside = (items >= first) & (items < first + len(piece))
+        asked[inside] = piece[items[inside] - first]
+    best = np.full((len(items), k), np.iinfo(np.int64).min)
+    for first, piece in _directions(vectors):
+        ids = np.arange(first, first + len(piece))
+        for begin in range(0, len(items), _ITEMS):
+            rows = slice(begin, begin + _ITEMS)
+            keys = _keys(asked[rows] @ piece.T, ids)
+            keys[ids == np.asarray(items)[rows, None]] = np.iinfo(np.int64).min
+            keys = np.concatenate([best[rows], keys], axis=1)
+            best[rows] = np.partition(keys, -k, axis=1)[:, -k:]
+    best = -np.sort(-best, axis=1)
+    ids = _MOST_ITEMS - (best & _MOST_ITEMS)
+    bits = (best >> 32).astype(np.int32)
+    return ids, (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+
+
+_MOST_ITEMS = 2**32 - 1
+
+
+def _keys(cosines: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Integers in the order of the cosines, of equal ones in that of falling ids: no two are the same."""
+    bits = (cosines + np.float32(0)).view(np.int32)  # -0 is 0
+    return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32) | (_MOST_ITEMS - ids)
+
+
+def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The vectors in float32, divided by their lengths: pieces and the ids that these begin with."""
+    first = 0
+    for whole in vectors.pieces():
+        for begin in range(0, len(whole), _VECTORS):
+            piece = whole[begin : begin + _VECTORS]
+            if vectors.dtype == "bfloat16":
+                piece = (piece.astype(np.uint32) << 16).view(np.float32)
+            lengths = np.linalg.norm(piece, axis=1, keepdims=True)
+            yield first, piece / np.where(lengths > 0, lengths, 1)
+            first += len(piece)

@@ -1,0 +1,170 @@
+"""The recommender as an object: what the commands do, from a table in memory as from a file, in either framework."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cce_minus.recsys import ConfigError, DataError, DivergedError
+from cce_minus.recsys.serving.recommender import EVENTS, BaseRecommender
+from cce_minus.recsys.serving.served_run import ServedRun
+from safetensors.numpy import load_file
+
+SMALL = {
+    "max_length": 12, "dim": 16, "dropout": 0.1, "negatives": "all", "batch_size": 16, "learning_rate": 1e-2,
+    "warmup_steps": 5, "epochs": 2, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recommender(framework: str) -> type[BaseRecommender]:
+    return importlib.import_module(f"cce_minus.{framework}_impl").Recommender
+
+
+@pytest.fixture(scope="module")
+def table(data: Path) -> pa.Table:
+    return pq.read_table(data / "events.parquet")
+
+
+def test_a_path_and_tables_in_memory_train_alike(
+    recommender: type[BaseRecommender], data: Path, table: pa.Table, tmp_path: Path
+):
+    pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
+    categories = table.to_pandas().assign(more=1).astype({"item_id": "category"})
+    logs: list[Any] = [
+        str(data / "events.parquet"),
+        table,
+        categories,
+        polars.from_pandas(categories),
+        table.to_pydict(),
+    ]
+    fitted = [recommender(**SMALL, out=str(tmp_path / str(place))).fit(log) for place, log in enumerate(logs)]
+    assert [model.run_ for model in fitted] == [tmp_path / str(place) for place in range(len(logs))]
+    weights = [load_file(model.run_ / "best.safetensors") for model in fitted]
+    for model, other in zip(fitted, weights, strict=True):
+        assert model.result_.test == fitted[0].result_.test
+        assert all(np.array_equal(other[name], array) for name, array in weights[0].items())
+    assert pq.read_schema(fitted[2].run_ / EVENTS).names == ["user_id", "item_id", "timestamp"]  # and nothing more
+
+
+def test_a_model_is_loaded_once_and_answers_as_the_commands_do(
+    recommender: type[BaseRecommender], runs: dict[str, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loads: list[Path] = []
+    load = recommender._load
+
+    def counted(self: BaseRecommender, weights: Path, device: str, precision: str) -> Any:
+        loads.append(weights)
+        return load(self, weights, device, precision)
+
+    monkeypatch.setattr(recommender, "_load", counted)
+    for run in runs.values():
+        model = recommender.load(run, device="cpu")
+        expected = json.loads((run / "result.json").read_text())
+        for part in ("test", "valid"):
+            assert model.evaluate(part=part) == pytest.approx(expected[part], abs=1e-6)
+        assert model.evaluate(data / "events.parquet") == pytest.approx(expected["test"], abs=1e-6)
+        assert set(model.evaluate(metrics_at="5,10", filter_seen=True, test_users=7)) > {"ndcg@5", "ndcg@10"}
+        assert model.get_params()["dim"] == 16
+    assert loads == [run / "best.safetensors" for run in runs.values()]
+
+
+def test_items_are_similar_by_the_cosine_of_their_vectors(recommender: type[BaseRecommender], runs: dict[str, Path]):
+    model = recommender.load(runs["torch"], device="cpu")
+    rows = model.similar_items(["i05", "i00"], k=3).to_pylist()
+    catalog = ServedRun.open(runs["torch"]).catalog
+    vectors = load_file(runs["torch"] / "best.safetensors")["item_table"]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for place, item in ((0, "i05"), (3, "i00")):
+        cosines = vectors @ vectors[catalog.labels.tolist().index(item)]
+        best = np.argsort(-cosines)[1:4]
+        assert [row["item_id"] for row in rows[place : place + 3]] == [item] * 3
+        assert [row["rank"] for row in rows[place : place + 3]] == [1, 2, 3]
+        assert [row["similar_item_id"] for row in rows[place : place + 3]] == catalog.labels[best].tolist()
+        assert [row["title"] for row in rows[place : place + 3]] == catalog.names(best)
+        np.testing.assert_allclose([row["score"] for row in rows[place : place + 3]], cosines[best], rtol=1e-5)
+    with pytest.raises(DataError, match=r"items: expected items of the catalog \(40 of them\), got 'i99'"):
+        model.similar_items(["i05", "i99"])
+    with pytest.raises(ConfigError, match=r"k: expected an integer from 1 to 39, the other items, got 40"):
+        model.similar_items(["i05"], k=40)
+
+
+def test_what_is_saved_serves_without_its_maker(recommender: type[BaseRecommender], table: pa.Table, tmp_path: Path):
+    model = recommender(**SMALL).fit(table)
+    folder = model.run_
+    expected = model.evaluate()
+    model.save(tmp_path / "saved")
+    assert not list((tmp_path / "saved").glob("*-checkpoints"))
+    with pytest.raises(ConfigError, match="folder: expected a new folder"):
+        model.save(tmp_path / "saved")
+    del model
+    assert not folder.exists()  # a temporary one goes with its object
+    (tmp_path / "saved").rename(tmp_path / "moved")
+    loaded = recommender.load(tmp_path / "moved", data=table, device="cpu")
+    assert loaded.evaluate() == expected
+    again = loaded.fit(table)  # a new run in a folder of its own
+    assert again.run_ != tmp_path / "moved"
+    assert again.evaluate() == expected
+
+
+def test_options_are_those_of_training(recommender: type[BaseRecommender]):
+    model = recommender(**SMALL)
+    assert model.get_params()["epochs"] == 2
+    assert model.get_params()["out"] is None
+    assert model.set_params(epochs=3).get_params()["epochs"] == 3
+    with pytest.raises(ConfigError, match=r"epoch: no such option; did you mean epochs\?"):
+        recommender(epoch=3)
+    with pytest.raises(ConfigError, match="data: no such option"):
+        recommender(data="x.parquet")
+    with pytest.raises(ConfigError, match="epochs: expected a number from 1 up, got 0"):
+        model.set_params(epochs=0)
+    assert model.get_params()["epochs"] == 3  # what is refused changes nothing
+    for ask in (model.evaluate, lambda: model.similar_items(["i05"]), lambda: model.save("x"), lambda: model.run_):
+        with pytest.raises(ConfigError, match="expected a recommender after fit or load, got one before"):
+            ask()
+    with pytest.raises(ConfigError, match="result_: expected a recommender that was fitted"):
+        _ = model.result_
+
+
+def test_scikit_learn_clones_it(recommender: type[BaseRecommender], table: pa.Table):
+    clone = pytest.importorskip("sklearn.base").clone
+    copy = clone(recommender(**SMALL).fit(table))
+    assert copy.get_params() == recommender(**SMALL).get_params()
+    with pytest.raises(ConfigError, match="expected a recommender after fit or load"):
+        copy.evaluate()
+
+
+def test_a_fit_that_fails_leaves_the_one_before(
+    recommender: type[BaseRecommender], table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = recommender(**SMALL).fit(table)
+    expected = model.evaluate()
+    with pytest.raises(DataError, match=r"no column 'item_id'; the file has 'user_id', 'timestamp'"):
+        model.fit(table.drop_columns(["item_id"]))
+    with pytest.raises(DataError, match=r"log: expected a path, an Arrow table, a data frame or a mapping of columns"):
+        model.fit(3)
+    assert model.evaluate() == expected
+    out = tmp_path / "deep" / "run"
+    for log in (3, table.drop_columns(["timestamp"]), table.slice(0, 1)):
+        with pytest.raises(DataError):
+            recommender(**SMALL, out=str(out)).fit(log)
+        assert not out.parent.exists()
+
+    def diverges(self: BaseRecommender, config: Any) -> Any:
+        (Path(config.out) / "config.json").touch()
+        raise DivergedError("loss")
+
+    monkeypatch.setattr(recommender, "_train", diverges)
+    with pytest.raises(DivergedError):
+        recommender(**SMALL, out=str(out)).fit(table)
+    assert (out / EVENTS).exists()  # a run that can be resumed
+    with pytest.raises(ConfigError, match="out: expected a folder without a run"):
+        recommender(**SMALL, out=str(out)).fit(table.slice(0, 1))
+    assert pq.read_table(out / EVENTS).equals(table)

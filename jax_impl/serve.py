@@ -14,12 +14,13 @@ from flax import nnx
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
 from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
+from ..recsys.serving.candidates import Ids
 from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
 from .serving.evaluate import evaluate
-from .serving.recommend import recommend
+from .serving.recommend import recommend_with_scores
 from .stored import stored
 
 
@@ -38,9 +39,11 @@ class ServedModel:
             return evaluate(self.model, histories, targets, **evaluation_options(config, split))
 
     @enough_memory()
-    def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]:
+    def recommend(
+        self, histories: Ragged, k: int, *, filter_seen: bool, candidates: Ids | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         with on_device(self.device):
-            return recommend(self.model, histories, k, filter_seen=filter_seen)
+            return recommend_with_scores(self.model, histories, k, filter_seen=filter_seen, candidates=candidates)
 
     def item_vectors(self) -> Stored:
         model, rows = self.model, stored(self.model.item_table[...])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -21,6 +22,9 @@ Top = tuple[Array, Array]
 
 CHUNK = 8192
 """Catalog items scored at once without kernels: memory is rows x CHUNK scores, whatever the catalog's size."""
+
+SCORED = 1024
+"""Places of the lists scored at once by `item_scores`: memory is rows x SCORED item vectors, whatever k is."""
 
 
 @jax.tree_util.register_dataclass
@@ -94,6 +98,21 @@ def top_items(
     """
     plain = partial(_top_items, k=k, chunk=chunk or CHUNK)
     return _by_platform(plain, hidden, table, None, k, chunk, seen, candidates)[1]
+
+
+@jax.jit
+def item_scores(hidden: Array, table: Array, items: Array) -> Array:
+    """Scores (B, k) float32 of ``items`` (B, k): ``hidden[b] . table[items[b, j]]``, -inf for ``NO_ITEM``.
+
+    The kernels keep no score of the items that they choose, so these are products of their own, in float32: of two
+    items whose scores differ by a rounding, the second may have the larger one here.
+    """
+    starts = np.arange(SCORED, items.shape[1], SCORED)
+    scores = [
+        (hidden.astype(jnp.float32)[:, None] * table[jnp.maximum(some, 0)].astype(jnp.float32)).sum(axis=-1)
+        for some in jnp.split(items, starts, axis=1)
+    ]
+    return jnp.where(items == NO_ITEM, -jnp.inf, jnp.concatenate(scores, axis=1))
 
 
 def _by_platform(

@@ -1,6 +1,7 @@
 """What serves a run: its folder, requests and results."""
 
+from .long_table import recommendation_table
 from .recommendations import recommend_run
 from .served_run import ServedModel, ServedRun, export_run
 
-__all__ = ["ServedModel", "ServedRun", "export_run", "recommend_run"]
+__all__ = ["ServedModel", "ServedRun", "export_run", "recommend_run", "recommendation_table"]

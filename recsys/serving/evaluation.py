@@ -35,8 +35,8 @@ class Ranker(Protocol):
         ...
 
 
-Top = Callable[[npt.NDArray[np.int32], SeenItems | None], npt.ArrayLike]
-"""``top(inputs (B, L), seen)``: the best items (B, k) that ``seen`` does not leave out."""
+Top = Callable[[npt.NDArray[np.int32], SeenItems | None], tuple[npt.ArrayLike, npt.ArrayLike]]
+"""``top(inputs (B, L), seen)``: the best items (B, k) that ``seen`` does not leave out, and their scores (B, k)."""
 
 
 class HeldOut:
@@ -106,34 +106,52 @@ def recommend_batches(
     *,
     filter_seen: bool = False,
     batch_size: int = 128,
-    candidates: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.int64]:
-    """The ids (rows, k) of the k items with the highest scores after each history, best first.
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The ids (rows, k) of the k items with the highest scores after each history, best first, and their scores
+    (rows, k).
 
     Equal scores go to the lower id first, as in the metrics; NaN scores come last. Items already in a history may be
-    recommended again, unless ``filter_seen`` leaves out all of them, however long the history. ``candidates`` (V,) are
-    the items that ``top`` chooses from, by default all. Raises ``ConfigError`` unless every id is in [0, V), 1 <= k <=
-    the number of candidates and, with ``filter_seen``, k of them are left to every row.
+    recommended again, unless ``filter_seen`` leaves out all of them, however long the history. Places for which no item
+    is left hold `NO_ITEM` with the score -inf. Raises ``ConfigError`` unless every id is in [0, V) and 1 <= k <= V.
     """
-    num_items = model.num_items
+    sequences = _checked(histories, k, model.num_items, model.num_items)
+    # All batches have the same shape: JAX compiles once.
+    height = min(batch_size, max(len(sequences), 1))
+    room = Room.of(sequences.lengths, height)
+    best = np.empty((len(sequences), k), dtype=np.int64)
+    scores = np.empty((len(sequences), k), dtype=np.float32)
+    for begin in range(0, len(sequences), height):
+        chosen = np.arange(begin, min(begin + height, len(sequences)))
+        inputs = last_items(sequences, chosen, width=model.max_length, height=height)
+        seen = seen_items(sequences, chosen, room=room) if filter_seen else None
+        best[chosen], scores[chosen] = (np.asarray(found)[: len(chosen)] for found in top(inputs, seen))
+    return best, scores
+
+
+def require_full_lists(
+    histories: Histories,
+    k: int,
+    num_items: int,
+    *,
+    filter_seen: bool = False,
+    candidates: npt.NDArray[np.bool_] | None = None,
+) -> Ragged:
+    """The histories; raises ``ConfigError`` unless every id is in [0, V), 1 <= k <= the number of ``candidates`` (V,),
+    by default all items, and, with ``filter_seen``, k of them are left to every row."""
     most = num_items if candidates is None else int(candidates.sum())
+    sequences = _checked(histories, k, num_items, most)
+    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items, candidates)):
+        raise ConfigError(
+            f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}"
+        )
+    return sequences
+
+
+def _checked(histories: Histories, k: int, num_items: int, most: int) -> Ragged:
     if not 1 <= k <= most:
         raise ConfigError(f"k: expected an integer from 1 to {most}, got {k}")
     sequences = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     values = sequences.values
     if len(values) and (values.min() < 0 or values.max() >= num_items):
         raise ConfigError(f"histories: expected ids in [0, {num_items}), got {values.min()}..{values.max()}")
-    if filter_seen and k > (unseen := fewest_unseen(sequences, num_items, candidates)):
-        raise ConfigError(
-            f"k: expected at most {unseen} with filter_seen, the items that a history has not seen, got {k}"
-        )
-    # All batches have the same shape: JAX compiles once.
-    height = min(batch_size, max(len(sequences), 1))
-    room = Room.of(sequences.lengths, height)
-    best = np.empty((len(sequences), k), dtype=np.int64)
-    for begin in range(0, len(sequences), height):
-        chosen = np.arange(begin, min(begin + height, len(sequences)))
-        inputs = last_items(sequences, chosen, width=model.max_length, height=height)
-        seen = seen_items(sequences, chosen, room=room) if filter_seen else None
-        best[chosen] = np.asarray(top(inputs, seen))[: len(chosen)]
-    return best
+    return sequences

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ConfigError
 from ..files import replacing, usable
+from ..protocol.list_metrics import NO_ITEM
 from .requests import Requests, read_requests, user_requests
 from .served_run import Load, ServedRun
 
@@ -23,11 +24,12 @@ _ENDINGS = (".json", ".parquet")
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best items of one user, best first: their original ids and what to call them."""
+    """The best items of one user, best first: their original ids, what to call them and their scores."""
 
     user: Any
     items: list[Any]
     names: list[str]
+    scores: list[float]
     last_seen: list[str]
 
 
@@ -44,12 +46,13 @@ def recommend_run(
 ) -> list[Recommendation]:
     """The top k items for users of the run's data, or for the sequences of a file."""
     requests = _requests(run, users, sequences, skip_unknown)
-    top = run.load(load, device).recommend(requests.histories, k, filter_seen=filter_seen)
-    catalog = run.catalog
-    return [
-        Recommendation(user, catalog.labels[items].tolist(), catalog.names(items), catalog.names(history[-LAST_SEEN:]))
-        for user, items, history in zip(requests.users, top, requests.histories, strict=True)
-    ]
+    top, scores = run.load(load, device).recommend(requests.histories, k, filter_seen=filter_seen)
+    catalog, found = run.catalog, []
+    for user, places, score, history in zip(requests.users, top, scores, requests.histories, strict=True):
+        items = places[places != NO_ITEM]
+        names, last = catalog.names(items), catalog.names(history[-LAST_SEEN:])
+        found.append(Recommendation(user, catalog.labels[items].tolist(), names, score[: len(items)].tolist(), last))
+    return found
 
 
 def _requests(run: ServedRun, users: list[str], sequences: Path | None, skip_unknown: bool) -> Requests:

@@ -27,6 +27,7 @@ from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
 from ..run.tensor_file import Stored, write_tensor_file
 from ..run.weights_file import read_config
+from .candidates import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,15 @@ class ServedModel(Protocol):
         self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
     ) -> dict[str, float]: ...
 
-    def recommend(self, histories: Ragged, k: int, *, filter_seen: bool) -> npt.NDArray[np.int64]: ...
+    def recommend(
+        self, histories: Ragged, k: int, *, filter_seen: bool, candidates: Ids | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The ids (rows, k) of the k best items after each history, best first, and their float32 scores (rows, k).
+
+        ``candidates`` are ids of items (n,), by default all; ``filter_seen`` leaves out the items of the history. A
+        place for which no item is left holds `NO_ITEM` and the score -inf. Raises ``ConfigError`` unless 1 <= k <= V.
+        """
+        ...
 
     def item_vectors(self) -> Stored:
         """Those that scores are products with (V, D): the table, or float32 with features."""

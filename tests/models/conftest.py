@@ -47,6 +47,7 @@ class Framework:
     load: Callable[..., None]
     evaluate: Callable[..., dict[str, float]]
     recommend: Callable[..., np.ndarray]
+    recommend_with_scores: Callable[..., tuple[np.ndarray, np.ndarray]]
     target_ranks: Callable[..., np.ndarray]
     top_items: Callable[..., np.ndarray]
 
@@ -110,11 +111,12 @@ FRAMEWORKS = {
     "torch": Framework(
         "torch", build_torch, torch_hidden, torch_next_item_hidden, torch_weights.save_weights,
         torch_weights.load_weights,
-        torch_evaluate.evaluate, torch_recommend.recommend, torch_ranks, torch_top,
+        torch_evaluate.evaluate, torch_recommend.recommend, torch_recommend.recommend_with_scores, torch_ranks,
+        torch_top,
     ),
     "jax": Framework(
         "jax", build_jax, jax_hidden, jax_next_item_hidden, jax_weights.save_weights, jax_weights.load_weights,
-        jax_evaluate.evaluate, jax_recommend.recommend, jax_ranks, jax_top,
+        jax_evaluate.evaluate, jax_recommend.recommend, jax_recommend.recommend_with_scores, jax_ranks, jax_top,
     ),
 }  # fmt: skip
 

@@ -17,6 +17,9 @@ CHUNK = 32768
 """Catalog items scored at once without kernels: memory is rows x CHUNK scores and sort keys of eight bytes, whatever
 the catalog's size."""
 
+SCORED = 1024
+"""Places of the lists scored at once by `item_scores`: memory is rows x SCORED item vectors, whatever k is."""
+
 _LEFT_OUT = torch.iinfo(torch.int64).min  # below the key of every score
 
 
@@ -111,6 +114,19 @@ def top_items(
         ids = torch.arange(begin, begin + scores.shape[1], device=hidden.device)
         best = _merge(best, scores, ids, seen, candidates, begin)
     return _items(best)
+
+
+@torch.no_grad()
+def item_scores(hidden: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """Scores (B, k) float32 of ``items`` (B, k): ``hidden[b] . table[items[b, j]]``, -inf for ``NO_ITEM``.
+
+    The kernels keep no score of the items that they choose, so these are products of their own, in float32: of two
+    items whose scores differ by a rounding, the second may have the larger one here.
+    """
+    scores = [
+        (hidden.float()[:, None] * table[some.clamp_min(0)].float()).sum(dim=-1) for some in items.split(SCORED, dim=1)
+    ]
+    return torch.where(items == NO_ITEM, -torch.inf, torch.cat(scores, dim=1))
 
 
 def _plans(

@@ -8,12 +8,11 @@ import torch
 
 from ...recsys import SeenItems
 from ...recsys.serving.candidates import Ids, candidates_of
-from ...recsys.serving.evaluation import Histories, recommend_batches
+from ...recsys.serving.evaluation import Histories, recommend_batches, require_full_lists
 from ..models.sequence_model import SequenceModel
-from .ranking import Seen, top_items
+from .ranking import Seen, item_scores, top_items
 
 
-@torch.no_grad()
 def recommend(
     model: SequenceModel,
     histories: Histories,
@@ -25,10 +24,34 @@ def recommend(
     candidates: Ids | None = None,
     excluded: Ids | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Returns the ids (rows, k) of the k best items after each history, as `recommend_batches` says, dropout off.
+    """Returns the ids (rows, k) of the k best items after each history, as `recommend_with_scores` does.
 
-    ``candidates`` and ``excluded`` are ids of items (n,): only those, and none of these.
-    Items are scored by kernels on a GPU, else 32768 at once; a ``chunk`` scores so many at once in plain torch.
+    Raises ``ConfigError`` where a history leaves less than k items: no place is without one.
+    """
+    mask = candidates_of(model.config.num_items, candidates, excluded)
+    rows = require_full_lists(histories, k, model.config.num_items, filter_seen=filter_seen, candidates=mask)
+    options = {"filter_seen": filter_seen, "batch_size": batch_size, "chunk": chunk}
+    return recommend_with_scores(model, rows, k, **options, candidates=candidates, excluded=excluded)[0]
+
+
+@torch.no_grad()
+def recommend_with_scores(
+    model: SequenceModel,
+    histories: Histories,
+    k: int,
+    *,
+    filter_seen: bool = False,
+    batch_size: int = 128,
+    chunk: int | None = None,
+    candidates: Ids | None = None,
+    excluded: Ids | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Returns the ids (rows, k) of the k best items after each history and their scores (rows, k), as
+    `recommend_batches` says, dropout off.
+
+    ``candidates`` and ``excluded`` are ids of items (n,): only those, and none of these. A place for which no item is
+    left holds ``NO_ITEM`` and the score -inf. Items are ranked by kernels on a GPU, else 32768 at once; a ``chunk``
+    ranks so many at once in plain torch. Scores are those of `item_scores`.
     """
     was_training = model.training
     model.eval()
@@ -37,12 +60,12 @@ def recommend(
     mask = candidates_of(len(rows), candidates, excluded)
     chosen = None if mask is None else torch.from_numpy(mask).to(device)
 
-    def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> npt.NDArray[np.int64]:
+    def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> tuple[npt.ArrayLike, npt.ArrayLike]:
         left_out = Seen.of(seen, len(inputs), device)
         hidden = model.next_item_hidden(torch.from_numpy(inputs).to(device), rows)
-        return top_items(hidden, rows, k, chunk, left_out, chosen).cpu().numpy()
+        items = top_items(hidden, rows, k, chunk, left_out, chosen)
+        return items.cpu().numpy(), item_scores(hidden, rows, items).cpu().numpy()
 
-    options = {"filter_seen": filter_seen, "batch_size": batch_size}
-    best = recommend_batches(top, model.config, histories, k, **options, candidates=mask)
+    best = recommend_batches(top, model.config, histories, k, filter_seen=filter_seen, batch_size=batch_size)
     model.train(was_training)
     return best

@@ -8,10 +8,12 @@ import inspect
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..data.interactions import Interactions
@@ -23,8 +25,10 @@ from ..run.config import TrainConfig
 from ..run.experiment import held_out
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory, find_run
+from .long_table import recommendation_table
+from .requests import sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
-from .similar_items import similar_items
+from .similar_items import similar_items_table
 
 EVENTS = "events.parquet"
 """The log of a run that was trained on a table in memory."""
@@ -145,26 +149,47 @@ class BaseRecommender(ABC):
         _, split = self._events() if log is None else self._events_of(log)
         return self._served().evaluate(*held_out(config, split, part), split, config=config)
 
+    def recommend(
+        self,
+        users: Iterable[str | int] | None = None,
+        sequences: Iterable[Sequence[str | int]] | Mapping[Any, Sequence[str | int]] | None = None,
+        k: int = 10,
+        *,
+        candidates: Iterable[str | int] | None = None,
+        filter_seen: bool = True,
+        skip_unknown: bool = False,
+        log: Log | None = None,
+    ) -> pa.Table:
+        """The ``k`` items with the highest scores for each of ``users`` of the log that the model was fitted on, or of
+        another ``log``, by their whole histories there; without ``users`` and ``sequences`` for all users. Or after
+        each of ``sequences`` of items, the latest last: a list of them, numbered from 0, or a mapping of users to them.
+
+        A table with ``user_id``, ``rank`` (from 1), ``item_id``, ``title`` (null without titles) and ``score``, best
+        first; see `recommendation_table`. ``candidates`` are the items that may be recommended, by default all;
+        ``filter_seen`` leaves out those of the history. A user for whom fewer than ``k`` are left has fewer rows. Users
+        and items are given by their original ids. Raises ``DataError`` for users that the log lacks and items that the
+        model does not know, of which ``skip_unknown`` leaves out those of ``sequences``.
+        """
+        run = self._fitted()
+        if sequences is None:
+            interactions = (self._events() if log is None else self._events_of(log))[0]
+            requests = user_requests(interactions, _listed(interactions.user_labels if users is None else users))
+        elif users is not None or log is not None:
+            raise ConfigError("sequences: expected no users and no log beside them, got some")
+        else:
+            named = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
+            rows = [_listed(row) for row in named.values()]
+            requests = sequence_requests([*named], rows, run.catalog, skip_unknown=skip_unknown, source="sequences")
+        chosen = None if candidates is None else self._ids("candidates", candidates)
+        items, scores = self._served().recommend(requests.histories, k, filter_seen=filter_seen, candidates=chosen)
+        return recommendation_table(requests.users, items, scores, run.catalog)
+
     def similar_items(self, items: Iterable[str | int], k: int = 10) -> pa.Table:
         """The ``k`` other items whose vectors have the largest cosine with those of each of ``items`` (original ids):
         a table with ``item_id``, ``rank`` (from 1), ``similar_item_id``, ``title`` (null without titles) and ``score``,
         the cosine. Raises ``DataError`` for an item that the model does not know."""
-        catalog, asked = self._fitted().catalog, list(items)
-        ids = catalog.ids(asked)
-        if (ids < 0).any():
-            unknown = [label for label, item in zip(asked, ids, strict=True) if item < 0]
-            raise DataError(f"items: expected items of the catalog ({len(catalog)} of them), got {unknown[0]!r}")
-        near, cosines = similar_items(self._served().item_vectors(), ids, k)
-        flat = near.ravel()
-        titles = [None] * len(flat) if catalog.titles is None else [catalog.titles[item] for item in flat]
-        columns = {
-            "item_id": pa.array(catalog.labels[ids.repeat(k)]),
-            "rank": pa.array([*range(1, k + 1)] * len(ids), pa.int32()),
-            "similar_item_id": pa.array(catalog.labels[flat]),
-            "title": pa.array(titles, pa.string()),
-            "score": pa.array(cosines.ravel()),
-        }
-        return pa.table(columns)
+        catalog, ids = self._fitted().catalog, self._ids("items", items)
+        return similar_items_table(self._served().item_vectors(), ids, k, catalog)
 
     def save(self, folder: str | Path) -> None:
         """Writes all that `load` and the commands need into a new ``folder``: the run without its checkpoints."""
@@ -193,6 +218,15 @@ class BaseRecommender(ABC):
             loaded._data = loaded._events_of(data)
         return loaded
 
+    def _ids(self, name: str, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
+        """Items by their original ids; ``name`` is the argument's."""
+        catalog, asked = self._fitted().catalog, _listed(labels)
+        ids = catalog.ids(asked)
+        if (ids < 0).any():
+            unknown = [label for label, item in zip(asked, ids, strict=True) if item < 0]
+            raise DataError(f"{name}: expected items of the catalog ({len(catalog)} of them), got {unknown[0]!r}")
+        return ids
+
     def _fitted(self) -> ServedRun:
         if self._run is None:
             raise ConfigError("run: expected a recommender after fit or load, got one before")
@@ -219,6 +253,13 @@ class BaseRecommender(ABC):
                 path = str(Path(folder) / EVENTS)
                 _write_events(run.config, log, Path(path))
             return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_data()
+
+
+def _listed(values: Any) -> list[Any]:
+    """Values in Python's own types, of an array or series too; a text is no list."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DataError(f"expected a list of ids (text or integers), got {values!r:.80}")
+    return values.tolist() if hasattr(values, "tolist") else list(values)  # pyright: ignore
 
 
 def _remove(paths: list[Path]) -> None:

@@ -60,42 +60,49 @@ def read_requests(path: Path, catalog: Catalog, *, skip_unknown: bool) -> Reques
     """
     with usable("sequences", "a file that can be read"):
         users, sequences = _read(path)
+    return sequence_requests(users, sequences, catalog, skip_unknown=skip_unknown, source=str(path))
+
+
+def sequence_requests(
+    users: list[Any], sequences: list[Any], catalog: Catalog, *, skip_unknown: bool, source: str
+) -> Requests:
+    """Sequences of items by their original ids, of as many users; see `read_requests`. ``source`` names them in
+    messages."""
+    if not sequences:
+        raise DataError(f"{source}: expected at least one sequence, got none")
+    if not (all(map(_is_text, users)) or all(map(_is_integer, users))):
+        odd = next((user for user in users if not _is_text(user)), None)
+        raise DataError(f"{source}: expected {USER!r} to be text everywhere, or integers, got {odd!r:.80} among them")
+    for user, sequence in zip(users, sequences, strict=True):
+        if not isinstance(sequence, list) or not all(map(_is_id, sequence)):
+            raise DataError(
+                f"{source}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
+            )
     ids = [catalog.ids(sequence) for sequence in sequences]
     unknown = [(user, label) for user, sequence, row in zip(users, sequences, ids, strict=True)
                for label, item in zip(sequence, row, strict=True) if item < 0]  # fmt: skip
     if unknown and not skip_unknown:
         user, label = unknown[0]
         raise DataError(
-            f"{path}: expected items of the catalog ({len(catalog)} of them), got {len(unknown)} others, the first "
-            f"{label!r} of user {user!r}; pass --skip-unknown to leave them out"
+            f"{source}: expected items of the catalog ({len(catalog)} of them), got {len(unknown)} others, the first "
+            f"{label!r} of user {user!r}; skip_unknown leaves them out"
         )
     if unknown:
-        logger.warning("%s: left out %d items that are not in the catalog", path, len(unknown))
+        logger.warning("%s: left out %d items that are not in the catalog", source, len(unknown))
     kept = [row[row >= 0] for row in ids]
     for user, row in zip(users, kept, strict=True):
         if len(row) == 0:
-            raise DataError(f"{path}: expected at least one known item for each user, got none for {user!r}")
+            raise DataError(f"{source}: expected at least one known item for each user, got none for {user!r}")
     return Requests(users, Ragged.from_rows(kept))
 
 
-def _read(path: Path) -> tuple[list[Any], list[list[Any]]]:
+def _read(path: Path) -> tuple[list[Any], list[Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     readers = {".json": _read_json, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: expected a file name that ends in {' or '.join(readers)}, got {path.name!r}")
-    users, sequences = readers[path.suffix.lower()](path)
-    if not sequences:
-        raise DataError(f"{path}: expected at least one sequence, got none")
-    if not (all(map(_is_text, users)) or all(map(_is_integer, users))):
-        odd = next((user for user in users if not _is_text(user)), None)
-        raise DataError(f"{path}: expected {USER!r} to be text everywhere, or integers, got {odd!r:.80} among them")
-    for user, sequence in zip(users, sequences, strict=True):
-        if not isinstance(sequence, list) or not all(map(_is_id, sequence)):
-            raise DataError(
-                f"{path}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
-            )
-    return users, sequences
+    return readers[path.suffix.lower()](path)
 
 
 def _is_text(value: Any) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from ..data.catalog import Catalog
 from ..errors import ConfigError
 from ..run.tensor_file import Stored
 
@@ -43,6 +45,22 @@ def similar_items(
     ids = _MOST_ITEMS - (best & _MOST_ITEMS)
     bits = (best >> 32).astype(np.int32)
     return ids, (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+
+
+def similar_items_table(vectors: Stored, items: npt.NDArray[np.integer], k: int, catalog: Catalog) -> pa.Table:
+    """The same as a table with k rows for each item: ``item_id``, ``rank`` (int32, from 1), ``similar_item_id``,
+    ``title`` (text, null in a catalog without titles) and ``score``, the cosine."""
+    near, cosines = similar_items(vectors, items, k)
+    flat = near.ravel().tolist()
+    titles = [None] * len(flat) if catalog.titles is None else [catalog.titles[item] for item in flat]
+    columns = {
+        "item_id": pa.array(catalog.labels[items.repeat(k)]),
+        "rank": pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), len(items))),
+        "similar_item_id": pa.array(catalog.labels[flat]),
+        "title": pa.array(titles, pa.string()),
+        "score": pa.array(cosines.ravel()),
+    }
+    return pa.table(columns)
 
 
 _MOST_ITEMS = 2**32 - 1

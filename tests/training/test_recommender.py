@@ -16,6 +16,8 @@ from cce_minus.recsys.serving.recommender import EVENTS, BaseRecommender
 from cce_minus.recsys.serving.served_run import ServedRun
 from safetensors.numpy import load_file
 
+from tests.training.commands import recommend
+
 SMALL = {
     "max_length": 12, "dim": 16, "dropout": 0.1, "negatives": "all", "batch_size": 16, "learning_rate": 1e-2,
     "warmup_steps": 5, "epochs": 2, "device": "cpu",
@@ -74,6 +76,61 @@ def test_a_model_is_loaded_once_and_answers_as_the_commands_do(
         assert set(model.evaluate(metrics_at="5,10", filter_seen=True, test_users=7)) > {"ndcg@5", "ndcg@10"}
         assert model.get_params()["dim"] == 16
     assert loads == [run / "best.safetensors" for run in runs.values()]
+
+
+def test_recommendations_are_those_of_the_command(
+    recommender: type[BaseRecommender], framework: str, runs: dict[str, Path], tmp_path: Path
+):
+    model = recommender.load(runs["torch"], device="cpu")
+    users = [3, 50, 0]
+    given = [argument for user in users for argument in ("--user", user)]
+    rows = recommend(framework, runs["torch"], tmp_path / "top.json", *given, "--k", 5)
+    found = model.recommend(users=np.array(users), k=5)
+    assert found.column_names == ["user_id", "rank", "item_id", "title", "score"]
+    expected = [
+        (row["user_id"], rank, item, name)
+        for row in rows
+        for rank, item, name in zip(range(1, 6), row["items"], row["names"], strict=True)
+    ]
+    assert [tuple(row.values()) for row in found.drop_columns(["score"]).to_pylist()] == expected
+    events = ServedRun.open(runs["torch"]).read_data()[0]
+    histories = {str(user): events.item_labels[events.item[events.user == user]] for user in users}
+    by_name = model.recommend(sequences=histories, k=5)
+    assert by_name.drop_columns(["user_id"]).equals(found.drop_columns(["user_id"]))
+    assert by_name["user_id"].to_pylist() == [str(user) for user in users for _ in range(5)]
+    by_number = model.recommend(sequences=[history.tolist() for history in histories.values()], k=5)
+    assert by_number.drop_columns(["user_id"]).equals(found.drop_columns(["user_id"]))
+    everybody = model.recommend(k=5)
+    assert len(everybody) == 60 * 5
+    assert everybody.slice(3 * 5, 5).equals(found.slice(0, 5))
+
+
+def test_few_candidates_make_few_rows(recommender: type[BaseRecommender], runs: dict[str, Path]):
+    model = recommender.load(runs["jax"], device="cpu")
+    rows = model.recommend(sequences=[["i05", "i06"]], candidates=["i05", "i07", "i09"]).to_pylist()
+    assert sorted(row["item_id"] for row in rows) == ["i07", "i09"]
+    seen = model.recommend(sequences=[["i05", "i06"]], candidates=["i05", "i07"], filter_seen=False)
+    assert sorted(seen["item_id"].to_pylist()) == ["i05", "i07"]
+
+
+def test_what_cannot_be_recommended_is_told(recommender: type[BaseRecommender], runs: dict[str, Path]):
+    model = recommender.load(runs["jax"], device="cpu")
+    for options, message in (
+        ({"users": [99]}, r"users: expected users of .* got 99"),
+        ({"users": "3"}, r"expected a list of ids .* got '3'"),
+        ({"users": [3], "sequences": [["i05"]]}, "sequences: expected no users and no log beside them"),
+        ({"sequences": []}, "sequences: expected at least one sequence"),
+        ({"sequences": ["i05"]}, r"expected a list of ids .* got 'i05'"),
+        ({"sequences": [[1.5]]}, "sequences: expected a list of item ids"),
+        ({"sequences": [["i05", "i77"]]}, r"got 1 others, the first 'i77' of user 0; skip_unknown leaves them out"),
+        ({"sequences": [["i77"]], "skip_unknown": True}, "expected at least one known item for each user"),
+        ({"users": [3], "candidates": ["i77"]}, "candidates: expected items of the catalog .* got 'i77'"),
+        ({"users": [3], "k": 41}, "k: expected an integer from 1 to 40, got 41"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            model.recommend(**options)  # type: ignore[arg-type]
+    with_unknown = model.recommend(sequences=[["i05", "i77"]], skip_unknown=True)
+    assert with_unknown.equals(model.recommend(sequences=[["i05"]]))
 
 
 def test_items_are_similar_by_the_cosine_of_their_vectors(recommender: type[BaseRecommender], runs: dict[str, Path]):

@@ -102,7 +102,9 @@ def test_recommendations_are_those_of_the_command(
     assert by_number.drop_columns(["user_id"]).equals(found.drop_columns(["user_id"]))
     everybody = model.recommend(k=5)
     assert len(everybody) == 60 * 5
-    assert everybody.slice(3 * 5, 5).equals(found.slice(0, 5))
+    of_three = everybody.slice(3 * 5, 5)
+    assert of_three.drop_columns(["score"]).equals(found.slice(0, 5).drop_columns(["score"]))
+    assert of_three["score"].to_pylist() == pytest.approx(found["score"].to_pylist()[:5], rel=1e-5)
 
 
 def test_few_candidates_make_few_rows(recommender: type[BaseRecommender], runs: dict[str, Path]):

@@ -50,6 +50,22 @@ def test_tutorial_beats_popularity_and_finds_the_next_chapter(framework: str):
     assert "Series 3, chapter 4" in new.split(": ")[1].split(" | ")[0]
 
 
+def test_quick_starts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ml-1m").mkdir()
+    rows = [f"{user}::{(user + place) % 30}::5::{place}" for user in range(40) for place in range(20)]
+    (tmp_path / "ml-1m" / "ratings.dat").write_text("\n".join(rows))
+    blocks = OURS.findall((DOCS / "quick_starts.md").read_text())
+    assert len(blocks) == 2
+    names: dict[str, Any] = {}
+    for code in blocks:
+        assert len([line for line in code.splitlines() if line]) <= 6
+        exec(re.sub(r"epochs=\d+", "epochs=1, device='cpu'", code), names)
+    assert len(names["recos"]) == 40 * 10
+    assert 0 <= names["metrics"]["ndcg@10"] <= 1
+
+
 def executed(code: str) -> dict[str, Any]:
     torch.manual_seed(0)
     names: dict[str, Any] = {}

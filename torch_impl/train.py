@@ -57,7 +57,7 @@ def train(config: TrainConfig) -> TrainResult:
     run = find_run(config, "torch")
     with profile.part("load"):
         interactions, split = prepare_data(config)
-        logger.info("%s", data_summary(interactions, split))
+        logger.info("%s", data_summary(interactions, split, config.split))
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     require_memory(config, split.num_items, memory(device), lends_host=True)

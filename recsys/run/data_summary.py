@@ -10,23 +10,44 @@ from ..protocol.splits import Split
 _PERCENTILES = (50, 90)
 
 
-def data_summary(interactions: Interactions, split: Split) -> str:
+def data_summary(interactions: Interactions, split: Split, protocol: str) -> str:
     """Events, users and items; how many events users have, percentiles by linear interpolation; from when to when; and
-    how many users a run trains on, validates and tests."""
+    how many users a run trains on, validates and tests; and, where the ``protocol`` (`SPLITS`) trains on what came
+    after the events that it tests, how much of it."""
     lengths = np.diff(interactions.offsets)
     median, most = (f"{value:g}" for value in np.percentile(lengths, _PERCENTILES).round())
     first, last = (
         _time(int(time), interactions.time_unit) for time in (interactions.time.min(), interactions.time.max())
     )
-    lines = (
+    lines = [
         f"data: {_many(len(interactions.item), 'event')} of {_many(interactions.num_users, 'user')} among "
         f"{_many(interactions.num_items, 'item')}",
         f"  events a user: {lengths.min()} to {lengths.max()}, half at most {median}, nine in ten at most {most}",
         f"  from {first} to {last}",
         f"  {_many(len(split.train.lengths), 'user')} to train on, {len(split.valid_target)} to validate, "
         f"{len(split.test_target)} to test",
-    )
+    ]
+    share = _later(interactions) if protocol == "leave-one-out" else 0
+    if share >= _MANY:
+        lines += [
+            f"  {share:.0%} of the training events are later than half of the tested ones:",
+            "  leave-one-out knows the future; --split global-temporal does not",
+        ]
     return "\n".join(lines)
+
+
+_MANY = 0.01
+
+
+def _later(interactions: Interactions) -> float:
+    """The share of leave-one-out's training events that are later than the median of its tested ones."""
+    lengths, last = np.diff(interactions.offsets), interactions.offsets[1:] - 1
+    is_held_out = np.zeros(len(interactions.time), np.bool_)
+    tested = last[lengths >= 3]
+    is_held_out[tested] = is_held_out[tested - 1] = True
+    if is_held_out.all() or not len(tested):
+        return 0.0
+    return float((interactions.time[~is_held_out] > np.median(interactions.time[tested])).mean())
 
 
 def _many(number: int, what: str) -> str:

@@ -104,10 +104,13 @@ class TrainResult:
         path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
-        """Two lines for a terminal: the test, and what popularity reaches."""
+        """For a terminal: the test, what popularity reaches, and whether more epochs may do better."""
         test, popularity = (
             "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             for metrics in (self.test, self.popularity)
         )
         line = f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
-        return f"{line}\npopularity: {popularity}" if popularity else line
+        lines = [line, f"popularity: {popularity}"] if popularity else [line]
+        if self.valid and self.best_epoch == len(self.losses) - 1:
+            lines.append("the last epoch was the best: more --epochs may do better, and --resume goes on")
+        return "\n".join(lines)

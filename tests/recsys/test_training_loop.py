@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,11 @@ def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):
     tested = run_epochs(Training(3), config, recorder.progress, recorder, Profile(), test)
     assert tested == {"epoch": 3}
     assert json.loads(run.result.read_text())["popularity"] == {"ndcg@10": 0.25}
-    assert recorder.result({"ndcg@10": 0.5}).summary().splitlines()[1] == "popularity: ndcg@10 0.2500"
+    told = recorder.result({"ndcg@10": 0.5})
+    assert told.summary().splitlines()[1:] == ["popularity: ndcg@10 0.2500"]
+    best_at_last = replace(told, best_epoch=5).summary().splitlines()
+    assert best_at_last[2:] == ["the last epoch was the best: more --epochs may do better, and --resume goes on"]
+    assert len(replace(told, best_epoch=5, valid={}).summary().splitlines()) == 2  # no epoch is better than another
     assert recorder.progress.epochs == 6
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError, DataError, DivergedError
 from ..run.background import import_large
 from ..run.config import TrainConfig
 from ..serving.served_run import Load, ServedModel
+from .forget_command import add_forget
 from .serving_commands import add_serving
 
 
@@ -33,7 +34,8 @@ def framework_app(framework: str, package: str | None) -> typer.Typer:
 
 def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load) -> typer.Typer:
     """Command line with the subcommands ``train``, which calls ``train`` with the resolved `TrainConfig`, and
-    ``evaluate``, ``recommend`` and ``export``, which serve a run's weights with the model that ``load`` makes of them.
+    ``evaluate``, ``recommend`` and ``export``, which serve a run's weights with the model that ``load`` makes of them,
+    and ``forget``.
 
     ``train`` has one option for each field of `TrainConfig`; only the default folder differs, ``runs/<framework>``.
     Errors end the program as `guarded` says.
@@ -48,6 +50,7 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
 
     app.command("train", help=_help(framework))(_command(framework, train))
     add_serving(app, framework, load, guarded)
+    add_forget(app, framework, guarded)
     return app
 
 

@@ -51,6 +51,11 @@ class RunDirectory:
         return self.path / "catalog.parquet"
 
     @property
+    def events(self) -> Path:
+        """The log of a run that was trained on a table in memory."""
+        return self.path / "events.parquet"
+
+    @property
     def fingerprint(self) -> Path:
         return self.path / "data.json"
 

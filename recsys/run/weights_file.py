@@ -29,6 +29,9 @@ _ITEM_TABLE = "item_table"  # may be bfloat16
 ITEM_FEATURES = "item_features"
 """The tensor of the items' side features: never trained, but stored, so that a served model needs no other file."""
 
+OF_ITEMS = (_ITEM_TABLE, ITEM_FEATURES)
+"""Tensors with a row for each item of the catalog."""
+
 
 class WeightsError(ConfigError):
     """A weights file that is unreadable or does not fit the model; the message names file and tensor."""

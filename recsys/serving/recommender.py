@@ -30,9 +30,6 @@ from .requests import sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
 from .similar_items import similar_items_table
 
-EVENTS = "events.parquet"
-"""The log of a run that was trained on a table in memory."""
-
 
 class BaseRecommender(ABC):
     """What `Recommender` is in both frameworks, which say how a model is trained and loaded.
@@ -107,16 +104,16 @@ class BaseRecommender(ABC):
         """The configuration of a run on ``log``, and the files and folders that this made, the innermost first."""
         if isinstance(log, str | Path):
             return dataclasses.replace(config, data=str(log)), []
-        folder = find_run(config, self._framework).path  # refused before anything is written
-        new = [path for path in (folder / EVENTS, folder, *folder.parents) if not path.exists()]
+        run = find_run(config, self._framework)  # refused before anything is written
+        new = [path for path in (run.events, run.path, *run.path.parents) if not path.exists()]
         try:
             with usable("out", "a folder that can be written"):
-                folder.mkdir(parents=True, exist_ok=True)
-                _write_events(config, log, folder / EVENTS)
+                run.path.mkdir(parents=True, exist_ok=True)
+                _write_events(config, log, run.events)
         except BaseException:
             _remove(new)
             raise
-        return dataclasses.replace(config, data=str(folder / EVENTS)), new
+        return dataclasses.replace(config, data=str(run.events)), new
 
     @property
     def run_(self) -> Path:
@@ -197,11 +194,6 @@ class BaseRecommender(ABC):
         with usable("folder", "a new folder"):
             left_out = shutil.ignore_patterns("*-checkpoints", files.trace.name, ".*")
             shutil.copytree(files.path, to, ignore=left_out)
-            config = self._fitted().config
-            if Path(config.data) == files.path / EVENTS:
-                config = dataclasses.replace(config, data=str(to.absolute() / EVENTS))
-            moved = dataclasses.replace(config, out=str(to.absolute()))
-            RunDirectory(to, self._framework).config.write_text(moved.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, *, data: Log | None = None, device: str = "auto") -> Self:
@@ -250,7 +242,7 @@ class BaseRecommender(ABC):
         with tempfile.TemporaryDirectory(prefix="cce-minus-") as folder:
             path = str(log)
             if not isinstance(log, str | Path):
-                path = str(Path(folder) / EVENTS)
+                path = str(Path(folder) / "log.parquet")
                 _write_events(run.config, log, Path(path))
             return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_data()
 

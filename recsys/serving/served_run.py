@@ -70,7 +70,8 @@ class ServedRun:
 
     @classmethod
     def open(cls, path: str | Path, data: str | None = None) -> ServedRun:
-        """The run in the folder ``path``, with ``data`` in place of where its events were.
+        """The run in the folder ``path``, with ``data`` in place of where its events were; those that it holds itself
+        are where it is.
 
         Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog.
         """
@@ -86,6 +87,8 @@ class ServedRun:
             raise ConfigError(
                 f"run: expected weights of the {len(catalog)} items of {files.catalog}, got weights of {num_items}"
             )
+        if data is None and files.events.exists():
+            data = str(files.events)
         # Titles are in the catalog: nothing served reads their file again.
         changes = {"titles": None} | ({} if data is None else {"data": data})
         return cls(files, dataclasses.replace(TrainConfig.read(files.config), **changes), catalog)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, DataError, DivergedError
-from cce_minus.recsys.serving.recommender import EVENTS, BaseRecommender
+from cce_minus.recsys.serving.recommender import BaseRecommender
 from cce_minus.recsys.serving.served_run import ServedRun
 from safetensors.numpy import load_file
 
@@ -53,7 +53,11 @@ def test_a_path_and_tables_in_memory_train_alike(
     for model, other in zip(fitted, weights, strict=True):
         assert model.result_.test == fitted[0].result_.test
         assert all(np.array_equal(other[name], array) for name, array in weights[0].items())
-    assert pq.read_schema(fitted[2].run_ / EVENTS).names == ["user_id", "item_id", "timestamp"]  # and nothing more
+    assert pq.read_schema(fitted[2].run_ / "events.parquet").names == [
+        "user_id",
+        "item_id",
+        "timestamp",
+    ]  # and nothing more
 
 
 def test_a_model_is_loaded_once_and_answers_as_the_commands_do(
@@ -166,7 +170,8 @@ def test_what_is_saved_serves_without_its_maker(recommender: type[BaseRecommende
     del model
     assert not folder.exists()  # a temporary one goes with its object
     (tmp_path / "saved").rename(tmp_path / "moved")
-    loaded = recommender.load(tmp_path / "moved", data=table, device="cpu")
+    assert recommender.load(tmp_path / "moved", data=table, device="cpu").evaluate() == expected
+    loaded = recommender.load(tmp_path / "moved", device="cpu")
     assert loaded.evaluate() == expected
     again = loaded.fit(table)  # a new run in a folder of its own
     assert again.run_ != tmp_path / "moved"
@@ -223,7 +228,7 @@ def test_a_fit_that_fails_leaves_the_one_before(
     monkeypatch.setattr(recommender, "_train", diverges)
     with pytest.raises(DivergedError):
         recommender(**SMALL, out=str(out)).fit(table)
-    assert (out / EVENTS).exists()  # a run that can be resumed
+    assert (out / "events.parquet").exists()  # a run that can be resumed
     with pytest.raises(ConfigError, match="out: expected a folder without a run"):
         recommender(**SMALL, out=str(out)).fit(table.slice(0, 1))
-    assert pq.read_table(out / EVENTS).equals(table)
+    assert pq.read_table(out / "events.parquet").equals(table)

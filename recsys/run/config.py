@@ -50,7 +50,7 @@ _LEAST: dict[str, int] = {
     "min_item_events": 1,
     "min_user_events": 1,
     "item_vectors_dim": 0,
-    "max_length": 1,
+    "max_length": 0,
     "dim": 1,
     "num_blocks": 1,
     "num_heads": 1,
@@ -92,7 +92,10 @@ class TrainConfig(DataOptions):
         "bert4rec: predicts masked items from both sides.",
     )
     max_length: int = option(
-        200, "Model", "Items of a user's history the model sees, the latest ones; bert4rec predicts from one fewer."
+        200,
+        "Model",
+        "Items of a user's history the model sees, the latest ones; bert4rec predicts from one fewer. 0: as many as "
+        "nine in ten users have, at most 200.",
     )
     dim: int = option(64, "Model", "Width of the item embeddings and of the hidden states.")
     num_blocks: int = option(1, "Model", "Transformer blocks.")

@@ -26,4 +26,5 @@ def check_model(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     model = options["model"]
     if model != "bert4rec":
         require_defaults(("mask_probability",), f"model = {model}", options, defaults)
-    check_length(model, options["max_length"])
+    if options["max_length"]:  # 0 leaves it to the log
+        check_length(model, options["max_length"])

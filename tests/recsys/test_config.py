@@ -74,7 +74,7 @@ def test_text_that_is_no_object(text: str):
         ("metrics_at", "10,10"),
         ("metrics_at", "10;20"),
         ("filter_seen", 1),
-        ("max_length", 0),
+        ("max_length", -1),
         ("dim", 0),
         ("dim", 64.0),
         ("num_blocks", 0),

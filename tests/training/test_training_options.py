@@ -259,3 +259,15 @@ def test_a_profile_has_the_whole_run_and_a_trace(train: Train, make_config: Make
     assert {"load", "model", "first steps", "steps", "validation", "checkpoints", "test", "other"} <= set(parts)
     assert parts["validation"]["count"] == 2
     assert any(path.stat().st_size > 1000 for path in (out / "trace").rglob("*") if path.is_file())
+
+
+def test_a_length_that_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make):
+    """Users have ten items to train on."""
+    whole = train(make_config("whole", max_length=0, epochs=2))
+    stored = TrainConfig.read(Path(whole.weights).parent / "config.json")
+    assert stored.max_length == 16
+    train(make_config("parts", max_length=0, epochs=1))
+    resumed = train(make_config("parts", max_length=0, epochs=2, resume=True))
+    assert resumed.test == whole.test
+    with pytest.raises(ConfigError, match="max_length: expected 16 as in the run to resume, got 8"):
+        train(make_config("parts", max_length=8, epochs=2, resume=True))

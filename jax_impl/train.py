@@ -13,7 +13,7 @@ from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
-from ..recsys.run.history_length import with_length
+from ..recsys.run.left_to_the_log import resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -57,7 +57,7 @@ def train(config: TrainConfig) -> TrainResult:
         with profile.part("load"):
             interactions, split = prepare_data(config)
             logger.info("%s", data_summary(interactions, split, config.split))
-            config = with_length(config, split)
+            config = resolved(config, split)
             popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False)

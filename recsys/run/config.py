@@ -117,7 +117,7 @@ class TrainConfig(DataOptions):
         "Loss",
         "uniform, popularity or log-uniform: drawn so (bce: these; gbce: uniform). all: every item. in-batch: the "
         "targets of a group's other positions. mixed: uniform and in-batch together. hard: the best-scoring of a "
-        "uniform pool.",
+        "uniform pool. auto: all, or as many uniform ones as cost about a fifth of the model's time.",
     )
     num_negatives: int = option(
         256, "Loss", "Drawn negatives for each position; of mixed the uniform ones, of hard those kept of the pool."

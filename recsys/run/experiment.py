@@ -110,7 +110,7 @@ def epoch_batches(config: TrainConfig, split: Split, epoch: int) -> Iterator[Bat
     return train_batches(split.train, **sizes)
 
 
-def _mean_positions(config: TrainConfig, split: Split) -> float:
+def mean_positions(config: TrainConfig, split: Split) -> float:
     """Mean number of positions with a target in a batch of `epoch_batches`."""
     sizes = {"batch_size": config.batch_size, "max_length": config.max_length}
     if config.model == "bert4rec":
@@ -125,7 +125,7 @@ def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     authors (arXiv 2409.18721), for the N positions with a target of a mean batch: a number of the run, so that shapes
     never change.
     """
-    balanced = max(1, round(2 * math.sqrt(_mean_positions(config, split))))
+    balanced = max(1, round(2 * math.sqrt(mean_positions(config, split))))
     return {
         "loss": config.loss,
         "negatives": config.negatives,

@@ -114,7 +114,7 @@ def _has_features(options: Mapping[str, Any]) -> bool:
 
 def _obstacle(options: Mapping[str, Any]) -> str | None:
     """Why rows of the table cannot move alone, if so."""
-    if options["loss"] not in _LOSSES or options["negatives"] != "uniform":
+    if options["loss"] not in _LOSSES or options["negatives"] not in ("uniform", "auto"):
         return f"loss = {options['loss']}, negatives = {options['negatives']}"
     if options["group_size"] == 1:
         return "group_size = 1"

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..option_checks import require_defaults
 
 LOSSES = ("softmax", "bce", "gbce", "sce")
-NEGATIVES = ("uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard")
+NEGATIVES = ("uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard", "auto")
 GROUP_SIZES = (1, 16, 32, 64, 128, 256)
 
 _SAMPLED = ("softmax", "bce", "gbce")

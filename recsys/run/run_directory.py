@@ -121,12 +121,14 @@ def _require_resumable(run: RunDirectory, config: TrainConfig) -> None:
         may_move.discard("item_vectors")
     # a rate that falls to the last epoch's end follows from their number
     fixed = {"epochs"} if saved.schedule != "constant" else set()
+    # what is left to the log is the same of the same log
+    left = {"max_length"} if config.max_length == 0 else set()
+    left |= {"negatives", "num_negatives"} if config.negatives == "auto" else set()
     for name in (field.name for field in dataclasses.fields(TrainConfig)):
         if name in _MAY_CHANGE and name not in fixed:
             continue
         expected, got = getattr(saved, name), getattr(config, name)
-        # what is left to the log is the same of the same log
-        same = expected == got or (name == "max_length" and got == 0)
+        same = expected == got or name in left
         if name in PATHS and None not in (expected, got):
             same = name in may_move or _same_place(expected, got)
         if not same:

@@ -177,7 +177,7 @@ def test_cutoffs_keep_their_order():
 
 
 DEFINED = {
-    "softmax": {"uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard"},
+    "softmax": {"uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard", "auto"},
     "bce": {"uniform", "popularity", "log-uniform"},
     "gbce": {"uniform"},
     "sce": {"uniform"},
@@ -212,6 +212,7 @@ BUCKETS = {"n_buckets", "bucket_size_x", "bucket_size_y", "mix_x"}
     [
         ("softmax", "uniform", DRAWN | {"logq_correction"}),
         ("softmax", "all", set()),
+        ("softmax", "auto", set()),
         ("softmax", "popularity", DRAWN | {"popularity_power", "logq_correction"}),
         ("softmax", "log-uniform", DRAWN | {"logq_correction"}),
         ("softmax", "in-batch", {"group_size", "shuffle_rows", "frequency_rate", "logq_correction"}),

@@ -261,13 +261,18 @@ def test_a_profile_has_the_whole_run_and_a_trace(train: Train, make_config: Make
     assert any(path.stat().st_size > 1000 for path in (out / "trace").rglob("*") if path.is_file())
 
 
-def test_a_length_that_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make):
-    """Users have ten items to train on."""
-    whole = train(make_config("whole", max_length=0, epochs=2))
+def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make):
+    """Users have ten items to train on; 40 items are few."""
+    left: dict[str, Any] = {"max_length": 0, "negatives": "auto", "num_negatives": 256, "group_size": 128}
+    whole = train(make_config("whole", **left, epochs=2))
     stored = TrainConfig.read(Path(whole.weights).parent / "config.json")
-    assert stored.max_length == 16
-    train(make_config("parts", max_length=0, epochs=1))
-    resumed = train(make_config("parts", max_length=0, epochs=2, resume=True))
+    assert (stored.max_length, stored.negatives) == (16, "all")
+    train(make_config("parts", **left, epochs=1))
+    resumed = train(make_config("parts", **left, epochs=2, resume=True))
     assert resumed.test == whole.test
-    with pytest.raises(ConfigError, match="max_length: expected 16 as in the run to resume, got 8"):
-        train(make_config("parts", max_length=8, epochs=2, resume=True))
+    for changes, message in (
+        ({"max_length": 8}, "max_length: expected 16 as in the run to resume, got 8"),
+        ({"negatives": "uniform"}, "negatives: expected 'all' as in the run to resume, got 'uniform'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(make_config("parts", **left | changes, epochs=2, resume=True))

@@ -1,0 +1,70 @@
+"""Options that a run may leave to its log, resolved once and stored with the others: the length of histories and the
+negatives."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+
+from ..protocol.splits import Split
+from .config import TrainConfig
+from .experiment import mean_positions
+from .item_optimizer import LARGE, ROW_RULES
+
+logger = logging.getLogger(__name__)
+
+
+def resolved(config: TrainConfig, split: Split) -> TrainConfig:
+    """``config`` with what it leaves to the log: a ``max_length`` of 0 and ``negatives`` "auto"."""
+    config = config if config.max_length else _with_length(config, split)
+    return _with_negatives(config, split) if config.negatives == "auto" else config
+
+
+_SHARE_OF_USERS, _STEP, _LONGEST = 0.9, 8, 200
+"""Attention takes time and memory by the length's square: the longest histories are not worth longer rows."""
+
+
+def _with_length(config: TrainConfig, split: Split) -> TrainConfig:
+    """With what nine in ten users do not exceed: the 90th percentile of the histories to be trained on, rounded up to a
+    multiple of 8, at most 200."""
+    length = float(np.quantile(split.train.lengths, _SHARE_OF_USERS))
+    chosen = int(min(-(-length // _STEP) * _STEP, _LONGEST))
+    logger.info("max_length: %d, as nine in ten users have at most %.0f events to train on", chosen, length)
+    return dataclasses.replace(config, max_length=chosen)
+
+
+_SHARE_OF_MODEL = 0.2
+_FEWEST, _MOST = 256, 65536
+
+
+def _with_negatives(config: TrainConfig, split: Split) -> TrainConfig:
+    """With as many uniform negatives as cost a fifth of the model's own time, a power of two; with all items where
+    there are no more than that, unless the item table moves by rows, of which a step then draws at most half."""
+    positions = mean_positions(config, split)
+    within = int(_SHARE_OF_MODEL * model_ms(config) / (negative_ms(config.dim) * max(positions, 1.0)))
+    by_rows = config.item_optimizer in ROW_RULES or split.num_items >= LARGE
+    if split.num_items <= within and not by_rows:
+        logger.info("negatives: all of %d items, as they cost little beside the model", split.num_items)
+        return dataclasses.replace(config, negatives="all")
+    most = min(max(within, _FEWEST), _MOST)
+    if by_rows:
+        groups = -(-config.batch_size * config.max_length // config.group_size)
+        most = min(most, split.num_items // 2 // groups)
+    chosen = 2 ** (max(most, 1).bit_length() - 1)
+    logger.info("negatives: %d of %d items, for about a fifth of the model's time", chosen, split.num_items)
+    return dataclasses.replace(config, negatives="uniform", num_negatives=chosen)
+
+
+def model_ms(config: TrainConfig) -> float:
+    """Milliseconds of a step without loss and item table on an H100 in bfloat16: fitted to the steps of
+    benchmarks/results/study.csv (width 128, two blocks), with the blocks' and the width's share taken as proportional.
+    """
+    places = config.batch_size * config.max_length
+    return (1 + config.num_blocks) / 3 * 0.517 + config.num_blocks / 2 * config.dim / 128 * 7.01e-5 * places
+
+
+def negative_ms(dim: int) -> float:
+    """Milliseconds that one more negative of all positions costs a position there: 8 D operations."""
+    return 8 * dim * 4.35e-12

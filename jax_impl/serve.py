@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from ..recsys import Ragged, Split, TrainConfig, evaluation_options
+from ..recsys.run.experiment import RANKED_AT_ONCE
 from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from ..recsys.serving.candidates import Ids
@@ -43,7 +44,8 @@ class ServedModel:
         self, histories: Ragged, k: int, *, filter_seen: bool, candidates: Ids | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         with on_device(self.device):
-            return recommend_with_scores(self.model, histories, k, filter_seen=filter_seen, candidates=candidates)
+            options = {"filter_seen": filter_seen, "candidates": candidates, "batch_size": RANKED_AT_ONCE}
+            return recommend_with_scores(self.model, histories, k, **options)
 
     def item_vectors(self) -> Stored:
         model, rows = self.model, stored(self.model.item_table[...])

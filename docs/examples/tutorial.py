@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from cce_minus.recsys import PopularityBaseline, TrainConfig, prepare_data
-from cce_minus.recsys.serving import ServedRun, recommend_run
+from cce_minus.recsys.serving import Selection, ServedRun, recommend_run
 
 SERIES, CHAPTERS, CUSTOMERS = 30, 8, 400
 
@@ -82,11 +82,10 @@ def main(framework: str, folder: Path) -> dict[str, float]:
     run = ServedRun.open(config.out)
     new = folder / "new.json"
     new.write_text(json.dumps({"somebody new": ["s03-0", "s03-1", "s03-2"]}))
-    options = {"k": 3, "filter_seen": True, "skip_unknown": False, "device": "auto"}
-    rows = recommend_run(run, load, users=["c7"], sequences=None, **options)
-    rows += recommend_run(run, load, users=[], sequences=new, **options)
-    for row in rows:
-        print(f"{row.user}, after {' - '.join(row.last_seen)}: {' | '.join(row.names)}")
+    for selection in (Selection(user=["c7"]), Selection(sequences=new)):
+        for part in recommend_run(run, load, selection, k=3):
+            for row in part.rows():
+                print(f"{row.user}, after {' - '.join(row.last_seen)}: {' | '.join(row.names)}")
     return {"model": result.test["ndcg@10"], "popularity": popularity["ndcg@10"]}
 
 

@@ -23,7 +23,7 @@ Top = tuple[Array, Array]
 CHUNK = 8192
 """Catalog items scored at once without kernels: memory is rows x CHUNK scores, whatever the catalog's size."""
 
-SCORED = 1024
+SCORED = 128
 """Places of the lists scored at once by `item_scores`: memory is rows x SCORED item vectors, whatever k is."""
 
 

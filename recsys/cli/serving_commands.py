@@ -1,4 +1,4 @@
-"""The commands evaluate, recommend and export of both frameworks' command lines."""
+"""The commands of both frameworks' command lines that serve a run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..serving.recommendations import check_output, recommend_run, write_recommendations
 from ..serving.served_run import Load, ServedRun, evaluate_run, export_run
-
-Run = Annotated[Path, typer.Option(help="Folder of a training run, of either framework.")]
-Data = Annotated[str | None, typer.Option(help="Where the run's data are now, if they have moved since.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+from .recommend_command import add_recommend
+from .serving_options import Data, Device, Run
 
 
 def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[[Callable[[], object]], None]) -> None:
-    """Adds the three commands to ``app``. ``load`` gives the framework's `ServedModel`; ``guarded`` runs a command's
-    work and turns its typed errors into one line."""
+    """Adds ``evaluate``, ``recommend`` and ``export`` to ``app``. ``load`` gives the framework's `ServedModel`;
+    ``guarded`` runs a command's work and turns its typed errors into one line."""
     default = Path(f"runs/{framework}")
 
     @app.command("evaluate", help="Measure a trained model on its data, over the full catalog.")
@@ -61,41 +58,7 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
 
         guarded(work)
 
-    @app.command("recommend", help=_RECOMMEND.format(framework=framework))
-    def recommend(
-        run: Run = default,
-        user: Annotated[
-            list[str] | None, typer.Option(help="A user of the run's data, by its id there; repeat for more.")
-        ] = None,
-        sequences: Annotated[
-            Path | None, typer.Option(help="JSON or Parquet file of item sequences, the latest item last.")
-        ] = None,
-        k: Annotated[int, typer.Option(help="Items for each user.")] = 10,
-        filter_seen: Annotated[bool, typer.Option(help="Leave out items that are already in the history.")] = True,
-        skip_unknown: Annotated[
-            bool, typer.Option(help="Leave items that the model does not know out of sequences.")
-        ] = False,
-        data: Data = None,
-        output: Annotated[Path | None, typer.Option(help="Write a .json or .parquet file instead of a table.")] = None,
-        device: Device = "auto",
-    ) -> None:
-        def work() -> None:
-            if output is not None:
-                check_output(output)
-            rows = recommend_run(
-                ServedRun.open(run, data), load, users=user or [], sequences=sequences, k=k,
-                filter_seen=filter_seen, skip_unknown=skip_unknown, device=device,
-            )  # fmt: skip
-            if output is not None:
-                write_recommendations(rows, output)
-                typer.echo(f"{output}: {len(rows)} users")
-                return
-            for row in rows:
-                typer.echo(f"user {row.user}, who had last {' - '.join(row.last_seen)}")
-                for place, (item, name) in enumerate(zip(row.items, row.names, strict=True), start=1):
-                    typer.echo(f"  {place:>3}  {name}" + ("" if name == str(item) else f"  [{item}]"))
-
-        guarded(work)
+    add_recommend(app, framework, load, guarded)
 
     @app.command("export", help="Write item vectors, encoder, catalog and a FAISS index for a server of your own.")
     def export(
@@ -111,11 +74,3 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
                 typer.echo(str(file))
 
         guarded(work)
-
-
-_RECOMMEND = """Recommend the best next items over the full catalog.
-
-For users of the data: cce-minus-{framework} recommend --user 42 --user 7
-
-For sequences of your own: cce-minus-{framework} recommend --sequences histories.json --k 20 --output top.parquet
-"""

@@ -15,12 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .ids import places
+from .ids import places, shown
 from .interactions import Interactions
 from .tables import read_columns, require_no_nulls
-
-SHOWN = 3
-"""Labels that a message about many of them names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +112,4 @@ def _integer(text: str) -> int:
 
 
 def _some(labels: Sequence[Any], what: str) -> str:
-    shown = ", ".join(map(repr, labels[:SHOWN]))
-    more = ", .." if len(labels) > SHOWN else ""
-    return f"{len(labels)} {what}" + (f" ({shown}{more})" if labels else "")
+    return f"{len(labels)} {what}" + (f" ({shown(labels)})" if labels else "")

@@ -9,7 +9,7 @@ Where tables are joined, an id is found by its text: 7 is "7", and "007" is anot
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,15 @@ def _dense_integers(
     ids = np.empty(size, dtype=np.int32)
     ids[labels] = np.arange(len(labels), dtype=np.int32)
     return ids[places], labels + low
+
+
+SHOWN = 3
+"""Labels that a message about many of them names."""
+
+
+def shown(labels: Sequence[Any]) -> str:
+    """The first of many labels, as a message names them."""
+    return ", ".join(map(repr, labels[:SHOWN])) + (", .." if len(labels) > SHOWN else "")
 
 
 def places(labels: Iterable[Any]) -> dict[str, int]:

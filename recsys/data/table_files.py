@@ -73,6 +73,12 @@ def table_files(path: Path) -> list[TableFile]:
     return found
 
 
+def is_table_name(path: Path) -> bool:
+    """Whether a file's name ends as that of a table."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return bool(suffixes) and (suffixes[-1] in FORMATS or suffixes[-1] in COMPRESSIONS)
+
+
 def is_pattern(path: str | Path) -> bool:
     return any(character in str(path) for character in "*?[")
 

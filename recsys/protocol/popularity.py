@@ -58,11 +58,14 @@ class PopularityBaseline:
             self._known[near] == items, self._rank_of_known[near], len(self._known) + items.astype(np.int64) - place + 1
         )
 
-    def top(self, k: int) -> npt.NDArray[np.intp]:
-        """The k most popular items, best first."""
-        missing = k - len(self._order)
-        others = np.flatnonzero(self.counts == 0)[:missing] if missing > 0 else self._order[:0]
-        return np.concatenate([self._order[:k], others])
+    def top(self, k: int, candidates: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
+        """The k most popular items, best first, or as many as there are; of ``candidates`` (V,) alone, if given."""
+        order = self._order if candidates is None else self._order[candidates[self._order]]
+        missing = k - len(order)
+        if missing <= 0:
+            return order[:k]
+        rest = self.counts == 0 if candidates is None else (self.counts == 0) & candidates
+        return np.concatenate([order, np.flatnonzero(rest)[:missing]])
 
     def metrics(
         self, targets: npt.NDArray[np.integer], ks: Sequence[int] = (10,), seen: Ragged | None = None

@@ -27,10 +27,17 @@ RANKED_AT_ONCE = 512
 
 
 def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
-    """Load, filter and split the data set that ``config`` names; raises `DataError` before any training.
+    """Load, filter and split the data set that ``config`` names (`read_events`, `split_events`); raises `DataError`
+    before any training."""
+    interactions = read_events(config)
+    return interactions, split_events(config, interactions)
+
+
+def read_events(config: TrainConfig) -> Interactions:
+    """Load and filter the data set that ``config`` names; raises `DataError`.
 
     Repeated events are left out first, if asked for, then ratings are filtered, then items and users by their events
-    (`keep_frequent`); the items of a file join the catalog, and the events are split.
+    (`keep_frequent`); the items of a file join the catalog.
     """
     with usable("data", "files that can be read"):
         interactions = load_dataset(
@@ -56,10 +63,15 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
             interactions = with_items(interactions, config.items, item_column=config.item_column)
             if config.titles is not None:
                 interactions = read_titles(interactions, config.titles, config.item_column, config.title_column)
+    return interactions
+
+
+def split_events(config: TrainConfig, interactions: Interactions) -> Split:
+    """The parts that ``config`` trains, validates and tests on; raises `DataError` where one comes out empty."""
     options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
     if config.split != "leave-one-out":
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
-    return interactions, make_split(config.split, interactions, **options)
+    return make_split(config.split, interactions, **options)
 
 
 def held_out(config: TrainConfig, split: Split, part: str) -> tuple[Ragged, npt.NDArray[np.int32]]:

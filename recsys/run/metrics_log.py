@@ -47,9 +47,7 @@ class MetricsLog:
 
     def _read_rows(self) -> list[dict[str, str]]:
         try:
-            # A kill may leave half a line; only lines that end are rows.
-            text = self.path.read_text(encoding="utf-8")
-            lines = text[: text.rfind("\n") + 1].splitlines()
+            lines = _whole_lines(self.path)
             header, *rows = csv.reader(lines) if lines else [list(self.columns)]
             records = [dict(zip(header, row, strict=True)) for row in rows if int(row[0]) >= 0]
         except (OSError, ValueError, IndexError, csv.Error) as error:
@@ -66,10 +64,17 @@ class MetricsLog:
             writer.writerows(rows)
 
 
+def _whole_lines(path: Path) -> list[str]:
+    """A kill, or a run that goes on, may leave half a line; only lines that end are rows."""
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 def read_metrics_log(path: str | Path) -> list[dict[str, float]]:
-    """Rows of a log as numbers; metrics that an epoch did not measure are left out of its row. Raises `DataError`."""
+    """Rows of a log as numbers, of a run that still writes it too; metrics that an epoch did not measure are left out
+    of its row. Raises `DataError`."""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = csv.DictReader(_whole_lines(Path(path)))
+        return [{key: float(value) for key, value in row.items() if value} for row in rows]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as the log of a run ({error})") from error

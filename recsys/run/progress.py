@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..errors import ConfigError
 from ..protocol.cutoffs import SELECTION_CUTOFF
 from ..protocol.metrics import RANK_METRICS
 
@@ -102,6 +103,14 @@ class TrainResult:
         """Writes the result as JSON."""
         record = asdict(self) | {"weights": os.path.relpath(self.weights, path.parent)}
         path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> TrainResult:
+        """Reads what `write` wrote; raises ``ConfigError``."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{path}: expected the result of a run, got: {error}") from error
 
     def summary(self) -> str:
         """For a terminal: the test, what popularity reaches, and whether more epochs may do better."""

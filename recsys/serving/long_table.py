@@ -49,6 +49,11 @@ def recommendation_table(
     return pa.table(columns)
 
 
+def written(score: float | None) -> float | None:
+    """The number with the fewest digits that is this float32; None of what JSON does not write."""
+    return None if score is None or not np.isfinite(score) else float(str(np.float32(score)))
+
+
 def id_array(labels: Users) -> pa.Array:
     """Original ids as int64 or text; of none, what an array of NumPy's holds, else text."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":

@@ -1,89 +1,141 @@
-"""Recommendations for users of a run's data or for sequences of a file, and the file they are written to."""
+"""Recommendations for many users, part by part."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+from tqdm import tqdm
 
+from ..data.catalog import Catalog
+from ..data.ragged import Ragged, offsets_of
 from ..errors import ConfigError
-from ..files import replacing, usable
 from ..protocol.list_metrics import NO_ITEM
-from .requests import Requests, read_requests, user_requests
-from .served_run import Load, ServedRun
+from ..protocol.popularity import PopularityBaseline
+from ..run.experiment import split_events
+from .candidates import Ids, candidates_of
+from .id_files import read_items
+from .long_table import recommendation_table, written
+from .requests import Requests
+from .selection import Selection
+from .served_run import Load, ServedModel, ServedRun
+
+PART = 2**14
+"""Users whose recommendations are in memory at once."""
 
 LAST_SEEN = 3
 """Items of a history that a recommendation is shown with."""
 
-_ENDINGS = (".json", ".parquet")
-
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best items of one user, best first: their original ids, what to call them and their scores."""
+    """The best items of one user, best first: their original ids, what to call them and their scores, None for items
+    that are merely popular. ``last_seen`` is what to call the latest items of the history."""
 
     user: Any
     items: list[Any]
     names: list[str]
-    scores: list[float]
+    scores: list[float | None]
     last_seen: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Recommended:
+    """What is recommended to some users: ids of ``items`` (rows, k) of the ``catalog``, best first, and their
+    ``scores`` (rows, k) float32, NaN for items that are merely popular. `NO_ITEM` is no item."""
+
+    requests: Requests
+    items: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    catalog: Catalog
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def table(self) -> pa.Table:
+        """One recommended item a row, see `recommendation_table`."""
+        return recommendation_table(self.requests.users, self.items, self.scores, self.catalog)
+
+    def rows(self) -> Iterator[Recommendation]:
+        """One user after the other."""
+        users, catalog = self.requests.users, self.catalog
+        users = users.tolist() if isinstance(users, np.ndarray) else users
+        for user, places, scores, history in zip(users, self.items, self.scores, self.requests.histories, strict=True):
+            items = places[places != NO_ITEM]
+            found = [written(score) for score in scores[: len(items)].tolist()]
+            labels, names = catalog.labels[items].tolist(), catalog.names(items)
+            yield Recommendation(user, labels, names, found, catalog.names(history[-LAST_SEEN:]))
+
+
+def recommend_parts(
+    model: ServedModel,
+    catalog: Catalog,
+    requests: Requests,
+    k: int,
+    *,
+    filter_seen: bool = True,
+    candidates: Ids | None = None,
+    popular: Ids | None = None,
+) -> Iterator[Recommended]:
+    """The k best items for ``requests``, `PART` users after the other, with a progress bar on a terminal; at least one
+    part.
+
+    ``candidates`` (n,) are ids of the items to choose from, by default all; ``filter_seen`` leaves out those of a
+    user's history. Users of whom nothing is known get the first k of ``popular`` (n,) items, best first, with the score
+    NaN; raises ``ConfigError`` where there are such users and none of these.
+    """
+    if popular is None and requests.unknown.any():
+        raise ConfigError(f"popular: expected items for {requests.unknown.sum()} users without a history, got none")
+    # disable=None: no bar where the output is no terminal.
+    with tqdm(desc="recommend", total=len(requests), unit=" users", leave=False, disable=None) as bar:
+        for begin in range(0, max(len(requests), 1), PART):
+            part = requests.part(begin, begin + PART)
+            known = np.flatnonzero(~part.unknown)
+            items = np.full((len(part), k), NO_ITEM, np.int64)
+            scores = np.full((len(part), k), -np.inf, np.float32)
+            # a row that is unknown is empty: the others' values are all
+            rows = Ragged(part.histories.values, offsets_of(part.histories.lengths[known]))
+            found = model.recommend(rows, k, filter_seen=filter_seen, candidates=candidates)
+            items[known], scores[known] = found
+            if popular is not None and part.unknown.any():
+                first = np.asarray(popular)[:k]
+                places = np.ix_(part.unknown, np.arange(len(first)))
+                items[places], scores[places] = first, np.nan
+            bar.update(len(part))
+            yield Recommended(part, items, scores, catalog)
 
 
 def recommend_run(
     run: ServedRun,
     load: Load,
+    selection: Selection,
     *,
-    users: list[str],
-    sequences: Path | None,
-    k: int,
-    filter_seen: bool,
-    skip_unknown: bool,
-    device: str,
-) -> list[Recommendation]:
-    """The top k items for users of the run's data, or for the sequences of a file."""
-    requests = _requests(run, users, sequences, skip_unknown)
-    top, scores = run.load(load, device).recommend(requests.histories, k, filter_seen=filter_seen)
-    catalog, found = run.catalog, []
-    for user, places, score, history in zip(requests.users, top, scores, requests.histories, strict=True):
-        items = places[places != NO_ITEM]
-        names, last = catalog.names(items), catalog.names(history[-LAST_SEEN:])
-        found.append(Recommendation(user, catalog.labels[items].tolist(), names, score[: len(items)].tolist(), last))
-    return found
+    k: int = 10,
+    filter_seen: bool = True,
+    candidates: Path | None = None,
+    exclude: Path | None = None,
+    device: str = "auto",
+) -> Iterator[Recommended]:
+    """The top k items for the users of a ``selection``, part by part; what is wrong with it is raised before any part.
 
-
-def _requests(run: ServedRun, users: list[str], sequences: Path | None, skip_unknown: bool) -> Requests:
-    if bool(users) == (sequences is not None):
-        raise ConfigError(f"user: expected users or a file of sequences, got {'both' if users else 'neither'}")
-    if sequences is not None:
-        return read_requests(sequences, run.catalog, skip_unknown=skip_unknown)
-    if skip_unknown:
-        raise ConfigError("skip_unknown: only for sequences, got users")
-    return user_requests(run.read_data()[0], users)
-
-
-def check_output(path: Path) -> None:
-    """Raises ``ConfigError`` for a file that `write_recommendations` could not write: before the work, not after it."""
-    if path.suffix.lower() not in _ENDINGS:
-        raise ConfigError(f"output: expected a file name that ends in {' or '.join(_ENDINGS)}, got {path.name!r}")
-    with usable("output", "a file that can be written"):
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"output: expected a file in a folder that exists, got {path}")
-
-
-def write_recommendations(rows: list[Recommendation], path: Path) -> None:
-    """Writes ``user_id``, ``items`` and ``names``, a row a user, to a file that `check_output` has seen."""
-    table = {
-        "user_id": [row.user for row in rows],
-        "items": [row.items for row in rows],
-        "names": [row.names for row in rows],
-    }
-    with usable("output", "a file that can be written"), replacing(path) as temporary:
-        if path.suffix.lower() == ".json":
-            records = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
-            temporary.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        else:
-            pq.write_table(pa.table(table), temporary)
+    ``candidates`` and ``exclude`` are files of items (see `read_items`): only those may be recommended, and none of
+    these. Users whom the data lack get the items with the most training events among them, if ``selection`` says so.
+    """
+    chosen, excluded = (
+        None if path is None else read_items(path, run.config.item_column, run.catalog, option=option)
+        for option, path in (("candidates", candidates), ("exclude", exclude))
+    )
+    mask = candidates_of(len(run.catalog), chosen, excluded)
+    interactions = None if selection.sequences is not None else run.read_events()
+    requests, popular = selection.requests(run, interactions), None
+    if interactions is not None and requests.unknown.any():
+        split = split_events(run.config, interactions)
+        popular = PopularityBaseline(split.train, split.num_items).top(k, mask)
+    model = run.load(load, device)
+    ids = None if mask is None else np.flatnonzero(mask)
+    return recommend_parts(model, run.catalog, requests, k, filter_seen=filter_seen, candidates=ids, popular=popular)

@@ -20,12 +20,13 @@ from ..data.interactions import Interactions
 from ..data.memory_tables import Log, write_table
 from ..errors import ConfigError, DataError
 from ..files import usable
-from ..protocol.splits import Split
+from ..protocol.popularity import PopularityBaseline
 from ..run.config import TrainConfig
-from ..run.experiment import held_out
+from ..run.experiment import held_out, split_events
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory, find_run
-from .long_table import recommendation_table
+from .candidates import candidates_of
+from .recommendations import recommend_parts
 from .requests import sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
 from .similar_items import similar_items_table
@@ -52,7 +53,7 @@ class BaseRecommender(ABC):
         self._run: ServedRun | None = None
         self._result: TrainResult | None = None
         self._model: ServedModel | None = None
-        self._data: tuple[Interactions, Split] | None = None
+        self._data: Interactions | None = None
 
     @abstractmethod
     def _train(self, config: TrainConfig) -> TrainResult:
@@ -143,7 +144,7 @@ class BaseRecommender(ABC):
         given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users}
         changes = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(self._fitted().config, **changes)
-        _, split = self._events() if log is None else self._events_of(log)
+        split = split_events(config, self._events(log))
         return self._served().evaluate(*held_out(config, split, part), split, config=config)
 
     def recommend(
@@ -154,6 +155,7 @@ class BaseRecommender(ABC):
         *,
         candidates: Iterable[str | int] | None = None,
         filter_seen: bool = True,
+        unknown_users: str = "error",
         skip_unknown: bool = False,
         log: Log | None = None,
     ) -> pa.Table:
@@ -164,22 +166,30 @@ class BaseRecommender(ABC):
         A table with ``user_id``, ``rank`` (from 1), ``item_id``, ``title`` (null without titles) and ``score``, best
         first; see `recommendation_table`. ``candidates`` are the items that may be recommended, by default all;
         ``filter_seen`` leaves out those of the history. A user for whom fewer than ``k`` are left has fewer rows. Users
-        and items are given by their original ids. Raises ``DataError`` for users that the log lacks and items that the
-        model does not know, of which ``skip_unknown`` leaves out those of ``sequences``.
+        and items are given by their original ids. Raises ``DataError`` for users that the log lacks, unless
+        ``unknown_users`` is "skip", or "popular": the items with the most training events, whose score is null. Raises
+        ``DataError`` for items that the model does not know, of which ``skip_unknown`` leaves out those of
+        ``sequences``; those of another ``log`` are left out with a warning.
         """
-        run = self._fitted()
+        run, popular = self._fitted(), None
+        chosen = None if candidates is None else self._ids("candidates", candidates)
         if sequences is None:
-            interactions = (self._events() if log is None else self._events_of(log))[0]
-            requests = user_requests(interactions, _listed(interactions.user_labels if users is None else users))
+            interactions = self._events(log)
+            named = interactions.user_labels if users is None else users
+            requests = user_requests(interactions, _listed(named), unknown=unknown_users)
+            if requests.unknown.any():
+                mask = candidates_of(len(run.catalog), chosen)
+                split = split_events(run.config, interactions)
+                popular = PopularityBaseline(split.train, split.num_items).top(k, mask)
         elif users is not None or log is not None:
             raise ConfigError("sequences: expected no users and no log beside them, got some")
         else:
-            named = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
-            rows = [_listed(row) for row in named.values()]
-            requests = sequence_requests([*named], rows, run.catalog, skip_unknown=skip_unknown, source="sequences")
-        chosen = None if candidates is None else self._ids("candidates", candidates)
-        items, scores = self._served().recommend(requests.histories, k, filter_seen=filter_seen, candidates=chosen)
-        return recommendation_table(requests.users, items, scores, run.catalog)
+            given = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
+            rows = [_listed(row) for row in given.values()]
+            requests = sequence_requests([*given], rows, run.catalog, skip_unknown=skip_unknown, source="sequences")
+        options = {"filter_seen": filter_seen, "candidates": chosen, "popular": popular}
+        parts = recommend_parts(self._served(), run.catalog, requests, k, **options)
+        return pa.concat_tables([part.table() for part in parts])
 
     def similar_items(self, items: Iterable[str | int], k: int = 10) -> pa.Table:
         """The ``k`` other items whose vectors have the largest cosine with those of each of ``items`` (original ids):
@@ -207,7 +217,7 @@ class BaseRecommender(ABC):
         loaded = cls(**{**options, "device": device, "out": None, "resume": False})
         loaded._run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
         if data is not None:
-            loaded._data = loaded._events_of(data)
+            loaded._data = loaded._events(data)
         return loaded
 
     def _ids(self, name: str, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
@@ -231,20 +241,18 @@ class BaseRecommender(ABC):
             self._model = run.load(self._load, run.config.device)
         return self._model
 
-    def _events(self) -> tuple[Interactions, Split]:
-        """Those that it was fitted on, read at their first use."""
-        if self._data is None:
-            self._data = self._fitted().read_data()
-        return self._data
-
-    def _events_of(self, log: Log) -> tuple[Interactions, Split]:
+    def _events(self, log: Log | None) -> Interactions:
+        """Those of ``log``; without, those that it was fitted on, read at their first use."""
         run = self._fitted()
+        if log is None:
+            self._data = self._data or run.read_events()
+            return self._data
         with tempfile.TemporaryDirectory(prefix="cce-minus-") as folder:
             path = str(log)
             if not isinstance(log, str | Path):
                 path = str(Path(folder) / "log.parquet")
                 _write_events(run.config, log, Path(path))
-            return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_data()
+            return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_events()
 
 
 def _listed(values: Any) -> list[Any]:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.catalog import Catalog
-from ..data.ids import places
+from ..data.ids import places, shown
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged, take_ranges
 from ..data.tables import read_columns
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import usable
 
 logger = logging.getLogger(__name__)
@@ -27,27 +28,77 @@ USER, ITEMS = "user_id", "items"
 """Keys of a JSON object and columns of a Parquet file of sequences."""
 
 
+UNKNOWN_USERS = ("error", "skip", "popular")
+"""What becomes of users that the data lack: an error, they are left out, or they get the most popular items."""
+
+
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Row i of ``histories`` (item ids, in order of time) is what ``users[i]`` has done."""
+    """Row i of ``histories`` (item ids, in order of time) is what ``users[i]`` has done; ``unknown`` (rows,) marks
+    users of whom the data know nothing, whose rows are empty."""
 
-    users: list[Any]
+    users: Sequence[Any] | npt.NDArray[Any]
     histories: Ragged
+    unknown: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of_known(cls, users: Sequence[Any] | npt.NDArray[Any], histories: Ragged) -> Requests:
+        """Of users who are all known."""
+        return cls(users, histories, np.zeros(len(histories), np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def part(self, begin: int, end: int) -> Requests:
+        """The rows from ``begin`` to before ``end``."""
+        offsets = self.histories.offsets[begin : end + 1]
+        rows = Ragged(self.histories.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        return Requests(self.users[begin:end], rows, self.unknown[begin:end])
 
 
-def user_requests(interactions: Interactions, users: Sequence[str]) -> Requests:
-    """The whole histories of users by their original ids; raises `DataError` for one that the data lack."""
+def all_users(interactions: Interactions) -> Requests:
+    """The whole histories of all users, in order of their ids."""
+    return Requests.of_known(interactions.user_labels, Ragged(interactions.item, interactions.offsets))
+
+
+def user_requests(interactions: Interactions, users: Sequence[Any], *, unknown: str = "error") -> Requests:
+    """The whole histories of users by their original ids, in the order in which they are named.
+
+    Users that the data lack raise `DataError` with ``unknown`` "error", are left out with one warning with "skip", and
+    come with an empty row that is marked with "popular". Raises `ConfigError` for another ``unknown``.
+    """
+    if unknown not in UNKNOWN_USERS:
+        raise ConfigError(f"unknown_users: expected one of {', '.join(UNKNOWN_USERS)}, got {unknown!r}")
     labels = interactions.user_labels.tolist()
     place = places(labels)
-    rows = []
-    for user in users:
-        row = place.get(str(user))
-        if row is None:
-            raise DataError(f"users: expected users of {interactions.source} ({len(labels)} of them), got {user!r}")
-        rows.append(row)
-    chosen = np.array(rows, dtype=np.int64)
-    offsets = interactions.offsets
-    return Requests([labels[row] for row in rows], take_ranges(interactions.item, offsets[chosen], offsets[chosen + 1]))
+    row = np.array([place.get(str(user), -1) for user in users], dtype=np.int64)
+    others = [str(user) for user, number in zip(users, row.tolist(), strict=True) if number < 0]
+    if others and unknown == "error":
+        raise DataError(
+            f"users: expected users of {interactions.source} ({len(labels)} of them), got {shown(others)}, "
+            f"{len(others)} of {len(users)} users; unknown_users = skip or popular goes on without their histories"
+        )
+    if others and unknown == "skip":
+        logger.warning(
+            "%s: left out %d of %d users that it does not have: %s",
+            interactions.source, len(others), len(users), shown(others),
+        )  # fmt: skip
+        row = row[row >= 0]
+    known = row >= 0
+    starts, stops = (np.where(known, interactions.offsets[end], 0) for end in (row, row + 1))
+    histories = take_ranges(interactions.item, starts, stops)
+    if known.all():
+        return Requests.of_known([labels[number] for number in row.tolist()], histories)
+    texts = [str(user) if number < 0 else str(labels[number]) for user, number in zip(users, row.tolist(), strict=True)]
+    # users of the data and others are written to one column, which holds integers or text
+    are_integers = interactions.user_labels.dtype.kind == "i" and all(map(_writes_integer, texts))
+    return Requests([int(text) for text in texts] if are_integers else texts, histories, ~known)
+
+
+def _writes_integer(text: str) -> bool:
+    """Whether this is how an integer of 64 bits is written."""
+    is_number = len(text) <= 20 and text.removeprefix("-").isdecimal()
+    return is_number and str(int(text)) == text and _is_integer(int(text))
 
 
 def read_requests(path: Path, catalog: Catalog, *, skip_unknown: bool) -> Requests:
@@ -93,7 +144,7 @@ def sequence_requests(
     for user, row in zip(users, kept, strict=True):
         if len(row) == 0:
             raise DataError(f"{source}: expected at least one known item for each user, got none for {user!r}")
-    return Requests(users, Ragged.from_rows(kept))
+    return Requests.of_known(users, Ragged.from_rows(kept))
 
 
 def _read(path: Path) -> tuple[list[Any], list[Any]]:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from ..data.catalog import Catalog
 from ..data.datasets import is_there
 from ..data.interactions import Interactions
+from ..data.known_events import in_catalog
 from ..data.ragged import Ragged
 from ..errors import ConfigError
 from ..files import usable
 from ..protocol.splits import Split
 from ..run.config import TrainConfig
-from ..run.experiment import held_out, prepare_data
+from ..run.experiment import held_out, read_events, split_events
 from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
 from ..run.tensor_file import Stored, write_tensor_file
@@ -93,14 +94,18 @@ class ServedRun:
         changes = {"titles": None} | ({} if data is None else {"data": data})
         return cls(files, dataclasses.replace(TrainConfig.read(files.config), **changes), catalog)
 
-    def read_data(self) -> tuple[Interactions, Split]:
-        """The run's data; raises `DataError` where their items are not the model's."""
+    def read_events(self) -> Interactions:
+        """The run's data, or those given in their place, filtered as the run's were: the events of items that the model
+        knows, numbered as its own (`in_catalog`). Raises `DataError` where there are none."""
         data = self.config.data
         if not is_there(data):
             raise ConfigError(f"data: expected the events of the run, got no file {data}; pass --data with their place")
-        interactions, split = prepare_data(self.config)
-        self.catalog.require_same(interactions, source=str(self.files.path))
-        return interactions, split
+        return in_catalog(read_events(self.config), self.catalog, source=str(self.files.path))
+
+    def read_data(self) -> tuple[Interactions, Split]:
+        """The same and how they are split; raises `DataError` where a part comes out empty."""
+        interactions = self.read_events()
+        return interactions, split_events(self.config, interactions)
 
     def load(self, load: Load, device: str) -> ServedModel:
         """The run's weights as a model of a framework."""

@@ -117,3 +117,23 @@ def test_module_can_be_run(framework: str):
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert result.returncode == 0, result.stderr
     assert "--negatives" in result.stdout
+
+
+def test_a_run_goes_on_and_is_repeated_without_other_options(app, make_config: Callable[..., TrainConfig]):
+    config = make_config(epochs=1)
+    assert CliRunner().invoke(app, train_arguments(config)).exit_code == 0
+    out = Path(config.out)
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--epochs", "2"])
+    assert result.exit_code == 0, result.output
+    assert "dim: expected 16 as in the run to resume, got 8" in error_of(
+        CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--dim", "8"])
+    )
+    again = out.parent / "again"
+    result = CliRunner().invoke(app, ["train", "--config", str(out / "config.json"), "--out", str(again)])
+    assert result.exit_code == 0, result.output
+    assert (again / "best.safetensors").read_bytes() == (out / "best.safetensors").read_bytes()
+    result = CliRunner().invoke(app, ["compare", str(out), str(again), "--output", str(out.parent / "compare.png")])
+    assert result.exit_code == 0, result.output
+    assert (out.parent / "compare.png").exists()
+    ndcg = next(line for line in result.output.splitlines() if line.startswith("ndcg@10")).split()
+    assert ndcg[1] == ndcg[2]

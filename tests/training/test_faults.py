@@ -126,3 +126,28 @@ def test_a_training_that_diverges_at_once_exits_with_1_and_leaves_no_folder(
     assert "loss: expected a finite number, got" in line
     assert "in epoch 0, step 0 " in line
     assert not Path(config.out).exists()
+
+
+def test_a_log_with_other_items_and_users_is_served(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
+    """Events of items that the run does not know do as if they were not there."""
+    events = pq.read_table(data / "events.parquet")
+    known = events.filter(pa.array([item != "i09" for item in events["item_id"].to_pylist()]))
+    columns = {"user_id": [3, 3, 77], "item_id": ["new", "newer", "new"], "timestamp": [2, 99, 1]}
+    pq.write_table(pa.concat_tables([known, pa.table(columns)]), tmp_path / "more.parquet")
+    pq.write_table(known, tmp_path / "known.parquet")
+    told = "left out 3 of"
+    found = []
+    for name in ("more", "known"):
+        served = ("--run", runs[framework], "--data", tmp_path / f"{name}.parquet")
+        result = call(framework, "evaluate", *served, "--json")
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count(told) == (name == "more")
+        output = tmp_path / "top.json"
+        result = call(framework, "recommend", *served, "--user", 3, "--output", output)
+        assert result.stderr.count(told) == (name == "more")
+        metrics = call(framework, "evaluate", *served, "--json").stdout
+        found.append((json.loads(metrics), json.loads(output.read_text())))
+        assert "got '77', 1 of 1 users" in error_of(call(framework, "recommend", *served, "--user", 77))
+    assert found[0] == found[1]
+    result = call(framework, "evaluate", "--run", runs[framework], "--data", tmp_path / "more.parquet")
+    assert "of 2 items that the run does not know ('new', 'newer'); 1 of 61 users have no other" in result.stderr

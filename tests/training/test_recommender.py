@@ -92,11 +92,11 @@ def test_recommendations_are_those_of_the_command(
     found = model.recommend(users=np.array(users), k=5)
     assert found.column_names == ["user_id", "rank", "item_id", "title", "score"]
     expected = [
-        (row["user_id"], rank, item, name)
+        (row["user_id"], rank, item, name, pytest.approx(score, rel=1e-5))
         for row in rows
-        for rank, item, name in zip(range(1, 6), row["items"], row["names"], strict=True)
+        for rank, item, name, score in zip(range(1, 6), row["items"], row["names"], row["scores"], strict=True)
     ]
-    assert [tuple(row.values()) for row in found.drop_columns(["score"]).to_pylist()] == expected
+    assert [tuple(row.values()) for row in found.to_pylist()] == expected
     events = ServedRun.open(runs["torch"]).read_data()[0]
     histories = {str(user): events.item_labels[events.item[events.user == user]] for user in users}
     by_name = model.recommend(sequences=histories, k=5)
@@ -111,6 +111,28 @@ def test_recommendations_are_those_of_the_command(
     assert of_three["score"].to_pylist() == pytest.approx(found["score"].to_pylist()[:5], rel=1e-5)
 
 
+def test_who_is_unknown_is_left_out_or_gets_what_is_popular(
+    recommender: type[BaseRecommender], runs: dict[str, Path], table: pa.Table
+):
+    pytest.importorskip("pandas")
+    model = recommender.load(runs["torch"], device="cpu")
+    known = model.recommend(users=[3], k=2)
+    assert model.recommend(users=[3, 99], k=2, unknown_users="skip").equals(known)
+    both = model.recommend(users=[3, 99], k=2, unknown_users="popular")
+    assert both["score"].null_count == 2
+    rows = both.to_pylist()
+    assert [row["user_id"] for row in rows] == [3, 3, 99, 99]
+    training = table.to_pandas().groupby("user_id").head(10)["item_id"].value_counts()
+    assert [training[row["item_id"]] for row in rows[2:]] == training.head(2).tolist()
+    # a day later: a user who is new, and an item that is
+    later = pa.concat_tables([
+        table, pa.table({"user_id": [99, 99, 99], "item_id": ["i05", "i77", "i06"], "timestamp": [90, 91, 92]})
+    ])  # fmt: skip
+    new = model.recommend(users=[99], k=2, log=later)
+    expected = model.recommend(sequences=[["i05", "i06"]], k=2)
+    assert new.drop_columns(["user_id"]).equals(expected.drop_columns(["user_id"]))
+
+
 def test_few_candidates_make_few_rows(recommender: type[BaseRecommender], runs: dict[str, Path]):
     model = recommender.load(runs["jax"], device="cpu")
     rows = model.recommend(sequences=[["i05", "i06"]], candidates=["i05", "i07", "i09"]).to_pylist()
@@ -122,7 +144,7 @@ def test_few_candidates_make_few_rows(recommender: type[BaseRecommender], runs: 
 def test_what_cannot_be_recommended_is_told(recommender: type[BaseRecommender], runs: dict[str, Path]):
     model = recommender.load(runs["jax"], device="cpu")
     for options, message in (
-        ({"users": [99]}, r"users: expected users of .* got 99"),
+        ({"users": [99]}, r"users: expected users of .* got '99', 1 of 1 users; unknown_users = skip or popular"),
         ({"users": "3"}, r"expected a list of ids .* got '3'"),
         ({"users": [3], "sequences": [["i05"]]}, "sequences: expected no users and no log beside them"),
         ({"sequences": []}, "sequences: expected at least one sequence"),

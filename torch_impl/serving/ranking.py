@@ -17,7 +17,7 @@ CHUNK = 32768
 """Catalog items scored at once without kernels: memory is rows x CHUNK scores and sort keys of eight bytes, whatever
 the catalog's size."""
 
-SCORED = 1024
+SCORED = 128
 """Places of the lists scored at once by `item_scores`: memory is rows x SCORED item vectors, whatever k is."""
 
 _LEFT_OUT = torch.iinfo(torch.int64).min  # below the key of every score

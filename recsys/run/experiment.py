@@ -56,10 +56,14 @@ def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
             interactions = with_items(interactions, config.items, item_column=config.item_column)
             if config.titles is not None:
                 interactions = read_titles(interactions, config.titles, config.item_column, config.title_column)
-    options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
-    if config.split != "leave-one-out":
+    return interactions, make_split(config.split, interactions, **_split_options(config))
+
+
+def _split_options(config: TrainConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {"train_on_valid": config.train_on_valid} if config.has_test else {}
+    if config.split in ("global-temporal", "sessions"):
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
-    return interactions, make_split(config.split, interactions, **options)
+    return options
 
 
 def held_out(config: TrainConfig, split: Split, part: str) -> tuple[Ragged, npt.NDArray[np.int32]]:

@@ -70,7 +70,8 @@ class Progress:
 class TrainResult:
     """Outcome of a run: metrics of the best epoch's weights on test and validation, ``ndcg@10`` and so on.
 
-    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty. ``losses`` has each epoch's
+    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty; with ``split = none``
+    ``test`` and ``popularity`` are empty too. ``losses`` has each epoch's
     mean training loss, ``seconds`` the time of training and validation, summed over resumed parts; epochs count from 0.
     ``weights`` is the path of the best epoch's weights, in ``result.json`` relative to it. ``popularity`` is what
     ranking by popularity reaches on test.
@@ -104,10 +105,13 @@ class TrainResult:
         path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
-        """Two lines for a terminal: the test, and what popularity reaches."""
+        """Two lines for a terminal: the test, and what popularity reaches; one where there is no test."""
         test, popularity = (
             "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             for metrics in (self.test, self.popularity)
         )
+        if not self.test:
+            told = f"{len(self.losses)} epochs, {self.seconds:.1f} s, {self.weights}"
+            return f"no test: every event was trained on  ({told})"
         line = f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
         return f"{line}\npopularity: {popularity}" if popularity else line

@@ -90,6 +90,13 @@ class ServedRun:
         self.catalog.require_same(interactions, source=str(self.files.path))
         return interactions, split
 
+    def require_part(self, part: str) -> None:
+        """Raises `ConfigError` unless the run held events out for the ``part`` "valid" or "test"."""
+        config = self.config
+        if not {"valid": config.has_validation, "test": config.has_test}[part]:
+            choice = "train_on_valid" if config.has_test else f"split = {config.split}"
+            raise ConfigError(f"part: expected one that the run held out, got {part} of a run with {choice}")
+
     def load(self, load: Load, device: str) -> ServedModel:
         """The run's weights as a model of a framework."""
         return load(self.files.best_weights, device, self.config.precision)
@@ -97,6 +104,7 @@ class ServedRun:
 
 def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
     """Metrics of the run's weights on the data's ``test`` or ``valid`` part, by the options of ``config``."""
+    run.require_part(part)
     interactions, split = run.read_data()
     trained_on = run.files.fingerprint
     if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):

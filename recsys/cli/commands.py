@@ -90,7 +90,11 @@ def _command(framework: str, train: Callable[[TrainConfig], object]) -> Callable
             default=getattr(defaults, field.name),
             annotation=Annotated[
                 hints[field.name],
-                typer.Option(help=field.metadata["help"], rich_help_panel=field.metadata["group"]),
+                typer.Option(
+                    *([field.metadata["flag"]] if field.metadata["flag"] else []),
+                    help=field.metadata["help"],
+                    rich_help_panel=field.metadata["group"],
+                ),
             ],
         )
         for field in dataclasses.fields(TrainConfig)

@@ -10,9 +10,15 @@ from ..data.datasets import DATASETS
 from ..protocol.splits import NO_SPLIT
 
 
-def option(default: Any, group: str, text: str) -> Any:
-    """A field of a configuration: its default, its group on the command line and its help."""
-    return dataclasses.field(default=default, metadata={"group": group, "help": text})
+def option(default: Any, group: str, text: str, *, flag: str | None = None) -> Any:
+    """A field of a configuration: its default, its group on the command line and its help; the command line calls it
+    ``flag``, by default as the field is called."""
+    return dataclasses.field(default=default, metadata={"group": group, "help": text, "flag": flag})
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """What the command line calls an option that is no switch."""
+    return field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class ServedRun:
 
         Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog.
         """
-        files = RunDirectory(Path(path).absolute(), "any")
+        files = RunDirectory.of(path)
         with usable("run", "the folder of a training run"):
             for file in (files.config, files.catalog, files.best_weights):
                 if not file.is_file():
@@ -86,7 +86,7 @@ class ServedRun:
         data = self.config.data
         if not is_there(data):
             raise ConfigError(f"data: expected the events of the run, got no file {data}; pass --data with their place")
-        interactions, split = prepare_data(self.config)
+        interactions, split = prepare_data(self.config, self.files.catalog)
         self.catalog.require_same(interactions, source=str(self.files.path))
         return interactions, split
 

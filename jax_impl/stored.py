@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from ..recsys.run.mapped_rows import MappedRows
 from ..recsys.run.tensor_file import Stored, row_ranges
 
 
@@ -37,9 +38,20 @@ def array_of(source: Stored, dtype: DTypeLike | None = None) -> Array:
     ranges = list(row_ranges(source.shape, source.numpy_dtype.itemsize)) if source.shape else []
     if len(ranges) < 2:
         return jnp.asarray(_in_dtype(source.array(), source.dtype), dtype)
-    array = jnp.zeros(source.shape, dtype)
-    for (first, _), piece in zip(ranges, source.pieces(), strict=True):
+    array, first = jnp.zeros(source.shape, dtype), 0
+    for piece in source.pieces():
         array = _with_rows(array, _in_dtype(piece, source.dtype), first)
+        first += len(piece)
+    return array
+
+
+def filled(array: Array, source: Stored | MappedRows) -> Array:
+    """``array``, which is used up, with ``source`` in its place and dtype; of mapped rows those that have a place,
+    while others stay."""
+    if not isinstance(source, MappedRows):
+        return array_of(source, array.dtype)
+    for places, rows in source.pieces():
+        array = _with_rows_at(array, _in_dtype(rows, source.dtype), places)
     return array
 
 
@@ -51,6 +63,12 @@ def _on_its_device(array: Array | np.ndarray) -> contextlib.AbstractContextManag
 @partial(jax.jit, donate_argnums=0)
 def _with_rows(array: Array, rows: Array, first: int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(array, rows.astype(array.dtype), first, 0)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _with_rows_at(array: Array, rows: Array, places: Array) -> Array:
+    """Rows without a place stay out: all pieces of a file but the last have one shape, which is compiled once."""
+    return array.at[jnp.where(places >= 0, places, len(array))].set(rows.astype(array.dtype), mode="drop")
 
 
 def _words(array: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..recsys.run.mapped_rows import MappedRows
 from ..recsys.run.tensor_file import Stored, row_ranges
 
 
@@ -25,8 +26,12 @@ def stored(tensor: Tensor) -> Stored:
 
 
 @torch.no_grad()
-def fill(tensor: Tensor, source: Stored) -> None:
-    """Copies ``source`` into ``tensor``, of the same shape, in its dtype."""
+def fill(tensor: Tensor, source: Stored | MappedRows) -> None:
+    """Copies ``source`` into ``tensor``, of the same shape, in its dtype; of mapped rows those that have a place, while
+    others stay."""
+    if isinstance(source, MappedRows):
+        _fill_rows(tensor, source)
+        return
     first = 0
     for piece in source.pieces():
         if not tensor.ndim:
@@ -34,6 +39,14 @@ def fill(tensor: Tensor, source: Stored) -> None:
             return
         tensor[first : first + len(piece)].copy_(_of_numpy(piece, source.dtype))
         first += len(piece)
+
+
+def _fill_rows(tensor: Tensor, source: MappedRows) -> None:
+    for places, rows in source.pieces():
+        kept = torch.from_numpy(np.flatnonzero(places >= 0))
+        values = _of_numpy(rows, source.dtype).index_select(0, kept)
+        target = torch.from_numpy(places).index_select(0, kept).long()
+        tensor.index_copy_(0, target.to(tensor.device), values.to(tensor.device, tensor.dtype))
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:

@@ -26,11 +26,12 @@ from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
 from ..recsys.run.training_loop import run_epochs
+from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import device_of, enough_memory, memory, start_ahead
 from .models import build_model
-from .models.weights import load_weights
+from .models.weights import load_weights, start_weights
 from .training.launcher import fabric_of
-from .training.state import restore
+from .training.state import restore, start_optimizer
 from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ logger = logging.getLogger(__name__)
 def train(config: TrainConfig) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
-    With ``train_on_valid`` there is no validation, and the last epoch's weights are tested.
+    With ``train_on_valid`` there is no validation, and the last epoch's weights are tested; with ``split = none`` there
+    is no test either. ``from_run`` starts from the weights of an earlier run, and from its optimizer's state where that
+    fits.
 
     Writes to ``config.out``: config.json, catalog.parquet, data.json, metrics.csv (a row an epoch), best.safetensors,
     result.json, learning_curve.png and, after every epoch, torch-checkpoints/last.safetensors, from which ``resume``
@@ -56,8 +59,10 @@ def train(config: TrainConfig) -> TrainResult:
     device = device_of(config.device)
     start_ahead(device)
     run = find_run(config, "torch")
+    earlier = EarlierRun.of(config, run)
     with profile.part("load"):
-        interactions, split = prepare_data(config)
+        interactions, split = prepare_data(config, run.catalog if config.resume else None)
+        require_same_items(config, interactions)
         logger.info("%s", data_summary(interactions, split, config.split))
         config = resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
@@ -75,11 +80,16 @@ def train(config: TrainConfig) -> TrainResult:
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)
                 side.require_same(config.init_weights, "init_weights")
+            start = None if earlier is None else earlier.start(config, interactions, side)
+            if start is not None:
+                start_weights(model, start)
             if config.resume and run.best_weights.exists():
                 side.require_same(run.best_weights, "resume")
             trainer = Trainer(model.to(device), config, split, fabric_of(config, device))
+            if start is not None:
+                start_optimizer(trainer.steps, start)
             trainer.try_loss()
-        with claim_run(run, config, interactions, split):
+        with claim_run(run, config, interactions, split, side.columns):
             progress = restore(trainer.steps, run)
             recorder = Recorder(
                 run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity

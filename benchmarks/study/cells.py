@@ -69,7 +69,7 @@ def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
 
 _NO_RESULT = (
     "data", "titles", "title_column", "metrics_at", "seed", "device", "data_on", "table_on", "deterministic", "profile",
-    "out", "init_weights", "resume",
+    "out", "init_weights", "from_run", "gone_items", "resume",
 )  # fmt: skip
 
 

@@ -13,12 +13,16 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ...recsys.run.tensor_file import Stored
+from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import read_weights, write_weights
-from ..stored import array_of, stored
+from ..stored import array_of, filled, stored
 from .sequence_model import ItemFeatures, SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
 _LEAF_NAMES = {"kernel": "weight", "scale": "weight"}
+
+Named = tuple[tuple[Any, ...], str, nnx.Variable, bool]
+"""A parameter's path, its name in the file, the variable, and whether it is a dense layer's kernel."""
 
 
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
@@ -33,12 +37,24 @@ def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
     parameters = _parameters(model)
-    shapes = {name: param.shape[::-1] if kernel else param.shape for _, name, param, kernel in parameters}
-    tensors = read_weights(path, model.config, shapes)
+    tensors = read_weights(path, model.config, _shapes(parameters))
     # Not by an index: a model of shapes alone (``nnx.eval_shape``) has no arrays to write into.
     loaded = [
         (path, param.replace(_loaded(tensors[name], param.dtype, kernel))) for path, name, param, kernel in parameters
     ]
+    nnx.update(model, nnx.from_flat_state(loaded))
+
+
+def start_weights(model: SequenceModel, start: WarmStart) -> None:
+    """Loads the weights of an earlier run into ``model`` in place; its item features stay. Raises ``WeightsError``."""
+    parameters = _parameters(model)
+    sources = start.weights(_shapes(parameters))
+    loaded = []
+    for path, name, param, kernel in parameters:
+        if (source := sources.get(name)) is not None:
+            is_kernel = kernel and isinstance(source, Stored)
+            array = _loaded(source, param.dtype, True) if is_kernel else filled(param[...], source)
+            loaded.append((path, param.replace(array)))
     nnx.update(model, nnx.from_flat_state(loaded))
 
 
@@ -48,14 +64,18 @@ def largest_weight(parameters: nnx.State) -> Array:
     return jnp.stack([jnp.abs(weight).max() for weight in jax.tree.leaves(parameters)]).max()
 
 
-def _parameters(model: SequenceModel) -> list[tuple[tuple[Any, ...], str, nnx.Variable, bool]]:
-    """The model's parameters and item features as (path, name in the file, variable, whether it is a dense layer's
-    kernel)."""
+def _parameters(model: SequenceModel) -> list[Named]:
+    """The model's parameters and item features."""
     parameters = []
     for path, param in nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, ItemFeatures))):
         *parents, leaf = map(str, path)
         parameters.append((path, ".".join([*parents, _LEAF_NAMES.get(leaf, leaf)]), param, leaf == "kernel"))
     return parameters
+
+
+def _shapes(parameters: list[Named]) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a file."""
+    return {name: param.shape[::-1] if kernel else param.shape for _, name, param, kernel in parameters}
 
 
 def _loaded(tensor: Stored, dtype: DTypeLike, kernel: bool) -> Array:

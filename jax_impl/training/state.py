@@ -13,8 +13,9 @@ from ...recsys.run.progress import Progress
 from ...recsys.run.recorder import is_too_large_to_copy
 from ...recsys.run.run_directory import RunDirectory
 from ...recsys.run.tensor_file import Stored
+from ...recsys.run.warm_start import WarmStart
 from ..devices import memory
-from ..stored import array_of, stored
+from ..stored import array_of, filled, stored
 from .earlier import find_earlier, read_earlier
 from .steps import State, TrainingSteps
 
@@ -37,6 +38,30 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     steps.release()  # the old state makes room
     steps.state = jax.tree.unflatten(tree, [array_of(found[name]) for name in names])
     return progress
+
+
+def start_optimizer(steps: TrainingSteps, start: WarmStart) -> None:
+    """Takes up the optimizer's state of an earlier run, where it fits; raises ``ConfigError`` for a checkpoint that
+    cannot be read."""
+    named, tree = jax.tree_util.tree_flatten_with_path(steps.state)
+    arrays = {_name(path): array for path, array in named}
+    shapes = {name: array.shape for name, array in arrays.items() if name.startswith(_OPTIMIZERS)}
+    # beside an optimizer of the table's own those of the others are numbered
+    others = [each for name in arrays if (each := name.removeprefix("parameters/")) not in (name, "item_table")]
+    for name, source in start.optimizer_state("jax", shapes, {n: _parameter(n, others) for n in shapes}).items():
+        arrays[name] = filled(arrays[name], source)
+    steps.state = jax.tree.unflatten(tree, list(arrays.values()))
+
+
+_OPTIMIZERS = ("optimizer/", "items/")
+
+
+def _parameter(state: str, others: list[str]) -> str:
+    """That of which the optimizer keeps a ``state``, by the latter's name."""
+    if state.startswith("items/"):
+        return "item_table"
+    parameter = state.split("/", 3)[-1]
+    return others[int(parameter)] if parameter.isdecimal() else parameter
 
 
 class Copy:

@@ -76,8 +76,8 @@ class Trainer:
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
 
     def compile_ahead(self) -> None:
-        if jax.default_backend() == "gpu":  # where it takes seconds, and so do the steps
-            first = self._test if self.config.train_on_valid else self._valid
+        if self.config.has_test and jax.default_backend() == "gpu":  # where it takes seconds, and so do the steps
+            first = self._valid if self.config.has_validation else self._test
             cutoffs, shapes = self._evaluation["cutoffs"], self.steps.parts().shapes()
             self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs)
 

@@ -44,6 +44,7 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
             if part not in ("test", "valid"):
                 raise ConfigError(f"part: expected test or valid, got {part}")
             served = ServedRun.open(run, data)
+            served.require_part(part)  # before what follows from it is said of other options
             given = {
                 "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
             }  # fmt: skip

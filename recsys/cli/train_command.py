@@ -57,7 +57,12 @@ def _command(
     annotations: dict[str, Any] = {"context": typer.Context, "config": Annotated[Path | None, of_file]}
     annotations |= {
         field.name: Annotated[
-            hints[field.name], typer.Option(help=field.metadata["help"], rich_help_panel=field.metadata["group"])
+            hints[field.name],
+            typer.Option(
+                *([field.metadata["flag"]] if field.metadata["flag"] else []),
+                help=field.metadata["help"],
+                rich_help_panel=field.metadata["group"],
+            ),
         ]
         for field in dataclasses.fields(TrainConfig)
     }

@@ -59,6 +59,17 @@ class Catalog:
         known = self._ids
         return np.fromiter((known.get(each, -1) for each in text), dtype=np.int32)
 
+    def places_of(self, other: Catalog) -> npt.NDArray[np.int32]:
+        """The item here of each item of ``other`` (V',), -1 where there is none; `ids` of its labels."""
+        if not (self._integers_ascend and other.labels.dtype.kind == "i"):
+            return self.ids(other.labels.tolist())
+        place = np.searchsorted(self.labels, other.labels).clip(max=len(self) - 1)
+        return np.where(self.labels[place] == other.labels, place, -1).astype(np.int32)
+
+    def same_items(self, other: Catalog) -> bool:
+        """Whether each item is the same in both, by its label's text."""
+        return len(self) == len(other) and np.array_equal(self.places_of(other), np.arange(len(self)))
+
     def write(self, path: Path) -> None:
         """Writes a Parquet file with the columns ``item`` and, where there are titles, ``title``, by a rename."""
         columns: dict[str, Any] = {"item": pa.array(self.labels)}

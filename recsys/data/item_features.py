@@ -29,8 +29,15 @@ SEPARATOR = "|"
 def read_categories(
     path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
 ) -> npt.NDArray[np.float32]:
+    """The features of `read_named_categories`."""
+    return read_named_categories(path, catalog, item_column=item_column, columns=columns)[0]
+
+
+def read_named_categories(
+    path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
+) -> tuple[npt.NDArray[np.float32], list[str]]:
     """Reads the categories of items from a file and returns them as `multi_hot` features (V, P)
-    float32, one column of the file after the other.
+    float32, one column of the file after the other, with P names such as ``genre=Drama``.
 
     A cell is a list of values (a Parquet list, or text that is a JSON list), text with "|" between values, or one
     integer, boolean or text; in CSV and TSV it is text as written. A null and an empty text are no value. An item in
@@ -46,7 +53,7 @@ def read_categories(
         raise DataError(f"{path}: column {item_column!r} has none of the {len(catalog)} items of the data")
     if missing:
         logger.warning("%s: %d of %d items have no features; theirs are zeros", path, missing, len(catalog))
-    parts = []
+    parts, names = [], []
     for column in columns:
         values: list[set[str]] = [set() for _ in range(len(catalog))]
         for item, cell in zip(ids.tolist(), _cells(table[column], str(path), column), strict=True):
@@ -55,7 +62,8 @@ def read_categories(
         if not any(values):
             raise DataError(f"{path}: column {column!r} has a value for none of the {len(catalog)} items of the data")
         parts.append(multi_hot(values, source=f"{path}: column {column!r}"))
-    return np.concatenate(parts, axis=1)
+        names += [f"{column}={value}" for value in _ranked(values)[:MOST_VALUES]]
+    return np.concatenate(parts, axis=1), names
 
 
 def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.float32]:
@@ -65,8 +73,7 @@ def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.floa
     of text. Only the first `MOST_VALUES` are kept, and only they count in ``n_j``: a notice that names ``source`` says
     how many were dropped.
     """
-    counts = Counter(value for row in values for value in row)
-    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    ranked = _ranked(values)
     if len(ranked) > MOST_VALUES:
         logger.warning("%s: kept the %d most frequent of %d values", source, MOST_VALUES, len(ranked))
     place = {value: column for column, value in enumerate(ranked[:MOST_VALUES])}
@@ -76,6 +83,12 @@ def multi_hot(values: Sequence[set[str]], *, source: str) -> npt.NDArray[np.floa
         if kept:
             features[item, kept] = 1 / np.sqrt(len(kept))
     return features
+
+
+def _ranked(values: Sequence[set[str]]) -> list[str]:
+    """The values, those of the most items first."""
+    counts = Counter(value for row in values for value in row)
+    return sorted(counts, key=lambda value: (-counts[value], value))
 
 
 def _cells(column: pa.ChunkedArray, source: str, name: str) -> Iterable[list[str]]:

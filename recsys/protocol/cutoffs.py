@@ -8,11 +8,15 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..option_checks import require_defaults
+from .splits import NO_SPLIT
 
 SELECTION_CUTOFF = 10
 """The k of the NDCG@k by which validation chooses the best epoch."""
 
 _FRACTIONS = ("split_quantile", "valid_fraction")
+
+_OF_HELD_OUT = ("train_on_valid", "patience", "eval_every", "metrics_at", "filter_seen", "test_users")
+"""Options that say what is done with events that are held out."""
 
 
 def parse_cutoffs(text: str) -> tuple[int, ...]:
@@ -41,8 +45,10 @@ def check_protocol(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
     if options["min_rating"] is not None and not math.isfinite(options["min_rating"]):
         raise ConfigError(f"min_rating: expected a finite number, got {options['min_rating']}")
     parse_cutoffs(options["metrics_at"])
-    if options["split"] == "leave-one-out":
-        require_defaults(_FRACTIONS, "split = leave-one-out", options, defaults)
+    if options["split"] in ("leave-one-out", NO_SPLIT):
+        require_defaults(_FRACTIONS, f"split = {options['split']}", options, defaults)
+    if options["split"] == NO_SPLIT:
+        require_defaults(_OF_HELD_OUT, f"split = {NO_SPLIT}", options, defaults)
     if options["min_rating"] is None:
         require_defaults(("rating_column",), "no min_rating", options, defaults)
     if options["train_on_valid"]:

@@ -168,15 +168,36 @@ def by_session(
     return _require_parts(split, interactions, f"sessions (quantile {quantile})", validated=not train_on_valid)
 
 
+def every_event(interactions: Interactions) -> Split:
+    """Train on every event: a row a user with all items. The validation and test parts are empty; raises `DataError`
+    where no user has two events."""
+    nothing, no_target = take_ranges(interactions.item, _NO_PLACE, _NO_PLACE), interactions.item[:0]
+    split = Split(
+        train=Ragged(interactions.item, interactions.offsets),
+        valid_history=nothing,
+        valid_target=no_target,
+        test_history=nothing,
+        test_target=no_target,
+        num_items=interactions.num_items,
+    )
+    return _require_parts(split, interactions, "none", validated=False, tested=False)
+
+
+_NO_PLACE = np.zeros(0, np.int64)
+
+NO_SPLIT = "none"
+
 SPLITS: dict[str, Callable[..., Split]] = {
     "leave-one-out": leave_one_out,
     "global-temporal": global_temporal,
     "sessions": by_session,
+    NO_SPLIT: every_event,
 }
 
 
 def make_split(name: str, interactions: Interactions, **options: Any) -> Split:
-    """Split by name: ``leave-one-out``, ``global-temporal`` or ``sessions`` with ``options`` of that function."""
+    """Split by name: ``leave-one-out``, ``global-temporal``, ``sessions`` or ``none`` with ``options`` of that
+    function."""
     if name not in SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(SPLITS)}, got {name!r}")
     return SPLITS[name](interactions, **options)
@@ -205,12 +226,16 @@ def _last_of_each_user(
     return take_ranges(rows.values, starts, last), np.flatnonzero(chosen)[last]
 
 
-def _require_parts(split: Split, interactions: Interactions, name: str, *, validated: bool) -> Split:
+def _require_parts(
+    split: Split, interactions: Interactions, name: str, *, validated: bool, tested: bool = True
+) -> Split:
     """Refuse a split that would only fail once training has begun."""
     trainable = int((split.train.lengths >= 2).sum())
     parts = {"training": trainable, "validation": len(split.valid_target), "test": len(split.test_target)}
     if not validated:
         del parts["validation"]
+    if not tested:
+        del parts["test"]
     for part, users in parts.items():
         if users == 0:
             raise DataError(

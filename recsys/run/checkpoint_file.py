@@ -33,14 +33,15 @@ def write_checkpoint(run: RunDirectory, tensors: Mapping[str, np.ndarray | Store
         write_tensor_file(temporary, {name: Stored.of(each) for name, each in tensors.items()}, metadata)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Stored], Progress]:
-    """The tensors and the progress of the file ``path``; raises ``ConfigError`` for one that cannot be read."""
+def read_checkpoint(path: Path, option: str = "resume") -> tuple[dict[str, Stored], Progress]:
+    """The tensors and the progress of the file ``path``; raises ``ConfigError`` that names the ``option`` for one that
+    cannot be read."""
     try:
         metadata, tensors = open_tensor_file(path)
-        require_schema("resume", int(metadata.get("schema", "0")), SCHEMA)
+        require_schema(option, int(metadata.get("schema", "0")), SCHEMA)
         progress = Progress(**json.loads(metadata["progress"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"resume: expected a checkpoint that can be read, got {path} ({error!s:.100})") from error
+        raise ConfigError(f"{option}: expected a checkpoint that can be read, got {path} ({error!s:.100})") from error
     return tensors, progress
 
 

@@ -15,12 +15,14 @@ from ..errors import ConfigError
 from ..option_checks import check_type, require, require_schema
 from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
-from .data_options import DataOptions, option
+from .data_options import option
 from .feature_choices import VECTOR_USES, check_features
 from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
+from .model_options import ModelOptions
 from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
+from .start_choices import GONE_ITEMS, check_start
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
@@ -37,13 +39,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data_on": ("auto", "device", "host"),
     "table_on": TABLE_PLACES,
     "impl": ("auto", "triton", "reference"),
+    "gone_items": GONE_ITEMS,
 }
 
 SCHEMA = 2
 """Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
 ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did."""
 
-PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "out")
+PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "from_run", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
 
 _LEAST: dict[str, int] = {
@@ -82,28 +85,8 @@ _LEAST: dict[str, int] = {
 
 
 @dataclass(frozen=True)
-class TrainConfig(DataOptions):
+class TrainConfig(ModelOptions):
     """Options of one training run, checked on construction (`ConfigError` names the option)."""
-
-    model: str = option(
-        "sasrec",
-        "Model",
-        "sasrec: a transformer that predicts each item from those before it. ligr: the same with gated blocks. "
-        "bert4rec: predicts masked items from both sides.",
-    )
-    max_length: int = option(
-        200,
-        "Model",
-        "Items of a user's history the model sees, the latest ones; bert4rec predicts from one fewer. 0: as many as "
-        "nine in ten users have, at most 200.",
-    )
-    dim: int = option(64, "Model", "Width of the item embeddings and of the hidden states.")
-    num_blocks: int = option(1, "Model", "Transformer blocks.")
-    num_heads: int = option(1, "Model", "Attention heads; must divide dim.")
-    dropout: float = option(0.4, "Model", "Dropout probability, at least 0 and below 1.")
-    mask_probability: float = option(
-        0.2, "Model", "bert4rec: probability that an item of a training row is masked, above 0 and below 1."
-    )
 
     loss: str = option(
         "softmax",
@@ -233,6 +216,16 @@ class TrainConfig(DataOptions):
     )
     out: str = option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
     init_weights: str | None = option(None, "Run", "Safetensors file of initial weights, written by either framework.")
+    from_run: str | None = option(
+        None,
+        "Run",
+        "Folder of an earlier run, of either framework, whose weights this run starts from: items are found by their "
+        "ids, and new ones start from their vectors or as the mean of the others.",
+        flag="--from",
+    )
+    gone_items: str = option(
+        "drop", "Run", "Items of the earlier run that the data no longer have: drop, or keep to recommend them still."
+    )
     resume: bool = option(False, "Run", "Continue from the last checkpoint in the out folder.")
 
     def __post_init__(self) -> None:
@@ -253,7 +246,8 @@ class TrainConfig(DataOptions):
         for name in ("frequency_rate", "gbce_t"):
             require(getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
         require(self.dim % self.num_heads == 0, "num_heads", f"a divisor of dim = {self.dim}", self.num_heads)
-        for name in ("data", "user_column", "item_column", "time_column", "rating_column", "title_column", "out"):
+        columns = ("user_column", "item_column", "time_column", "rating_column", "title_column")
+        for name in ("data", *columns, "from_run", "out"):
             require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         check_model(vars(self), defaults)
@@ -262,10 +256,13 @@ class TrainConfig(DataOptions):
         check_features(vars(self), defaults)
         check_optimizer(vars(self), defaults)
         check_item_optimizer(vars(self), defaults)
+        check_start(vars(self), defaults)
 
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it holds in any working folder."""
-        paths = {name: value for name in PATHS if (value := getattr(self, name)) is not None and value not in DATASETS}
+        paths = {name: value for name in PATHS if (value := getattr(self, name)) is not None}
+        if self.data in DATASETS:
+            del paths["data"]
         return dataclasses.replace(self, **{name: os.path.abspath(path) for name, path in paths.items()})
 
     def to_json(self) -> str:

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.datasets import DATASETS
+from ..protocol.splits import NO_SPLIT
 
 
-def option(default: Any, group: str, text: str) -> Any:
-    """A field of a configuration: its default, its group on the command line and its help."""
-    return dataclasses.field(default=default, metadata={"group": group, "help": text})
+def option(default: Any, group: str, text: str, *, flag: str | None = None) -> Any:
+    """A field of a configuration: its default, its group on the command line and its help; the command line calls it
+    ``flag``, by default as the field is called."""
+    return dataclasses.field(default=default, metadata={"group": group, "help": text, "flag": flag})
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """What the command line calls an option that is no switch."""
+    return field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class DataOptions:
         "Data",
         "leave-one-out: a user's last item is the test, the one before it the validation. "
         "global-temporal: train before one moment in time, test after it, with some users for validation. "
-        "sessions: every user is one session; train on the earlier ones, test on the later ones.",
+        "sessions: every user is one session; train on the earlier ones, test on the later ones. "
+        "none: a final model of every event, which nothing measures; the last epoch's weights are kept.",
     )
     split_quantile: float = option(
         0.9,
@@ -100,3 +108,13 @@ class DataOptions:
         "Data",
         "Train a final model on the validation items too: no validation is done and the last epoch's weights are kept.",
     )
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether a part is held out that chooses the best epoch; else the last one is kept."""
+        return self.has_test and not self.train_on_valid
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a part is held out for the test."""
+        return self.split != NO_SPLIT

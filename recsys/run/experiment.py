@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.all_items import with_items
+from ..data.all_items import with_catalog, with_items
+from ..data.catalog import Catalog
 from ..data.datasets import load_dataset
 from ..data.filters import drop_repeated, keep_frequent, keep_rated
 from ..data.interactions import Interactions, read_titles
@@ -21,23 +23,25 @@ from ..protocol.masked_batches import masked_batches, mean_masked
 from ..protocol.popularity import PopularityBaseline, item_counts
 from ..protocol.splits import Split, make_split
 from .config import TrainConfig
+from .run_directory import RunDirectory
 
 RANKED_AT_ONCE = 512
 """Users at least; with few, the host starts kernels more slowly than a GPU runs them."""
 
 
-def prepare_data(config: TrainConfig) -> tuple[Interactions, Split]:
+def prepare_data(config: TrainConfig, catalog: Path | None = None) -> tuple[Interactions, Split]:
     """Load, filter and split the data set that ``config`` names (`read_events`, `split_events`); raises `DataError`
     before any training."""
-    interactions = read_events(config)
+    interactions = read_events(config, catalog)
     return interactions, split_events(config, interactions)
 
 
-def read_events(config: TrainConfig) -> Interactions:
+def read_events(config: TrainConfig, catalog: Path | None = None) -> Interactions:
     """Load and filter the data set that ``config`` names; raises `DataError`.
 
     Repeated events are left out first, if asked for, then ratings are filtered, then items and users by their events
-    (`keep_frequent`); the items of a file join the catalog.
+    (`keep_frequent`); the items of a file join the catalog, and with ``gone_items = keep`` those of ``catalog``, the
+    run's own file where it has one, else the earlier run's.
     """
     with usable("data", "files that can be read"):
         interactions = load_dataset(
@@ -63,13 +67,16 @@ def read_events(config: TrainConfig) -> Interactions:
             interactions = with_items(interactions, config.items, item_column=config.item_column)
             if config.titles is not None:
                 interactions = read_titles(interactions, config.titles, config.item_column, config.title_column)
+    if config.gone_items == "keep":
+        assert config.from_run is not None
+        interactions = with_catalog(interactions, Catalog.read(catalog or RunDirectory.of(config.from_run).catalog))
     return interactions
 
 
 def split_events(config: TrainConfig, interactions: Interactions) -> Split:
     """The parts that ``config`` trains, validates and tests on; raises `DataError` where one comes out empty."""
-    options: dict[str, Any] = {"train_on_valid": config.train_on_valid}
-    if config.split != "leave-one-out":
+    options: dict[str, Any] = {"train_on_valid": config.train_on_valid} if config.has_test else {}
+    if config.split in ("global-temporal", "sessions"):
         options |= {"quantile": config.split_quantile, "valid_fraction": config.valid_fraction}
     return make_split(config.split, interactions, **options)
 

@@ -71,7 +71,8 @@ class Progress:
 class TrainResult:
     """Outcome of a run: metrics of the best epoch's weights on test and validation, ``ndcg@10`` and so on.
 
-    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty. ``losses`` has each epoch's
+    Of a run with ``train_on_valid``, the best epoch is the last one and ``valid`` is empty; with ``split = none``
+    ``test`` and ``popularity`` are empty too. ``losses`` has each epoch's
     mean training loss, ``seconds`` the time of training and validation, summed over resumed parts; epochs count from 0.
     ``weights`` is the path of the best epoch's weights, in ``result.json`` relative to it. ``popularity`` is what
     ranking by popularity reaches on test.
@@ -113,11 +114,15 @@ class TrainResult:
             raise ConfigError(f"{path}: expected the result of a run, got: {error}") from error
 
     def summary(self) -> str:
-        """For a terminal: the test, what popularity reaches, and whether more epochs may do better."""
+        """For a terminal: the test, what popularity reaches, and whether more epochs may do better; or that there is no
+        test."""
         test, popularity = (
             "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             for metrics in (self.test, self.popularity)
         )
+        if not self.test:
+            told = f"{len(self.losses)} epochs, {self.seconds:.1f} s, {self.weights}"
+            return f"no test: every event was trained on  ({told})"
         line = f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
         lines = [line, f"popularity: {popularity}"] if popularity else [line]
         if self.valid and self.best_epoch == len(self.losses) - 1:

@@ -82,7 +82,7 @@ class Recorder:
         popularity: Future[dict[str, dict[str, float]]],
     ) -> None:
         self.progress, self._popularity = progress, popularity
-        self._run, self._keep_last, self._steps = run, config.train_on_valid, steps
+        self._run, self._keep_last, self._steps = run, not config.has_validation, steps
         self._weights_of, self._rows, self._checkpoint_of = progress.best_epoch, progress.epochs, progress.epochs
         self._started = time.perf_counter() - progress.seconds
         names = metric_names(parse_cutoffs(config.metrics_at))

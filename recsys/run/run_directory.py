@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..files import replacing, usable
 from ..protocol.splits import Split
 from .config import PATHS, TrainConfig
+from .feature_columns import write_columns
 from .fingerprint import Fingerprint
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
@@ -38,6 +39,11 @@ class RunDirectory:
     path: Path
     framework: str
 
+    @classmethod
+    def of(cls, path: str | Path, framework: str = "any") -> RunDirectory:
+        """That of a run of whichever framework, or of one of them."""
+        return cls(Path(path).absolute(), framework)
+
     @property
     def config(self) -> Path:
         return self.path / "config.json"
@@ -54,6 +60,11 @@ class RunDirectory:
     def events(self) -> Path:
         """The log of a run that was trained on a table in memory."""
         return self.path / "events.parquet"
+
+    @property
+    def feature_columns(self) -> Path:
+        """Of a run whose items have features."""
+        return self.path / "features.json"
 
     @property
     def fingerprint(self) -> Path:
@@ -83,7 +94,15 @@ class RunDirectory:
     @property
     def claims(self) -> tuple[Path, ...]:
         """What a run writes before its first epoch ends; the folder of checkpoints is still empty then."""
-        return self.checkpoints, self.catalog, self.fingerprint, self.metrics_log, self.config, self.trace
+        return (
+            self.checkpoints,
+            self.catalog,
+            self.feature_columns,
+            self.fingerprint,
+            self.metrics_log,
+            self.config,
+            self.trace,
+        )
 
 
 def find_run(config: TrainConfig, framework: str) -> RunDirectory:
@@ -130,24 +149,27 @@ def _require_resumable(run: RunDirectory, config: TrainConfig) -> None:
         expected, got = getattr(saved, name), getattr(config, name)
         same = expected == got or name in left
         if name in PATHS and None not in (expected, got):
-            same = name in may_move or _same_place(expected, got)
+            same = name in may_move or _same_place(name, expected, got)
         if not same:
             raise ConfigError(f"{name}: expected {expected!r} as in the run to resume, got {got!r}")
 
 
-def _same_place(expected: str, got: str) -> bool:
-    if expected in DATASETS or got in DATASETS:
+def _same_place(name: str, expected: str, got: str) -> bool:
+    if name == "data" and (expected in DATASETS or got in DATASETS):
         return expected == got
     return os.path.realpath(expected) == os.path.realpath(got)
 
 
 @contextmanager
-def claim_run(run: RunDirectory, config: TrainConfig, interactions: Interactions, split: Split) -> Iterator[None]:
+def claim_run(
+    run: RunDirectory, config: TrainConfig, interactions: Interactions, split: Split, columns: Sequence[str] = ()
+) -> Iterator[None]:
     """Claims the folder of `find_run` for a training inside, and lets go of one that ends in an error before its first
     epoch: nothing is left of it then.
 
-    Writes the resolved configuration with absolute paths to ``config.json``, the items to ``catalog.parquet`` and what
-    tells the events from others to ``data.json``. Raises ``DataError`` when the items or events are not those of the
+    Writes the resolved configuration with absolute paths to ``config.json``, the items to ``catalog.parquet``, what
+    tells the events from others to ``data.json`` and the names of any ``columns`` of item features to
+    ``features.json``. Raises ``DataError`` when the items or events are not those of the
     run to resume, and ``ConfigError`` when the folder cannot be written.
     """
     if config.resume:
@@ -160,6 +182,8 @@ def claim_run(run: RunDirectory, config: TrainConfig, interactions: Interactions
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             Catalog.of(interactions).write(run.catalog)
             Fingerprint.of(split).write(run.fingerprint)
+            if columns:
+                write_columns(run.feature_columns, columns)
             with replacing(run.config) as temporary:
                 temporary.write_text(config.located().to_json(), encoding="utf-8")
         yield

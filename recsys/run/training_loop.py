@@ -45,7 +45,8 @@ def run_epochs(
     profile: Profile,
     test: Callable[[], dict[str, float]],
 ) -> dict[str, float]:
-    """Trains until the epochs or the patience are used up, and returns what ``test()`` measures of the best weights.
+    """Trains until the epochs or the patience are used up, and returns what ``test()`` measures of the best weights;
+    nothing where no part is held out for it.
 
     What epochs leave is written meanwhile. A checkpoint is thus behind by at most the epochs that the one before took
     to write; the last one is written by the end.
@@ -56,7 +57,7 @@ def run_epochs(
         while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
             epoch = progress.epochs
             loss_of_epoch = training.train_epoch(epoch, profile)
-            due = not config.train_on_valid and (epoch + 1) % config.eval_every == 0
+            due = config.has_validation and (epoch + 1) % config.eval_every == 0
             with profile.part("validation"):
                 # The device has all its work before the host waits for any of it.
                 largest = training.largest_weight()
@@ -73,7 +74,7 @@ def run_epochs(
         with profile.part("checkpoints"):
             writer.wait_for(recorder.results_are_written)
         with profile.part("test"):
-            result = test()
+            result = test() if config.has_test else {}
         recorder.finish(result)
         with profile.part("checkpoints"):
             writer.finish()

@@ -24,12 +24,13 @@ from .tensor_file import Stored, open_tensor_file, write_tensor_file
 # Dropout does not change what the weights mean, so a file may be loaded under another rate.
 _STRUCTURE = ("model", "num_items", "max_length", "dim", "num_blocks", "num_heads", "num_features")
 
-_ITEM_TABLE = "item_table"  # may be bfloat16
+ITEM_TABLE = "item_table"
+"""The tensor of the items' own rows, which may be bfloat16."""
 
 ITEM_FEATURES = "item_features"
 """The tensor of the items' side features: never trained, but stored, so that a served model needs no other file."""
 
-OF_ITEMS = (_ITEM_TABLE, ITEM_FEATURES)
+OF_ITEMS = (ITEM_TABLE, ITEM_FEATURES)
 """Tensors with a row for each item of the catalog."""
 
 
@@ -76,7 +77,7 @@ def read_weights(
     for name in sorted(shapes.keys() | tensors.keys()):
         expected_text = f"float32 {tuple(shapes[name])}" if name in shapes else "no such tensor"
         got_text = f"{tensors[name].dtype} {tensors[name].shape}" if name in tensors else "no such tensor"
-        if name == _ITEM_TABLE:
+        if name == ITEM_TABLE:
             got_text = got_text.replace("bfloat16", "float32")
         if expected_text != got_text:
             raise WeightsError(f"{path}: tensor {name}: expected {expected_text}, got {got_text}")

@@ -76,7 +76,7 @@ class ServedRun:
 
         Raises `ConfigError` where the folder holds no run with weights, or weights of another catalog.
         """
-        files = RunDirectory(Path(path).absolute(), "any")
+        files = RunDirectory.of(path)
         with usable("run", "the folder of a training run"):
             for file in (files.config, files.catalog, files.best_weights):
                 if not file.is_file():
@@ -100,12 +100,19 @@ class ServedRun:
         data = self.config.data
         if not is_there(data):
             raise ConfigError(f"data: expected the events of the run, got no file {data}; pass --data with their place")
-        return in_catalog(read_events(self.config), self.catalog, source=str(self.files.path))
+        return in_catalog(read_events(self.config, self.files.catalog), self.catalog, source=str(self.files.path))
 
     def read_data(self) -> tuple[Interactions, Split]:
         """The same and how they are split; raises `DataError` where a part comes out empty."""
         interactions = self.read_events()
         return interactions, split_events(self.config, interactions)
+
+    def require_part(self, part: str) -> None:
+        """Raises `ConfigError` unless the run held events out for the ``part`` "valid" or "test"."""
+        config = self.config
+        if not {"valid": config.has_validation, "test": config.has_test}[part]:
+            choice = "train_on_valid" if config.has_test else f"split = {config.split}"
+            raise ConfigError(f"part: expected one that the run held out, got {part} of a run with {choice}")
 
     def load(self, load: Load, device: str) -> ServedModel:
         """The run's weights as a model of a framework."""
@@ -114,6 +121,7 @@ class ServedRun:
 
 def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
     """Metrics of the run's weights on the data's ``test`` or ``valid`` part, by the options of ``config``."""
+    run.require_part(part)
     interactions, split = run.read_data()
     trained_on = run.files.fingerprint
     if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):

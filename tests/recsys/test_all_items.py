@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cce_minus.recsys import DataError, TrainConfig, prepare_data
+from cce_minus.recsys import DataError, Interactions, TrainConfig, prepare_data
+from cce_minus.recsys.data.all_items import with_catalog
 from cce_minus.recsys.data.catalog import Catalog
 
 EVENTS = [f"{user},{2 * (user + step)},{step}" for user in range(6) for step in range(4)]
@@ -51,3 +52,29 @@ def test_what_is_no_file_of_items_is_named(config: TrainConfig):
         prepare_data(with_file(config, "id\n3\n"))
     with pytest.raises(DataError, match=r"items\.csv"):
         prepare_data(with_file(config, 'item_id\n3\n""\n'))
+
+
+def test_a_catalogs_items_keep_their_titles():
+    events = Interactions(
+        np.zeros(2, np.int32), np.array([0, 1], np.int32), np.arange(2), np.array([0]), np.array([3, 7]), ["c", "g"]
+    )
+    joined = with_catalog(events, Catalog(np.array(["5", "7"], object), ["e", "old"]))
+    assert joined.item_labels.tolist() == ["3", "5", "7"]
+    assert joined.item_titles == ["c", "e", "g"]
+    assert joined.item.tolist() == [0, 2]
+    assert with_catalog(events, Catalog(np.array([5]))).item_titles == ["c", "5", "g"]
+
+
+@pytest.mark.parametrize("kinds", ["ii", "it", "ti", "tt"])
+def test_places_of_another_catalog(kinds: str):
+    ours, theirs = ([3, 7, 10, 12], [10, 5, 3, 99])
+    catalogs = [
+        Catalog(np.array(labels) if kind == "i" else np.array(sorted(map(str, labels)), object))
+        for kind, labels in zip(kinds, (ours, theirs), strict=True)
+    ]
+    found = catalogs[0].places_of(catalogs[1])
+    texts = [[str(label) for label in catalog.labels.tolist()] for catalog in catalogs]
+    assert found.tolist() == [texts[0].index(each) if each in texts[0] else -1 for each in texts[1]]
+    assert not catalogs[0].same_items(catalogs[1])
+    assert catalogs[0].same_items(catalogs[0])
+    assert not catalogs[0].same_items(Catalog(catalogs[0].labels[:3]))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cce_minus.recsys import DataError, DivergedError, TrainConfig, prepare_data
 from cce_minus.recsys.cli.commands import build_app
+from cce_minus.recsys.run.data_options import flag_of
 from typer.testing import CliRunner
 
 
@@ -48,6 +49,7 @@ RUNS = [
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True, test_users=9,
     ),
     TrainConfig(out="runs/torch", train_on_valid=True),
+    TrainConfig(out="runs/torch", split="none", from_run="runs/yesterday", gone_items="keep"),
     TrainConfig(out="runs/torch", items="all.csv", item_optimizer="rowwise-adagrad", item_learning_rate=0.1,
     table_dtype="bf16", table_on="host"),
     TrainConfig(out="runs/torch", split="sessions", split_quantile=0.8, valid_fraction=0.1),
@@ -73,14 +75,14 @@ def test_every_option_reaches_the_config(trained: list[TrainConfig]):
     for expected in RUNS:
         arguments: list[str] = []
         for field in dataclasses.fields(expected):
-            value, option = getattr(expected, field.name), field.name.replace("_", "-")
+            value, flag = getattr(expected, field.name), flag_of(field)
             if value == getattr(defaults, field.name):
                 continue
             tested.add(field.name)
             if isinstance(value, bool):
-                arguments.append(f"--{option}" if value else f"--no-{option}")
+                arguments.append(flag if value else flag.replace("--", "--no-"))
             else:
-                arguments += [f"--{option}", str(value)]
+                arguments += [flag, str(value)]
         result = invoke(trained, *arguments)
         assert result.exit_code == 0, result.output
     assert trained == RUNS
@@ -91,9 +93,15 @@ def test_help_lists_every_option_with_its_meaning(trained: list[TrainConfig]):
     result = CliRunner().invoke(build_app("jax", trained.append, unserved), ["train", "--help"], env={"COLUMNS": "200"})
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
     for field in dataclasses.fields(TrainConfig):
-        assert f"--{field.name.replace('_', '-')}" in text
+        assert re.search(rf"{flag_of(field)}\b(?!-)", text)
         assert field.metadata["help"].split()[0] in text
     assert "runs/jax" in text
+    assert trained == []
+
+
+def test_an_option_with_a_flag_of_its_own_has_no_other(trained: list[TrainConfig]):
+    assert flag_of(TrainConfig.__dataclass_fields__["from_run"]) == "--from"
+    assert invoke(trained, "--from-run", "runs/yesterday").exit_code == 2
     assert trained == []
 
 

@@ -156,6 +156,16 @@ def test_options_of_validation_without_one_are_refused(options: dict[str, Any], 
         TrainConfig(**options, train_on_valid=True)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"train_on_valid": True}, {"patience": 2}, {"eval_every": 2}, {"metrics_at": "5,10"}, {"filter_seen": True},
+     {"test_users": 9}, {"split_quantile": 0.8}, {"valid_fraction": 0.1}],
+)  # fmt: skip
+def test_options_of_held_out_events_without_any_are_refused(option: dict[str, Any]):
+    with pytest.raises(ConfigError, match=rf"^{next(iter(option))}: expected its default .* with split = none"):
+        TrainConfig(**option, split="none")
+
+
 @pytest.mark.parametrize("name", ["split_quantile", "valid_fraction"])
 def test_fractions_belong_to_the_splits_that_use_them(name: str):
     options: dict[str, Any] = {name: 0.5}

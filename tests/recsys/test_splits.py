@@ -272,3 +272,13 @@ def test_users_that_are_ranked_are_chosen_by_the_seed():
         assert some != sorted(np.random.default_rng(stream).choice(50, 12, replace=False).tolist())
     for test_users in (0, 50, 60):
         assert chosen(test_users=test_users) == users.tolist()
+
+
+def test_without_a_split_every_event_is_trained_on():
+    events = interactions((0, 1, 0), (0, 2, 1), (1, 0, 0), (1, 0, 3), (1, 2, 4))
+    split = make_split("none", events)
+    assert lists(split.train) == [[1, 2], [0, 0, 2]]
+    for part in (split.valid_history, split.valid_target, split.test_history, split.test_target):
+        assert len(part) == 0
+    with pytest.raises(DataError, match="the split none has no training users"):
+        make_split("none", interactions((0, 0, 0), (1, 1, 0)))

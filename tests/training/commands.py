@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.run.data_options import flag_of
 from typer.testing import CliRunner
 
 FRAMEWORKS = ("torch", "jax")
@@ -45,5 +47,5 @@ def train_arguments(config: TrainConfig) -> list[str]:
     """The command line of a run."""
     defaults = vars(TrainConfig())
     changed = {name: value for name, value in vars(config).items() if value != defaults[name]}
-    options = {name.replace("_", "-"): value for name, value in changed.items()}
-    return ["train", *(f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items())]
+    flags = {flag_of(field): changed[field.name] for field in fields(config) if field.name in changed}
+    return ["train", *(flag if value is True else f"{flag}={value}" for flag, value in flags.items())]

@@ -15,6 +15,7 @@ import pytest
 from cce_minus.recsys import TrainConfig
 
 from tests.training.commands import FRAMEWORKS, config_of
+from tests.training.days import write_days
 
 USERS, ITEMS, LENGTH = 60, 40, 12
 
@@ -100,4 +101,34 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     with contextlib.chdir(data):
         for name in FRAMEWORKS:
             importlib.import_module(f"cce_minus.{name}_impl.train").train(config_of(folder / name))
+    return {name: folder / name for name in FRAMEWORKS}
+
+
+@pytest.fixture(scope="session")
+def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The logs of two days."""
+    return write_days(tmp_path_factory.mktemp("days"))
+
+
+@pytest.fixture
+def make_day(make_config: Callable[..., TrainConfig], days: tuple[Path, Path]) -> Callable[..., TrainConfig]:
+    """A run of an epoch on yesterday's log, or with ``from_run`` on today's."""
+
+    def make(out: str, **options: Any) -> TrainConfig:
+        data = days[0 if options.get("from_run") is None else 1]
+        return make_config(out, **({"data": str(data), "epochs": 1} | options))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def earlier(days: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each framework on yesterday's log, not to be written to."""
+    folder = tmp_path_factory.mktemp("earlier")
+    for name in FRAMEWORKS:
+        config = TrainConfig(
+            data=str(days[0]), max_length=12, dim=16, dropout=0.1, batch_size=16, learning_rate=1e-2, warmup_steps=5,
+            num_negatives=20, group_size=16, epochs=2, device="cpu", out=str(folder / name),
+        )  # fmt: skip
+        importlib.import_module(f"cce_minus.{name}_impl.train").train(config)
     return {name: folder / name for name in FRAMEWORKS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from cce_minus.recsys import TrainConfig, prepare_data, read_metrics_log
 from cce_minus.recsys.run.experiment import held_out
 from cce_minus.recsys.serving.served_run import ServedRun, evaluate_run
 from safetensors.numpy import load_file
+
+from tests.training.commands import call, error_of, recommend
 
 Train = Callable[[TrainConfig], Any]
 Make = Callable[..., TrainConfig]
@@ -79,3 +82,38 @@ def test_a_few_users_are_validated_and_tested(train: Train, framework: str, make
     everyone = evaluate_run(run, load, replace(config, test_users=0), "test")
     assert everyone == pytest.approx(evaluate_run(run, load, replace(config, test_users=every + 1), "test"))
     assert everyone != pytest.approx(result.test)
+
+
+def test_a_final_model_of_every_event(train: Train, framework: str, make_config: Make, tmp_path: Path):
+    """It trains on what other splits hold out, keeps the last epoch, and is served but not measured."""
+    config = make_config(epochs=3, split="none")
+    result = train(config)
+    assert (result.test, result.valid, result.popularity, result.best_epoch) == ({}, {}, {}, 2)
+    out = Path(config.out)
+    written = json.loads((out / "result.json").read_text())
+    assert (written["test"], written["popularity"], written["weights"]) == ({}, {}, "best.safetensors")
+    assert [set(row) for row in read_metrics_log(out / "metrics.csv")] == [
+        {"epoch", "step", "train_loss", "seconds"}
+    ] * 3
+    assert (out / "learning_curve.png").exists()
+    fingerprint = json.loads((out / "data.json").read_text())
+    assert (fingerprint["train_events"], fingerprint["tested"]) == (60 * 12, 0)
+    assert result.summary().startswith("no test: every event was trained on  (3 epochs, ")
+    for part, options in (("test", []), ("valid", []), ("test", ["--metrics-at", "5,10"])):
+        told = error_of(call(framework, "evaluate", "--run", out, "--part", part, *options))
+        assert f"part: expected one that the run held out, got {part} of a run with split = none" in told
+    (row,) = recommend(framework, out, tmp_path / "top.json", "--user", "3", "--k", "5")
+    assert len(row["items"]) == 5
+    train(replace(config, epochs=1, out=str(tmp_path / "parts")))
+    parts = train(replace(config, out=str(tmp_path / "parts"), resume=True))
+    assert parts.losses == result.losses
+    kept = [load_file(each.weights) for each in (result, parts)]
+    for name, tensor in kept[0].items():
+        np.testing.assert_array_equal(kept[1][name], tensor, err_msg=name)
+
+
+def test_a_part_that_is_not_held_out_is_not_measured(train: Train, framework: str, make_config: Make):
+    config = make_config(epochs=1, train_on_valid=True)
+    train(config)
+    told = error_of(call(framework, "evaluate", "--run", config.out, "--part", "valid"))
+    assert "part: expected one that the run held out, got valid of a run with train_on_valid" in told

@@ -7,6 +7,7 @@ import os
 import torch
 from torch import Tensor
 
+from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import read_weights, write_weights
 from ..stored import fill, stored
 from .sequence_model import SequenceModel
@@ -23,6 +24,13 @@ def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     tensors = read_weights(path, model.config, {name: tuple(tensor.shape) for name, tensor in state.items()})
     for name, tensor in state.items():
         fill(tensor, tensors[name])
+
+
+def start_weights(model: SequenceModel, start: WarmStart) -> None:
+    """Loads the weights of an earlier run into ``model`` in place; its item features stay. Raises ``WeightsError``."""
+    state = model.state_dict()
+    for name, source in start.weights({name: tuple(tensor.shape) for name, tensor in state.items()}).items():
+        fill(state[name], source)
 
 
 @torch.no_grad()

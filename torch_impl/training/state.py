@@ -12,6 +12,7 @@ from ...recsys.run.progress import Progress
 from ...recsys.run.recorder import is_too_large_to_copy
 from ...recsys.run.run_directory import RunDirectory
 from ...recsys.run.tensor_file import Stored
+from ...recsys.run.warm_start import WarmStart
 from ..devices import memory
 from ..stored import fill, stored
 from .earlier import NAME as EARLIER_NAME
@@ -49,6 +50,16 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     for name, tensor in tensors.items():
         fill(tensor, found[name])
     return progress
+
+
+def start_optimizer(steps: TrainingSteps, start: WarmStart) -> None:
+    """Takes up the optimizer's state of an earlier run, where it fits; raises ``ConfigError`` for a checkpoint that
+    cannot be read."""
+    tensors = {name: tensor for name, tensor in tensors_of(steps).items() if name.startswith("optimizer/")}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    parameters = {name: name.split("/", 2)[2] for name in tensors}
+    for name, source in start.optimizer_state("torch", shapes, parameters).items():
+        fill(tensors[name], source)
 
 
 class Copy:

@@ -80,8 +80,9 @@ class Trainer:
             self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)
 
     def compile_ahead(self) -> None:
-        first = self._test if self.config.train_on_valid else self._valid
-        self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
+        if self.config.has_test:
+            first = self._valid if self.config.has_validation else self._test
+            self._ranker.compile_ahead(first, self._evaluation["cutoffs"])
 
     def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
         return self._loop.epoch(epoch, profile)

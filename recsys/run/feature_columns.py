@@ -1,0 +1,61 @@
+"""The columns of item features: what a run's learned projection was made for, found again in another run's features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from ..files import replacing
+from .side_information import VECTOR, SideInformation
+
+_ALIKE, _EVEN = 0.7, 1e-3
+"""A correlation of columns that explain half of each other, and a spread that is none."""
+
+
+def write_columns(path: Path, columns: Sequence[str]) -> None:
+    """Writes the names as JSON, by a rename."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(list(columns)) + "\n", encoding="utf-8")
+
+
+def read_columns(path: Path) -> list[str]:
+    """Reads what `write_columns` wrote; raises ``ConfigError``."""
+    try:
+        columns = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(columns, list) and all(isinstance(name, str) for name in columns):
+            return columns
+        error = "other JSON"
+    except (OSError, ValueError, RecursionError) as raised:
+        error = str(raised)
+    raise ConfigError(f"{path}: expected the names of a run's item features, got: {error}")
+
+
+def column_places(
+    columns: Sequence[str], features: npt.NDArray[np.float32], places: npt.NDArray[np.int32], side: SideInformation
+) -> npt.NDArray[np.int32]:
+    """Where the ``columns`` of the features (V', P') of another run are among those of ``side``, (P',) int32, -1 for a
+    value that no item has any more; ``places`` (V',) are its items here, -1 for those that are gone.
+
+    Raises ``ConfigError`` for vectors of another length, and for a column of vectors that has another meaning: over the
+    items of both, its correlation with the other run's is below `_ALIKE`, as of principal components that have turned.
+    """
+    where = {name: number for number, name in enumerate(side.columns)}
+    found = np.array([where.get(name, -1) for name in columns], np.int32)
+    lengths = [sum(name.startswith(VECTOR) for name in names) for names in (columns, side.columns)]
+    if lengths[0] != lengths[1]:
+        raise ConfigError(f"item_vectors: expected {lengths[0]} columns as in the run of from_run, got {lengths[1]}")
+    known = np.flatnonzero(places >= 0)
+    for number, name in enumerate(columns):
+        if name.startswith(VECTOR):
+            pair = features[known, number], side.features[places[known], found[number]]
+            if min(map(np.ptp, pair)) > _EVEN and np.corrcoef(*pair)[0, 1] < _ALIKE:
+                raise ConfigError(
+                    f"item_vectors: expected columns that mean what they did in the run of from_run, got another "
+                    f"{name} of {lengths[1]}"
+                )
+    return found

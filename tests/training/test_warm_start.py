@@ -1,0 +1,178 @@
+"""Runs that start from an earlier one's weights, whose items are found by their labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.run import tensor_file
+from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
+
+from tests.training.commands import FRAMEWORKS, call, recommend
+from tests.training.days import (
+    GONE,
+    KNOWN,
+    NEW,
+    OPTIMIZERS,
+    ROWS,
+    assert_mapped,
+    labels_of,
+    load_weights,
+    start_of,
+    todays_labels,
+    untrained_run,
+)  # fmt: skip
+from tests.training.test_run import assert_same_run
+
+Train = Callable[[TrainConfig], Any]
+Make = Callable[..., TrainConfig]
+
+
+@pytest.mark.parametrize("other", FRAMEWORKS)
+def test_items_are_found_by_their_labels(
+    framework: str, other: str, make_day: Make, earlier: dict[str, Path], days: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    """In pieces of three rows too; items of neither day's place are anywhere else's."""
+    before, today = load_weights(earlier[other] / "best.safetensors"), todays_labels(days)
+    assert len(today) == KNOWN + NEW
+    monkeypatch.setattr(tensor_file, "PIECE", 200)
+    got, _ = start_of(framework, make_day("today", from_run=str(earlier[other])))
+    assert got.keys() == before.keys()
+    mean = before["item_table"].mean(axis=0, dtype=np.float64).astype(np.float32)
+    assert_mapped(got.pop("item_table"), before.pop("item_table"), earlier[other], today, mean)
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(got[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_the_optimizers_state_is_the_earlier_runs(
+    framework: str, make_day: Make, days: tuple[Path, Path], options: dict[str, Any]
+):
+    run = Path(make_day("yesterday").out)
+    before = untrained_run(framework, make_day("yesterday", **options))
+    weights, state = start_of(framework, make_day("today", from_run=str(run), **options))
+    today = todays_labels(days)
+    carried = [name for name in state if name.startswith(("optimizer/", "items/"))]
+    of_items = [name for name in carried if before[name].shape[:1] == (GONE + KNOWN,)]
+    assert len(carried) > 5
+    has_one = options.get("optimizer") == "sgd" or options.get("item_optimizer") == "rowwise-adagrad"
+    assert len(of_items) == (1 if has_one else 2)
+    for name in carried:
+        array = before[name]
+        if name in of_items:
+            assert_mapped(state[name], array, run, today, np.zeros_like(array[0]))
+        else:
+            np.testing.assert_array_equal(state[name], array, err_msg=name)
+    table = load_weights(run / "best.safetensors")["item_table"]
+    place = {label: number for number, label in enumerate(labels_of(run))}
+    known = [label for label in today if label in place]
+    got = weights["item_table"][[today.index(label) for label in known]]
+    np.testing.assert_array_equal(got, table[[place[label] for label in known]])
+
+
+def test_why_an_optimizer_starts_anew_is_told(
+    framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    other = {"torch": "jax", "jax": "torch"}[framework]
+    without = tmp_path / "without"
+    shutil.copytree(earlier[framework], without)
+    shutil.rmtree(without / f"{framework}-checkpoints")
+    cases = [
+        (earlier[other], {}, "it is a run of"),
+        (without, {}, "it has no last checkpoint"),
+        (earlier[framework], {"optimizer": "adam"}, "optimizer was adamw and is adam"),
+        (earlier[framework], {"item_optimizer": "lazy-adam", **ROWS}, "item_optimizer was adamw and is lazy_adam"),
+    ]
+    for number, (run, options, reason) in enumerate(cases):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            _, state = start_of(framework, make_day(f"run{number}", from_run=str(run), **options))
+        (told,) = [line for line in caplog.messages if "optimizer starts anew" in line]
+        assert reason in told
+        assert all(not array.any() for name, array in state.items() if name.startswith(("optimizer/", "items/")))
+
+
+@pytest.mark.parametrize("length", [8, 12, 15])
+def test_positions_are_counted_from_the_end(
+    train: Train, framework: str, make_day: Make, earlier: dict[str, Path], length: int
+):
+    before = load_weights(earlier[framework] / "best.safetensors")["position_table"]
+    weights, state = start_of(framework, make_day("today", from_run=str(earlier[framework]), max_length=length))
+    expected = [before[max(place - length + 12, 0)] for place in range(length)]
+    np.testing.assert_array_equal(weights["position_table"], np.stack(expected))
+    (moment,) = [name for name in state if name.endswith(("exp_avg/position_table", "mu/position_table"))]
+    kept = read_checkpoint(earlier[framework] / f"{framework}-checkpoints" / NAME)[0][moment].array()
+    assert np.abs(kept).max() > 0
+    padded = np.concatenate([np.zeros((3, 16), np.float32), kept])
+    np.testing.assert_array_equal(state[moment], padded[len(padded) - length :])
+
+
+def test_a_run_goes_on_without_the_earlier_one(
+    train: Train, framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path
+):
+    run = shutil.copytree(earlier[framework], tmp_path / "moved")
+    options = {"from_run": str(run), "gone_items": "keep"}
+    train(make_day("whole", epochs=3, **options))
+    train(make_day("parts", epochs=1, **options))
+    shutil.rmtree(run)
+    other = make_day("parts", epochs=3, resume=True, **(options | {"from_run": str(earlier[framework])}))
+    with pytest.raises(ConfigError, match=r"from_run: expected .* as in the run to resume"):
+        train(other)
+    train(make_day("parts", epochs=3, resume=True, **options))
+    assert_same_run(Path(make_day("parts").out), Path(make_day("whole").out))
+
+
+def test_a_killed_run_without_a_checkpoint_starts_from_the_earlier_one_again(
+    train: Train, framework: str, make_day: Make, earlier: dict[str, Path]
+):
+    config = make_day("today", from_run=str(earlier[framework]))
+    whole = train(config)
+    folder = Path(config.out)
+    (folder / f"{framework}-checkpoints" / NAME).unlink()
+    (folder / "best.safetensors").unlink()
+    assert train(replace(config, resume=True)).losses == whole.losses
+
+
+def test_it_begins_where_the_earlier_one_ended(train: Train, framework: str, make_day: Make, earlier: dict[str, Path]):
+    result = json.loads((earlier[framework] / "result.json").read_text())
+    warm, cold = (train(make_day(name, from_run=str(earlier[framework]), epochs=1)) for name in ("warm", "again"))
+    assert warm.losses == cold.losses
+    fresh = train(replace(make_day("fresh"), data=make_day("today", from_run="x").data))
+    assert warm.losses[0] < min(result["losses"][0], fresh.losses[0])
+    assert warm.best_epoch == 0
+
+
+def test_gone_items_are_kept_where_asked_for(
+    train: Train, framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path
+):
+    config = make_day("today", from_run=str(earlier[framework]), gone_items="keep")
+    result = train(config)
+    labels = labels_of(config.out)
+    assert set(labels) == {str(item) for item in range(GONE + KNOWN + NEW)}
+    got = load_weights(Path(result.weights))["item_table"]
+    assert got.shape == (GONE + KNOWN + NEW, 16)
+    for other in FRAMEWORKS:
+        rows = recommend(other, Path(config.out), tmp_path / "top.json", "--user", "3", "--k", len(labels) - 12)
+        assert {str(item) for item in range(GONE)} <= set(rows[0]["items"])
+        measured = call(other, "evaluate", "--run", config.out, "--json")
+        assert json.loads(measured.output) == pytest.approx(result.test)
+    dropped = make_day("dropped", from_run=str(earlier[framework]))
+    train(dropped)
+    assert set(labels_of(dropped.out)) == {str(item) for item in range(GONE, GONE + KNOWN + NEW)}
+
+
+def test_averages_start_from_the_earlier_weights(framework: str, make_day: Make, earlier: dict[str, Path]):
+    weights, state = start_of(framework, make_day("today", from_run=str(earlier[framework]), ema_decay=0.9))
+    averages = [array for name, array in state.items() if name.startswith("average") and "item_table" in name]
+    np.testing.assert_array_equal(averages[0], weights["item_table"])
+    plain, _ = start_of(framework, make_day("plain", from_run=str(earlier[framework])))
+    np.testing.assert_array_equal(weights["item_table"], plain["item_table"])

@@ -65,7 +65,7 @@ def train(config: TrainConfig) -> TrainResult:
             config = resolved(config, split)
             popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
-        require_memory(config, split.num_items, memory(), lends_host=False)
+        require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
         with profile.part("model"):
             model = build_model(
                 ModelConfig.from_train(config, split.num_items, side.num_features),

@@ -67,7 +67,7 @@ def train(config: TrainConfig) -> TrainResult:
         config = resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
-    require_memory(config, split.num_items, memory(device), lends_host=True)
+    require_memory(config, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..errors import DataError
 from .catalog import Catalog
 from .ids import is_text
-from .tables import read_columns, require_no_nulls
+from .item_rows import ItemRows, read_item_rows
 
 logger = logging.getLogger(__name__)
 
@@ -29,39 +29,29 @@ SEPARATOR = "|"
 def read_categories(
     path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """The features of `read_named_categories`."""
-    return read_named_categories(path, catalog, item_column=item_column, columns=columns)[0]
-
-
-def read_named_categories(
-    path: str | Path, catalog: Catalog, *, item_column: str, columns: Sequence[str]
-) -> tuple[npt.NDArray[np.float32], list[str]]:
     """Reads the categories of items from a file and returns them as `multi_hot` features (V, P)
-    float32, one column of the file after the other, with P names such as ``genre=Drama``.
+    float32, one column of the file after the other.
 
     A cell is a list of values (a Parquet list, or text that is a JSON list), text with "|" between values, or one
     integer, boolean or text; in CSV and TSV it is text as written. A null and an empty text are no value. An item in
     several rows has the values of all of them; how many items the file lacks is logged. Raises `DataError` naming file
     and column for what cannot be read, for columns of other types and for a column without a value for any item.
     """
-    path = Path(path)
-    table = read_columns(path, ids=[item_column], text=columns)
-    require_no_nulls(table, [item_column], str(path))
-    ids = catalog.ids(table[item_column].to_pylist())
-    missing = len(catalog) - len(np.unique(ids[ids >= 0]))
-    if missing == len(catalog):
-        raise DataError(f"{path}: column {item_column!r} has none of the {len(catalog)} items of the data")
-    if missing:
-        logger.warning("%s: %d of %d items have no features; theirs are zeros", path, missing, len(catalog))
+    return categories(read_item_rows(path, catalog, item_column=item_column, columns=columns), columns)[0]
+
+
+def categories(rows: ItemRows, columns: Sequence[str]) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """`read_categories` of rows that have been read, and P names such as ``genre=Drama``."""
     parts, names = [], []
     for column in columns:
-        values: list[set[str]] = [set() for _ in range(len(catalog))]
-        for item, cell in zip(ids.tolist(), _cells(table[column], str(path), column), strict=True):
+        name = f"{rows.source}: column {column!r}"
+        values: list[set[str]] = [set() for _ in range(len(rows.catalog))]
+        for item, cell in zip(rows.items.tolist(), _cells(rows.table[column], name), strict=True):
             if item >= 0:
                 values[item].update(cell)
         if not any(values):
-            raise DataError(f"{path}: column {column!r} has a value for none of the {len(catalog)} items of the data")
-        parts.append(multi_hot(values, source=f"{path}: column {column!r}"))
+            raise DataError(f"{name} has a value for none of the {len(rows.catalog)} items of the data")
+        parts.append(multi_hot(values, source=name))
         names += [f"{column}={value}" for value in _ranked(values)[:MOST_VALUES]]
     return np.concatenate(parts, axis=1), names
 
@@ -91,7 +81,7 @@ def _ranked(values: Sequence[set[str]]) -> list[str]:
     return sorted(counts, key=lambda value: (-counts[value], value))
 
 
-def _cells(column: pa.ChunkedArray, source: str, name: str) -> Iterable[list[str]]:
+def _cells(column: pa.ChunkedArray, name: str) -> Iterable[list[str]]:
     """The values of each row of a column, as text."""
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -99,7 +89,7 @@ def _cells(column: pa.ChunkedArray, source: str, name: str) -> Iterable[list[str
     if pa.types.is_dictionary(value):
         value = value.value_type
     if not (is_text(value) or pa.types.is_integer(value) or pa.types.is_boolean(value) or pa.types.is_null(value)):
-        raise DataError(f"{source}: column {name!r} must hold text, integers, booleans or lists of these, got {kind}")
+        raise DataError(f"{name} must hold text, integers, booleans or lists of these, got {kind}")
     split = _elements if is_list else _separated if is_text(value) else lambda cell: [str(cell)]
     return ([] if cell is None else split(cell) for cell in column.to_pylist())
 

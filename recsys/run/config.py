@@ -16,7 +16,7 @@ from ..option_checks import check_type, require, require_schema
 from ..protocol.cutoffs import check_protocol
 from ..protocol.splits import SPLITS
 from .data_options import option
-from .feature_choices import VECTOR_USES, check_features
+from .feature_choices import NUMERIC_USES, VECTOR_USES, check_features
 from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
 from .model_choices import MODELS, check_model
@@ -26,6 +26,7 @@ from .start_choices import GONE_ITEMS, check_start
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "split": tuple(SPLITS),
+    "numeric_as": NUMERIC_USES,
     "item_vectors_as": VECTOR_USES,
     "model": MODELS,
     "loss": LOSSES,
@@ -52,6 +53,7 @@ PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weigh
 _LEAST: dict[str, int] = {
     "min_item_events": 1,
     "min_user_events": 1,
+    "numeric_bins": 2,
     "item_vectors_dim": 0,
     "max_length": 0,
     "dim": 1,

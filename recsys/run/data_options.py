@@ -49,13 +49,32 @@ class DataOptions:
     item_features: str | None = option(
         None,
         "Data",
-        "Table with the item column and categories of items, such as genres, that the model is to know.",
+        "Table with the item column and what the model is to know of items: categories, such as genres, and numbers, "
+        "such as a price.",
     )
     feature_columns: str | None = option(
         None,
         "Data",
-        "Columns of the item features, such as genre,brand: a list of values or text with | between them. The 1024 "
-        "most frequent values of each are used.",
+        "Columns of the item features that are categories, such as genre,brand: a list of values or text with | "
+        "between them. The 1024 most frequent values of each are used.",
+    )
+    numeric_columns: str | None = option(
+        None,
+        "Data",
+        "Columns of the item features that are numbers, such as price,weight. An empty cell is no number.",
+    )
+    numeric_as: str = option(
+        "standardized",
+        "Data",
+        "standardized: (x - mean) / std over the items, for numbers that have no long tail, and whether one is "
+        "missing. quantiles: the bin that a number is in, one of numeric-bins with about as many items each; for "
+        "prices and other numbers of which few are much larger than the rest.",
+    )
+    numeric_bins: int = option(
+        10,
+        "Data",
+        "quantiles: bins of a numeric column, at most 1024; fewer where so many items share a value that edges are "
+        "equal.",
     )
     item_vectors: str | None = option(
         None,

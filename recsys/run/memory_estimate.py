@@ -17,12 +17,13 @@ _TOLD = GIB  # an estimate from which a run says it
 
 _MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "rmsprop": 1, "sgd": 1}
 _TABLE_STATES = {"rowwise_adagrad": 0, "partial_rowwise_adam": 1, "lazy_adam": 2}  # of the table's shape, float32
+_SMALLER = "a smaller dim or batch_size takes less"
 _BLOCK_NUMBERS = 16  # of each place and column that a block keeps for its backward pass, about
 
 
-def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str, int]:
-    """Bytes of the device's memory by what they are for: the item table, its gradient, its optimizer, its averages, and
-    a step's activations.
+def estimate(config: TrainConfig, num_items: int, rule: str | None, *, num_features: int = 0) -> dict[str, int]:
+    """Bytes of the device's memory by what they are for: the item table, its gradient, its optimizer, its averages,
+    the features of items with the rows (V, D) float32 that they make, and a step's activations.
 
     ``rule`` moves the rows of the table that a step touches; None: all of it, by a gradient as the output's rows and
     one as the inputs'. What ``config.table_on`` puts into the host's memory is `host_bytes`.
@@ -31,9 +32,10 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
     table = numbers * (2 if config.table_dtype == "bf16" else 4)
     places = config.batch_size * config.max_length
     if rule is None:
-        gradient, moments = 2 * table, _MOMENTS[config.optimizer] * table
+        gradient, moments, touched = 2 * table, _MOMENTS[config.optimizer] * table, 0
     else:
-        rows = 4 * config.dim * (draws_of(config) + 2 * places)
+        touched = draws_of(config) + 2 * places
+        rows = 4 * config.dim * touched
         on_host = config.table_on == "host"
         gradient = (5 if on_host else 2) * rows  # with the rows of the steps before and after
         moments = 0 if on_host else 4 * numbers * _TABLE_STATES[rule]
@@ -44,6 +46,7 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None) -> dict[str,
         "its gradient": gradient,
         "its optimizer": moments,
         "its average": table if config.ema_decay else 0,
+        "item features": 4 * (num_items * (num_features + config.dim) + touched * num_features) if num_features else 0,
         "a batch": 4 * places * config.dim * (_BLOCK_NUMBERS * config.num_blocks + 4),
     }
 
@@ -53,7 +56,9 @@ def host_bytes(config: TrainConfig, num_items: int, rule: str) -> int:
     return num_items * config.dim * ((2 if config.table_dtype == "bf16" else 4) + 4 * _TABLE_STATES[rule])
 
 
-def require_memory(config: TrainConfig, num_items: int, memory: int, *, lends_host: bool) -> None:
+def require_memory(
+    config: TrainConfig, num_items: int, memory: int, *, lends_host: bool, num_features: int = 0
+) -> None:
     """Logs the estimate of a large run, and how its item table is trained.
 
     Raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it, with what would fit, and for a table in
@@ -63,7 +68,7 @@ def require_memory(config: TrainConfig, num_items: int, memory: int, *, lends_ho
         raise ConfigError("table_on: expected device where kernels read the device's memory alone (JAX), got host")
     rule = item_rule(config, num_items)
     log_item_rule(config, num_items)
-    parts = estimate(config, num_items, rule)
+    parts = estimate(config, num_items, rule, num_features=num_features)
     total = sum(parts.values())
     if total <= memory:
         if total >= _TOLD:
@@ -73,17 +78,23 @@ def require_memory(config: TrainConfig, num_items: int, memory: int, *, lends_ho
         return
     raise ConfigError(
         f"memory: expected at most the device's {memory / GIB:.1f} GiB, got about {_told(parts)}; "
-        f"{', '.join(_advice(config, num_items, memory, rule, lends_host)) or 'a smaller dim or batch_size takes less'}"
+        f"{', '.join(_advice(config, num_items, memory, rule, lends_host, num_features)) or _SMALLER}"
     )
 
 
-def _advice(config: TrainConfig, num_items: int, memory: int, rule: str | None, lends_host: bool) -> list[str]:
-    """What would fit: another item optimizer, or else the table in the host's memory."""
+def _advice(
+    config: TrainConfig, num_items: int, memory: int, rule: str | None, lends_host: bool, num_features: int
+) -> list[str]:
+    """What would fit: another item optimizer, or else the table in the host's memory, which takes no features."""
     allowed = {name: each for name, each in ROW_RULES.items() if _can_take(config, num_items, name)}
-    sizes = {name: sum(estimate(config, num_items, each).values()) for name, each in allowed.items() if each != rule}
+    sizes = {
+        name: sum(estimate(config, num_items, each, num_features=num_features).values())
+        for name, each in allowed.items()
+        if each != rule
+    }
     if fitting := [f"item_optimizer = {name} takes {size / GIB:.1f}" for name, size in sizes.items() if size <= memory]:
         return fitting
-    if not lends_host:
+    if not lends_host or num_features:
         return []
     other = replace(config, table_on="host", item_optimizer="auto")
     kept = [name for name, each in allowed.items() if rule in (each, None)]

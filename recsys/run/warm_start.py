@@ -29,7 +29,7 @@ from .weights_file import ITEM_FEATURES, ITEM_TABLE, read_config, read_tensors, 
 logger = logging.getLogger(__name__)
 
 _SAME = ("model", "dim", "num_blocks", "num_heads")  # of the model; positions are counted from a history's end
-_SAME_FEATURES = ("feature_columns", "item_vectors_dim")
+_SAME_FEATURES = ("feature_columns", "numeric_columns", "numeric_as", "numeric_bins", "item_vectors_dim")
 
 POSITION_TABLE, FEATURE_PROJECTION = "position_table", "feature_projection"
 

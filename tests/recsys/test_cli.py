@@ -56,6 +56,8 @@ RUNS = [
     TrainConfig(out="runs/torch", model="bert4rec", mask_probability=0.5),
     TrainConfig(out="runs/torch", item_features="i.csv", feature_columns="kind", item_vectors="v.parquet",
     item_vectors_dim=8),
+    TrainConfig(out="runs/torch", item_features="i.csv", numeric_columns="price,weight", numeric_as="quantiles",
+    numeric_bins=5),
     TrainConfig(out="runs/torch", item_vectors="v.parquet", item_vectors_as="initial"),
     TrainConfig(out="runs/torch", negatives="popularity", popularity_power=0.5),
     TrainConfig(out="runs/torch", negatives="mixed", frequency_rate=0.5),

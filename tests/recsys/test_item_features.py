@@ -132,12 +132,40 @@ def test_a_run_puts_categories_before_vectors(tmp_path: Path):
             {"feature_columns": "genre"},
             "feature_columns: expected its default None with no item_features, which does not use it",
         ),
-        ({"item_features": "f.csv"}, "feature_columns: expected the columns of item_features to use, got none"),
+        (
+            {"item_features": "f.csv"},
+            "feature_columns: expected the columns of item_features to use, or numeric_columns, got none",
+        ),
         ({"item_features": "f.csv", "feature_columns": "a,,b"}, "feature_columns: expected different column names"),
         ({"item_features": "f.csv", "feature_columns": "a, a"}, "feature_columns: expected different column names"),
         (
             {"item_features": "f.csv", "feature_columns": "a,item_id"},
             "feature_columns: expected columns beside item_column",
+        ),
+        ({"numeric_columns": "a"}, "numeric_columns: expected its default None with no item_features"),
+        ({"item_features": "f.csv", "numeric_columns": "a,"}, "numeric_columns: expected different column names"),
+        (
+            {"item_features": "f.csv", "numeric_columns": "item_id"},
+            "numeric_columns: expected columns beside item_column, got 'item_id'",
+        ),
+        (
+            {"item_features": "f.csv", "feature_columns": "a", "numeric_as": "quantiles"},
+            "numeric_as: expected its default standardized with no numeric_columns",
+        ),
+        (
+            {"item_features": "f.csv", "numeric_columns": "a", "numeric_bins": 9},
+            "numeric_bins: expected its default 10 with numeric_as = standardized",
+        ),
+        (
+            {"item_features": "f.csv", "numeric_columns": "a", "numeric_as": "log"},
+            "numeric_as: expected one of standardized, quantiles, got log",
+        ),
+        *(
+            (
+                {"item_features": "f.csv", "numeric_columns": "a", "numeric_as": "quantiles", "numeric_bins": bins},
+                f"numeric_bins: expected {expected}, got {bins}",
+            )
+            for bins, expected in ((1, "a number from 2 up"), (1025, "at most 1024"))
         ),
         ({"item_vectors_as": "initial"}, "item_vectors_as: expected its default features with no item_vectors"),
         ({"item_vectors_dim": 8}, "item_vectors_dim: expected its default 0 with no item_vectors"),

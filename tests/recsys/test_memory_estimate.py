@@ -79,3 +79,25 @@ def test_a_table_in_the_hosts_memory_is_what_fits():
         require_memory(config, many, 80 * GIB, lends_host=True)
     with pytest.raises(ConfigError, match="a smaller dim or batch_size takes less"):
         require_memory(config, many, 80 * GIB, lends_host=False)
+
+
+def test_features_count_with_the_rows_that_they_make():
+    rows, features = 4 * 64 * MANY, 4 * 10 * MANY
+    assert estimate(CONFIG, MANY, None)["item features"] == 0
+    assert estimate(CONFIG, MANY, None, num_features=10)["item features"] == rows + features
+    # 200 groups draw 1024 items each, and a batch has 25600 inputs and as many targets
+    touched = 200 * 1024 + 2 * 25600
+    for rule in ("rowwise_adagrad", "lazy_adam"):
+        got = estimate(CONFIG, MANY, rule, num_features=10)["item features"]
+        assert got == rows + features + 4 * 10 * touched
+
+
+def test_a_run_with_features_is_told_what_fits_it():
+    """Never a table in the host's memory, which takes no features."""
+    config = replace(CONFIG, item_features="i.csv", feature_columns="kind", item_optimizer="rowwise-adagrad")
+    require_memory(config, MANY, 52 * GIB, lends_host=True)
+    # 24 GiB each for the table and for rows with features, 0.4 a feature
+    with pytest.raises(ConfigError, match=r"got about 5\d\.\d GiB .*item features 27\.\d.*a smaller dim or batch_size"):
+        require_memory(config, MANY, 52 * GIB, lends_host=True, num_features=10)
+    with pytest.raises(ConfigError, match=r"item_optimizer = rowwise-adagrad takes 5\d\.\d, "):
+        require_memory(replace(config, item_optimizer="adamw"), MANY, 110 * GIB, lends_host=True, num_features=10)

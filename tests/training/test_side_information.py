@@ -30,7 +30,7 @@ GENRES, PER_GENRE, NEW = 8, 10, 2
 @pytest.fixture(scope="module")
 def genres(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Users who stay in one of eight genres of ten items, two of which come last in a history and nowhere else; with
-    the items' genres and vectors that are near each other within a genre."""
+    the items' genres, vectors that are near each other within a genre, and numbers that tell of it."""
     rng = np.random.default_rng(0)
     users, length, items = 96, 8, GENRES * PER_GENRE
     genre = np.arange(users) % GENRES
@@ -43,12 +43,22 @@ def genres(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "timestamp": np.tile(np.arange(length), users),
     }
     pq.write_table(pa.table(columns), folder / "events.parquet")
-    lines = [f"{item},{item // PER_GENRE}|all" for item in range(items)]
-    (folder / "items.csv").write_text("\n".join(["item_id,genre", *lines]) + "\n")
+    lines = [f"{item},{item // PER_GENRE}|all,{_price(item)},{_weight(item)}" for item in range(items)]
+    (folder / "items.csv").write_text("\n".join(["item_id,genre,price,weight", *lines]) + "\n")
     centres = rng.normal(size=(GENRES, 12))
     vectors = np.repeat(centres, PER_GENRE, axis=0) + 0.1 * rng.normal(size=(items, 12)) + 3
     pq.write_table(pa.table({"item_id": np.arange(items), "vector": vectors.tolist()}), folder / "vectors.parquet")
     return folder
+
+
+def _price(item: int) -> str:
+    """Of each genre more than of the one before, over seven powers of ten; one in ten is unknown."""
+    return "" if item % PER_GENRE == 9 else f"{10 ** (item // PER_GENRE) * (1 + item % PER_GENRE / 2)}"
+
+
+def _weight(item: int) -> float:
+    """The first genre's items are light, the last one's heavy, all others about the same."""
+    return {0: 1.5, GENRES - 1: 4.5}.get(item // PER_GENRE, 3 + item % 2 / 10)
 
 
 def of_genres(folder: Path) -> dict[str, Any]:
@@ -76,6 +86,17 @@ def test_items_that_training_has_not_seen_are_found_by_their_features(train: Tra
         assert got > 0.7, name
 
 
+def test_items_that_training_has_not_seen_are_found_by_their_numbers(train: Train, make_config: Make, genres: Path):
+    options = of_genres(genres) | {"epochs": 10, "patience": 10}
+    assert train(make_config(out="plain", **options)).test["hr@20"] < 0.1
+    options["item_features"] = str(genres / "items.csv")
+    bins = {"numeric_columns": "price", "numeric_as": "quantiles", "numeric_bins": GENRES}
+    assert train(make_config(out="bins", **options, **bins)).test["hr@20"] > 0.5
+    # A line tells its ends from all else: the items of two genres of eight.
+    got = train(make_config(out="line", **options, numeric_columns="weight")).test["hr@20"]
+    assert got > 0.9 * 2 / GENRES
+
+
 def test_a_run_is_served_by_both_frameworks_without_its_files(
     train: Train, framework: str, make_config: Make, genres: Path
 ):
@@ -85,6 +106,7 @@ def test_a_run_is_served_by_both_frameworks_without_its_files(
     side[0].write_bytes((genres / "items.csv").read_bytes())
     side[1].write_bytes((genres / "vectors.parquet").read_bytes())
     files = {"item_features": str(side[0]), "feature_columns": "genre", "item_vectors": str(side[1])}
+    files |= {"numeric_columns": "price"}
     config = make_config(epochs=1, **of_genres(genres), **files)
     result = train(config)
     for file in side:
@@ -109,7 +131,8 @@ def test_a_run_is_served_by_both_frameworks_without_its_files(
 
 
 def test_a_resumed_run_with_features_equals_an_uninterrupted_one(train: Train, make_config: Make, genres: Path):
-    options = of_genres(genres) | categories(genres) | vectors(genres) | {"weight_decay": 0.1}
+    options = of_genres(genres) | categories(genres) | vectors(genres)
+    options |= {"numeric_columns": "price,weight", "weight_decay": 0.1}
     whole = train(make_config(out="whole", epochs=3, **options))
     train(make_config(out="parts", epochs=2, **options))
     parts = train(make_config(out="parts", epochs=3, resume=True, **options))

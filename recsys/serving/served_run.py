@@ -104,6 +104,14 @@ class ServedRun:
         interactions = self.read_events()
         return interactions, split_events(self.config, interactions)
 
+    def train_part(self, interactions: Interactions) -> Ragged:
+        """The items that each training user has: of the run's own data, if they are where they were, else of
+        ``interactions``, which were given in their place. Raises `DataError`."""
+        own = dataclasses.replace(TrainConfig.read(self.files.config), titles=None)
+        if own.data != self.config.data and is_there(own.data):
+            interactions = in_catalog(read_events(own), self.catalog, source=str(self.files.path))
+        return split_events(own, interactions).train
+
     def load(self, load: Load, device: str) -> ServedModel:
         """The run's weights as a model of a framework."""
         return load(self.files.best_weights, device, self.config.precision)

@@ -33,12 +33,13 @@ def check_output(path: Path) -> None:
 
 
 def write_recommendations(parts: Iterable[Recommended], path: Path) -> int:
-    """Writes a file that `check_output` has seen, each part as it comes, and returns the number of users; the file is
-    the old one until all is written.
+    """Writes each part as it comes and returns the number of users; the file is the old one until all is written.
 
-    JSON and Parquet have a row a user: ``user_id`` and the lists ``items``, ``names`` and ``scores``. CSV and JSON
-    lines have a row an item, as `recommendation_table`.
+    Raises ``ConfigError`` for what `check_output` refuses, and where the system does. JSON and Parquet have a
+    row a user: ``user_id`` and the lists ``items``, ``names`` and ``scores``. CSV and JSON lines have a row an item, as
+    `recommendation_table`.
     """
+    check_output(path)
     users = 0
     with usable("output", _EXPECTED), replacing(path) as temporary, _FORMATS[path.suffix.lower()](temporary) as write:
         for part in parts:

@@ -17,7 +17,6 @@ from ..data.ragged import Ragged, offsets_of
 from ..errors import ConfigError
 from ..protocol.list_metrics import NO_ITEM
 from ..protocol.popularity import PopularityBaseline
-from ..run.experiment import split_events
 from .candidates import Ids, candidates_of
 from .id_files import read_items
 from .long_table import recommendation_table, written
@@ -96,11 +95,11 @@ def recommend_parts(
         for begin in range(0, max(len(requests), 1), PART):
             part = requests.part(begin, begin + PART)
             known = np.flatnonzero(~part.unknown)
-            items = np.full((len(part), k), NO_ITEM, np.int64)
-            scores = np.full((len(part), k), -np.inf, np.float32)
             # a row that is unknown is empty: the others' values are all
             rows = Ragged(part.histories.values, offsets_of(part.histories.lengths[known]))
             found = model.recommend(rows, k, filter_seen=filter_seen, candidates=candidates)
+            items = np.full((len(part), k), NO_ITEM, np.int64)
+            scores = np.full((len(part), k), -np.inf, np.float32)
             items[known], scores[known] = found
             if popular is not None and part.unknown.any():
                 first = np.asarray(popular)[:k]
@@ -124,7 +123,8 @@ def recommend_run(
     """The top k items for the users of a ``selection``, part by part; what is wrong with it is raised before any part.
 
     ``candidates`` and ``exclude`` are files of items (see `read_items`): only those may be recommended, and none of
-    these. Users whom the data lack get the items with the most training events among them, if ``selection`` says so.
+    these. Users whom the data lack get the items with the most training events among them, if ``selection`` says so;
+    ``k`` and what the model refuses are told of by the first part.
     """
     chosen, excluded = (
         None if path is None else read_items(path, run.config.item_column, run.catalog, option=option)
@@ -134,8 +134,7 @@ def recommend_run(
     interactions = None if selection.sequences is not None else run.read_events()
     requests, popular = selection.requests(run, interactions), None
     if interactions is not None and requests.unknown.any():
-        split = split_events(run.config, interactions)
-        popular = PopularityBaseline(split.train, split.num_items).top(k, mask)
+        popular = PopularityBaseline(run.train_part(interactions), len(run.catalog)).top(k, mask)
     model = run.load(load, device)
     ids = None if mask is None else np.flatnonzero(mask)
     return recommend_parts(model, run.catalog, requests, k, filter_seen=filter_seen, candidates=ids, popular=popular)

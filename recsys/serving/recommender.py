@@ -179,8 +179,7 @@ class BaseRecommender(ABC):
             requests = user_requests(interactions, _listed(named), unknown=unknown_users)
             if requests.unknown.any():
                 mask = candidates_of(len(run.catalog), chosen)
-                split = split_events(run.config, interactions)
-                popular = PopularityBaseline(split.train, split.num_items).top(k, mask)
+                popular = PopularityBaseline(run.train_part(interactions), len(run.catalog)).top(k, mask)
         elif users is not None or log is not None:
             raise ConfigError("sequences: expected no users and no log beside them, got some")
         else:

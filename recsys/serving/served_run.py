@@ -114,6 +114,14 @@ class ServedRun:
             choice = "train_on_valid" if config.has_test else f"split = {config.split}"
             raise ConfigError(f"part: expected one that the run held out, got {part} of a run with {choice}")
 
+    def train_part(self, interactions: Interactions) -> Ragged:
+        """The items that each training user has: of the run's own data, if they are where they were, else of
+        ``interactions``, which were given in their place. Raises `DataError`."""
+        own = dataclasses.replace(TrainConfig.read(self.files.config), titles=None)
+        if own.data != self.config.data and is_there(own.data):
+            interactions = in_catalog(read_events(own, self.files.catalog), self.catalog, source=str(self.files.path))
+        return split_events(own, interactions).train
+
     def load(self, load: Load, device: str) -> ServedModel:
         """The run's weights as a model of a framework."""
         return load(self.files.best_weights, device, self.config.precision)

@@ -130,8 +130,10 @@ def test_a_training_that_diverges_at_once_exits_with_1_and_leaves_no_folder(
 
 def test_a_log_with_other_items_and_users_is_served(runs: dict[str, Path], data: Path, tmp_path: Path, framework: str):
     """Events of items that the run does not know do as if they were not there."""
+    popular = ("--user", 77, "--unknown-users", "popular")
+    (own,) = recommend(framework, runs[framework], tmp_path / "popular.json", *popular)
     events = pq.read_table(data / "events.parquet")
-    known = events.filter(pa.array([item != "i09" for item in events["item_id"].to_pylist()]))
+    known = events.filter(pa.array([item != own["items"][0] for item in events["item_id"].to_pylist()]))
     columns = {"user_id": [3, 3, 77], "item_id": ["new", "newer", "new"], "timestamp": [2, 99, 1]}
     pq.write_table(pa.concat_tables([known, pa.table(columns)]), tmp_path / "more.parquet")
     pq.write_table(known, tmp_path / "known.parquet")
@@ -148,6 +150,8 @@ def test_a_log_with_other_items_and_users_is_served(runs: dict[str, Path], data:
         metrics = call(framework, "evaluate", *served, "--json").stdout
         found.append((json.loads(metrics), json.loads(output.read_text())))
         assert "got '77', 1 of 1 users" in error_of(call(framework, "recommend", *served, "--user", 77))
+        # training events are the run's own, though the users are those of the log
+        assert recommend(framework, runs[framework], output, *popular, *served[2:]) == [own]
     assert found[0] == found[1]
     result = call(framework, "evaluate", "--run", runs[framework], "--data", tmp_path / "more.parquet")
     assert "of 2 items that the run does not know ('new', 'newer'); 1 of 61 users have no other" in result.stderr

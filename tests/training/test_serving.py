@@ -142,7 +142,7 @@ def test_a_run_leaves_a_picture(runs: dict[str, Path]):
         (["--user", "nobody"], "got 'nobody'"),
         ([], "user: expected one of user, users, all_users, sequences, got none"),
         (["--user", "1", "--sequences", "x.json"], "got user and sequences"),
-        (["--user", "1", "--k", "41"], "k: expected"),
+        *((["--user", "1", "--k", k], f"k: expected an integer from 1 to 40, got {k}") for k in ("41", "0", "-1")),
         (
             ["--user", "1", "--output", "top.txt"],
             "output: expected a file name that ends in .json, .jsonl, .csv, .parquet, got 'top.txt'",

@@ -69,7 +69,22 @@ class EarlierRun:
             earlier._require(name, had[name], has[name])
         for name in _SAME_FEATURES:
             earlier._require(name, getattr(earlier.config, name), getattr(config, name))
+        earlier._tell_what_it_has_seen(config)
         return earlier
+
+    def _tell_what_it_has_seen(self, config: TrainConfig) -> None:
+        """Logs that a part is no measure where the earlier run may have trained on it."""
+        parts = {
+            "validation": config.has_validation and not self.config.has_validation,
+            "test": config.has_test and not self.config.has_test,
+        }
+        if seen := " and ".join(part for part, is_seen in parts.items() if is_seen):
+            logger.warning(
+                "from %s: this run's %s may be among what that run, with %s, was trained on, and its metrics too good",
+                self.files.path,
+                seen,
+                f"split = {self.config.split}" if not self.config.has_test else "train_on_valid",
+            )
 
     def _require(self, name: str, expected: object, got: object) -> None:
         if got != expected:
@@ -224,7 +239,7 @@ def _sides(config: TrainConfig) -> dict[str, str]:
 
 
 def _has_vector(side: SideInformation) -> npt.NDArray[np.bool_] | None:
-    return None if side.initial is None else side.initial.any(axis=1)
+    return None if side.initial is None else np.asarray(side.initial.any(axis=1))
 
 
 def require_same_items(config: TrainConfig, interactions: Interactions) -> None:

@@ -170,6 +170,27 @@ def test_gone_items_are_kept_where_asked_for(
     assert set(labels_of(dropped.out)) == {str(item) for item in range(GONE, GONE + KNOWN + NEW)}
 
 
+def test_a_run_that_has_seen_what_is_measured_is_told(
+    framework: str, make_day: Make, earlier: dict[str, Path], caplog: pytest.LogCaptureFixture
+):
+    cases = [
+        ({}, {}, None),
+        ({"split": "none"}, {"split": "none"}, None),
+        ({"split": "none"}, {}, "validation and test"),
+        ({"split": "none"}, {"train_on_valid": True}, "this run's test"),
+        ({"train_on_valid": True}, {}, "this run's validation may"),
+        ({"train_on_valid": True}, {"train_on_valid": True}, None),
+    ]
+    for number, (before, now, told) in enumerate(cases):
+        run = make_day(f"yesterday{number}", **before)
+        untrained_run(framework, run)
+        caplog.clear()
+        start_of(framework, make_day(f"today{number}", from_run=run.out, **now))
+        warnings = [line for line in caplog.messages if "too good" in line]
+        assert len(warnings) == (told is not None)
+        assert all(str(told) in line for line in warnings)
+
+
 def test_averages_start_from_the_earlier_weights(framework: str, make_day: Make, earlier: dict[str, Path]):
     weights, state = start_of(framework, make_day("today", from_run=str(earlier[framework]), ema_decay=0.9))
     averages = [array for name, array in state.items() if name.startswith("average") and "item_table" in name]

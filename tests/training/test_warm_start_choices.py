@@ -52,6 +52,35 @@ def test_features_are_found_by_their_names(
         np.testing.assert_array_equal(state[name][[today.index(each) for each in names]], kept[name])
 
 
+def test_vectors_are_the_same_features_day_after_day(framework: str, make_day: Make, tmp_path: Path):
+    """Their mean and their scale follow from the day's items; another file's are refused."""
+    vectors = np.random.default_rng(2).normal(size=(45, 4))
+    options = {"item_vectors": str(tmp_path / "vectors.parquet")}
+
+    def write(of_items: np.ndarray) -> None:
+        pq.write_table(pa.table({"item_id": np.arange(45), "vector": of_items.tolist()}), tmp_path / "vectors.parquet")
+
+    write(vectors)
+    kept = untrained_run(framework, make_day("yesterday", **options))
+    run = Path(make_day("yesterday").out)
+    got, state = start_of(framework, make_day("today", from_run=str(run), **options))
+    before = load_weights(run / "best.safetensors")
+    assert before["item_features"].shape == (40, 4)
+    assert got["item_features"].shape == (39, 4)
+    np.testing.assert_array_equal(got["feature_projection"], before["feature_projection"])
+    of_projection = [name for name in state if name.endswith("feature_projection") and "optimizer" in name]
+    assert of_projection
+    for name in of_projection:
+        np.testing.assert_array_equal(state[name], kept[name], err_msg=name)
+    write(vectors[:, [1, 0, 2, 3]])
+    with pytest.raises(ConfigError, match=r"^item_vectors: expected columns that mean what they did"):
+        start_of(framework, make_day("other", from_run=str(run), **options))
+    (run / "features.json").unlink()
+    with pytest.raises(ConfigError, match=r"features\.json: expected the names of a run's item features"):
+        start_of(framework, make_day("other", from_run=str(run), **options))
+    assert not Path(make_day("other").out).exists()
+
+
 def test_new_items_start_from_their_vectors(
     framework: str, make_day: Make, earlier: dict[str, Path], days: tuple[Path, Path], tmp_path: Path
 ):

@@ -79,6 +79,16 @@ def test_the_optimizers_state_is_the_earlier_runs(
     np.testing.assert_array_equal(got, table[[place[label] for label in known]])
 
 
+def test_clipping_may_change(framework: str, make_day: Make):
+    """It takes a place before the state of an optimizer of Optax's."""
+    run = make_day("yesterday", **OPTIMIZERS["clipped"])
+    untrained_run(framework, run)
+    _, state = start_of(framework, make_day("today", from_run=run.out, optimizer="adamax"))
+    carried = [array for name, array in state.items() if name.startswith("optimizer/")]
+    assert len(carried) > 5
+    assert all(array.any() for array in carried)
+
+
 def test_why_an_optimizer_starts_anew_is_told(
     framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

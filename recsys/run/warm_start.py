@@ -51,7 +51,7 @@ class EarlierRun:
 
         Raises ``ConfigError`` for a folder without a run's weights, and for options that make another model.
         """
-        if config.from_run is None or (config.resume and (run.checkpoints / NAME).exists()):
+        if config.from_run is None or _goes_on(config, run):
             return None
         files = RunDirectory.of(config.from_run)
         with usable("from_run", "the folder of a training run"):
@@ -242,10 +242,15 @@ def _has_vector(side: SideInformation) -> npt.NDArray[np.bool_] | None:
     return None if side.initial is None else np.asarray(side.initial.any(axis=1))
 
 
-def require_same_items(config: TrainConfig, interactions: Interactions) -> None:
-    """Raises ``ConfigError`` where ``init_weights`` lies beside the catalog of other items than the data's, whose rows
-    it would meet by their places."""
-    if config.init_weights is None or config.resume:
+def _goes_on(config: TrainConfig, run: RunDirectory) -> bool:
+    """Whether the ``run`` has a checkpoint to go on from, so that what it started from says nothing any more."""
+    return config.resume and (run.checkpoints / NAME).exists()
+
+
+def require_same_items(config: TrainConfig, run: RunDirectory, interactions: Interactions) -> None:
+    """Raises ``ConfigError`` where the ``init_weights`` of the ``run`` lie beside the catalog of other items than the
+    data's, whose rows they would meet by their places."""
+    if config.init_weights is None or _goes_on(config, run):
         return
     path = RunDirectory.of(config.init_weights).path.parent / "catalog.parquet"
     if path.exists() and not Catalog.of(interactions).same_items(Catalog.read(path)):

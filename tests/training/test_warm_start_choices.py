@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.run.checkpoint_file import NAME
 
 from tests.training.commands import call, error_of
 from tests.training.days import OPTIMIZERS, load_weights, start_of, todays_labels, untrained_run
@@ -127,16 +129,22 @@ def test_other_models_and_items_are_refused(
 def test_initial_weights_of_other_items_are_refused(
     train: Train, framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path
 ):
-    """As many of them, which their places would mix up; with the same items in another order too."""
+    """As many of them, which their places would mix up; with the same items in another order too. A run that has begun
+    needs them no more."""
     run = shutil.copytree(earlier[framework], tmp_path / "run")
     weights = str(run / "best.safetensors")
-    train(make_day("same", init_weights=weights))
+    same = make_day("same", init_weights=weights)
+    losses = train(same).losses
     labels = pq.read_table(run / "catalog.parquet")["item"].to_pylist()
     for number, changed in enumerate(([*labels[:-1], 99], labels[::-1])):
         pq.write_table(pa.table({"item": changed}), run / "catalog.parquet")
         with pytest.raises(ConfigError, match=r"^init_weights: expected weights of the 40 items .*\(--from"):
             train(make_day(f"other{number}", init_weights=weights))
         assert not Path(make_day(f"other{number}").out).exists()
+    assert train(replace(same, resume=True)).losses == losses
+    (Path(same.out) / f"{framework}-checkpoints" / NAME).unlink()
+    with pytest.raises(ConfigError, match=r"^init_weights: expected weights of the 40 items"):
+        train(replace(same, resume=True))
 
 
 def test_the_command_takes_from(

@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> TrainResult:
     earlier = EarlierRun.of(config, run)
     with profile.part("load"):
         interactions, split = prepare_data(config, run.catalog if config.resume else None)
-        require_same_items(config, interactions)
+        require_same_items(config, run, interactions)
         logger.info("%s", data_summary(interactions, split, config.split))
         config = resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")

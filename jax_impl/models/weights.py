@@ -52,8 +52,8 @@ def start_weights(model: SequenceModel, start: WarmStart) -> None:
     loaded = []
     for path, name, param, kernel in parameters:
         if (source := sources.get(name)) is not None:
-            is_kernel = kernel and isinstance(source, Stored)
-            array = _loaded(source, param.dtype, True) if is_kernel else filled(param[...], source)
+            is_stored = isinstance(source, Stored)  # as each kernel is
+            array = _loaded(source, param.dtype, kernel) if is_stored else filled(param[...], source)
             loaded.append((path, param.replace(array)))
     nnx.update(model, nnx.from_flat_state(loaded))
 

@@ -51,7 +51,7 @@ class EarlierRun:
 
         Raises ``ConfigError`` for a folder without a run's weights, and for options that make another model.
         """
-        if config.from_run is None or (config.resume and (run.checkpoints / NAME).exists()):
+        if config.from_run is None or _goes_on(config, run):
             return None
         files = RunDirectory.of(config.from_run)
         with usable("from_run", "the folder of a training run"):
@@ -69,7 +69,22 @@ class EarlierRun:
             earlier._require(name, had[name], has[name])
         for name in _SAME_FEATURES:
             earlier._require(name, getattr(earlier.config, name), getattr(config, name))
+        earlier._tell_what_it_has_seen(config)
         return earlier
+
+    def _tell_what_it_has_seen(self, config: TrainConfig) -> None:
+        """Logs that a part is no measure where the earlier run may have trained on it."""
+        parts = {
+            "validation": config.has_validation and not self.config.has_validation,
+            "test": config.has_test and not self.config.has_test,
+        }
+        if seen := " and ".join(part for part, is_seen in parts.items() if is_seen):
+            logger.warning(
+                "from %s: this run's %s may be among what that run, with %s, was trained on, and its metrics too good",
+                self.files.path,
+                seen,
+                f"split = {self.config.split}" if not self.config.has_test else "train_on_valid",
+            )
 
     def _require(self, name: str, expected: object, got: object) -> None:
         if got != expected:
@@ -224,13 +239,18 @@ def _sides(config: TrainConfig) -> dict[str, str]:
 
 
 def _has_vector(side: SideInformation) -> npt.NDArray[np.bool_] | None:
-    return None if side.initial is None else side.initial.any(axis=1)
+    return None if side.initial is None else np.asarray(side.initial.any(axis=1))
 
 
-def require_same_items(config: TrainConfig, interactions: Interactions) -> None:
-    """Raises ``ConfigError`` where ``init_weights`` lies beside the catalog of other items than the data's, whose rows
-    it would meet by their places."""
-    if config.init_weights is None or config.resume:
+def _goes_on(config: TrainConfig, run: RunDirectory) -> bool:
+    """Whether the ``run`` has a checkpoint to go on from, so that what it started from says nothing any more."""
+    return config.resume and (run.checkpoints / NAME).exists()
+
+
+def require_same_items(config: TrainConfig, run: RunDirectory, interactions: Interactions) -> None:
+    """Raises ``ConfigError`` where the ``init_weights`` of the ``run`` lie beside the catalog of other items than the
+    data's, whose rows they would meet by their places."""
+    if config.init_weights is None or _goes_on(config, run):
         return
     path = RunDirectory.of(config.init_weights).path.parent / "catalog.parquet"
     if path.exists() and not Catalog.of(interactions).same_items(Catalog.read(path)):

@@ -79,6 +79,16 @@ def test_the_optimizers_state_is_the_earlier_runs(
     np.testing.assert_array_equal(got, table[[place[label] for label in known]])
 
 
+def test_clipping_may_change(framework: str, make_day: Make):
+    """It takes a place before the state of an optimizer of Optax's."""
+    run = make_day("yesterday", **OPTIMIZERS["clipped"])
+    untrained_run(framework, run)
+    _, state = start_of(framework, make_day("today", from_run=run.out, optimizer="adamax"))
+    carried = [array for name, array in state.items() if name.startswith("optimizer/")]
+    assert len(carried) > 5
+    assert all(array.any() for array in carried)
+
+
 def test_why_an_optimizer_starts_anew_is_told(
     framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -168,6 +178,27 @@ def test_gone_items_are_kept_where_asked_for(
     dropped = make_day("dropped", from_run=str(earlier[framework]))
     train(dropped)
     assert set(labels_of(dropped.out)) == {str(item) for item in range(GONE, GONE + KNOWN + NEW)}
+
+
+def test_a_run_that_has_seen_what_is_measured_is_told(
+    framework: str, make_day: Make, earlier: dict[str, Path], caplog: pytest.LogCaptureFixture
+):
+    cases = [
+        ({}, {}, None),
+        ({"split": "none"}, {"split": "none"}, None),
+        ({"split": "none"}, {}, "validation and test"),
+        ({"split": "none"}, {"train_on_valid": True}, "this run's test"),
+        ({"train_on_valid": True}, {}, "this run's validation may"),
+        ({"train_on_valid": True}, {"train_on_valid": True}, None),
+    ]
+    for number, (before, now, told) in enumerate(cases):
+        run = make_day(f"yesterday{number}", **before)
+        untrained_run(framework, run)
+        caplog.clear()
+        start_of(framework, make_day(f"today{number}", from_run=run.out, **now))
+        warnings = [line for line in caplog.messages if "too good" in line]
+        assert len(warnings) == (told is not None)
+        assert all(str(told) in line for line in warnings)
 
 
 def test_averages_start_from_the_earlier_weights(framework: str, make_day: Make, earlier: dict[str, Path]):

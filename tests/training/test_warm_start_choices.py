@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.run.checkpoint_file import NAME
 
 from tests.training.commands import call, error_of
 from tests.training.days import OPTIMIZERS, load_weights, start_of, todays_labels, untrained_run
@@ -50,6 +52,35 @@ def test_features_are_found_by_their_names(
     for name in of_projection:
         assert not state[name][4].any()
         np.testing.assert_array_equal(state[name][[today.index(each) for each in names]], kept[name])
+
+
+def test_vectors_are_the_same_features_day_after_day(framework: str, make_day: Make, tmp_path: Path):
+    """Their mean and their scale follow from the day's items; another file's are refused."""
+    vectors = np.random.default_rng(2).normal(size=(45, 4))
+    options = {"item_vectors": str(tmp_path / "vectors.parquet")}
+
+    def write(of_items: np.ndarray) -> None:
+        pq.write_table(pa.table({"item_id": np.arange(45), "vector": of_items.tolist()}), tmp_path / "vectors.parquet")
+
+    write(vectors)
+    kept = untrained_run(framework, make_day("yesterday", **options))
+    run = Path(make_day("yesterday").out)
+    got, state = start_of(framework, make_day("today", from_run=str(run), **options))
+    before = load_weights(run / "best.safetensors")
+    assert before["item_features"].shape == (40, 4)
+    assert got["item_features"].shape == (39, 4)
+    np.testing.assert_array_equal(got["feature_projection"], before["feature_projection"])
+    of_projection = [name for name in state if name.endswith("feature_projection") and "optimizer" in name]
+    assert of_projection
+    for name in of_projection:
+        np.testing.assert_array_equal(state[name], kept[name], err_msg=name)
+    write(vectors[:, [1, 0, 2, 3]])
+    with pytest.raises(ConfigError, match=r"^item_vectors: expected columns that mean what they did"):
+        start_of(framework, make_day("other", from_run=str(run), **options))
+    (run / "features.json").unlink()
+    with pytest.raises(ConfigError, match=r"features\.json: expected the names of a run's item features"):
+        start_of(framework, make_day("other", from_run=str(run), **options))
+    assert not Path(make_day("other").out).exists()
 
 
 def test_new_items_start_from_their_vectors(
@@ -98,16 +129,22 @@ def test_other_models_and_items_are_refused(
 def test_initial_weights_of_other_items_are_refused(
     train: Train, framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path
 ):
-    """As many of them, which their places would mix up; with the same items in another order too."""
+    """As many of them, which their places would mix up; with the same items in another order too. A run that has begun
+    needs them no more."""
     run = shutil.copytree(earlier[framework], tmp_path / "run")
     weights = str(run / "best.safetensors")
-    train(make_day("same", init_weights=weights))
+    same = make_day("same", init_weights=weights)
+    losses = train(same).losses
     labels = pq.read_table(run / "catalog.parquet")["item"].to_pylist()
     for number, changed in enumerate(([*labels[:-1], 99], labels[::-1])):
         pq.write_table(pa.table({"item": changed}), run / "catalog.parquet")
         with pytest.raises(ConfigError, match=r"^init_weights: expected weights of the 40 items .*\(--from"):
             train(make_day(f"other{number}", init_weights=weights))
         assert not Path(make_day(f"other{number}").out).exists()
+    assert train(replace(same, resume=True)).losses == losses
+    (Path(same.out) / f"{framework}-checkpoints" / NAME).unlink()
+    with pytest.raises(ConfigError, match=r"^init_weights: expected weights of the 40 items"):
+        train(replace(same, resume=True))
 
 
 def test_the_command_takes_from(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_the_fifth_is_what_was_measured(dataset: str):
     with STUDY.open() as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset and row["step_ms"]]
     row = next(row for row in rows if row["method"] == "CE-, groups of 128, K=16384")
-    sizes = {"batch_size": int(row["batch_size"]), "max_length": int(row["max_length"])}
+    sizes: dict[str, Any] = {"batch_size": int(row["batch_size"]), "max_length": int(row["max_length"])}
     config = TrainConfig(negatives="auto", dim=128, num_blocks=2, num_heads=2, **sizes)
     # as many users a batch as are there, with so many targets a batch as were counted
     each = int(row["rows"]) // sizes["batch_size"] + 1
@@ -68,7 +69,7 @@ def test_the_fifth_is_what_was_measured(dataset: str):
         (10**6, {"batch_size": 4}, "uniform", 65536),
     ],
 )
-def test_all_items_where_they_cost_little(num_items: int, options: dict, negatives: str, num_negatives: int):
+def test_all_items_where_they_cost_little(num_items: int, options: dict[str, Any], negatives: str, num_negatives: int):
     lengths = [51] * 512
     config = TrainConfig(negatives="auto", **{"max_length": 50, **options})
     chosen = resolved(config, split_of(lengths, num_items))

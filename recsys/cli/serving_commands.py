@@ -1,4 +1,4 @@
-"""The commands evaluate, recommend and export of both frameworks' command lines."""
+"""The commands evaluate and recommend of both frameworks' command lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ConfigError
 from ..serving.recommendations import check_output, recommend_run, write_recommendations
-from ..serving.served_run import Load, ServedRun, evaluate_run, export_run
+from ..serving.served_run import Load, ServedRun, evaluate_run
 
 Run = Annotated[Path, typer.Option(help="Folder of a training run, of either framework.")]
 Data = Annotated[str | None, typer.Option(help="Where the run's data are now, if they have moved since.")]
@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there 
 
 
 def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[[Callable[[], object]], None]) -> None:
-    """Adds the three commands to ``app``. ``load`` gives the framework's `ServedModel`; ``guarded`` runs a command's
+    """Adds the two commands to ``app``. ``load`` gives the framework's `ServedModel`; ``guarded`` runs a command's
     work and turns its typed errors into one line."""
     default = Path(f"runs/{framework}")
 
@@ -94,21 +94,6 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
                 typer.echo(f"user {row.user}, who had last {' - '.join(row.last_seen)}")
                 for place, (item, name) in enumerate(zip(row.items, row.names, strict=True), start=1):
                     typer.echo(f"  {place:>3}  {name}" + ("" if name == str(item) else f"  [{item}]"))
-
-        guarded(work)
-
-    @app.command("export", help="Write item vectors, encoder, catalog and a FAISS index for a server of your own.")
-    def export(
-        to: Annotated[Path, typer.Option(help="Folder for the files.")],
-        run: Run = default,
-        device: Device = "auto",
-        index: Annotated[
-            bool | None, typer.Option(help="Whether to write the index; if not given, of at most 4 GiB of vectors.")
-        ] = None,
-    ) -> None:
-        def work() -> None:
-            for file in export_run(ServedRun.open(run), load, to, device=device, index=index):
-                typer.echo(str(file))
 
         guarded(work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 
 import jax
@@ -34,7 +35,9 @@ def encoder_program(model: SequenceModel) -> EncoderProgram:
 
     (batch,) = export.symbolic_shape("batch")
     inputs = jax.ShapeDtypeStruct((batch, model.config.max_length), jnp.int32)
-    program = export.export(next_item_hidden, platforms=PLATFORMS)(inputs).serialize()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A large amount of constants were captured")  # the item rows, as intended
+        program = export.export(next_item_hidden, platforms=PLATFORMS)(inputs).serialize()
 
     def write(path: Path) -> None:
         path.write_bytes(program)

@@ -73,8 +73,8 @@ def export_run(
         require_program(config)
     model = load(run.files.best_weights, device, "fp32")
     vectors = model.item_vectors()
+    encoder = model.encoder_program() if program else None  # first: an index may take an hour
     made = _index(run, model, vectors, plan) if plan else None
-    encoder = model.encoder_program() if program else None
     names = ("items.safetensors", "encoder.safetensors", "catalog.parquet")
     items, weights, catalog = files = [to / name for name in names]
     with usable("to", "a folder that can be written"):

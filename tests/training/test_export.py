@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,49 +21,48 @@ from safetensors.numpy import load_file
 
 from tests.training.commands import call, error_of, recommend
 
-SERVER = """
-import json, sys
-from pathlib import Path
+GUIDE = (Path(__file__).parents[2] / "docs/recommender.md").read_text().split("**The encoder as a program**")[1]
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+"""What the guide tells a server of PyTorch to do, and the lines that differ in JAX."""
 
-import numpy as np
-from safetensors.numpy import load_file
-
-folder, histories = Path(sys.argv[1]), json.loads(sys.argv[2])
-told = json.loads((folder / "encoder.json").read_text())
-inputs = np.full((len(histories), told["max_length"]), told["padding_id"], told["input"]["dtype"])
-for row, history in zip(inputs, histories):
+BATCHES = """
+import sys
+inputs = np.full((4, told["max_length"]), told["padding_id"], told["input"]["dtype"])
+for row, history in zip(inputs, json.loads(sys.argv[1])):
     last = history[-len(row):]
     row[len(row) - len(last):] = last
-{load}
-hidden = np.concatenate([np.asarray(encode(inputs[:1])), np.asarray(encode(inputs[1:]))])
-scores = hidden @ load_file(folder / "items.safetensors")["vectors"].T
-ours = [name for name in sys.modules if name.partition(".")[0] in ("cce_minus", "flax", "lightning_fabric", {other!r})]
-print(json.dumps([told, hidden.tolist(), np.argsort(-scores)[:, :10].tolist(), ours]))
+hidden = np.concatenate([np.asarray(program({rows}(rows))) for rows in (inputs[:1], inputs[1:])])
+top = np.argsort(-hidden @ vectors.T)[:, :10]
+roots = {{name.partition(".")[0] for name in sys.modules}}
+unwanted = sorted(roots & {{"cce_minus", "flax", "lightning_fabric", {other!r}}})
+print(json.dumps([told, best.tolist(), hidden.tolist(), top.tolist(), unwanted]))
 """
-LOAD = {
-    "torch": "import torch\n"
-    "program = torch.export.load(folder / told['file']).module()\n"
-    "encode = lambda rows: program(torch.from_numpy(rows))",
-    "jax": "from jax import export\nencode = export.deserialize((folder / told['file']).read_bytes()).call",
-}
 
 
-def served(framework: str, folder: Path, histories: list[list[int]]) -> list[Any]:
-    """What a process that has never heard of this package makes of a folder: the first history alone, then the rest."""
-    code = SERVER.format(load=LOAD[framework], other="jax" if framework == "torch" else "torch")
-    command = [sys.executable, "-c", code, str(folder), json.dumps(histories)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=folder)
+def served(framework: str, served: Path, histories: list[list[int]]) -> list[Any]:
+    """What a process that has never heard of this package makes of a folder: the guide's example, then the first
+    history alone, then the rest."""
+    code, line = EXAMPLES[0], re.compile(r"^(program|hidden) = .*$", re.MULTILINE)
+    if framework == "jax":
+        code = code.replace("import torch\n", "import jax\nfrom jax import export\n")
+        theirs = {found[1]: found[0] for found in line.finditer(EXAMPLES[1])}
+        assert len(theirs) == 2
+        code = line.sub(lambda found: theirs[found[1]], code)
+    rows, other = {"torch": ("torch.from_numpy", "jax"), "jax": ("np.asarray", "torch")}[framework]
+    code += BATCHES.format(rows=rows, other=other)
+    command = [sys.executable, "-c", code, json.dumps(histories)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=served.parent)
     assert not result.returncode, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_a_program_serves_without_this_package(runs: dict[str, Path], tmp_path: Path, framework: str):
     """Of a run of the other framework: histories shorter and longer than the model's, batches of one and of three."""
-    run, to = runs["jax" if framework == "torch" else "torch"], tmp_path / "export"
+    run, to = runs["jax" if framework == "torch" else "torch"], tmp_path / "served"
     result = call(framework, "export", "--run", run, "--to", to, "--program", "--index", "none")
     assert result.exit_code == 0, result.output
-    histories = [[5, 6, 7], [3], [*range(0, 40, 2)], [*range(1, 13)]]
-    told, hidden, top, unwanted = served(framework, to, histories)
+    histories = [[17, 4, 25], [3], [*range(0, 40, 2)], [*range(1, 13)]]
+    told, best, hidden, top, unwanted = served(framework, to, histories)
     assert unwanted == []
 
     model = importlib.import_module(f"cce_minus.{framework}_impl.serve").load_served(run / "best.safetensors", "cpu")
@@ -72,6 +72,7 @@ def test_a_program_serves_without_this_package(runs: dict[str, Path], tmp_path: 
     arguments = ("--sequences", tmp_path / "histories.json", "--no-filter-seen")
     rows = recommend(framework, run, tmp_path / "top.json", *arguments)
     assert [[labels[item] for item in row] for row in top] == [row["items"] for row in rows]
+    assert best == top[:1]
 
     assert told["framework"] == framework
     assert told["version"] == importlib.import_module(framework).__version__
@@ -80,7 +81,7 @@ def test_a_program_serves_without_this_package(runs: dict[str, Path], tmp_path: 
     assert told["output"]["shape"] == ["batch", 16]
     assert told["bytes"] == (to / told["file"]).stat().st_size > 40 * 16 * 4
     for name in (told["file"], "encoder.json", "items.safetensors", "encoder.safetensors", "catalog.parquet"):
-        assert f"export/{name}" in result.output.replace("\n", "")
+        assert f"served/{name}" in result.output.replace("\n", "")
 
     result = call(framework, "export", "--run", run, "--to", to, "--index", "none")
     assert result.exit_code == 0, result.output

@@ -56,6 +56,15 @@ def test_indexes_find_most_of_it(vectors: npt.NDArray, queries: npt.NDArray, kin
     assert measure_index(index, in_pieces(vectors[::-1]), queries).recall < 0.1
 
 
+def test_an_index_has_the_parameters_of_its_plan(vectors: npt.NDArray):
+    index = build_index(plan := plan_index("hnsw", V, D), in_pieces(vectors))
+    graph = index.hnsw  # which goes with the index
+    got = {"M": graph.nb_neighbors(1), "efConstruction": graph.efConstruction, "efSearch": graph.efSearch}
+    assert got == plan.parameters
+    lists = build_index(plan := plan_index("ivf-pq", V, D), in_pieces(vectors))
+    assert {"nlist": lists.nlist, "nprobe": lists.nprobe, "bytes_an_item": lists.code_size} == plan.parameters
+
+
 @pytest.mark.parametrize("kind", INDEXES)
 def test_bfloat16_vectors_are_read_as_what_they_are(vectors: npt.NDArray, queries: npt.NDArray, kind: str):
     words = in_pieces((vectors.view(np.uint32) >> 16).astype(np.uint16), dtype="bfloat16")

@@ -7,14 +7,14 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cce_minus.recsys import Ragged, load_dataset
+from cce_minus.recsys import ConfigError, Ragged, load_dataset
 from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.recsys.serving import encoder_program, export
 from safetensors.numpy import load_file
@@ -124,7 +124,7 @@ def test_programs_of_every_model(tmp_path: Path, framework: str, changes: dict[s
             model.item_features[...] = jnp.asarray(np.random.default_rng(0).standard_normal((30, 3)), jnp.float32)
         ServedModel(model, "cpu").encoder_program().write(file)
         expected = model.next_item_hidden(jnp.asarray(inputs))
-        program = jax_export.deserialize(file.read_bytes())
+        program = jax_export.deserialize(bytearray(file.read_bytes()))
         got = [program.call(rows) for rows in (inputs[:1], inputs)]
     np.testing.assert_allclose(got[0], expected[:1], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(got[1], expected, rtol=1e-5, atol=1e-5)
@@ -142,11 +142,14 @@ def test_a_program_of_too_many_items_is_refused(
 
 
 def test_the_limit_of_a_program_is_that_of_its_rows():
-    for changes, size in (({}, 4), ({"table_dtype": "bf16"}, 2), ({"table_dtype": "bf16", "num_features": 1}, 4)):
+    cases: tuple[tuple[dict[str, Any], int], ...] = (
+        ({}, 4), ({"table_dtype": "bf16"}, 2), ({"table_dtype": "bf16", "num_features": 1}, 4)
+    )  # fmt: skip
+    for changes, size in cases:
         config = ModelConfig(num_items=encoder_program.MOST_IN_PROGRAM // (64 * size), **changes)
         encoder_program.require_program(config)
-        with pytest.raises(ValueError, match="program: expected item rows"):
-            encoder_program.require_program(ModelConfig(**{**asdict(config), "num_items": config.num_items + 1}))
+        with pytest.raises(ConfigError, match="program: expected item rows"):
+            encoder_program.require_program(replace(config, num_items=config.num_items + 1))
 
 
 @pytest.mark.parametrize(

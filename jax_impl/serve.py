@@ -16,18 +16,22 @@ from ..recsys.run.experiment import RANKED_AT_ONCE
 from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from ..recsys.serving.candidates import Ids
+from ..recsys.serving.encoder_program import EncoderProgram
 from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
+from .serving.encoder_program import encoder_program
 from .serving.evaluate import evaluate
+from .serving.hidden_states import hidden_states
 from .serving.recommend import recommend_with_scores
 from .stored import stored
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The `recsys.serving.ServedModel` of JAX; the model's dtype is the encoder's, scores are float32 in any."""
+    """The `ServedModel` and `ExportedModel` of `recsys.serving` in JAX; the model's dtype is the encoder's, scores are
+    float32 in any."""
 
     model: SequenceModel
     device: str
@@ -59,6 +63,16 @@ class ServedModel:
                 yield vectors
 
         return Stored("float32", rows.shape, pieces)
+
+    @enough_memory()
+    def hidden_states(self, histories: Ragged) -> npt.NDArray[np.float32]:
+        with on_device(self.device):
+            return hidden_states(self.model, histories)
+
+    @enough_memory()
+    def encoder_program(self) -> EncoderProgram:
+        with on_device(self.device):
+            return encoder_program(self.model)
 
 
 @enough_memory()

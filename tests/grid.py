@@ -93,6 +93,7 @@ WAITING = (
     ("test_study_runs.py::test_epochs_of_the_training_commands", "jax"),
     ("test_objectives.py::test_twins_agree", but("softmax-mixed", "gbce-uniform", "sce-mixed")),  # each loss
     ("test_objectives.py::test_the_correction", "jax-(uniform|log-uniform|in-batch|popularity)"),
+    ("test_export.py::test_programs_of_every_model", "jax-bert4rec"),
     ("test_examples.py::test_example_learns", "flax"),
     ("test_examples.py::test_tutorial", "jax"),
 )

@@ -15,11 +15,14 @@ from ..recsys.run.experiment import RANKED_AT_ONCE
 from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from ..recsys.serving.candidates import Ids
+from ..recsys.serving.encoder_program import EncoderProgram
 from .devices import device_of, enough_memory, memory
 from .models import build_model
 from .models.sequence_model import SequenceModel
 from .models.weights import load_weights
+from .serving.encoder_program import encoder_program
 from .serving.evaluate import evaluate
+from .serving.hidden_states import hidden_states
 from .serving.recommend import recommend_with_scores
 from .stored import stored
 
@@ -29,7 +32,8 @@ _MOST_OF_DEVICE = 0.8
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The `recsys.serving.ServedModel` of PyTorch; ``precision`` is the encoder's, scores are float32 in any."""
+    """The `ServedModel` and `ExportedModel` of `recsys.serving` in PyTorch; ``precision`` is the encoder's, scores are
+    float32 in any."""
 
     model: SequenceModel
     precision: str = "fp32"
@@ -63,6 +67,15 @@ class ServedModel:
                 yield vectors
 
         return Stored("float32", rows.shape, pieces)
+
+    @enough_memory()
+    def hidden_states(self, histories: Ragged) -> npt.NDArray[np.float32]:
+        with self._autocast():
+            return hidden_states(self.model, histories)
+
+    @enough_memory()
+    def encoder_program(self) -> EncoderProgram:
+        return encoder_program(self.model)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.model.item_table.device.type, torch.bfloat16, enabled=self.precision == "bf16")

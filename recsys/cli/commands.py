@@ -11,8 +11,9 @@ import typer
 from ..errors import ConfigError, DataError, DivergedError
 from ..run.background import import_large
 from ..run.config import TrainConfig
-from ..serving.served_run import Load, ServedModel
+from ..serving.export import ExportedModel, LoadExported
 from .compare_command import add_compare
+from .export_command import add_export
 from .forget_command import add_forget
 from .serving_commands import add_serving
 from .train_command import add_train
@@ -25,13 +26,13 @@ def framework_app(framework: str, package: str | None) -> typer.Typer:
     def train(config: TrainConfig) -> object:
         return import_large(f"{package}.train").train(config)
 
-    def load(weights: Path, device: str, precision: str) -> ServedModel:
+    def load(weights: Path, device: str, precision: str) -> ExportedModel:
         return import_large(f"{package}.serve").load_served(weights, device, precision)
 
     return build_app(framework, train, load)
 
 
-def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load) -> typer.Typer:
+def build_app(framework: str, train: Callable[[TrainConfig], object], load: LoadExported) -> typer.Typer:
     """Command line with the subcommands ``train``, which calls ``train`` with the resolved `TrainConfig`, ``compare``,
     ``forget``, and ``evaluate``, ``recommend`` and ``export``, which serve a run's weights with the model that ``load``
     makes of them. Errors end the program as `guarded` says."""
@@ -46,6 +47,7 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
     add_train(app, framework, train, guarded)
     add_compare(app, framework, guarded)
     add_serving(app, framework, load, guarded)
+    add_export(app, framework, load, guarded)
     add_forget(app, framework, guarded)
     return app
 

@@ -1,4 +1,4 @@
-"""The commands of both frameworks' command lines that serve a run."""
+"""The commands evaluate and recommend of both frameworks' command lines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..serving.served_run import Load, ServedRun, evaluate_run, export_run
+from ..serving.served_run import Load, ServedRun, evaluate_run
 from .recommend_command import add_recommend
 from .serving_options import Data, Device, Run
 
 
 def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[[Callable[[], object]], None]) -> None:
-    """Adds ``evaluate``, ``recommend`` and ``export`` to ``app``. ``load`` gives the framework's `ServedModel`;
-    ``guarded`` runs a command's work and turns its typed errors into one line."""
+    """Adds ``evaluate`` and ``recommend`` to ``app``. ``load`` gives the framework's `ServedModel`; ``guarded`` runs a
+    command's work and turns its typed errors into one line."""
     default = Path(f"runs/{framework}")
 
     @app.command("evaluate", help="Measure a trained model on its data, over the full catalog.")
@@ -60,18 +60,3 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
         guarded(work)
 
     add_recommend(app, framework, load, guarded)
-
-    @app.command("export", help="Write item vectors, encoder, catalog and a FAISS index for a server of your own.")
-    def export(
-        to: Annotated[Path, typer.Option(help="Folder for the files.")],
-        run: Run = default,
-        device: Device = "auto",
-        index: Annotated[
-            bool | None, typer.Option(help="Whether to write the index; if not given, of at most 4 GiB of vectors.")
-        ] = None,
-    ) -> None:
-        def work() -> None:
-            for file in export_run(ServedRun.open(run), load, to, device=device, index=index):
-                typer.echo(str(file))
-
-        guarded(work)

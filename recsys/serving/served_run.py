@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +24,7 @@ from ..run.config import TrainConfig
 from ..run.experiment import held_out, read_events, split_events
 from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
-from ..run.tensor_file import Stored, write_tensor_file
+from ..run.tensor_file import Stored
 from ..run.weights_file import read_config
 from .candidates import Ids
 
@@ -136,57 +134,3 @@ def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> 
         logger.warning("%s: other events than those that the run was trained on", interactions.source)
     model = run.load(load, config.device)
     return model.evaluate(*held_out(config, split, part), split, config=config)
-
-
-def export_run(run: ServedRun, load: Load, to: Path, *, device: str, index: bool | None = None) -> list[Path]:
-    """Writes what an own server needs into the folder ``to`` and returns the files.
-
-    ``items.safetensors`` holds ``vectors`` (V, D), float32, or bfloat16 where they are the rows of such a table and
-    nothing else, ``encoder.safetensors`` the model's weights and configuration, ``catalog.parquet`` labels and titles
-    by row, ``index.faiss`` an exact inner-product index of the vectors in float32: the score of item j is ``hidden .
-    vectors[j]`` with the encoder's hidden state of a history. The index alone takes the vectors into memory: by default
-    there is one up to `MOST_INDEXED` bytes.
-    """
-    if to.exists() and (not to.is_dir() or to.resolve() == run.files.path.resolve()):
-        raise ConfigError(f"to: expected a folder of its own for the files, got {to}")
-    if index:
-        _faiss()
-    vectors = run.load(load, device).item_vectors()
-    size = 4 * math.prod(vectors.shape)
-    if index is None and size > MOST_INDEXED:
-        logger.info("no index.faiss, which would take %.1f GiB of memory; --index makes it", size / 2**30)
-    files = [to / name for name in ("items.safetensors", "encoder.safetensors", "catalog.parquet", "index.faiss")]
-    made = _index_of(vectors) if index or (index is None and size <= MOST_INDEXED) else None
-    with usable("to", "a folder that can be written"):
-        to.mkdir(parents=True, exist_ok=True)
-        files[3].unlink(missing_ok=True)  # of other vectors
-        write_tensor_file(files[0], {"vectors": vectors}, {})
-        shutil.copyfile(run.files.best_weights, files[1])
-        shutil.copyfile(run.files.catalog, files[2])
-    if made is None:
-        return files[:3]
-    # FAISS raises no OSError for a file that cannot be written.
-    with usable("to", "a folder that can be written", RuntimeError):
-        _faiss().write_index(made, str(files[3]))
-    return files
-
-
-MOST_INDEXED = 2**32
-"""Bytes of vectors in float32 that an export makes an index of without being asked."""
-
-
-def _faiss() -> Any:
-    try:
-        import faiss  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            "export: an index needs the package faiss-cpu, which cce-minus[export] installs; --no-index does without"
-        ) from error
-    return faiss
-
-
-def _index_of(vectors: Stored) -> Any:
-    index = _faiss().IndexFlatIP(vectors.shape[1])
-    for piece in vectors.pieces():
-        index.add((piece.astype(np.uint32) << 16).view(np.float32) if vectors.dtype == "bfloat16" else piece)
-    return index

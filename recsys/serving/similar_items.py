@@ -72,7 +72,7 @@ def _keys(cosines: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.N
     return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32) | (_MOST_ITEMS - ids)
 
 
-def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
     """The vectors in float32, divided by their lengths: pieces and the ids that these begin with."""
     first = 0
     for whole in vectors.pieces():

@@ -16,8 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import TrainConfig, load_dataset
-from cce_minus.recsys.serving import served_run
-from safetensors.numpy import load_file
 
 from tests.training.commands import FRAMEWORKS, call, error_of, recommend
 
@@ -84,50 +82,6 @@ def test_evaluate_repeats_the_result_of_training(runs: dict[str, Path], framewor
         result = call(framework, "evaluate", "--run", runs[framework], "--part", part, "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.output) == expected[part]
-
-
-def test_export_finds_the_same_items_through_its_index(
-    runs: dict[str, Path], data: Path, tmp_path: Path, framework: str
-):
-    faiss = pytest.importorskip("faiss")
-    import torch
-    from cce_minus.torch_impl.serve import load_served
-
-    result = call(framework, "export", "--run", runs["torch"], "--to", tmp_path / "export")
-    assert result.exit_code == 0, result.output
-    vectors = load_file(tmp_path / "export" / "items.safetensors")["vectors"]
-    assert vectors.shape == (40, 16)
-    labels = pq.read_table(tmp_path / "export" / "catalog.parquet")["item"].to_pylist()
-    encoder = load_served(tmp_path / "export" / "encoder.safetensors", "cpu").model
-    history = load_dataset(data / "events.parquet").item[:12]
-    with torch.no_grad():
-        hidden = encoder.next_item_hidden(torch.from_numpy(history)[None]).numpy()
-    index = faiss.read_index(str(tmp_path / "export" / "index.faiss"))
-    scores, found = index.search(hidden, 10)
-    np.testing.assert_allclose(scores[0], vectors[found[0]] @ hidden[0], rtol=1e-5)
-    (row,) = recommend("torch", runs["torch"], tmp_path / "top.json", "--user", 0, "--no-filter-seen")
-    assert [labels[item] for item in found[0]] == row["items"]
-
-
-def test_an_export_without_an_index_leaves_none_of_before(
-    runs: dict[str, Path], tmp_path: Path, framework: str, monkeypatch: pytest.MonkeyPatch
-):
-    pytest.importorskip("faiss")
-    to = tmp_path / "export"
-    command = [framework, "export", "--run", runs["jax"], "--to", to]
-    for options, most, has_index in (
-        ([], 2**32, True),
-        (["--no-index"], 2**32, False),
-        (["--index"], 0, True),
-        ([], 0, False),
-    ):
-        monkeypatch.setattr(served_run, "MOST_INDEXED", most)
-        result = call(*command, *options)
-        assert result.exit_code == 0, result.output
-        assert (to / "index.faiss").exists() == has_index
-        assert ("export/index.faiss" in result.output.replace("\n", "")) == has_index
-    expected = load_file(runs["jax"] / "best.safetensors")["item_table"]
-    np.testing.assert_array_equal(load_file(to / "items.safetensors")["vectors"], expected)
 
 
 def test_a_run_leaves_a_picture(runs: dict[str, Path]):

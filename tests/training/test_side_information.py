@@ -122,7 +122,7 @@ def test_a_run_is_served_by_both_frameworks_without_its_files(
         measured = CliRunner().invoke(app, ["evaluate", *common, "--json"])
         assert json.loads(measured.output) == pytest.approx(result.test)
         to = Path(config.out) / f"export-{name}"
-        exported = CliRunner().invoke(app, ["export", *common, "--to", str(to), "--no-index"])
+        exported = CliRunner().invoke(app, ["export", *common, "--to", str(to), "--index", "none"])
         assert exported.exit_code == 0, exported.output
         weights, vectors = load_file(result.weights), load_file(to / "items.safetensors")["vectors"]
         expected = weights["item_table"] + weights["item_features"] @ weights["feature_projection"]

@@ -72,7 +72,7 @@ def _keys(cosines: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.N
     return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32) | (_MOST_ITEMS - ids)
 
 
-def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
+def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """The vectors in float32, divided by their lengths: pieces and the ids that these begin with."""
     first = 0
     for whole in vectors.pieces():
@@ -81,5 +81,5 @@ def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.floating]
             if vectors.dtype == "bfloat16":
                 piece = (piece.astype(np.uint32) << 16).view(np.float32)
             lengths = np.linalg.norm(piece, axis=1, keepdims=True)
-            yield first, piece / np.where(lengths > 0, lengths, 1)
+            yield first, np.divide(piece, np.where(lengths > 0, lengths, 1), dtype=np.float32)
             first += len(piece)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
 from cce_minus.recsys.run import tensor_file
-from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
+from cce_minus.recsys.run.checkpoint_file import NAME
+from cce_minus.recsys.run.tensor_file import Stored, open_tensor_file, write_tensor_file
 
 from tests.training.commands import FRAMEWORKS, call, recommend
 from tests.training.days import (
@@ -112,18 +114,38 @@ def test_why_an_optimizer_starts_anew_is_told(
 
 
 @pytest.mark.parametrize("length", [8, 12, 15])
-def test_positions_are_counted_from_the_end(
-    train: Train, framework: str, make_day: Make, earlier: dict[str, Path], length: int
-):
-    before = load_weights(earlier[framework] / "best.safetensors")["position_table"]
-    weights, state = start_of(framework, make_day("today", from_run=str(earlier[framework]), max_length=length))
+def test_positions_are_counted_from_the_end(framework: str, make_day: Make, length: int):
+    run = make_day("yesterday")
+    kept = untrained_run(framework, run)
+    before = load_weights(Path(run.out) / "best.safetensors")["position_table"]
+    weights, state = start_of(framework, make_day("today", from_run=run.out, max_length=length))
     expected = [before[max(place - length + 12, 0)] for place in range(length)]
     np.testing.assert_array_equal(weights["position_table"], np.stack(expected))
     (moment,) = [name for name in state if name.endswith(("exp_avg/position_table", "mu/position_table"))]
-    kept = read_checkpoint(earlier[framework] / f"{framework}-checkpoints" / NAME)[0][moment].array()
-    assert np.abs(kept).max() > 0
-    padded = np.concatenate([np.zeros((3, 16), np.float32), kept])
+    padded = np.concatenate([np.zeros((3, 16), np.float32), kept[moment]])
     np.testing.assert_array_equal(state[moment], padded[len(padded) - length :])
+
+
+def test_a_state_that_does_not_fit_is_left(framework: str, make_day: Make, caplog: pytest.LogCaptureFixture):
+    run = make_day("yesterday")
+    kept = untrained_run(framework, run)
+    (moment,) = [name for name in kept if name.endswith(("exp_avg/item_table", "mu/item_table"))]
+    path = Path(run.out) / f"{framework}-checkpoints" / NAME
+    metadata, _ = open_tensor_file(path)
+    cases = [
+        ({name: array for name, array in kept.items() if name != moment}, f"as it has no {moment}"),
+        (kept | {moment: kept[moment][:, :8]}, r"has the shape \(40, 8\) and is to have \(39, 16\)"),
+    ]
+    for number, (arrays, reason) in enumerate(cases):
+        write_tensor_file(path, {name: Stored.of(array) for name, array in arrays.items()}, metadata)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            _, state = start_of(framework, make_day(f"today{number}", from_run=run.out))
+        assert re.search(rf"the optimizer starts anew, .*{reason}", caplog.text)
+        assert not any(array.any() for name, array in state.items() if name.startswith("optimizer/"))
+    path.write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"^from_run: expected a checkpoint that can be read, got .*last"):
+        start_of(framework, make_day("other", from_run=run.out))
 
 
 def test_a_run_goes_on_without_the_earlier_one(

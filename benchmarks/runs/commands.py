@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cce_minus.recsys import read_metrics_log
+from cce_minus.recsys import TrainConfig, read_metrics_log
+from cce_minus.recsys.run.data_options import flag_of
 
 from .cases import EMPTY, WARM, Options
 
@@ -78,8 +80,8 @@ def run_command(framework: str, options: Options, folder: Path, caches: Path) ->
 
 def arguments(options: Options) -> list[str]:
     """The command line of options of `TrainConfig`."""
-    line: list[str] = []
+    fields, line = {field.name: field for field in dataclasses.fields(TrainConfig)}, []
     for name, value in options.items():
-        flag = name.replace("_", "-")
-        line += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        switch = f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+        line += [switch] if isinstance(value, bool) else [flag_of(fields[name]), str(value)]
     return line

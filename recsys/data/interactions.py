@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError
-from .ids import dense_ids, is_text
+from .ids import dense_ids, is_text, places
 from .ragged import offsets_of
 from .tables import read_columns
 
@@ -51,6 +51,11 @@ class Interactions:
     def num_items(self) -> int:
         """Number of items; some have no event where a file of items was read."""
         return len(self.item_labels)
+
+    @cached_property
+    def user_places(self) -> dict[str, int]:
+        """The users by the texts of their original ids."""
+        return places(self.user_labels.tolist())
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:

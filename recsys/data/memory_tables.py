@@ -30,12 +30,25 @@ def arrow_table(log: Log, *, source: str) -> pa.Table:
 
 
 def write_table(log: Log, columns: Sequence[str], path: Path, *, source: str) -> None:
-    """Writes those ``columns`` of a table in memory to a Parquet file, by a rename; what is missing is missed by who
-    reads it."""
-    table = arrow_table(log, source=source)
-    chosen = {name: _plain(table[name]) for name in table.column_names if name in columns}
+    """Writes those ``columns`` of a table in memory to a Parquet file, by a rename; raises `DataError` for one that is
+    missing or there twice."""
+    table = _chosen(log, columns, source)
     with replacing(path) as temporary:
-        pq.write_table(pa.table(chosen), temporary)
+        pq.write_table(table, temporary)
+
+
+def same_tables(log: Log, path: Path, columns: Sequence[str], *, source: str) -> bool:
+    """Whether `write_table` would write what is there."""
+    return _chosen(log, columns, source).equals(pq.read_table(path))
+
+
+def _chosen(log: Log, columns: Sequence[str], source: str) -> pa.Table:
+    table = arrow_table(log, source=source)
+    for name in columns:
+        if (found := table.column_names.count(name)) != 1:
+            there = ", ".join(map(repr, table.column_names))
+            raise DataError(f"{source}: expected one column {name!r}, got {found} among {there}")
+    return pa.table({name: _plain(table[name]) for name in columns})
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

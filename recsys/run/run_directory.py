@@ -59,7 +59,11 @@ class RunDirectory:
     @property
     def events(self) -> Path:
         """The log of a run that was trained on a table in memory."""
-        return self.path / "events.parquet"
+        return self.path / "fitted_events.parquet"
+
+    def holds_log(self, config: TrainConfig) -> bool:
+        """Whether `events` is what the run of this ``config`` was trained on, wherever its folder is now."""
+        return self.events.exists() and config.data == os.path.join(config.out, self.events.name)
 
     @property
     def feature_columns(self) -> Path:
@@ -173,6 +177,7 @@ def claim_run(
     run to resume, and ``ConfigError`` when the folder cannot be written.
     """
     if config.resume:
+        _require_resumable(run, config)  # again, as what was left to the log is known now
         Catalog.read(run.catalog).require_same(interactions, source=str(run.path))
         if run.fingerprint.exists():
             Fingerprint.read(run.fingerprint).require_same(Fingerprint.of(split), source=interactions.source)

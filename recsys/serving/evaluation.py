@@ -115,8 +115,8 @@ def recommend_batches(
     is left hold `NO_ITEM` with the score -inf. Raises ``ConfigError`` unless every id is in [0, V) and 1 <= k <= V.
     """
     sequences = _checked(histories, k, model.num_items, model.num_items)
-    # All batches have the same shape: JAX compiles once.
-    height = min(batch_size, max(len(sequences), 1))
+    # All batches have the same shape, and calls few: JAX compiles once for each.
+    height = min(batch_size, 1 << max(len(sequences) - 1, 0).bit_length())
     room = Room.of(sequences.lengths, height)
     best = np.empty((len(sequences), k), dtype=np.int64)
     scores = np.empty((len(sequences), k), dtype=np.float32)
@@ -147,9 +147,14 @@ def require_full_lists(
     return sequences
 
 
+def require_k(k: int, most: int) -> None:
+    """Raises ``ConfigError`` unless ``k`` is an integer from 1 to ``most``."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= most:
+        raise ConfigError(f"k: expected an integer from 1 to {most}, got {k!r}")
+
+
 def _checked(histories: Histories, k: int, num_items: int, most: int) -> Ragged:
-    if not 1 <= k <= most:
-        raise ConfigError(f"k: expected an integer from 1 to {most}, got {k}")
+    require_k(k, most)
     sequences = histories if isinstance(histories, Ragged) else Ragged.from_rows(histories)
     values = sequences.values
     if len(values) and (values.min() < 0 or values.max() >= num_items):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..data.ragged import Ragged, take_ranges
 from ..errors import ConfigError, DataError
 from ..files import usable
+from ..run.run_directory import RunDirectory
 from ..run.tensor_file import Stored, write_tensor_file
 from ..run.weights_file import read_config
 from .encoder_program import EncoderProgram, describe_program, require_program
@@ -65,8 +66,8 @@ def export_run(
     Raises ``ConfigError`` for an index that cannot be trained, without the packages of cce-minus[export] where they are
     needed, for a model too large for a program, and for a folder that cannot be written.
     """
-    if to.exists() and (not to.is_dir() or to.resolve() == run.files.path.resolve()):
-        raise ConfigError(f"to: expected a folder of its own for the files, got {to}")
+    if to.exists() and (not to.is_dir() or RunDirectory(to, "any").config.exists()):
+        raise ConfigError(f"to: expected a folder of its own for the files, without a run, got {to}")
     config = read_config(run.files.best_weights)
     plan = _planned(index, config.num_items, config.dim)
     if program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from ..data.catalog import Catalog
 from ..errors import ConfigError, DataError
 from ..files import replacing, usable
+from ..run.config import TrainConfig
 from ..run.tensor_file import Stored, open_tensor_file, write_tensor_file
 from ..run.weights_file import OF_ITEMS
 from .served_run import ServedRun
@@ -36,7 +38,7 @@ def forget(run: ServedRun, *, items: Ids = (), users: Ids = ()) -> list[str]:
     is_left = _left(run.catalog, items)
     told = []
     with usable("run", "a folder that can be written"):
-        if run.files.events.exists():
+        if run.files.holds_log(TrainConfig.read(run.files.config)):
             told.append(f"{run.files.events.name}: {_forget_events(run, items, users)} events removed")
         elif users:
             raise ConfigError(
@@ -65,15 +67,24 @@ def _left(catalog: Catalog, gone: Ids) -> npt.NDArray[np.bool_]:
 
 
 def _forget_events(run: ServedRun, items: Ids, users: Ids) -> int:
-    """Removes the events of ``items`` and of ``users``, and counts them."""
+    """Removes the events of ``items`` and of ``users``, and counts them; those that the run's filters leave out go with
+    them."""
     path, table = run.files.events, pq.read_table(run.files.events)
     item, user = (table[column].cast(pa.large_string()) for column in (run.config.item_column, run.config.user_column))
     known = set(user.unique().to_pylist())
     if unknown := [label for label in users if str(label) not in known]:
         raise DataError(f"users: expected users of {path} ({len(known)} of them), got {unknown[0]!r}")
     is_gone = _among(item, items) | _among(user, users)
-    with replacing(path) as temporary:
-        pq.write_table(table.filter(pa.array(~is_gone)), temporary)
+    # of what is left, filters by numbers of events would leave out who has fewer now
+    events = run.read_events()
+    is_filtered = ~(_among(item, run.catalog.labels.tolist()) & _among(user, events.user_labels.tolist()))
+    if (is_gone | is_filtered).all():
+        raise ConfigError("users: expected some that are left, got all of the log")
+    config = TrainConfig.read(run.files.config)
+    unfiltered = dataclasses.replace(config, min_item_events=1, min_user_events=1)
+    with replacing(path) as temporary, replacing(run.files.config) as changed:
+        pq.write_table(table.filter(pa.array(~(is_gone | is_filtered))), temporary)
+        changed.write_text(unfiltered.to_json(), encoding="utf-8")
     return int(is_gone.sum())
 
 

@@ -20,14 +20,16 @@ from ..data.interactions import Interactions
 from ..data.memory_tables import Log, write_table
 from ..errors import ConfigError, DataError
 from ..files import usable
+from ..option_checks import check_type
 from ..protocol.popularity import PopularityBaseline
 from ..run.config import TrainConfig
 from ..run.experiment import held_out, split_events
 from ..run.progress import TrainResult
-from ..run.run_directory import RunDirectory, find_run
+from ..run.run_directory import RunDirectory
 from .candidates import candidates_of
+from .fitted_log import columns_of, remove_new, with_log
 from .recommendations import recommend_parts
-from .requests import sequence_requests, user_requests
+from .requests import all_users, listed, sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
 from .similar_items import similar_items_table
 
@@ -54,6 +56,16 @@ class BaseRecommender(ABC):
         self._result: TrainResult | None = None
         self._model: ServedModel | None = None
         self._data: Interactions | None = None
+        self._popular: PopularityBaseline | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._run is not None:
+            raise ConfigError("pickle: expected a recommender before fit, got a fitted one; save and load keep it")
+        return {"_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._options = state["_options"]
+        self._forget()
 
     @abstractmethod
     def _train(self, config: TrainConfig) -> TrainResult:
@@ -89,32 +101,18 @@ class BaseRecommender(ABC):
         """
         temporary = tempfile.TemporaryDirectory(prefix="cce-minus-") if self.get_params()["out"] is None else None
         config = _config({**self._options, "out": temporary.name} if temporary else self._options)
-        config, new = self._with_log(config, log)
+        config, new = with_log(config, self._framework, log)
+        self._model = None  # its memory may be needed; it is loaded again if this fails
         try:
             result = self._train(config)
         except BaseException:
             if not RunDirectory(Path(config.out), self._framework).config.exists():  # no run that needs it
-                _remove(new)
+                remove_new(new)
             raise
         self._forget()
         self._temporary, self._result = temporary, result
         self._run = ServedRun.open(config.out)
         return self
-
-    def _with_log(self, config: TrainConfig, log: Log) -> tuple[TrainConfig, list[Path]]:
-        """The configuration of a run on ``log``, and the files and folders that this made, the innermost first."""
-        if isinstance(log, str | Path):
-            return dataclasses.replace(config, data=str(log)), []
-        run = find_run(config, self._framework)  # refused before anything is written
-        new = [path for path in (run.events, run.path, *run.path.parents) if not path.exists()]
-        try:
-            with usable("out", "a folder that can be written"):
-                run.path.mkdir(parents=True, exist_ok=True)
-                _write_events(config, log, run.events)
-        except BaseException:
-            _remove(new)
-            raise
-        return dataclasses.replace(config, data=str(run.events)), new
 
     @property
     def run_(self) -> Path:
@@ -136,15 +134,21 @@ class BaseRecommender(ABC):
         metrics_at: str | None = None,
         filter_seen: bool | None = None,
         test_users: int | None = None,
+        batch_size: int | None = None,
     ) -> dict[str, float]:
         """Metrics, ``ndcg@10`` and so on, of held-out events among the full catalog: of the ``part`` "test" or "valid"
         of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given."""
         if part not in ("test", "valid"):
             raise ConfigError(f"part: expected test or valid, got {part}")
-        given = {"metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users}
+        run = self._fitted()
+        run.require_part(part)
+        given = {
+            "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
+        }  # fmt: skip
         changes = {name: value for name, value in given.items() if value is not None}
-        config = dataclasses.replace(self._fitted().config, **changes)
-        split = split_events(config, self._events(log))
+        config, interactions = dataclasses.replace(run.config, **changes), self._events(log)
+        split = split_events(config, interactions)
+        run.tell_others(interactions, split)
         return self._served().evaluate(*held_out(config, split, part), split, config=config)
 
     def recommend(
@@ -172,20 +176,28 @@ class BaseRecommender(ABC):
         ``sequences``; those of another ``log`` are left out with a warning.
         """
         run, popular = self._fitted(), None
+        for name, value in (("filter_seen", filter_seen), ("skip_unknown", skip_unknown)):
+            check_type(name, value, bool)
         chosen = None if candidates is None else self._ids("candidates", candidates)
         if sequences is None:
+            if skip_unknown:
+                raise ConfigError("skip_unknown: only for sequences, got users")
             interactions = self._events(log)
-            named = interactions.user_labels if users is None else users
-            requests = user_requests(interactions, _listed(named), unknown=unknown_users)
+            if users is None:
+                requests = all_users(interactions)
+            else:
+                requests = user_requests(interactions, listed("users", users), unknown=unknown_users)
             if requests.unknown.any():
-                mask = candidates_of(len(run.catalog), chosen)
-                popular = PopularityBaseline(run.train_part(interactions), len(run.catalog)).top(k, mask)
-        elif users is not None or log is not None:
-            raise ConfigError("sequences: expected no users and no log beside them, got some")
+                popular = self._popularity().top(k, candidates_of(len(run.catalog), chosen))
+        elif users is not None or log is not None or unknown_users != "error":
+            raise ConfigError("sequences: expected no users, no log and no unknown_users beside them, got some")
         else:
-            given = sequences if isinstance(sequences, Mapping) else dict(enumerate(sequences))
-            rows = [_listed(row) for row in given.values()]
-            requests = sequence_requests([*given], rows, run.catalog, skip_unknown=skip_unknown, source="sequences")
+            named = isinstance(sequences, Mapping)
+            given = sequences if named else dict(enumerate(listed("sequences", sequences)))
+            rows = [listed("sequences", row) for row in given.values()]
+            requests = sequence_requests(
+                listed("sequences", given), rows, run.catalog, skip_unknown=skip_unknown, source="sequences"
+            )
         options = {"filter_seen": filter_seen, "candidates": chosen, "popular": popular}
         parts = recommend_parts(self._served(), run.catalog, requests, k, **options)
         return pa.concat_tables([part.table() for part in parts])
@@ -212,7 +224,7 @@ class BaseRecommender(ABC):
         run with weights.
         """
         run = ServedRun.open(folder)
-        options = {name: value for name, value in vars(run.config).items() if name in _DEFAULTS}
+        options = {name: value for name, value in vars(TrainConfig.read(run.files.config)).items() if name in _DEFAULTS}
         loaded = cls(**{**options, "device": device, "out": None, "resume": False})
         loaded._run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
         if data is not None:
@@ -221,7 +233,7 @@ class BaseRecommender(ABC):
 
     def _ids(self, name: str, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
         """Items by their original ids; ``name`` is the argument's."""
-        catalog, asked = self._fitted().catalog, _listed(labels)
+        catalog, asked = self._fitted().catalog, listed(name, labels)
         ids = catalog.ids(asked)
         if (ids < 0).any():
             unknown = [label for label, item in zip(asked, ids, strict=True) if item < 0]
@@ -240,6 +252,13 @@ class BaseRecommender(ABC):
             self._model = run.load(self._load, run.config.device)
         return self._model
 
+    def _popularity(self) -> PopularityBaseline:
+        """Of the training events of the log that it was fitted on."""
+        if self._popular is None:
+            run = self._fitted()
+            self._popular = PopularityBaseline(split_events(run.config, self._events(None)).train, len(run.catalog))
+        return self._popular
+
     def _events(self, log: Log | None) -> Interactions:
         """Those of ``log``; without, those that it was fitted on, read at their first use."""
         run = self._fitted()
@@ -250,29 +269,8 @@ class BaseRecommender(ABC):
             path = str(log)
             if not isinstance(log, str | Path):
                 path = str(Path(folder) / "log.parquet")
-                _write_events(run.config, log, Path(path))
+                write_table(log, columns_of(run.config), Path(path), source="log")
             return dataclasses.replace(run, config=dataclasses.replace(run.config, data=path)).read_events()
-
-
-def _listed(values: Any) -> list[Any]:
-    """Values in Python's own types, of an array or series too; a text is no list."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise DataError(f"expected a list of ids (text or integers), got {values!r:.80}")
-    return values.tolist() if hasattr(values, "tolist") else list(values)  # pyright: ignore
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _write_events(config: TrainConfig, log: Log, path: Path) -> None:
-    columns = [config.user_column, config.item_column, config.time_column]
-    columns += [config.rating_column] if config.min_rating is not None else []
-    write_table(log, columns, path, source="log")
 
 
 _DEFAULTS: dict[str, Any] = {

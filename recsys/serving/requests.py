@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.catalog import Catalog
-from ..data.ids import places, shown
+from ..data.ids import shown
 from ..data.interactions import Interactions
 from ..data.ragged import Ragged, take_ranges
 from ..data.tables import read_columns
@@ -61,6 +61,16 @@ def all_users(interactions: Interactions) -> Requests:
     return Requests.of_known(interactions.user_labels, Ragged(interactions.item, interactions.offsets))
 
 
+def listed(name: str, values: Any) -> list[Any]:
+    """Values in Python's own types, of an array, a series or Arrow's too; raises `DataError` that names the argument
+    for a text and for what is no list."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DataError(f"{name}: expected a list, got {values!r:.80}")
+    found = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return [value.item() if isinstance(value, np.generic) else value.as_py() if isinstance(value, pa.Scalar) else value
+            for value in found]  # fmt: skip
+
+
 def user_requests(interactions: Interactions, users: Sequence[Any], *, unknown: str = "error") -> Requests:
     """The whole histories of users by their original ids, in the order in which they are named.
 
@@ -69,8 +79,7 @@ def user_requests(interactions: Interactions, users: Sequence[Any], *, unknown: 
     """
     if unknown not in UNKNOWN_USERS:
         raise ConfigError(f"unknown_users: expected one of {', '.join(UNKNOWN_USERS)}, got {unknown!r}")
-    labels = interactions.user_labels.tolist()
-    place = places(labels)
+    labels, place = interactions.user_labels, interactions.user_places
     row = np.array([place.get(str(user), -1) for user in users], dtype=np.int64)
     others = [str(user) for user, number in zip(users, row.tolist(), strict=True) if number < 0]
     if others and unknown == "error":
@@ -88,7 +97,7 @@ def user_requests(interactions: Interactions, users: Sequence[Any], *, unknown: 
     starts, stops = (np.where(known, interactions.offsets[end], 0) for end in (row, row + 1))
     histories = take_ranges(interactions.item, starts, stops)
     if known.all():
-        return Requests.of_known([labels[number] for number in row.tolist()], histories)
+        return Requests.of_known(labels[row].tolist(), histories)
     texts = [str(user) if number < 0 else str(labels[number]) for user, number in zip(users, row.tolist(), strict=True)]
     # users of the data and others are written to one column, which holds integers or text
     are_integers = interactions.user_labels.dtype.kind == "i" and all(map(_writes_integer, texts))

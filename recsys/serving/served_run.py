@@ -86,11 +86,8 @@ class ServedRun:
             raise ConfigError(
                 f"run: expected weights of the {len(catalog)} items of {files.catalog}, got weights of {num_items}"
             )
-        if data is None and files.events.exists():
-            data = str(files.events)
-        # Titles are in the catalog: nothing served reads their file again.
-        changes = {"titles": None} | ({} if data is None else {"data": data})
-        return cls(files, dataclasses.replace(TrainConfig.read(files.config), **changes), catalog)
+        config = _served(files)
+        return cls(files, config if data is None else dataclasses.replace(config, data=data), catalog)
 
     def read_events(self) -> Interactions:
         """The run's data, or those given in their place, filtered as the run's were: the events of items that the model
@@ -115,22 +112,39 @@ class ServedRun:
     def train_part(self, interactions: Interactions) -> Ragged:
         """The items that each training user has: of the run's own data, if they are where they were, else of
         ``interactions``, which were given in their place. Raises `DataError`."""
-        own = dataclasses.replace(TrainConfig.read(self.files.config), titles=None)
+        own = _served(self.files)
         if own.data != self.config.data and is_there(own.data):
             interactions = in_catalog(read_events(own, self.files.catalog), self.catalog, source=str(self.files.path))
         return split_events(own, interactions).train
 
+    def tell_others(self, interactions: Interactions, split: Split) -> None:
+        """Warns of other events than those that the run was trained on."""
+        trained_on = self.files.fingerprint
+        if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):
+            logger.warning("%s: other events than those that the run was trained on", interactions.source)
+
     def load(self, load: Load, device: str) -> ServedModel:
-        """The run's weights as a model of a framework."""
+        """The run's weights as a model of a framework; raises `ConfigError` where they are no longer of its catalog."""
+        num_items = read_config(self.files.best_weights).num_items
+        if num_items != len(self.catalog):
+            raise ConfigError(
+                f"run: expected weights of {len(self.catalog)} items, as when it was opened, got weights of {num_items}"
+            )
         return load(self.files.best_weights, device, self.config.precision)
+
+
+def _served(files: RunDirectory) -> TrainConfig:
+    """The options of a run whose items and titles are in its catalog: nothing served reads their files again. A log
+    that it holds itself is where it is."""
+    config = TrainConfig.read(files.config)
+    data = str(files.events) if files.holds_log(config) else config.data
+    return dataclasses.replace(config, titles=None, items=None, data=data)
 
 
 def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
     """Metrics of the run's weights on the data's ``test`` or ``valid`` part, by the options of ``config``."""
     run.require_part(part)
     interactions, split = run.read_data()
-    trained_on = run.files.fingerprint
-    if trained_on.exists() and Fingerprint.read(trained_on) != Fingerprint.of(split):
-        logger.warning("%s: other events than those that the run was trained on", interactions.source)
+    run.tell_others(interactions, split)
     model = run.load(load, config.device)
     return model.evaluate(*held_out(config, split, part), split, config=config)

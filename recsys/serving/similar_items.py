@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..data.catalog import Catalog
-from ..errors import ConfigError
 from ..run.tensor_file import Stored
+from .evaluation import require_k
 
 _ITEMS, _VECTORS = 256, 2**16
 """That are compared with each other at once."""
@@ -26,8 +26,7 @@ def similar_items(
     The vectors are read piece by piece, and never all in the host's memory.
     """
     num_items, dim = vectors.shape
-    if not 1 <= k < num_items:
-        raise ConfigError(f"k: expected an integer from 1 to {num_items - 1}, the other items, got {k}")
+    require_k(k, num_items - 1)  # the others
     asked = np.zeros((len(items), dim), np.float32)
     for first, piece in _directions(vectors):
         inside = (items >= first) & (items < first + len(piece))

@@ -33,5 +33,5 @@ def test_the_nearest_are_those_of_a_sort(dtype: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_there_are_so_many_others(k: int):
-    with pytest.raises(ConfigError, match=rf"k: expected an integer from 1 to 2, the other items, got {k}"):
+    with pytest.raises(ConfigError, match=rf"k: expected an integer from 1 to 2, got {k}"):
         similar_items(Stored.of(np.eye(3, dtype=np.float32)), np.array([0]), k)

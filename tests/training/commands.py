@@ -16,6 +16,13 @@ from typer.testing import CliRunner
 FRAMEWORKS = ("torch", "jax")
 
 
+SMALL: dict[str, Any] = {
+    "max_length": 12, "dim": 16, "dropout": 0.1, "negatives": "all", "batch_size": 16, "learning_rate": 1e-2,
+    "warmup_steps": 5, "epochs": 2, "device": "cpu",
+}  # fmt: skip
+"""Options of a recommender."""
+
+
 def config_of(out: Path) -> TrainConfig:
     return TrainConfig(
         data="events.parquet", titles="titles.parquet", max_length=12, dim=16, dropout=0.1,

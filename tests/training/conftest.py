@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.serving.recommender import BaseRecommender
 
 from tests.training.commands import FRAMEWORKS, config_of
 from tests.training.days import write_days
@@ -132,3 +133,13 @@ def earlier(days: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
         )  # fmt: skip
         importlib.import_module(f"cce_minus.{name}_impl.train").train(config)
     return {name: folder / name for name in FRAMEWORKS}
+
+
+@pytest.fixture
+def recommender(framework: str) -> type[BaseRecommender]:
+    return importlib.import_module(f"cce_minus.{framework}_impl").Recommender
+
+
+@pytest.fixture(scope="session")
+def table(data: Path) -> pa.Table:
+    return pq.read_table(data / "events.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from ..errors import DataError
 from .ids import dense_ids, is_text, places
 from .ragged import offsets_of
-from .tables import read_columns
+from .tables import MissingColumnError, read_columns
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +93,12 @@ def read_interactions(
     if rating_column in columns:
         raise DataError(f"{path}: ratings must be a column of their own, got {rating_column!r} twice")
     values = [time_column] if rating_column is None else [time_column, rating_column]
+    try:
+        table = read_columns(path, ids=(user_column, item_column), values=values)
+    except MissingColumnError as error:
+        raise DataError(f"{error}; user_column, item_column and time_column say what they are called") from error
     interactions = from_table(
-        read_columns(path, ids=(user_column, item_column), values=values),
+        table,
         source=str(path),
         user_column=user_column,
         item_column=item_column,
@@ -153,6 +158,7 @@ def from_table(
     rating = None if rating is None else rating[order]
     kind = table[time_column].type
     unit = kind.unit if pa.types.is_timestamp(kind) else "s" if pa.types.is_date(kind) else None
+    unit = "us" if is_text(kind) else unit
     return Interactions(
         user, item[order], sorted_time, user_labels, item_labels, source=source, rating=rating, time_unit=unit
     )
@@ -217,12 +223,22 @@ def _times(column: pa.ChunkedArray, name: str, rows: Sequence[int] | npt.NDArray
     try:
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
+        if is_text(kind) and (moments := _moments(column)) is not None:
+            return moments.cast(pa.int64()).to_numpy()
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind)):
             sample = _odd_time(column, rows) if is_text(kind) else ""
             raise _ColumnError(f"column {name!r} must hold whole numbers, dates or timestamps, got {kind}{sample}")
         return column.cast(pa.int64()).to_numpy()
     except pa.ArrowException as error:
         raise _ColumnError(f"column {name!r} cannot be read as times, got {kind} ({error})") from error
+
+
+def _moments(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """What text in ISO 8601 says, with a zone everywhere or nowhere."""
+    for zone in (None, "UTC"):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(pa.timestamp("us", zone))
+    return None
 
 
 _TIMES = (r"^-?\d+$", r"^\d{4}-\d{2}-\d{2}", r"^\d{4}-\d{2}-\d{2}.*(Z|[+-]\d{2}:?\d{2})$")

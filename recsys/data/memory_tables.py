@@ -47,7 +47,9 @@ def _chosen(log: Log, columns: Sequence[str], source: str) -> pa.Table:
     for name in columns:
         if (found := table.column_names.count(name)) != 1:
             there = ", ".join(map(repr, table.column_names))
-            raise DataError(f"{source}: expected one column {name!r}, got {found} among {there}")
+            raise DataError(
+                f"{source}: expected one column {name!r}, got {found} among {there} (user_column and so on)"
+            )
     return pa.table({name: _plain(table[name]) for name in columns})
 
 

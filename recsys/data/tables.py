@@ -21,6 +21,10 @@ DELIMITERS = {"csv": (",", ";"), "tsv": ("\t",), "raw-tsv": ("\t",)}
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
+class MissingColumnError(DataError):
+    """A table lacks a column."""
+
+
 def read_columns(
     path: Path, *, ids: Sequence[str] = (), text: Sequence[str] = (), values: Sequence[str] = ()
 ) -> pa.Table:
@@ -187,7 +191,7 @@ def _cells(data: pa.Buffer, columns: list[str], format: str, source: str) -> pac
 def _require_columns(columns: Sequence[str], found: Sequence[str], source: str) -> None:
     for column in columns:
         if column not in found:
-            raise DataError(f"{source}: no column {column!r}; the file has {', '.join(map(repr, found))}")
+            raise MissingColumnError(f"{source}: no column {column!r}; the file has {', '.join(map(repr, found))}")
         if found.count(column) > 1:
             raise DataError(f"{source}: column {column!r} occurs {found.count(column)} times")
 

@@ -27,16 +27,29 @@ def data_summary(interactions: Interactions, split: Split, protocol: str) -> str
         f"  {_many(len(split.train.lengths), 'user')} to train on, {len(split.valid_target)} to validate, "
         f"{len(split.test_target)} to test",
     ]
+    if repeated := _repeated(interactions):
+        lines.append(f"  {_many(repeated, 'event')} repeat another's user, item and time (drop_duplicates)")
     share = _later(interactions) if protocol == "leave-one-out" else 0
     if share >= _MANY:
         lines += [
-            f"  {share:.0%} of the training events are later than half of the tested ones:",
-            "  leave-one-out knows the future; --split global-temporal does not",
+            f"  {share:.0%} of the training events happened after the median tested one: with",
+            "  leave-one-out a model knows the future, with --split global-temporal not",
         ]
     return "\n".join(lines)
 
 
 _MANY = 0.01
+
+
+def _repeated(interactions: Interactions) -> int:
+    """Events are in order of user and time: those of a pair are side by side, in any order of items."""
+    user, time, item = interactions.user, interactions.time, interactions.item
+    is_tied = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    tied = np.flatnonzero(np.append(is_tied, False) | np.append(False, is_tied))
+    order = tied[np.lexsort((item[tied], time[tied], user[tied]))]
+    before, after = order[:-1], order[1:]
+    same = (user[before] == user[after]) & (time[before] == time[after]) & (item[before] == item[after])
+    return int(same.sum())
 
 
 def _later(interactions: Interactions) -> float:

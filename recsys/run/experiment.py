@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,22 @@ def read_events(config: TrainConfig, catalog: Path | None = None) -> Interaction
     if config.gone_items == "keep":
         assert config.from_run is not None
         interactions = with_catalog(interactions, Catalog.read(catalog or RunDirectory.of(config.from_run).catalog))
+        if config.titles is not None:
+            with usable("titles", "a file that can be read"):
+                interactions = _titled(interactions, config)
     return interactions
+
+
+def _titled(interactions: Interactions, config: TrainConfig) -> Interactions:
+    """With the titles of the file; items that it lacks keep theirs."""
+    assert config.titles is not None
+    titled = read_titles(interactions, config.titles, config.item_column, config.title_column)
+    before, now = interactions.item_titles, titled.item_titles
+    if before is None or now is None:
+        return titled
+    labels = interactions.item_labels.tolist()
+    kept = [old if new == str(label) else new for label, old, new in zip(labels, before, now, strict=True)]
+    return replace(titled, item_titles=kept)
 
 
 def split_events(config: TrainConfig, interactions: Interactions) -> Split:

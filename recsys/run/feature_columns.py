@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..files import replacing
-from .side_information import VECTOR, SideInformation
+from .side_information import CATEGORY, VECTOR, SideInformation
 
-_ALIKE, _EVEN = 0.7, 1e-3
-"""A correlation of columns that explain half of each other, and a spread that is none."""
+_ALIKE, _EVEN, _MOVED = 0.7, 1e-3, 0.1
+"""A correlation of columns that explain half of each other, a spread that is none, and a tenth of a standard deviation,
+or of the items in another bin."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_columns(path: Path, columns: Sequence[str]) -> None:
@@ -41,8 +45,10 @@ def column_places(
     """Where the ``columns`` of the features (V', P') of another run are among those of ``side``, (P',) int32, -1 for a
     value that no item has any more; ``places`` (V',) are its items here, -1 for those that are gone.
 
-    Raises ``ConfigError`` for vectors of another length, and for a column of vectors that has another meaning: over the
-    items of both, its correlation with the other run's is below `_ALIKE`, as of principal components that have turned.
+    Numbers that mean something else for the items of both, as where their mean or their bins have moved, are -1 too,
+    which is logged. Raises ``ConfigError`` for vectors of another length, and for a column of vectors that has another
+    meaning: over the items that have vectors in both, its correlation with the other run's is below `_ALIKE`, as of
+    principal components that have turned.
     """
     where = {name: number for number, name in enumerate(side.columns)}
     found = np.array([where.get(name, -1) for name in columns], np.int32)
@@ -51,11 +57,20 @@ def column_places(
         raise ConfigError(f"item_vectors: expected {lengths[0]} columns as in the run of from_run, got {lengths[1]}")
     known = np.flatnonzero(places >= 0)
     for number, name in enumerate(columns):
-        if name.startswith(VECTOR):
-            pair = features[known, number], side.features[places[known], found[number]]
-            if min(map(np.ptp, pair)) > _EVEN and np.corrcoef(*pair)[0, 1] < _ALIKE:
+        if found[number] < 0 or (CATEGORY in name and not name.startswith(VECTOR)):
+            continue
+        if not name.startswith(VECTOR):
+            moved = np.abs(features[known, number] - side.features[places[known], found[number]]).mean()
+            if moved > _MOVED:
+                logger.warning("the numbers of %r have moved: its projection starts anew", name)
+                found[number] = -1
+        else:
+            # an item that today's file lacks has zeros
+            there = known[side.features[places[known]].any(axis=1)]
+            pair = features[there, number], side.features[places[there], found[number]]
+            if len(there) and min(map(np.ptp, pair)) > _EVEN and np.corrcoef(*pair)[0, 1] < _ALIKE:
                 raise ConfigError(
                     f"item_vectors: expected columns that mean what they did in the run of from_run, got another "
-                    f"{name} of {lengths[1]}"
+                    f"{name.lstrip(chr(0))} of {lengths[1]}"
                 )
     return found

@@ -126,5 +126,5 @@ class TrainResult:
         line = f"test: {test}  (best epoch {self.best_epoch}, {self.seconds:.1f} s, {self.weights})"
         lines = [line, f"popularity: {popularity}"] if popularity else [line]
         if self.valid and self.best_epoch == len(self.losses) - 1:
-            lines.append("the last epoch was the best: more --epochs may do better, and --resume goes on")
+            lines.append("the last epoch was the best: more --epochs may do better")
         return "\n".join(lines)

@@ -19,8 +19,9 @@ from .config import TrainConfig
 from .feature_choices import parse_columns
 from .weights_file import ITEM_FEATURES, read_tensors
 
-VECTOR = "vector "
-"""How the name of a column begins that a file of vectors has given."""
+VECTOR, CATEGORY = "\0vector ", "="
+"""How the name of a column begins that a file of vectors has given, as no column of a file does, and what is in that of
+a category's value."""
 
 
 @dataclass(frozen=True, eq=False)

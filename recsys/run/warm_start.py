@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..files import usable
 from .checkpoint_file import NAME, read_checkpoint
 from .config import TrainConfig
+from .feature_choices import parse_columns
 from .feature_columns import column_places, read_columns
 from .item_optimizer import item_rule
 from .mapped_rows import MappedRows, last_rows, mapped_rows
@@ -29,7 +30,9 @@ from .weights_file import ITEM_FEATURES, ITEM_TABLE, read_config, read_tensors, 
 logger = logging.getLogger(__name__)
 
 _SAME = ("model", "dim", "num_blocks", "num_heads")  # of the model; positions are counted from a history's end
-_SAME_FEATURES = ("feature_columns", "numeric_columns", "numeric_as", "numeric_bins", "item_vectors_dim")
+_SAME_FEATURES = ("numeric_as", "numeric_bins", "item_vectors_dim")
+_SAME_COLUMNS = ("feature_columns", "numeric_columns")
+_SAME_PARTS = ("split", "split_quantile", "valid_fraction", "min_rating", "min_item_events", "min_user_events")
 
 POSITION_TABLE, FEATURE_PROJECTION = "position_table", "feature_projection"
 
@@ -69,6 +72,14 @@ class EarlierRun:
             earlier._require(name, had[name], has[name])
         for name in _SAME_FEATURES:
             earlier._require(name, getattr(earlier.config, name), getattr(config, name))
+        for name in _SAME_COLUMNS:
+            expected, got = (parse_columns(name, getattr(each, name)) for each in (earlier.config, config))
+            earlier._require(name, ",".join(sorted(expected)), ",".join(sorted(got)))
+        if earlier.model.num_features and not files.feature_columns.exists():
+            raise ConfigError(
+                f"from_run: expected {files.feature_columns.name} in {config.from_run}, which a run of an earlier "
+                "version writes when it is resumed"
+            )
         earlier._tell_what_it_has_seen(config)
         return earlier
 
@@ -85,6 +96,13 @@ class EarlierRun:
                 seen,
                 f"split = {self.config.split}" if not self.config.has_test else "train_on_valid",
             )
+        others = [name for name in _SAME_PARTS if getattr(self.config, name) != getattr(config, name)]
+        if others and config.has_test and not seen:
+            logger.warning(
+                "from %s: that run held out other events (%s), and was trained on some of this run's validation and "
+                "test: its metrics may be too good",
+                self.files.path, ", ".join(others),
+            )  # fmt: skip
 
     def _require(self, name: str, expected: object, got: object) -> None:
         if got != expected:
@@ -111,7 +129,13 @@ class EarlierRun:
         columns = np.zeros(0, np.int32)
         if self.model.num_features:
             features = read_tensors(self.files.best_weights)[ITEM_FEATURES].array()
-            columns = column_places(read_columns(self.files.feature_columns), features, places, side)
+            names = read_columns(self.files.feature_columns)
+            if len(set(names)) != self.model.num_features or len(names) != self.model.num_features:
+                raise ConfigError(
+                    f"from_run: expected {self.model.num_features} different names in {self.files.feature_columns}, "
+                    f"got {len(set(names))}"
+                )
+            columns = column_places(names, features, places, side)
         start = WarmStart(self, config, places, len(catalog), columns, side.num_features, _has_vector(side))
         logger.info("from %s: %s", self.files.path, start.told())
         return start
@@ -140,7 +164,9 @@ class WarmStart:
     def told(self) -> str:
         """How many items are known, new and gone."""
         known, new = int((self.places >= 0).sum()), int(self._is_new.sum())
-        return f"{known:,} of {self.num_items:,} items are known, {new:,} new, {len(self.places) - known:,} dropped"
+        columns = f"; {(self.columns >= 0).sum()} of {len(self.columns)} columns of features go on"
+        told = f"{known:,} of {self.num_items:,} items are known, {new:,} new, {len(self.places) - known:,} dropped"
+        return told + (columns if len(self.columns) else "")
 
     def weights(self, shapes: Shapes) -> dict[str, Stored | MappedRows]:
         """What the parameters of these ``shapes`` start as, by name, the item features left out.

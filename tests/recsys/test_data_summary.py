@@ -11,8 +11,8 @@ from cce_minus.recsys.run.data_summary import data_summary
 
 def future(share: str) -> list[str]:
     return [
-        f"  {share} of the training events are later than half of the tested ones:",
-        "  leave-one-out knows the future; --split global-temporal does not",
+        f"  {share} of the training events happened after the median tested one: with",
+        "  leave-one-out a model knows the future, with --split global-temporal not",
     ]
 
 

@@ -15,7 +15,7 @@ from cce_minus.recsys import ConfigError, DataError, Interactions, TrainConfig
 from cce_minus.recsys.data.catalog import Catalog
 from cce_minus.recsys.data.item_rows import read_item_rows
 from cce_minus.recsys.data.numeric_features import numbers, quantile_bins, standardized
-from cce_minus.recsys.run.side_information import SideInformation, side_information
+from cce_minus.recsys.run.side_information import VECTOR, SideInformation, side_information
 from safetensors.numpy import save_file
 
 CATALOG = Catalog(np.array(["a", "b", "c", "d"], dtype=object))
@@ -148,7 +148,7 @@ def test_a_run_puts_numbers_between_categories_and_vectors(tmp_path: Path, caplo
     vectors = str(tmp_path / "vectors.parquet")
     side = side_information(TrainConfig(**files, feature_columns="kind", item_vectors=vectors), events)
     np.testing.assert_allclose(side.features, np.hstack([[[1], [1], [1], [0]], numeric, [[1], [-1], [0], [0]]]), 1e-6)
-    assert side.columns == ("kind=x", "price", "price, missing", "size", "size, missing", "vector 0")
+    assert side.columns == ("kind=x", "price", "price, missing", "size", "size, missing", f"{VECTOR}0")
     caplog.clear()
     with caplog.at_level(logging.INFO):
         side = side_information(TrainConfig(**files, numeric_as="quantiles", numeric_bins=3), events)
@@ -169,7 +169,7 @@ def test_numbers_of_a_resumed_run_may_round_differently_and_no_more(tmp_path: Pa
 
     def compare(prices: np.ndarray, shift: float) -> None:
         side = SideInformation(
-            np.hstack([standardized(prices), features[:, 1:] + np.float32(shift)]), None, ("price", "vector 0")
+            np.hstack([standardized(prices), features[:, 1:] + np.float32(shift)]), None, ("price", f"{VECTOR}0")
         )
         side.require_same(tmp_path / "weights.safetensors", "resume")
 

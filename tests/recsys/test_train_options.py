@@ -43,6 +43,17 @@ def test_given_options_count_instead_of_the_files(run: Path):
     assert config == replace(SAVED, dim=64, num_heads=1, filter_seen=False, seed=7, out="b", resume=False)
 
 
+def test_the_number_of_other_negatives_is_not_the_files(run: Path):
+    """As where auto has become a number."""
+    (run / "config.json").write_text(replace(SAVED, num_negatives=4096).to_json())
+    for given in (["--config", run / "config.json"], ["--resume", "--out", run]):
+        for negatives in ("auto", "all"):
+            (config,), _ = train(*given, "--negatives", negatives)
+            assert (config.negatives, config.num_negatives) == (negatives, 256)
+        (config,), _ = train(*given, "--negatives", "uniform")
+        assert config.num_negatives == 4096
+
+
 def test_a_run_goes_on_by_its_folder_alone(run: Path):
     trained, result = train("--resume", "--out", run)
     assert result.exit_code == 0, result.output

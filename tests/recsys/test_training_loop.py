@@ -126,7 +126,7 @@ def test_the_weights_that_are_tested_are_the_best_epochs(tmp_path: Path):
     told = recorder.result({"ndcg@10": 0.5})
     assert told.summary().splitlines()[1:] == ["popularity: ndcg@10 0.2500"]
     best_at_last = replace(told, best_epoch=5).summary().splitlines()
-    assert best_at_last[2:] == ["the last epoch was the best: more --epochs may do better, and --resume goes on"]
+    assert best_at_last[2:] == ["the last epoch was the best: more --epochs may do better"]
     assert len(replace(told, best_epoch=5, valid={}).summary().splitlines()) == 2  # no epoch is better than another
     assert recorder.progress.epochs == 6
 

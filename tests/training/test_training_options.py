@@ -261,7 +261,7 @@ def test_a_profile_has_the_whole_run_and_a_trace(train: Train, make_config: Make
     assert any(path.stat().st_size > 1000 for path in (out / "trace").rglob("*") if path.is_file())
 
 
-def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make):
+def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make, tmp_path: Path):
     """Users have ten items to train on; 40 items are few."""
     left: dict[str, Any] = {"max_length": 0, "negatives": "auto", "num_negatives": 256, "group_size": 128}
     whole = train(make_config("whole", **left, epochs=2))
@@ -270,6 +270,16 @@ def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config
     train(make_config("parts", **left, epochs=1))
     resumed = train(make_config("parts", **left, epochs=2, resume=True))
     assert resumed.test == whole.test
+    fixed: dict[str, Any] = {"negatives": "uniform", "num_negatives": 20, "group_size": 128, "max_length": 12}
+    train(make_config("fixed", **fixed, epochs=1))
+    config = (tmp_path / "fixed" / "config.json").read_text()
+    for changes, message in (
+        ({"max_length": 0}, "max_length: expected 12 as in the run to resume, got 16"),
+        ({"negatives": "auto", "num_negatives": 256}, "negatives: expected 'uniform'"),
+    ):  # what the log leaves to it is not what that run had
+        with pytest.raises(ConfigError, match=message):
+            train(make_config("fixed", **fixed | changes, epochs=2, resume=True))
+        assert (tmp_path / "fixed" / "config.json").read_text() == config
     for changes, message in (
         ({"max_length": 8}, "max_length: expected 16 as in the run to resume, got 8"),
         ({"negatives": "uniform"}, "negatives: expected 'all' as in the run to resume, got 'uniform'"),

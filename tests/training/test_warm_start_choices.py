@@ -78,7 +78,9 @@ def test_vectors_are_the_same_features_day_after_day(framework: str, make_day: M
     with pytest.raises(ConfigError, match=r"^item_vectors: expected columns that mean what they did"):
         start_of(framework, make_day("other", from_run=str(run), **options))
     (run / "features.json").unlink()
-    with pytest.raises(ConfigError, match=r"features\.json: expected the names of a run's item features"):
+    with pytest.raises(
+        ConfigError, match=r"from_run: expected features\.json in .*, which a run of an earlier version writes"
+    ):
         start_of(framework, make_day("other", from_run=str(run), **options))
     assert not Path(make_day("other").out).exists()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +31,9 @@ def in_catalog(interactions: Interactions, catalog: Catalog, *, source: str) -> 
     item = place[interactions.item]
     known = item >= 0
     if catalog.labels.dtype.kind == "i":
-        others = [label for label, is_known in zip(labels, place >= 0, strict=True) if not is_known]
-        if (catalog.ids(_as_integer(label) for label in others) >= 0).any():
+        written = set(map(str, labels))
+        padded = [str(int(label)) for label in written if re.fullmatch(r"-?0+\d+", label)]
+        if (catalog.ids(number for number in padded if number not in written) >= 0).any():
             catalog.require_same(interactions, source=source)
     if not known.any():
         raise DataError(
@@ -58,11 +59,3 @@ def in_catalog(interactions: Interactions, catalog: Catalog, *, source: str) -> 
         item_titles=None if catalog.titles is None else list(catalog.titles),
         rating=None if interactions.rating is None else interactions.rating[known],
     )
-
-
-def _as_integer(label: Any) -> Any:
-    """What a text writes, if an integer."""
-    try:
-        return int(label)
-    except ValueError:
-        return label

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ..errors import ConfigError
 from ..files import usable
 from .config import TrainConfig
@@ -158,5 +161,15 @@ def _warn(runs: Sequence[RunSummary], differing: dict[str, tuple[Any, ...]]) -> 
         )
         logger.warning("the runs are of different data or splits, and their metrics do not compare (%s)", counts)
     ranked = [name for name in _RANKED_BY if name in differing]
+    if "seed" in differing and any(run.config.test_users for run in runs):
+        ranked.append("seed, which chooses test_users")
+    if len({_num_items(run.files) for run in runs if run.files.catalog.is_file()}) > 1:
+        ranked.append("the numbers of their items")
     if ranked:
         logger.warning("the runs rank differently, and their metrics do not compare (%s)", ", ".join(ranked))
+
+
+def _num_items(files: RunDirectory) -> int:
+    """Of a run's catalog."""
+    with usable("run", "the folder of a training run", pa.ArrowException):
+        return pq.read_metadata(files.catalog).num_rows

@@ -58,6 +58,10 @@ class BaseRecommender(ABC):
         self._data: Interactions | None = None
         self._popular: PopularityBaseline | None = None
 
+    def __repr__(self) -> str:
+        given = (f"{name}={value!r}" for name, value in self._options.items() if value != _DEFAULTS[name])
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def __getstate__(self) -> dict[str, Any]:
         if self._run is not None:
             raise ConfigError("pickle: expected a recommender before fit, got a fitted one; save and load keep it")
@@ -220,12 +224,14 @@ class BaseRecommender(ABC):
     def load(cls, folder: str | Path, *, data: Log | None = None, device: str = "auto") -> Self:
         """The recommender of a run's folder, which either framework has trained by `fit` or by its command.
 
-        ``data`` is where the run's events are now, if they have moved. Raises ``ConfigError`` where the folder holds no
+        Its options are the run's, without what it started from. ``data`` is where the run's events are now, if they
+        have moved. Raises ``ConfigError`` where the folder holds no
         run with weights.
         """
         run = ServedRun.open(folder)
         options = {name: value for name, value in vars(TrainConfig.read(run.files.config)).items() if name in _DEFAULTS}
-        loaded = cls(**{**options, "device": device, "out": None, "resume": False})
+        of_the_run = {"out": None, "resume": False, "from_run": None, "gone_items": _DEFAULTS["gone_items"]}
+        loaded = cls(**{**options, **of_the_run, "device": device})
         loaded._run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
         if data is not None:
             loaded._data = loaded._events(data)

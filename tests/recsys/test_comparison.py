@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cce_minus.recsys import MetricsLog, TrainConfig
 from cce_minus.recsys.cli.commands import build_app
+from cce_minus.recsys.data.catalog import Catalog
 from cce_minus.recsys.run import comparison
 from cce_minus.recsys.run.fingerprint import Fingerprint
 from cce_minus.recsys.run.progress import TrainResult
@@ -17,12 +19,15 @@ from typer.testing import CliRunner
 POPULARITY = {"ndcg@10": 0.125, "hr@10": 0.25}
 
 
-def write_run(folder: Path, *, ndcg: float = 0.5, digest: str = "a", finished: bool = True, **changes: Any) -> Path:
+def write_run(
+    folder: Path, *, ndcg: float = 0.5, digest: str = "a", finished: bool = True, num_items: int = 9, **changes: Any
+) -> Path:
     """A run of three epochs, of which the second is the best."""
     folder.mkdir(parents=True)
     (folder / "torch-checkpoints").mkdir()
     (folder / "config.json").write_text(TrainConfig(out=str(folder), **changes).to_json())
     Fingerprint(digest, 900, 60).write(folder / "data.json")
+    Catalog(np.arange(num_items)).write(folder / "catalog.parquet")
     log = MetricsLog(folder / "metrics.csv", metric_names=("ndcg@10", "hr@10"))
     for epoch, value in enumerate((0.1, ndcg, 0.2)):
         metrics = {"ndcg@10": value, "hr@10": value}
@@ -92,6 +97,8 @@ def test_json_holds_all_of_it(tmp_path: Path):
     [
         ({"digest": "a"}, {"digest": "b"}, "of different data or splits, and their metrics do not compare"),
         ({"filter_seen": True}, {}, "the runs rank differently, and their metrics do not compare (filter_seen)"),
+        ({"test_users": 9}, {"test_users": 9, "seed": 1}, "do not compare (seed, which chooses test_users)"),
+        ({"num_items": 30}, {"num_items": 40}, "do not compare (the numbers of their items)"),
         ({"finished": False}, {}, "has not finished: its best epoch so far, and no test"),
     ],
 )

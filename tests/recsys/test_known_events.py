@@ -61,6 +61,12 @@ def test_a_log_of_other_items_alone_is_refused():
         in_catalog(log_of([1, 1], [8, 9]), Catalog(np.array([5, 7])), source="the run")
 
 
+def test_others_that_only_look_like_its_integers_are_left_out():
+    for label in ("1_000", "+7", "007"):  # 7 is there as 7 is written
+        log = log_of(["u", "u"], ["7", label])
+        assert in_catalog(log, Catalog(np.array([5, 7, 1000])), source="the run").item.tolist() == [1]
+
+
 def test_integers_that_the_log_writes_otherwise_are_refused():
     with pytest.raises(DataError, match=r"ids such as 007 in CSV were read as integers has to be trained again"):
         in_catalog(log_of([1, 1], ["007", "5"]), Catalog(np.array([5, 7])), source="the run")

@@ -180,6 +180,7 @@ def test_options_are_those_of_training(recommender: type[BaseRecommender]):
     model = recommender(**SMALL)
     assert model.get_params()["epochs"] == 2
     assert model.get_params()["out"] is None
+    assert repr(recommender(epochs=3, dim=64, model="ligr")) == "Recommender(epochs=3, model='ligr')"
     assert model.set_params(epochs=3).get_params()["epochs"] == 3
     with pytest.raises(ConfigError, match=r"epoch: no such option; did you mean epochs\?"):
         recommender(epoch=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,16 @@ class Catalog:
             + "; a run made when ids such as 007 in CSV were read as integers has to be trained again"
             * retyped
         )
+
+
+def titled_as(interactions: Interactions, catalog: Catalog) -> Interactions:
+    """With the titles of ``catalog``; items that it lacks are titled by their ids."""
+    if catalog.titles is None:
+        return interactions
+    labels = interactions.item_labels.tolist()
+    places = catalog.ids(labels).tolist()
+    titles = [str(label) if place < 0 else catalog.titles[place] for label, place in zip(labels, places, strict=True)]
+    return replace(interactions, item_titles=titles)
 
 
 def _ascend(labels: npt.NDArray[Any]) -> bool:

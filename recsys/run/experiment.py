@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.all_items import with_catalog, with_items
-from ..data.catalog import Catalog
+from ..data.catalog import Catalog, titled_as
 from ..data.datasets import load_dataset
 from ..data.filters import drop_repeated, keep_frequent, keep_rated
 from ..data.interactions import Interactions, read_titles
@@ -42,7 +42,7 @@ def read_events(config: TrainConfig, catalog: Path | None = None) -> Interaction
 
     Repeated events are left out first, if asked for, then ratings are filtered, then items and users by their events
     (`keep_frequent`); the items of a file join the catalog, and with ``gone_items = keep`` those of ``catalog``, the
-    run's own file where it has one, else the earlier run's.
+    run's own file where it has one, else the earlier run's. Without a file of titles, items have those of there.
     """
     with usable("data", "files that can be read"):
         interactions = load_dataset(
@@ -74,6 +74,8 @@ def read_events(config: TrainConfig, catalog: Path | None = None) -> Interaction
         if config.titles is not None:
             with usable("titles", "a file that can be read"):
                 interactions = _titled(interactions, config)
+    if config.from_run is not None and interactions.item_titles is None:
+        return titled_as(interactions, Catalog.read(catalog or RunDirectory.of(config.from_run).catalog))
     return interactions
 
 

@@ -100,6 +100,16 @@ def test_titles_and_items_come_with_a_saved_model(recommender: type[BaseRecommen
     assert moved
 
 
+def test_titles_go_on_from_day_to_day(recommender: type[BaseRecommender], data: Path, table: pa.Table, tmp_path: Path):
+    first, second = (str(tmp_path / day) for day in ("first", "second"))
+    recommender(**SMALL, titles=str(data / "titles.parquet"), out=first).fit(table)
+    new = pa.table({"user_id": [0, 1], "item_id": ["i77", "i77"], "timestamp": [99, 99]})
+    model = recommender(**SMALL, from_run=first, out=second).fit(pa.concat_tables([table, new]))
+    catalog = ServedRun.open(second).catalog
+    assert catalog.names(catalog.ids(["i01", "i77"])) == ["Title of i01", "i77"]
+    assert set(model.recommend(users=[3])["title"].to_pylist()) <= set(catalog.titles or [])
+
+
 def test_a_fit_that_fails_leaves_the_one_before(
     recommender: type[BaseRecommender], table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

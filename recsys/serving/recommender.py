@@ -80,7 +80,8 @@ class BaseRecommender(ABC):
         """The model of a weights file."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All options and their values, the defaults of those that were not given."""
+        """All options and their values, the defaults of those that were not given; ``deep`` is there for scikit-learn's
+        sake, as no option has options."""
         return {**_DEFAULTS, **self._options}
 
     def set_params(self, **options: Any) -> Self:
@@ -262,7 +263,7 @@ class BaseRecommender(ABC):
         """Of the training events of the log that it was fitted on."""
         if self._popular is None:
             run = self._fitted()
-            self._popular = PopularityBaseline(split_events(run.config, self._events(None)).train, len(run.catalog))
+            self._popular = PopularityBaseline(run.train_part(self._events(None)), len(run.catalog))
         return self._popular
 
     def _events(self, log: Log | None) -> Interactions:

@@ -44,7 +44,7 @@ def test_a_shop_is_served_day_after_day(framework: str, tmp_path: Path):
 
     shop.next_day()
     # the run does not know the new products yet: their events are left out
-    assert 0 < json.loads(command("evaluate", "--run", first, "--json"))["ndcg@10"] < 1
+    assert json.loads(command("evaluate", "--run", first, "--json"))["ndcg@10"] > 0.5
     command("train", *of_log, *SMALL, "--from", first, "--epochs", 5, "--out", second)
     reached = json.loads(command("evaluate", "--run", second, "--json"))["ndcg@10"]
     assert reached >= 0.9 * OPTIMUM

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .tensor_file import Stored, row_ranges
+from .tensor_file import Stored, as_numbers, row_ranges
 
 Pieces = Iterator[tuple[npt.NDArray[np.int32], np.ndarray]]
 
@@ -34,7 +34,7 @@ def mapped_rows(source: Stored, places: npt.NDArray[np.int32], start_at_mean: np
             end = first + len(piece)
             yield places[first:end], piece
             if len(start_at_mean):
-                total += _numbers(piece, source.dtype).sum(axis=0, dtype=np.float64)
+                total += as_numbers(piece, source.dtype).sum(axis=0, dtype=np.float64)
             first = end
         mean = _words((total / max(first, 1)).astype(np.float32), source.dtype)
         for first, end in row_ranges((len(start_at_mean), *source.shape[1:]), mean.itemsize):
@@ -54,10 +54,6 @@ def last_rows(source: Stored, length: int, *, repeat: bool) -> Stored:
         rows = np.concatenate([np.repeat(front, missing, axis=0), rows])
     rows = rows[len(rows) - length :]
     return Stored(source.dtype, rows.shape, lambda: [rows])
-
-
-def _numbers(piece: np.ndarray, dtype: str) -> np.ndarray:
-    return (piece.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else piece
 
 
 def _words(numbers: npt.NDArray[np.float32], dtype: str) -> np.ndarray:

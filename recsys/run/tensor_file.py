@@ -69,6 +69,11 @@ class Stored:
         return all(np.isfinite(piece).all() for piece in self.pieces())
 
 
+def as_numbers(piece: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers of a piece of a tensor of ``dtype``, whose words they are in bfloat16: these as float32."""
+    return (piece.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else piece
+
+
 def row_ranges(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[int, int]]:
     """(first, end) of the rows of a tensor's pieces; of one without rows, or a number, a single piece."""
     rows = shape[0] if shape else 1

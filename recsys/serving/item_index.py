@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..run.tensor_file import Stored
+from ..run.tensor_file import Stored, as_numbers
 
 FLAT, HNSW, IVF_PQ = INDEXES = ("flat", "hnsw", "ivf-pq")
 
@@ -113,7 +113,5 @@ def float_pieces(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.float32]
     """The vectors' pieces in float32 and the ids that these begin with."""
     first = 0
     for piece in vectors.pieces():
-        if vectors.dtype == "bfloat16":
-            piece = (piece.astype(np.uint32) << 16).view(np.float32)
-        yield first, piece
+        yield first, as_numbers(piece, vectors.dtype)
         first += len(piece)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..data.catalog import Catalog
-from ..run.tensor_file import Stored
+from ..run.tensor_file import Stored, as_numbers
 from .evaluation import require_k
 
 _ITEMS, _VECTORS = 256, 2**16
@@ -76,9 +76,7 @@ def _directions(vectors: Stored) -> Iterator[tuple[int, npt.NDArray[np.float32]]
     first = 0
     for whole in vectors.pieces():
         for begin in range(0, len(whole), _VECTORS):
-            piece = whole[begin : begin + _VECTORS]
-            if vectors.dtype == "bfloat16":
-                piece = (piece.astype(np.uint32) << 16).view(np.float32)
+            piece = as_numbers(whole[begin : begin + _VECTORS], vectors.dtype)
             lengths = np.linalg.norm(piece, axis=1, keepdims=True)
             yield first, np.divide(piece, np.where(lengths > 0, lengths, 1), dtype=np.float32)
             first += len(piece)

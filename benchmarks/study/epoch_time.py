@@ -17,6 +17,7 @@ from unittest import mock
 
 from cce_minus.recsys import TrainConfig, epoch_batches, prepare_data
 from cce_minus.recsys.run.profile import Profile
+from cce_minus.recsys.run.progress import TrainResult
 
 from .cells import DATASETS, FULL, Cell, Method, grouped
 from .results import replace_rows
@@ -83,13 +84,13 @@ def add(path: Path, rows: list[dict[str, object]]) -> None:
     replace_rows(path, rows, COLUMNS, key=("dataset", "framework", "method"))
 
 
-def train_with(framework: str, config: TrainConfig) -> None:
-    """Runs the training command of ``framework``."""
+def train_with(framework: str, config: TrainConfig) -> TrainResult:
+    """Trains as the command of ``framework`` does."""
     if framework == "torch":
         from cce_minus.torch_impl.train import train
     else:
         from cce_minus.jax_impl.train import train
-    train(config)
+    return train(config)
 
 
 def _gpu_costs(cell: Cell, data: Path) -> dict[str, object]:

@@ -1,8 +1,9 @@
-"""Several trainings at once: worker processes, each with one GPU of its own choice, that take runs until none is
+"""Several trainings at once: worker processes, each with one GPU of its own choice, that take tasks until none is
 left."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import time
@@ -10,20 +11,37 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .cells import Run
 
+if TYPE_CHECKING:
+    import torch
+
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def train_all(
     runs: list[Run], data: Path, *, gpus: int, jobs: int, seconds: float
 ) -> Iterator[tuple[Run, dict[str, object] | Exception]]:
-    """Trains ``runs`` with ``jobs`` processes on each of ``gpus`` GPUs (0: on the CPU) and yields each as it ends.
+    """Trains ``runs`` as `spread` does. Times of such runs say little: what a step costs is measured apart."""
+    return spread(_train, runs, data, gpus=gpus, jobs=jobs, seconds=seconds)
 
-    A run that fails comes with its exception. No run is begun once ``seconds`` have passed. Times of such runs say
-    little: what a step costs is measured apart.
+
+def spread(
+    call: Callable[[Task, Path, torch.device], Result],
+    tasks: list[Task],
+    data: Path,
+    *,
+    gpus: int,
+    jobs: int,
+    seconds: float,
+) -> Iterator[tuple[Task, Result | Exception]]:
+    """Does ``call(task, data, device)`` with ``jobs`` processes on each of ``gpus`` GPUs (0: on the CPU) and yields
+    each task with its result as it ends.
+
+    A task that fails comes with its exception. None is begun once ``seconds`` have passed.
     """
     deadline = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")
@@ -32,42 +50,46 @@ def train_all(
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     for worker in range(workers):
         devices.put(visible[worker % gpus] if gpus else "")
-    waiting = iter(runs)
+    waiting = iter(tasks)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_take_device, initargs=(devices,)) as pool:
-        pending: dict[Future[dict[str, object]], Run] = {}
+        pending: dict[Future[Result], Task] = {}
 
         def submit() -> None:
-            run = next(waiting, None) if time.monotonic() < deadline else None
-            if run is not None:
-                pending[pool.submit(_train, run, data)] = run
+            if time.monotonic() < deadline:
+                for task in itertools.islice(waiting, 1):
+                    pending[pool.submit(_on_device, call, task, data)] = task
 
         for _ in range(workers):
             submit()
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                run = pending.pop(future)
+                task = pending.pop(future)
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
                     raise error
-                yield run, error if error is not None else future.result()
+                yield task, error if error is not None else future.result()
                 submit()
 
 
 def alone(call: Callable[..., Result], *arguments: object) -> Result:
     """What ``call`` returns in a process of its own, whose GPU memory is free again afterwards."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # both frameworks may run in it
+    _share_memory()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
 
+def _share_memory() -> None:
+    """Has JAX take a GPU's memory as it needs it: both frameworks, and several processes, may run on one."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def _take_device(devices: Queue[str]) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    _share_memory()
 
 
-def _train(run: Run, data: Path) -> dict[str, object]:
+def _on_device(call: Callable[[Task, Path, torch.device], Result], task: Task, data: Path) -> Result:
     import torch  # only here: the GPU must have been chosen
-
-    from .training import train_run
 
     torch.set_num_threads(1)
     gpu = os.environ["CUDA_VISIBLE_DEVICES"]
@@ -75,4 +97,10 @@ def _train(run: Run, data: Path) -> dict[str, object]:
         raise RuntimeError(
             f"GPU {gpu}: not usable in a worker; an MPS daemon must see all GPUs, and so must this command"
         )
-    return train_run(run, data, torch.device("cuda" if gpu else "cpu"))
+    return call(task, data, torch.device("cuda" if gpu else "cpu"))
+
+
+def _train(run: Run, data: Path, device: torch.device) -> dict[str, object]:
+    from .training import train_run
+
+    return train_run(run, data, device)

@@ -28,7 +28,7 @@ def markdown(rows: list[Row]) -> str:
 
 def machine(row: Row) -> str:
     """What a row was measured on and with."""
-    peer = f", {row['peer']}" if row["peer"] else ""
+    peer = f", {row['peer']}" if row.get("peer") else ""
     return (
         f"{row['gpu']}, {row['cores']} cores, Python {row['python']}, torch {row['torch']}, triton {row['triton']}, "
         f"jax {row['jax']}{peer}, commit {row['commit']}"

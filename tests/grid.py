@@ -92,6 +92,8 @@ WAITING = (
     ("test_study_runs.py::test_eager_training_learns", "jax"),
     ("test_study_runs.py::test_epochs_of_the_training_commands", "jax"),
     ("test_days.py::test_a_chain", "jax"),
+    ("test_grouped_batches.py::test_frameworks_train_alike", but("accumulated", "rows alone")),
+    ("test_grouped_batches.py::test_a_resumed_run", but("torch-gathered")),
     ("test_objectives.py::test_twins_agree", but("softmax-mixed", "gbce-uniform", "sce-mixed")),  # each loss
     ("test_objectives.py::test_the_correction", "jax-(uniform|log-uniform|in-batch|popularity)"),
     ("test_export.py::test_programs_of_every_model", "jax-bert4rec"),

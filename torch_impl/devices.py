@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -64,3 +65,19 @@ def no_cast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(enabled)
+
+
+@contextmanager
+def captured(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+    """Records what is done inside in ``graph``; other threads may use the device meanwhile.
+
+    Python's cyclic collector waits: graphs or pinned memory that it gave back inside would end the capture.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            yield
+    finally:
+        if collects:
+            gc.enable()

@@ -12,7 +12,8 @@ import typer
 from tqdm import tqdm
 
 from ..command_line import fail
-from .cells import DATASETS, PARTS, Run, select
+from .cells import DATASETS, Run
+from .parts import NAMES, PARTS, select
 from .results import ResultsError, add, add_times, describe, read
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -24,7 +25,7 @@ DataOption = Annotated[
     Path, typer.Option(help="Folder of <data set>.parquet files with user_id, item_id and timestamp.")
 ]
 PartsOption = Annotated[str, typer.Option(help=f"By commas: {', '.join(PARTS)}.")]
-DatasetsOption = Annotated[str, typer.Option(help=f"Only these, by commas: {', '.join(DATASETS)}.")]
+DatasetsOption = Annotated[str, typer.Option(help=f"Only these, by commas: {', '.join(NAMES)}.")]
 CommitOption = Annotated[str, typer.Option(help="Commit to note in the rows; the checkout's where there is one.")]
 CSV = RESULTS / "study.csv"
 ALL_PARTS = ",".join(PARTS)
@@ -144,10 +145,14 @@ def collect(
 @app.command()
 def table(csv: CsvOption = CSV) -> None:
     """Print Markdown tables: what each method reached on each data set, and what it cost."""
+    from .defaults_table import OF_PRODUCT, defaults_table
     from .table import item_tables, markdown
 
     try:
         rows = _read(csv)
+        if found := defaults_table(rows):
+            typer.echo(f"### The defaults beside a search\n\n{found}\n")
+        rows = [row for row in rows if row["method"] not in OF_PRODUCT]
         typer.echo(markdown(rows))
         if found := item_tables(rows):
             typer.echo(f"\n### Rows of the item table alone\n\n{found}")
@@ -159,11 +164,12 @@ def table(csv: CsvOption = CSV) -> None:
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
     """Draw study_losses.png, study_time.png, study_negatives.png, study_balance.png and study_epochs.png, as far as
     rows go."""
+    from .defaults_table import OF_PRODUCT
     from .epoch_time import COLUMNS as EPOCHS
     from .plots import draw_all, draw_epochs
 
     try:
-        made = draw_all(_read(csv), out)
+        made = draw_all([row for row in _read(csv) if row["method"] not in OF_PRODUCT], out)
         timed = read(csv.with_name("study_epochs.csv"), EPOCHS)
         for path in [*made, *([draw_epochs(timed, out)] if timed else [])]:
             typer.echo(path)

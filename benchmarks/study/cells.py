@@ -29,11 +29,12 @@ class Dataset:
 @dataclass(frozen=True)
 class Method:
     """A loss with its negatives. ``one_draw`` takes the negatives of a step once for the whole batch, with
-    replacement."""
+    replacement. ``of_product`` leaves everything else to the training command's defaults."""
 
     name: str
     options: Options
     one_draw: bool = False
+    of_product: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Cell:
 
     def config(self, data: Path, seed: int) -> TrainConfig:
         epochs = self.dataset.epochs
-        shared: Options = {"epochs": epochs, "patience": epochs, "precision": "bf16", "seed": seed}
+        shared: Options = {"epochs": epochs, "precision": "bf16", "seed": seed}
+        if not self.method.of_product:
+            shared |= {"patience": epochs, "negatives": "uniform", "group_by_length": False}
         options = {**shared, **self.dataset.options, **self.method.options, **self.changes}
         return TrainConfig(data=str(data / f"{self.dataset.name}.parquet"), **options)
 
@@ -58,14 +61,26 @@ class Cell:
 
 def digest_of(config: TrainConfig, *, one_draw: bool = False) -> str:
     """Eight hexadecimal digits that follow from the data set's name and from every option that shapes a result and is
-    not at its default: an option added later leaves them as they are."""
-    fields = [field for field in dataclasses.fields(config) if field.name not in _NO_RESULT]
-    options = {
-        field.name: getattr(config, field.name) for field in fields if getattr(config, field.name) != field.default
+    not at the default of `_FIRST_DEFAULTS`: an option added later leaves them as they are, and so does another
+    default."""
+    values = {
+        field.name: (getattr(config, field.name), _FIRST_DEFAULTS.get(field.name, field.default))
+        for field in dataclasses.fields(config)
+        if field.name not in _NO_RESULT
     }
+    if not config.num_negatives:  # no draws
+        del values["num_negatives"]
+    options = {name: value for name, (value, default) in values.items() if value != default}
     described = {**options, "data": Path(config.data).stem} | ({"one_draw": True} if one_draw else {})
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
+
+_FIRST_DEFAULTS: Options = {
+    "batch_size": 32, "dropout": 0.4, "epochs": 10, "group_by_length": False, "learning_rate": 3e-3,
+    "negatives": "uniform", "num_negatives": 256, "patience": 5, "warmup_steps": 60,
+}  # fmt: skip
+"""Of the options whose default has changed since there are rows: what it was. A new option that changes results where
+it is not given belongs here with the value that leaves them."""
 
 _NO_RESULT = (
     "data", "titles", "title_column", "metrics_at", "seed", "device", "data_on", "table_on", "deterministic", "profile",
@@ -171,7 +186,7 @@ def longer(method: Method) -> Method:
     return Method(f"{method.name}, {LONGER} times the epochs", method.options)
 
 
-def _losses() -> Iterable[Run]:
+def loss_runs() -> Iterable[Run]:
     for seed in range(1, max(PAIRED_SEEDS.values()) + 1):
         for name, paired in PAIRED_SEEDS.items():
             for method in METHODS:
@@ -179,7 +194,7 @@ def _losses() -> Iterable[Run]:
                     yield Run(Cell(DATASETS[name], method), seed)
 
 
-def _longer() -> Iterable[Run]:
+def longer_runs() -> Iterable[Run]:
     for name in PAIRED_SEEDS:
         epochs = LONGER * DATASETS[name].epochs
         for method in METHODS:
@@ -188,7 +203,7 @@ def _longer() -> Iterable[Run]:
                 yield Run(Cell(DATASETS[name], longer(method), changes), SEEDS[0])
 
 
-def _negatives() -> Iterable[Run]:
+def negative_runs() -> Iterable[Run]:
     for name in DATASETS:
         for seed in SEEDS:
             for method in (FULL, *map(grouped, NEGATIVES)):
@@ -210,7 +225,7 @@ def balanced(batch_size: int, num_negatives: int, max_length: int) -> Method:
     return Method(f"CE-, {batch_size} users of {max_length}, K={num_negatives}", grouped(num_negatives).options)
 
 
-def _balance() -> Iterable[Run]:
+def balance_runs() -> Iterable[Run]:
     """To convergence, at a learning rate that grows with the square root of the batch."""
     for name in BALANCED_SETS:
         for batch_size, max_length, num_negatives in itertools.product(BATCHES, LENGTHS, BALANCED):
@@ -246,7 +261,7 @@ def of_rows(optimizer: str, rate: float) -> Method:
     return Method(f"CE-, K=128, {optimizer} at {rate:g}", options)
 
 
-def _table_rates() -> Iterable[Run]:
+def table_rate_runs() -> Iterable[Run]:
     for name in TABLE_SETS:
         for method in (WHOLE_TABLE, *(of_rows(each, rate) for each, rates in TABLE_RATES.items() for rate in rates)):
             yield Run(Cell(DATASETS[name], method), SEEDS[0])
@@ -260,32 +275,9 @@ BEST_TABLE_RATES: dict[str, dict[str, float]] = {
 """Of `TABLE_RATES` those with the best validation NDCG@10 from one seed, by data set."""
 
 
-def _tables() -> Iterable[Run]:
+def table_runs() -> Iterable[Run]:
     """Each optimizer at its best rate, beside AdamW, from several seeds."""
     for seed in range(1, TABLE_SEEDS + 1):
         for name, rates in BEST_TABLE_RATES.items():
             for method in (WHOLE_TABLE, *(of_rows(optimizer, rate) for optimizer, rate in rates.items())):
                 yield Run(Cell(DATASETS[name], method), seed)
-
-
-PARTS = {
-    "losses": _losses,
-    "longer": _longer,
-    "negatives": _negatives,
-    "balance": _balance,
-    "table-rates": _table_rates,
-    "tables": _tables,
-}
-"""The parts of the grid by name, in the order in which they are worth their time; a run may belong to several."""
-
-
-def select(parts: Iterable[str], datasets: Iterable[str] = ()) -> list[Run]:
-    """The runs of ``parts`` on ``datasets`` (all if empty), each once. Raises ``KeyError`` with a message for unknown
-    names."""
-    parts, datasets = list(parts), list(datasets)
-    for given, known, what in ((parts, PARTS, "part"), (datasets, DATASETS, "data set")):
-        for name in given:
-            if name not in known:
-                raise KeyError(f"{what}: expected one of {', '.join(known)}, got {name}")
-    runs = {run.key: run for part in parts for run in PARTS[part]()}
-    return [run for run in runs.values() if not datasets or run.cell.dataset.name in datasets]

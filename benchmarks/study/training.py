@@ -13,6 +13,7 @@ from cce_minus.kernels.negatives.objectives import Objective
 from cce_minus.kernels.negatives.samplers import UniformNegatives
 from cce_minus.recsys import Split, TrainConfig, mean_targets, num_batches, prepare_data
 from cce_minus.recsys.option_checks import require_defaults
+from cce_minus.recsys.run.left_to_the_log import resolved
 from cce_minus.recsys.run.model_config import ModelConfig
 from cce_minus.recsys.run.profile import Profile
 from cce_minus.recsys.run.progress import Progress
@@ -27,6 +28,7 @@ from cce_minus.torch_impl.training.trainer import Trainer
 from torch import Tensor
 
 from .cells import Cell, Run
+from .results import describe
 
 
 def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
@@ -34,8 +36,8 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
 
     Equal to the training command with the same options, but that the best epoch's weights stay in memory.
     """
-    config = run.cell.config(data, run.seed)
     split = prepared(run.cell, data)
+    config = resolved(run.cell.config(data, run.seed), split)
     torch.manual_seed(config.seed)
     model = build_model(ModelConfig.from_train(config, split.num_items)).to(device)
     trainer = Trainer(model, config, split, fabric_of(config, device), loss=loss_of(run.cell))
@@ -48,6 +50,7 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
 
     test = run_epochs(trainer, config, progress, kept, Profile(), measure)
     return {
+        **{name: value for name, value in describe(config).items() if name in _RESOLVED},
         "rows": round(mean_targets(split.train, batch_size=config.batch_size, max_length=config.max_length)),
         "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
@@ -58,6 +61,9 @@ def train_run(run: Run, data: Path, device: torch.device) -> dict[str, object]:
         "valid_curve": " ".join(f"{value:.5f}" for value in kept.curve),
         "train_seconds": progress.seconds,
     }
+
+
+_RESOLVED = ("batch_size", "max_length", "negatives", "num_negatives", "group_size", "shuffle_rows", "logq_correction")
 
 
 class InMemory(Recorder):

@@ -4,7 +4,8 @@ program over a state that it takes over, so that the host has little to do for e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ from jax import Array
 from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...kernels.plan.row_update import RowRule
-from ...recsys import Ragged, TrainConfig
+from ...recsys import IGNORE, Ragged, TrainConfig
+from ...recsys.run.background import in_thread
 from ...recsys.run.item_optimizer import item_rate_share
 from ...recsys.run.steps import Steps
-from ..models.parts import Graph, Parts
+from ..models.parts import Graph, Parts, shape_of
 from ..models.sequence_model import SequenceModel
 from ..tables.optimizers import RowState
 from .objective import Loss, follow, row_loss, training_loss
@@ -49,12 +51,13 @@ class _Plan:
     objective: Objective
     loss: Loss
     accumulate: int
-    max_length: int
+    length: int
     ema_decay: float
     clip_norm: float
     item_rule: RowRule | None
     item_rate_share: float
     rounding_seed: int
+    weighing_targets: float | None
 
 
 class TrainingSteps:
@@ -63,6 +66,7 @@ class TrainingSteps:
     Everything random in batch s follows from (config.seed, s). ``sequences`` are the users' to gather batches from;
     None where steps bring their batches. ``loss`` is by default the objective's. With an ``item_rule`` the item table
     has an optimizer of its own, which moves what a step touches, and the loss is the objective's on these rows.
+    With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class TrainingSteps:
         sequences: Ragged | None = None,
         loss: Loss = training_loss,
         item_rule: str | None = None,
+        weighing_targets: float | None = None,
     ) -> None:
         self.config = config
         graph, parameters, self._constants = Parts.of(model)
@@ -88,15 +93,35 @@ class TrainingSteps:
         self._plan = _Plan(
             graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
             config.clip_norm, rule, item_rate_share(config),
-            config.seed if config.table_dtype == "bf16" else 0,
+            config.seed if config.table_dtype == "bf16" else 0, weighing_targets,
         )  # fmt: skip
         self._sequences = None if sequences is None else Sequences.of(sequences)
+        self._ahead = dict[object, Future[Callable[..., tuple[State, Array]]]]()
 
     def __call__(self, steps: Steps) -> Array:
         """Trains by ``steps`` and returns the losses (U, A) float32 of their batches, on the device."""
+        held = self.state, self._constants, self._sequences, self._operands(steps)
+        if (ahead := self._ahead.get(_form(steps))) is not None:
+            self.state, losses = ahead.result()(*held)
+        else:
+            self.state, losses = self._program()(*held, plan=self._plan_of(steps))
+        return losses
+
+    def compile_ahead(self, steps: Steps) -> None:
+        """Compiles in a thread what trains by steps like these; what goes wrong is raised where it is needed."""
+        held = jax.tree.map(shape_of, (self.state, self._constants, self._sequences, self._operands(steps)))
+        precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+        def work() -> Callable[..., tuple[State, Array]]:
+            with jax.default_matmul_precision(precision):  # a thread has JAX's own settings
+                return self._program().lower(*held, plan=self._plan_of(steps)).compile()
+
+        self._ahead[_form(steps)] = in_thread(work, f"compile steps of length {steps.length}")
+
+    def _operands(self, steps: Steps) -> dict[str, np.ndarray]:
         shape = steps.counts.size, self.config.accumulate
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
-        operands = {
+        return {
             "seeds": np.stack([seeds >> 32, seeds & 0xFFFFFFFF], axis=1).astype(np.uint32).reshape(*shape, 2),
             "rates": steps.rates,
             "counts": steps.counts,
@@ -106,9 +131,12 @@ class TrainingSteps:
                 if (array := getattr(steps, name)) is not None
             },
         }
-        train = _program(self.config.deterministic and jax.default_backend() == "gpu")
-        self.state, losses = train(self.state, self._constants, self._sequences, operands, plan=self._plan)
-        return losses
+
+    def _program(self) -> Any:
+        return _program(self.config.deterministic and jax.default_backend() == "gpu")
+
+    def _plan_of(self, steps: Steps) -> _Plan:
+        return replace(self._plan, length=steps.length)
 
     def release(self) -> None:
         """Frees the state's memory, whoever else has the arrays; there are no more steps until there is another."""
@@ -123,8 +151,12 @@ class TrainingSteps:
         return Parts(self._plan.graph, weights, self._constants)
 
 
+def _form(steps: Steps) -> object:
+    return steps.length, steps.counts.shape
+
+
 @cache
-def _program(deterministic: bool) -> Callable[..., tuple[State, Array]]:
+def _program(deterministic: bool) -> Any:
     options = {"xla_gpu_deterministic_ops": True} if deterministic else None
     # The old state makes room for the new one instead of standing beside it.
     return jax.jit(_train, static_argnames="plan", donate_argnames="state", compiler_options=options)
@@ -174,7 +206,7 @@ def _update_rows(
     assert state.items is not None
     own = {name: operand[0] for name, operand in operands.items() if name not in ("rates", "counts")}
     rate, is_live, objective = operands["rates"], operands["counts"] > 0, plan.objective
-    inputs, targets = _gathered(sequences, own, plan.max_length)
+    inputs, targets = _gathered(sequences, own, plan.length)
     words = own["seeds"]
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
     others, table, join = split_table(state.parameters)
@@ -182,7 +214,7 @@ def _update_rows(
 
     def loss_of(others: list[Array], rows: Array) -> Array:
         model = Parts(plan.graph, join(others, table), constants).model()
-        return row_loss(model, rows, given, dropout_key, objective=objective)
+        return _weight(targets, plan) * row_loss(model, rows, given, dropout_key, objective=objective)
 
     loss, gradients = gradients_of(loss_of, others, table, given, plan.clip_norm)
     moves, moments = plan.optimizer.update(gradients[0], state.optimizer, others)
@@ -212,22 +244,27 @@ def _batch(
     plan: _Plan,
 ) -> tuple[Array | None, tuple[Any, Array]]:
     """The frequencies with the batch's targets, its gradients and its loss."""
-    inputs, targets = _gathered(sequences, operands, plan.max_length)
+    inputs, targets = _gathered(sequences, operands, plan.length)
     words = operands["seeds"]
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
     followed = follow(frequencies, targets, plan.objective)
 
     def loss_of(parameters: Any) -> Array:
         model = Parts(plan.graph, parameters, constants).model()
-        return plan.loss(model, inputs, targets, words, dropout_key, objective=plan.objective, frequencies=followed)
+        loss = plan.loss(model, inputs, targets, words, dropout_key, objective=plan.objective, frequencies=followed)
+        return _weight(targets, plan) * loss
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)
     return followed, (gradients, loss)
 
 
-def _gathered(sequences: Sequences | None, operands: dict[str, Array], max_length: int) -> tuple[Array, Array]:
+def _weight(targets: Array, plan: _Plan) -> Array | float:
+    return 1.0 if plan.weighing_targets is None else (targets != IGNORE).sum() / plan.weighing_targets
+
+
+def _gathered(sequences: Sequences | None, operands: dict[str, Array], length: int) -> tuple[Array, Array]:
     if sequences is None:
         return operands["inputs"], operands["targets"]
     if "masked" in operands:
         return sequences.masked_items(operands["rows"], operands["masked"])
-    return sequences.next_items(operands["rows"], max_length)
+    return sequences.next_items(operands["rows"], length)

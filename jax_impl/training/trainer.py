@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 
 from ...kernels import ArgumentError
-from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options
+from ...recsys import Split, TrainConfig, evaluation_options
 from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
 from ...recsys.run.epoch import StepLoop
-from ...recsys.run.experiment import held_out
+from ...recsys.run.experiment import held_out, longest_batch, weighing_targets
 from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
@@ -56,6 +56,7 @@ class Trainer:
             frequencies=frequencies,
             sequences=split.train if on_device else None,
             item_rule=item_rule(config, split.num_items),
+            weighing_targets=weighing_targets(config, split),
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
@@ -67,16 +68,20 @@ class Trainer:
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
     def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
-        """Traces the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims
-        its folder."""
-        batch = next(epoch_batches(self.config, self.split, 0))
+        """Traces the loss of one of the longest batches, so that what only the loss refuses is a ``ConfigError`` before
+        a run claims its folder."""
+        batch = longest_batch(self.config, self.split)
         operands = model, batch.inputs, batch.targets, step_seed(self.config, 0)
         with options_refused(ArgumentError):
             check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
 
     def compile_ahead(self) -> None:
-        if self.config.has_test and jax.default_backend() == "gpu":  # where it takes seconds, and so do the steps
+        if jax.default_backend() != "gpu":  # where it takes seconds, and so do the steps
+            return
+        for steps in self._loop.forms():
+            self.steps.compile_ahead(steps)
+        if self.config.has_test:
             first = self._valid if self.config.has_validation else self._test
             cutoffs, shapes = self._evaluation["cutoffs"], self.steps.parts().shapes()
             self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs)

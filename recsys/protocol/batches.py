@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..data.ragged import Ragged, as_int32
 from ..errors import ConfigError
+from .row_lengths import Block, epoch_blocks, trainable_rows
 from .seen import Room, SeenItems, seen_items
 
 PAD = -1
@@ -62,7 +63,15 @@ def mean_targets(train: Ragged, *, batch_size: int, max_length: int) -> float:
 
 
 def train_batches(
-    train: Ragged, *, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int = 0
+    train: Ragged,
+    *,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    row_lengths: Sequence[int] = (),
+    accumulate: int = 1,
 ) -> Iterator[Batch]:
     """Yield one epoch of next-item batches, from batch ``start_step`` on.
 
@@ -70,21 +79,25 @@ def train_batches(
     first as targets, padded on the left. The order of users is ``numpy.random.default_rng((seed, epoch))``'s
     permutation of the users with at least two items, so an epoch is a function of (seed, epoch) and can be
     entered at any step. Every batch is (batch_size, max_length): the last one is filled with rows of padding.
+
+    With ``row_lengths``, ascending up to ``max_length``, a batch is (batch_size, L) for one of them, of users whose
+    inputs it just holds (`epoch_blocks`), and so are the ``accumulate`` batches of an update.
     """
     check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
-    return _train_batches(train, batch_size, max_length, seed, epoch, start_step)
+    lengths = row_lengths or (max_length,)
+    blocks = epoch_blocks(
+        train, batch_size=batch_size, row_lengths=lengths, seed=seed, epoch=epoch, accumulate=accumulate
+    )
+    return _train_batches(train, blocks, start_step)
 
 
-def _train_batches(
-    train: Ragged, batch_size: int, max_length: int, seed: int, epoch: int, start_step: int
-) -> Iterator[Batch]:
-    order = epoch_order(train, seed, epoch)
-    for begin in range(start_step * batch_size, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        window = last_items(train, rows, width=max_length + 1, height=batch_size)
-        inputs = np.ascontiguousarray(window[:, :-1])
-        targets = np.where(inputs == PAD, np.int32(IGNORE), window[:, 1:])
-        yield Batch(inputs, targets)
+def _train_batches(train: Ragged, blocks: list[Block], start_step: int) -> Iterator[Batch]:
+    for block in blocks:
+        for rows in block.rows[max(start_step - block.first, 0) :]:
+            window = last_items(train, rows[rows >= 0], width=block.length + 1, height=len(rows))
+            inputs = np.ascontiguousarray(window[:, :-1])
+            targets = np.where(inputs == PAD, np.int32(IGNORE), window[:, 1:])
+            yield Batch(inputs, targets)
 
 
 def eval_batches(
@@ -124,24 +137,6 @@ def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, 
     present = source >= starts[:, None]
     window[: len(rows)][present] = sequences.values[source[present]]
     return window
-
-
-def trainable_rows(train: Ragged) -> npt.NDArray[np.intp]:
-    """The users that an epoch visits: those with at least two items, of which one can predict another."""
-    return np.flatnonzero(train.lengths >= 2)
-
-
-def epoch_order(train: Ragged, seed: int, epoch: int) -> npt.NDArray[np.intp]:
-    """`trainable_rows` in the order of an epoch: ``numpy.random.default_rng((seed, epoch))``'s permutation."""
-    return np.random.default_rng((seed, epoch)).permutation(trainable_rows(train))
-
-
-def batch_rows(train: Ragged, *, batch_size: int, seed: int, epoch: int) -> npt.NDArray[np.int32]:
-    """The users of each batch of an epoch: (batches, batch_size) int32, -1 where a row only fills the last one."""
-    order = epoch_order(train, seed, epoch)
-    rows = np.full((-(-len(order) // batch_size), batch_size), -1, dtype=np.int32)
-    rows.reshape(-1)[: len(order)] = order
-    return rows
 
 
 def check_epoch(train: Ragged, *, batch_size: int, max_length: int, start_step: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.ragged import Ragged
 from ..errors import ConfigError
-from .batches import IGNORE, MASK, PAD, Batch, check_epoch, epoch_order, last_items, num_batches, trainable_rows
+from .batches import IGNORE, MASK, PAD, Batch, check_epoch, last_items, num_batches
+from .row_lengths import Block, epoch_blocks, trainable_rows
 
 LAST_ONLY = 1 / 11
 """Fraction of rows in which the last item alone is masked, as it is in prediction: BERT4Rec's authors add one such copy
@@ -38,6 +39,8 @@ def masked_batches(
     seed: int,
     epoch: int,
     start_step: int = 0,
+    row_lengths: Sequence[int] = (),
+    accumulate: int = 1,
 ) -> Iterator[Batch]:
     """Yield one epoch of masked-item batches (Sun et al., 2019, arXiv 1904.06690), from batch ``start_step`` on.
 
@@ -45,25 +48,35 @@ def masked_batches(
     ``mask_probability``, at least one in a row; in a fraction `LAST_ONLY` of the rows the last item alone is masked. A
     masked item is `MASK` in the inputs and itself in the targets, which are `IGNORE` everywhere else.
 
-    The users and their order are those of `train_batches`; the masks of batch s come from ``numpy``'s generator of
-    ``SeedSequence((seed, epoch), spawn_key=(s,))``. So an epoch is a function of (seed, epoch) and can be entered at
-    any step. Every batch is (batch_size, max_length): the last one is filled with rows of padding. Raises
-    ``ConfigError`` for sizes below 1, a ``mask_probability`` outside (0, 1) and a ``start_step`` beyond the epoch.
+    The users and their order are those of `train_batches`, where n items are n inputs here; the masks of batch s come
+    from ``numpy``'s generator of ``SeedSequence((seed, epoch), spawn_key=(s,))``. So an epoch is a function of (seed,
+    epoch) and can be entered at any step. Every batch is (batch_size, max_length): the last one is filled with rows of
+    padding; ``row_lengths`` and ``accumulate`` are those of `train_batches`. Raises ``ConfigError`` for sizes below 1,
+    a ``mask_probability`` outside (0, 1) and a ``start_step`` beyond the epoch.
     """
     check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
     _require_probability(mask_probability)
-    return _masked_batches(train, batch_size, max_length, mask_probability, seed, epoch, start_step)
+    blocks = epoch_blocks(
+        train,
+        batch_size=batch_size,
+        row_lengths=row_lengths or (max_length,),
+        seed=seed,
+        epoch=epoch,
+        accumulate=accumulate,
+        ahead=0,
+    )
+    return _masked_batches(train, blocks, mask_probability, seed, epoch, start_step)
 
 
 def _masked_batches(
-    train: Ragged, batch_size: int, max_length: int, mask_probability: float, seed: int, epoch: int, start_step: int
+    train: Ragged, blocks: list[Block], mask_probability: float, seed: int, epoch: int, start_step: int
 ) -> Iterator[Batch]:
-    order = epoch_order(train, seed, epoch)
-    for step in range(start_step, num_batches(train, batch_size=batch_size)):
-        rows = order[step * batch_size : (step + 1) * batch_size]
-        items = last_items(train, rows, width=max_length, height=batch_size)
-        masked = draw_masks(items != PAD, mask_probability, masks_generator(seed, epoch, step))
-        yield Batch(np.where(masked, np.int32(MASK), items), np.where(masked, items, np.int32(IGNORE)))
+    for block in blocks:
+        for step, rows in enumerate(block.rows, block.first):
+            if step >= start_step:
+                items = last_items(train, rows[rows >= 0], width=block.length, height=len(rows))
+                masked = draw_masks(items != PAD, mask_probability, masks_generator(seed, epoch, step))
+                yield Batch(np.where(masked, np.int32(MASK), items), np.where(masked, items, np.int32(IGNORE)))
 
 
 def masks_generator(seed: int, epoch: int, step: int) -> np.random.Generator:

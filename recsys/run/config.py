@@ -18,9 +18,9 @@ from ..protocol.splits import SPLITS
 from .data_options import option
 from .feature_choices import NUMERIC_USES, VECTOR_USES, check_features
 from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
-from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss
+from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss, said_negatives, without_unused
+from .loss_options import LossOptions
 from .model_choices import MODELS, check_model
-from .model_options import ModelOptions
 from .optimizer_choices import OPTIMIZERS, SCHEDULES, check_optimizer
 from .start_choices import GONE_ITEMS, check_start
 
@@ -43,9 +43,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gone_items": GONE_ITEMS,
 }
 
-SCHEMA = 2
+SCHEMA = 3
 """Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
-ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did."""
+ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did. Before 3 batches
+were never grouped by length, and num_negatives stood there whether or not negatives were drawn."""
 
 PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "from_run", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
@@ -61,7 +62,7 @@ _LEAST: dict[str, int] = {
     "num_heads": 1,
     "dropout": 0,
     "mask_probability": 0,
-    "num_negatives": 1,
+    "num_negatives": 0,
     "pool_size": 1,
     "popularity_power": 0,
     "frequency_rate": 0,
@@ -69,7 +70,7 @@ _LEAST: dict[str, int] = {
     "n_buckets": 0,
     "bucket_size_x": 0,
     "bucket_size_y": 1,
-    "batch_size": 1,
+    "batch_size": 0,
     "accumulate": 1,
     "learning_rate": 0,
     "item_learning_rate": 0,
@@ -87,65 +88,25 @@ _LEAST: dict[str, int] = {
 
 
 @dataclass(frozen=True)
-class TrainConfig(ModelOptions):
+class TrainConfig(LossOptions):
     """Options of one training run, checked on construction (`ConfigError` names the option)."""
 
-    loss: str = option(
-        "softmax",
-        "Loss",
-        "softmax: cross-entropy over sampled negatives (CCE-) or all items. bce: binary cross-entropy (BCE with one "
-        "negative, BCE+ with more). gbce: bce calibrated for its sampling rate. sce: cross-entropy in buckets of "
-        "positions and items near each other.",
+    batch_size: int = option(
+        0,
+        "Training",
+        "Users in a batch. 0: 128, and fewer, from 16 on, where an epoch would have fewer than 32 batches.",
     )
-    negatives: str = option(
-        "uniform",
-        "Loss",
-        "uniform, popularity or log-uniform: drawn so (bce: these; gbce: uniform). all: every item. in-batch: the "
-        "targets of a group's other positions. mixed: uniform and in-batch together. hard: the best-scoring of a "
-        "uniform pool. auto: all, or as many uniform ones as cost about a fifth of the model's time.",
-    )
-    num_negatives: int = option(
-        256, "Loss", "Drawn negatives for each position; of mixed the uniform ones, of hard those kept of the pool."
-    )
-    pool_size: int = option(
-        1024, "Loss", "hard: uniformly drawn items of a group, of which the best-scoring are its negatives."
-    )
-    popularity_power: float = option(
-        0.75, "Loss", "popularity: power of an item's training count that its probability is proportional to."
-    )
-    frequency_rate: float = option(
-        0.01,
-        "Loss",
-        "in-batch, mixed: weight of a batch in the running estimate of how often each item is a target, which "
-        "corrects these negatives.",
-    )
-    logq_correction: bool = option(
+    group_by_length: bool = option(
         True,
-        "Loss",
-        "Correct sampled negatives by the probability with which they are drawn; without it the loss is the plain "
-        "sampled softmax.",
+        "Training",
+        "Put users with histories of like lengths into the same batches, whose rows are then shorter where users have "
+        "few items: rows of up to three lengths, chosen from the log. Without it all rows have max_length places.",
     )
-    group_size: int = option(
-        128,
-        "Loss",
-        "Positions that share one draw of negatives: 16, 32, 64, 128, 256, or 1 for independent uniform draws.",
-    )
-    shuffle_rows: bool = option(True, "Loss", "Spread neighbouring positions of one user over different groups.")
-    gbce_t: float = option(0.75, "Loss", "gbce: calibration from 0 (bce) to 1 (that of the softmax).")
-    n_buckets: int = option(0, "Loss", "sce: buckets; 0 takes 2 sqrt(N) for N positions with a target in a mean batch.")
-    bucket_size_x: int = option(0, "Loss", "sce: positions in a bucket; 0 takes 2 sqrt(N).")
-    bucket_size_y: int = option(256, "Loss", "sce: items in a bucket.")
-    mix_x: bool = option(False, "Loss", "sce: make bucket centres of mixed hidden states instead of random directions.")
-    impl: str = option(
-        "auto", "Loss", "triton: the fused kernel. reference: plain framework code. auto: triton on CUDA."
-    )
-
-    batch_size: int = option(32, "Training", "Users in a batch.")
     accumulate: int = option(1, "Training", "Batches whose mean gradient makes one step of the optimizer.")
     optimizer: str = option(
         "adamw", "Training", "adamw, adam, adamax, rmsprop or sgd, as torch.optim and Optax have them."
     )
-    learning_rate: float = option(3e-3, "Training", "Peak learning rate.")
+    learning_rate: float = option(1e-3, "Training", "Peak learning rate.")
     item_optimizer: str = option(
         "auto",
         "Training",
@@ -167,7 +128,7 @@ class TrainConfig(ModelOptions):
         "Training",
         "Learning rate after the warm-up: constant, or falling to 0 at the last epoch's end as a cosine or linear.",
     )
-    warmup_steps: int = option(60, "Training", "Steps of the optimizer over which the learning rate rises from 0.")
+    warmup_steps: int = option(100, "Training", "Steps of the optimizer over which the learning rate rises from 0.")
     weight_decay: float = option(0.0, "Training", "Decoupled weight decay of adamw; of the others an L2 term.")
     momentum: float = option(0.9, "Training", "sgd: momentum.")
     clip_norm: float = option(0.0, "Training", "Scale gradients down to this norm over all of them; 0: never.")
@@ -176,9 +137,9 @@ class TrainConfig(ModelOptions):
         "Training",
         "Validate, test and keep an exponential moving average of the weights with this decay; 0: the weights.",
     )
-    epochs: int = option(10, "Training", "Most passes over the training users.")
+    epochs: int = option(100, "Training", "Most passes over the training users.")
     patience: int = option(
-        5, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
+        10, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
     )
     eval_every: int = option(1, "Training", "Epochs from one validation to the next.")
     seed: int = option(0, "Training", "Seed of weights, batch order, masks, dropout and negatives.")
@@ -252,6 +213,8 @@ class TrainConfig(ModelOptions):
         for name in ("data", *columns, "from_run", "out"):
             require(getattr(self, name) != "", name, "a non-empty text", "an empty one")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, value in said_negatives(vars(self), defaults).items():
+            object.__setattr__(self, name, value)
         check_model(vars(self), defaults)
         check_loss(vars(self), defaults)
         check_protocol(vars(self), defaults)
@@ -281,7 +244,10 @@ class TrainConfig(ModelOptions):
             raise ConfigError(f"config: expected a JSON object, got text that is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
-        require_schema("config", values.pop("schema", 1), SCHEMA)
+        schema = values.pop("schema", 1)
+        require_schema("config", schema, SCHEMA)
+        if schema < 3:
+            values = {"group_by_length": False, **without_unused(values)}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

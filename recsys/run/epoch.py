@@ -15,6 +15,7 @@ from ..protocol.batches import num_batches
 from ..protocol.splits import Split
 from .background import in_thread, prefetched
 from .config import TrainConfig
+from .experiment import blocks_of_epoch
 from .losses import EpochLosses, Fetch, Losses
 from .profile import Profile
 from .steps import Steps, epoch_steps
@@ -61,6 +62,16 @@ class StepLoop(Generic[Losses]):
                 return mean()
 
         return wait
+
+    def forms(self) -> Iterator[Steps]:
+        """Portions of the first epoch, one of each length of rows that there is."""
+        left = {block.length for block in blocks_of_epoch(self.config, self.split, 0)}
+        for steps in epoch_steps(self.config, self.split, 0, on_device=self.on_device, most=self.most):
+            if steps.length in left:
+                yield steps
+                left.remove(steps.length)
+            if not left:
+                return
 
     def _steps(self, epoch: int) -> Iterator[Steps]:
         begun, self._ahead = self._ahead, None

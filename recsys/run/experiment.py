@@ -22,6 +22,7 @@ from ..protocol.batches import Batch, mean_targets, train_batches
 from ..protocol.cutoffs import parse_cutoffs
 from ..protocol.masked_batches import masked_batches, mean_masked
 from ..protocol.popularity import PopularityBaseline, item_counts
+from ..protocol.row_lengths import Block, choose_row_lengths, epoch_blocks, mean_row_length, trainable_rows
 from ..protocol.splits import Split, make_split
 from .config import TrainConfig
 from .run_directory import RunDirectory
@@ -141,10 +142,53 @@ def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
 def epoch_batches(config: TrainConfig, split: Split, epoch: int) -> Iterator[Batch]:
     """The training batches of one epoch: `masked_batches` for BERT4Rec, `train_batches` for the causal models;
     `num_batches` of either, and the same in both frameworks."""
-    sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "seed": config.seed, "epoch": epoch}
+    sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "accumulate": config.accumulate}
+    order = {"seed": config.seed, "epoch": epoch, "row_lengths": row_lengths(config, split)}
     if config.model == "bert4rec":
-        return masked_batches(split.train, **sizes, mask_probability=config.mask_probability)
-    return train_batches(split.train, **sizes)
+        return masked_batches(split.train, **sizes, **order, mask_probability=config.mask_probability)
+    return train_batches(split.train, **sizes, **order)
+
+
+def blocks_of_epoch(config: TrainConfig, split: Split, epoch: int) -> list[Block]:
+    """The users of `epoch_batches`."""
+    sizes = {"batch_size": config.batch_size, "accumulate": config.accumulate, "ahead": _ahead(config)}
+    return epoch_blocks(split.train, **sizes, row_lengths=row_lengths(config, split), seed=config.seed, epoch=epoch)
+
+
+def row_lengths(config: TrainConfig, split: Split) -> tuple[int, ...]:
+    """The lengths of the rows of `epoch_batches`, ascending up to ``max_length``: more than that one with
+    ``group_by_length`` where histories differ (`choose_row_lengths`). A table in the host's memory has one: the rows of
+    the next step are read ahead, in a shape that does not change."""
+    if not config.group_by_length or config.table_on == "host":
+        return (config.max_length,)
+    return choose_row_lengths(_inputs(config, split), config.max_length)
+
+
+def mean_places(config: TrainConfig, split: Split) -> float:
+    """Mean number of places in a batch of `epoch_batches`, with or without an item."""
+    return config.batch_size * mean_row_length(_inputs(config, split), row_lengths(config, split))
+
+
+def weighing_targets(config: TrainConfig, split: Split) -> float | None:
+    """The positions with a target of a mean batch, by which the mean loss of a batch is weighed: so many times the
+    batch's own. Rows of several lengths have very different numbers of them, and each position is to count alike; with
+    one length batches count alike, and there is None."""
+    return mean_positions(config, split) if len(row_lengths(config, split)) > 1 else None
+
+
+def longest_batch(config: TrainConfig, split: Split) -> Batch:
+    """One of the batches of the first epoch with the longest rows."""
+    longest = max(row_lengths(config, split))
+    return next(batch for batch in epoch_batches(config, split, 0) if batch.inputs.shape[1] == longest)
+
+
+def _inputs(config: TrainConfig, split: Split) -> npt.NDArray[np.int64]:
+    """Inputs of each user that is trained on."""
+    return split.train.lengths[trainable_rows(split.train)] - _ahead(config)
+
+
+def _ahead(config: TrainConfig) -> int:
+    return 0 if config.model == "bert4rec" else 1
 
 
 def mean_positions(config: TrainConfig, split: Split) -> float:

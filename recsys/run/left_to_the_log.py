@@ -1,5 +1,5 @@
-"""Options that a run may leave to its log, resolved once and stored with the others: the length of histories and the
-negatives."""
+"""Options that a run may leave to its log, resolved once and stored with the others: the users of a batch, the length
+of histories and the negatives."""
 
 from __future__ import annotations
 
@@ -8,18 +8,32 @@ import logging
 
 import numpy as np
 
+from ..protocol.row_lengths import trainable_rows
 from ..protocol.splits import Split
 from .config import TrainConfig
-from .experiment import mean_positions
+from .experiment import mean_places, mean_positions
 from .item_optimizer import LARGE, ROW_RULES
 
 logger = logging.getLogger(__name__)
 
 
 def resolved(config: TrainConfig, split: Split) -> TrainConfig:
-    """``config`` with what it leaves to the log: a ``max_length`` of 0 and ``negatives`` "auto"."""
+    """``config`` with what it leaves to the log: a ``batch_size`` and a ``max_length`` of 0, ``negatives`` "auto"."""
+    config = config if config.batch_size else _with_batch(config, split)
     config = config if config.max_length else _with_length(config, split)
     return _with_negatives(config, split) if config.negatives == "auto" else config
+
+
+_LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_BATCHES = 128, 16, 32
+
+
+def _with_batch(config: TrainConfig, split: Split) -> TrainConfig:
+    """With 128 users a batch; of few users the power of two from 16 on that leaves 32 batches in an epoch, as so few
+    steps would train too little before the epochs run out."""
+    most = len(trainable_rows(split.train)) // _LEAST_BATCHES
+    chosen = max(min(2 ** (max(most, 1).bit_length() - 1), _LARGEST_BATCH), _SMALLEST_BATCH)
+    logger.info("batch_size: %d", chosen)
+    return dataclasses.replace(config, batch_size=chosen)
 
 
 _SHARE_OF_USERS, _STEP, _LONGEST = 0.9, 8, 200
@@ -43,7 +57,9 @@ def _with_negatives(config: TrainConfig, split: Split) -> TrainConfig:
     """With as many uniform negatives as cost a fifth of the model's own time, a power of two; with all items where
     there are no more than that, unless the item table moves by rows, of which a step then draws at most half."""
     positions = mean_positions(config, split)
-    within = int(_SHARE_OF_MODEL * model_ms(config) / (negative_ms(config.dim) * max(positions, 1.0)))
+    within = int(
+        _SHARE_OF_MODEL * model_ms(config, mean_places(config, split)) / (negative_ms(config.dim) * max(positions, 1.0))
+    )
     by_rows = config.item_optimizer in ROW_RULES or split.num_items >= LARGE
     if split.num_items <= within and not by_rows:
         logger.info("negatives: all of %d items, as they cost little beside the model", split.num_items)
@@ -57,11 +73,10 @@ def _with_negatives(config: TrainConfig, split: Split) -> TrainConfig:
     return dataclasses.replace(config, negatives="uniform", num_negatives=chosen)
 
 
-def model_ms(config: TrainConfig) -> float:
-    """Milliseconds of a step without loss and item table on an H100 in bfloat16: fitted to the steps of
-    benchmarks/results/study.csv (width 128, two blocks), with the blocks' and the width's share taken as proportional.
-    """
-    places = config.batch_size * config.max_length
+def model_ms(config: TrainConfig, places: float) -> float:
+    """Milliseconds of a step of so many ``places`` without loss and item table on an H100 in bfloat16: fitted to the
+    steps of benchmarks/results/study.csv (width 128, two blocks), with the blocks' and the width's share taken as
+    proportional."""
     return (1 + config.num_blocks) / 3 * 0.517 + config.num_blocks / 2 * config.dim / 128 * 7.01e-5 * places
 
 

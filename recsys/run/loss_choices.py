@@ -12,6 +12,9 @@ LOSSES = ("softmax", "bce", "gbce", "sce")
 NEGATIVES = ("uniform", "all", "popularity", "log-uniform", "in-batch", "mixed", "hard", "auto")
 GROUP_SIZES = (1, 16, 32, 64, 128, 256)
 
+NUM_NEGATIVES = 256
+"""Drawn where nothing else is said."""
+
 _SAMPLED = ("softmax", "bce", "gbce")
 _DRAWN = ("uniform", "popularity", "log-uniform", "mixed", "hard")
 _GROUPED = (*_DRAWN, "in-batch")
@@ -46,6 +49,29 @@ _USED_BY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """The losses and the negatives that an option acts with."""
 
 MOST_LISTED = 2**20  # items that the samplers of lists draw for a group
+
+
+def said_negatives(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """``negatives`` and ``num_negatives`` as far as the other options tell them: auto is uniform with another loss than
+    the softmax, which has no use for all items, and where an option of drawing is given; a number of 0 is
+    `NUM_NEGATIVES` where negatives are drawn."""
+    negatives, number = options["negatives"], options["num_negatives"]
+    of_drawing = [
+        name for name, (losses, samplers) in _USED_BY.items() if "softmax" in losses and "uniform" in samplers
+    ]
+    if negatives == "auto" and (
+        options["loss"] != "softmax" or any(options[name] != defaults[name] for name in of_drawing)
+    ):
+        negatives = "uniform"
+    if number == 0 and negatives in _DRAWN and options["loss"] in _SAMPLED:
+        number = NUM_NEGATIVES
+    return {"negatives": negatives, "num_negatives": number}
+
+
+def without_unused(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a file without a ``num_negatives`` that its choice of negatives leaves unused."""
+    drawn = options.get("negatives", "uniform") in _DRAWN and options.get("loss", "softmax") in _SAMPLED
+    return {name: value for name, value in options.items() if drawn or name != "num_negatives"}
 
 
 def check_loss(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..protocol.batches import IGNORE, PAD, Batch, batch_rows, num_batches
+from ..protocol.batches import IGNORE, PAD, Batch, num_batches
 from ..protocol.masked_batches import draw_masks, masks_generator
+from ..protocol.row_lengths import Block
 from ..protocol.splits import Split
 from .config import TrainConfig
-from .experiment import epoch_batches
+from .experiment import blocks_of_epoch, epoch_batches
 from .optimizer_choices import learning_rate
 
 MOST_BATCHES = 64
@@ -28,7 +29,8 @@ DEVICE_SHARE = 8
 
 @dataclass(frozen=True)
 class Steps:
-    """U updates of the weights from A = ``accumulate`` batches each; all portions of an epoch have one shape.
+    """U updates of the weights from A = ``accumulate`` batches each, of rows of one ``length`` L; all portions of an
+    epoch with this length have one shape.
 
     ``first`` is the number of the first batch in the run (the next ones follow), ``counts`` (U,) int32 are the batches
     of each update: fewer at an epoch's end, 0 for an update that only fills the last portion. ``rates`` (U,) float32
@@ -40,6 +42,7 @@ class Steps:
     first: int
     counts: npt.NDArray[np.int32]
     rates: npt.NDArray[np.float32]
+    length: int
     rows: npt.NDArray[np.int32] | None = None
     masked: npt.NDArray[np.bool_] | None = None
     inputs: npt.NDArray[np.int32] | None = None
@@ -58,6 +61,7 @@ class Steps:
             step,
             np.ones(1, np.int32),
             np.array([rate], np.float32),
+            batch.inputs.shape[1],
             inputs=batch.inputs[None, None],
             targets=batch.targets[None, None],
         )
@@ -86,25 +90,36 @@ def epoch_steps(
 
     ``on_device``: the device gathers the batches from the users' sequences.
     """
-    accumulate, updates = config.accumulate, num_updates(config, split)
-    total = num_batches(split.train, batch_size=config.batch_size)
-    if not on_device:
-        most = min(most, max(_MOST_IDS // (2 * config.batch_size * config.max_length), 1))
-    portions = -(-updates // max(most // accumulate, 1))
-    size = -(-updates // max(portions, 1))
-    batches = epoch_batches(config, split, epoch)
-    rows = batch_rows(split.train, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-    for begin in range(0, updates, size):
-        numbers = np.arange(begin * accumulate, min((begin + size) * accumulate, total))
-        counts = np.bincount(numbers // accumulate - begin, minlength=size).astype(np.int32)
-        rates = [_rate(config, epoch * updates + begin + update, updates) for update in range(size)]
-        shape = size, accumulate
+    updates, total = num_updates(config, split), num_batches(split.train, batch_size=config.batch_size)
+    blocks, batches = blocks_of_epoch(config, split, epoch), epoch_batches(config, split, epoch)
+    update = epoch * updates
+    for block, numbers, size in _portions(blocks, config, on_device, most):
+        counts = np.bincount((numbers - numbers[0]) // config.accumulate, minlength=size).astype(np.int32)
+        rates = [_rate(config, update + number, updates) for number in range(size)]
+        update += np.count_nonzero(counts)
+        shape = size, config.accumulate
         arrays = (
-            _rows_of(config, split, epoch, rows, numbers, shape)
+            _rows_of(config, split, epoch, block, numbers, shape)
             if on_device
-            else _stacked(config, list(itertools.islice(batches, len(numbers))), shape)
+            else _stacked(list(itertools.islice(batches, len(numbers))), shape)
         )
-        yield Steps(epoch * total + begin * accumulate, counts, np.array(rates, np.float32), **arrays)
+        first = epoch * total + block.first + int(numbers[0])
+        yield Steps(first, counts, np.array(rates, np.float32), block.length, **arrays)
+
+
+def _portions(
+    blocks: list[Block], config: TrainConfig, on_device: bool, most: int
+) -> Iterator[tuple[Block, npt.NDArray[np.int64], int]]:
+    """Of each portion its block, the batches there and how many updates it has room for, the same for each length."""
+    accumulate, largest = config.accumulate, dict[int, int]()
+    for block in blocks:
+        largest[block.length] = max(largest.get(block.length, 0), -(-len(block.rows) // accumulate))
+    for block in blocks:
+        fit = most if on_device else max(_MOST_IDS // (2 * config.batch_size * block.length), 1)
+        portions = -(-largest[block.length] // max(min(most, fit) // accumulate, 1))
+        size = -(-largest[block.length] // portions)
+        for begin in range(0, len(block.rows), size * accumulate):
+            yield block, np.arange(begin, min(begin + size * accumulate, len(block.rows))), size
 
 
 def _rate(config: TrainConfig, update: int, updates: int) -> float:
@@ -121,29 +136,32 @@ def _rows_of(
     config: TrainConfig,
     split: Split,
     epoch: int,
-    rows: npt.NDArray[np.int32],
+    block: Block,
     numbers: npt.NDArray[np.int64],
     shape: tuple[int, int],
 ) -> dict[str, npt.NDArray]:
+    rows = block.rows
     chosen = np.full((*shape, config.batch_size), -1, np.int32)
     chosen.reshape(-1, config.batch_size)[: len(numbers)] = rows[numbers]
     if config.model != "bert4rec":
         return {"rows": chosen}
-    width = config.max_length
+    width = block.length
     lengths = np.append(np.minimum(split.train.lengths, width), 0)  # of the row -1: nothing
     masked = np.zeros((*shape, config.batch_size, width), np.bool_)
     for place, number in zip(masked.reshape(-1, config.batch_size, width), numbers, strict=False):
         present = np.arange(width) >= width - lengths[rows[number]][:, None]
-        place[:] = draw_masks(present, config.mask_probability, masks_generator(config.seed, epoch, int(number)))
+        place[:] = draw_masks(
+            present, config.mask_probability, masks_generator(config.seed, epoch, block.first + int(number))
+        )
     return {"rows": chosen, "masked": masked}
 
 
-def _stacked(config: TrainConfig, batches: list[Batch], shape: tuple[int, int]) -> dict[str, npt.NDArray]:
-    width = batches[0].inputs.shape[1]
-    inputs = np.full((*shape, config.batch_size, width), PAD, np.int32)
+def _stacked(batches: list[Batch], shape: tuple[int, int]) -> dict[str, npt.NDArray]:
+    size = batches[0].inputs.shape
+    inputs = np.full((*shape, *size), PAD, np.int32)
     targets = np.full_like(inputs, IGNORE)
     for name, array in (("inputs", inputs), ("targets", targets)):
-        flat = array.reshape(-1, config.batch_size, width)
+        flat = array.reshape(-1, *size)
         for place, batch in zip(flat, batches, strict=False):
             place[:] = getattr(batch, name)
     return {"inputs": inputs, "targets": targets}

@@ -12,9 +12,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import cells
-from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, Cell, grouped, select
+from benchmarks.study import cells, parts
+from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, Cell, grouped
 from benchmarks.study.intervals import interval, paired_ratio, relative_difference
+from benchmarks.study.parts import select
 from benchmarks.study.results import COLUMNS, ResultsError, add, add_times, read
 from benchmarks.study.table import EAGER_LIMIT, eager_bytes, seconds_to_best
 from tests.benchmarks.walks import SMALL
@@ -34,8 +35,8 @@ def row(
 
 
 def test_every_option_of_a_cell_has_its_own_digest():
-    digests = {run.cell.digest for part in cells.PARTS.values() for run in part()}
-    named = {(run.cell.dataset.name, run.cell.method.name) for part in cells.PARTS.values() for run in part()}
+    digests = {run.cell.digest for part in parts.PARTS.values() for run in part()}
+    named = {(run.cell.dataset.name, run.cell.method.name) for part in parts.PARTS.values() for run in part()}
     assert len(digests) == len(named)
     digest = Cell(SMALL, GROUPED).digest
     others = {
@@ -212,7 +213,7 @@ def test_the_rows_are_of_the_grid():
     """A row whose cell is no longer in the grid would be taken for one that is, by its method's name."""
     grid = {
         (run.cell.dataset.name, run.cell.method.name, run.cell.digest)
-        for part in cells.PARTS.values()
+        for part in parts.PARTS.values()
         for run in part()
     }
     rows = [row for row in read(study.CSV) if not row["method"].startswith("training command")]

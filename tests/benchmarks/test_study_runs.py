@@ -20,7 +20,7 @@ from cce_minus.torch_impl.train import train
 from typer.testing import CliRunner
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import cells
+from benchmarks.study import cells, parts
 from benchmarks.study.cells import FULL, GROUPED, METHODS, Cell, Method, Run, grouped
 from benchmarks.study.collect import row_of
 from benchmarks.study.epoch_time import COLUMNS as EPOCH_COLUMNS
@@ -112,7 +112,7 @@ def test_no_run_begins_after_its_time(data: Path):
 
 def test_a_stopped_grid_goes_on_with_what_is_missing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runs = [Run(Cell(SMALL, method), seed) for seed in (1, 2) for method in (FULL, GROUPED)]
-    monkeypatch.setitem(cells.PARTS, "tiny", lambda: runs)
+    monkeypatch.setitem(parts.PARTS, "tiny", lambda: runs)
     csv = tmp_path / "study.csv"
     trained: list[tuple[str, str]] = []
 

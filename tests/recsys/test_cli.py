@@ -38,6 +38,7 @@ RUNS = [
         data="events.csv", user_column="u", item_column="i", time_column="t", titles="items.csv",
         title_column="name", split="global-temporal", max_length=20, dim=48, num_blocks=3, num_heads=4,
         dropout=0.5, negatives="hard", num_negatives=5, pool_size=50, group_size=16, shuffle_rows=False,
+        group_by_length=False,
         impl="reference",
         batch_size=9, learning_rate=0.5, weight_decay=0.25, warmup_steps=7, epochs=2, patience=3, eval_every=2, seed=11,
         precision="bf16", device="cpu", out="elsewhere", init_weights="w.safetensors", resume=True,

@@ -68,7 +68,7 @@ def test_what_runs_reached_and_where_they_differ(tmp_path: Path, framework: str)
     assert rows["seconds"] == ["7.5", "7.5"]
     assert rows["framework"] == ["PyTorch", "PyTorch"]
     assert rows["dim"] == ["64", "32"]
-    assert rows["learning_rate"] == ["0.003", "1e-05"]
+    assert rows["learning_rate"] == ["0.001", "1e-05"]
     assert "popularity" in result.stdout
     assert not {"out", "epochs", "seed"} & set(rows)
 

@@ -12,17 +12,20 @@ from cce_minus.recsys.run.loss_choices import LOSSES, NEGATIVES
 def test_json_round_trip():
     config = TrainConfig(dim=32, num_heads=4, dropout=0, titles="titles.csv", shuffle_rows=False, seed=7)
     assert TrainConfig.from_json(config.to_json()) == config
-    assert TrainConfig.from_json("{}") == TrainConfig()
+    assert TrainConfig.from_json('{"schema": 3}') == TrainConfig()
     assert set(json.loads(config.to_json())) == {"schema", *(field.name for field in dataclasses.fields(config))}
 
 
 def test_options_of_a_later_version_are_refused():
-    """Of before there was a number, the options added since have their defaults, which are what runs did then."""
-    values = {"dim": 32, "optimizer": "adamw"}
-    for schema in (1, 2):
-        assert TrainConfig.from_json(json.dumps({"schema": schema, **values})) == TrainConfig(dim=32)
-    for schema in (0, 3, "2", 1.5, None):
-        with pytest.raises(ConfigError, match=rf"config: expected schema 1 to 2 .*, got {schema}"):
+    """Of earlier ones, the options added since are what runs did then."""
+    values = {"dim": 32, "optimizer": "adamw", "negatives": "all", "num_negatives": 256}
+    then = TrainConfig(dim=32, negatives="all", group_by_length=False)
+    for schema in ({}, {"schema": 1}, {"schema": 2}):
+        assert TrainConfig.from_json(json.dumps({**schema, **values})) == then
+        drawn = {"negatives": "uniform", "num_negatives": 100}
+        assert TrainConfig.from_json(json.dumps({**schema, **drawn})).num_negatives == 100
+    for schema in (0, 4, "2", 1.5, None):
+        with pytest.raises(ConfigError, match=rf"config: expected schema 1 to 3 .*, got {schema}"):
             TrainConfig.from_json(json.dumps({"schema": schema, **values}))
 
 
@@ -90,7 +93,7 @@ def test_text_that_is_no_object(text: str):
         ("loss", "hinge"),
         ("negatives", "random"),
         ("negatives", 256),
-        ("num_negatives", 0),
+        ("num_negatives", -1),
         ("pool_size", 0),
         ("popularity_power", -0.5),
         ("popularity_power", float("inf")),
@@ -106,7 +109,7 @@ def test_text_that_is_no_object(text: str):
         ("group_size", 8),
         ("group_size", 100),
         ("shuffle_rows", 1),
-        ("batch_size", 0),
+        ("batch_size", -1),
         ("batch_size", True),
         ("learning_rate", 0.0),
         ("learning_rate", float("inf")),
@@ -198,7 +201,10 @@ def test_every_loss_has_its_negatives():
     assert set(DEFINED) == set(LOSSES)
     for loss in LOSSES:
         for negatives in NEGATIVES:
-            if negatives in DEFINED[loss]:
+            if negatives == "auto":  # which other losses have one answer to
+                expected = "auto" if loss == "softmax" else "uniform"
+                assert TrainConfig(loss=loss, negatives=negatives).negatives == expected
+            elif negatives in DEFINED[loss]:
                 config = TrainConfig(loss=loss, negatives=negatives)
                 assert (config.loss, config.negatives) == (loss, negatives)
             else:
@@ -222,7 +228,7 @@ BUCKETS = {"n_buckets", "bucket_size_x", "bucket_size_y", "mix_x"}
     [
         ("softmax", "uniform", DRAWN | {"logq_correction"}),
         ("softmax", "all", set()),
-        ("softmax", "auto", set()),
+        ("softmax", "auto", {"logq_correction", *DRAWN}),
         ("softmax", "popularity", DRAWN | {"popularity_power", "logq_correction"}),
         ("softmax", "log-uniform", DRAWN | {"logq_correction"}),
         ("softmax", "in-batch", {"group_size", "shuffle_rows", "frequency_rate", "logq_correction"}),

@@ -31,7 +31,7 @@ def split_of(lengths: list[int], num_items: int = 1) -> Split:
 def test_nine_in_ten_users_are_seen_whole(lengths: list[int], expected: int):
     for model in ("sasrec", "bert4rec"):
         assert resolved(TrainConfig(max_length=0, model=model), split_of(lengths)).max_length == expected
-    given = TrainConfig(max_length=7)
+    given = TrainConfig(max_length=7, batch_size=4, negatives="all")
     assert resolved(given, split_of(lengths)) is given
 
 
@@ -46,7 +46,7 @@ def test_the_fifth_is_what_was_measured(dataset: str):
         rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset and row["step_ms"]]
     row = next(row for row in rows if row["method"] == "CE-, groups of 128, K=16384")
     sizes: dict[str, Any] = {"batch_size": int(row["batch_size"]), "max_length": int(row["max_length"])}
-    config = TrainConfig(negatives="auto", dim=128, num_blocks=2, num_heads=2, **sizes)
+    config = TrainConfig(negatives="auto", dim=128, num_blocks=2, num_heads=2, group_by_length=False, **sizes)
     # as many users a batch as are there, with so many targets a batch as were counted
     each = int(row["rows"]) // sizes["batch_size"] + 1
     lengths = [each + 1] * (int(row["rows"]) // each) + [2] * (sizes["batch_size"] - int(row["rows"]) // each)
@@ -55,17 +55,27 @@ def test_the_fifth_is_what_was_measured(dataset: str):
     took = next(each for each in rows if each["method"] == f"CE-, groups of 128, K={chosen.num_negatives}")
     assert 0.14 < float(took["loss_ms"]) / float(took["step_ms"]) < 0.25
     rest = float(row["step_ms"]) - float(row["loss_ms"])
-    assert model_ms(config) == pytest.approx(rest, rel=0.25)  # which has the item table's optimizer
+    places = sizes["batch_size"] * sizes["max_length"]
+    assert model_ms(config, places) == pytest.approx(rest, rel=0.25)  # which has the item table's optimizer
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"), [(1, 16), (600, 16), (1023, 16), (1024, 32), (2455, 64), (4096, 128), (10**5, 128)]
+)
+def test_few_users_make_small_batches(users: int, expected: int):
+    split = split_of([3] * users + [1] * 5000)  # of whom those with one item have nothing to predict
+    assert resolved(TrainConfig(), split).batch_size == expected
+    assert resolved(TrainConfig(batch_size=7), split).batch_size == 7
 
 
 @pytest.mark.parametrize(
     ("num_items", "options", "negatives", "num_negatives"),
     [
-        (1000, {}, "all", 256),
+        (1000, {"batch_size": 32}, "all", 0),
         (1000, {"item_optimizer": "rowwise-adagrad", "batch_size": 2, "max_length": 64}, "uniform", 256),
         (10**6, {"batch_size": 512}, "uniform", 2048),
         (10**7, {"batch_size": 512}, "uniform", 2048),
-        (10**5, {"batch_size": 4}, "all", 256),
+        (10**5, {"batch_size": 4}, "all", 0),
         (10**6, {"batch_size": 4}, "uniform", 65536),
     ],
 )
@@ -74,6 +84,6 @@ def test_all_items_where_they_cost_little(num_items: int, options: dict[str, Any
     config = TrainConfig(negatives="auto", **{"max_length": 50, **options})
     chosen = resolved(config, split_of(lengths, num_items))
     assert (chosen.negatives, chosen.num_negatives) == (negatives, num_negatives)
-    given = TrainConfig(num_negatives=7)
+    given = TrainConfig(num_negatives=7, batch_size=4)
     assert resolved(given, split_of(lengths, num_items)) is given
     assert negative_ms(64) == pytest.approx(2 * negative_ms(32))

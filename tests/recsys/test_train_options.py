@@ -49,7 +49,7 @@ def test_the_number_of_other_negatives_is_not_the_files(run: Path):
     for given in (["--config", run / "config.json"], ["--resume", "--out", run]):
         for negatives in ("auto", "all"):
             (config,), _ = train(*given, "--negatives", negatives)
-            assert (config.negatives, config.num_negatives) == (negatives, 256)
+            assert (config.negatives, config.num_negatives) == (negatives, 0)
         (config,), _ = train(*given, "--negatives", "uniform")
         assert config.num_negatives == 4096
 

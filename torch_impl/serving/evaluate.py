@@ -16,7 +16,7 @@ from ...recsys import NO_ITEM, EvalBatch, Ragged
 from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, start_evaluation
-from ..devices import no_cast_cache, to_device
+from ..devices import captured, to_device
 from ..models.sequence_model import SequenceModel
 from .ranking import Seen, compile_ranking, rank_and_top
 
@@ -141,8 +141,7 @@ class Ranker:
             torch.cuda.current_stream().wait_stream(stream)
             self._counts.copy_(counts)
             graph = torch.cuda.CUDAGraph()
-            # other threads may copy a checkpoint meanwhile
-            with no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with captured(graph):  # a thread may copy a checkpoint meanwhile
                 self._graph_ranks = rank()
             self._replay = graph.replay
         for held, operand in zip(self._held, operands, strict=True):

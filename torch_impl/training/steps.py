@@ -4,9 +4,9 @@ that small models do not wait for the host, which otherwise starts hundreds of k
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from torch import Tensor
 from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...kernels.negatives.uniform import UniformNegatives
-from ...recsys import Ragged, TrainConfig
+from ...recsys import IGNORE, Ragged, TrainConfig
 from ...recsys.run.steps import Steps
-from ..devices import no_cast_cache, to_device
+from ..devices import captured, no_cast_cache, to_device
 from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
 from ..tables.working_set import working_set
@@ -26,6 +26,22 @@ from .objective import Loss, follow, row_loss, training_loss
 from .optimizer import TableOptimizer, make_optimizer, set_rate
 from .rows_ahead import RowsAhead
 from .sequences import Sequences
+
+
+@dataclass
+class _Form:
+    """What the steps of one shape read and write: their operands, the number of the batch and of the update, the
+    losses, the rows read ahead, and how to run a batch and an update."""
+
+    length: int
+    held: dict[str, Tensor]
+    batch: Tensor
+    update: Tensor
+    losses: Tensor
+    ahead: RowsAhead | None = None
+    run_batch: Callable[[], None] = lambda: None
+    run_update: Callable[[], None] = lambda: None
+
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -39,7 +55,8 @@ class TrainingSteps:
     Everything random in batch s follows from (config.seed, s). ``autocast()`` is entered around model and loss, which
     is ``loss`` (by default the objective's). With an ``item_rule`` the item table has an optimizer of its own, which
     moves what a step touches, and the loss is the objective's on these rows; those of a table in the host's memory are
-    read a step ahead. ``sequences`` are the users' to gather
+    read a step ahead. With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one.
+    ``sequences`` are the users' to gather
     batches from; None where steps bring their batches. All of this stays in its memory: a graph, captured at the first
     steps of their shape, reads and writes it there.
     """
@@ -55,6 +72,7 @@ class TrainingSteps:
         sequences: Ragged | None = None,
         loss: Loss = training_loss,
         item_rule: str | None = None,
+        weighing_targets: float | None = None,
     ) -> None:
         self.model, self.config, self.frequencies = model, config, frequencies
         self.device = model.item_table.device
@@ -66,55 +84,59 @@ class TrainingSteps:
             name: parameter.detach().clone() for name, parameter in self.parameters.items() if config.ema_decay
         }
         self._objective, self._autocast, self._loss_of_all = objective, autocast, loss
+        self._weighing_targets = weighing_targets
         self._sequences = None if sequences is None else Sequences(sequences, self.device)
         self._captures = self.device.type == "cuda" and objective.impl != "reference"  # which waits for the device
-        self._shape: object = None
-        self._ahead: RowsAhead | None = None
+        self._forms = dict[object, _Form]()
+        self._form: _Form
 
     def __call__(self, steps: Steps) -> Tensor:
         """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
         operands = self._operands(steps, seeds)
-        shape = {name: (operand.shape, operand.dtype) for name, operand in operands.items()}
-        if shape != self._shape:
-            self._shape, self._held = (
-                shape,
-                {name: operand.to(self.device, copy=True) for name, operand in operands.items()},
-            )
-            self._batch_index, self._update_index = (
-                torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2)
-            )
-            self._losses = torch.zeros(steps.counts.size * self.config.accumulate, device=self.device)
-            if self.items is not None and self.items.table.host:
-                self._ahead = RowsAhead(self.items.table, self._set_at(self._batch_index))
-            self._run_batch, self._run_update = self._ways()
+        form = self._form_of(steps, operands)
         for name, operand in operands.items():
-            self._held[name].copy_(to_device(operand, self.device))
-        self._batch_index.zero_()
-        self._update_index.zero_()
-        if self._ahead is not None:
-            self._ahead.start(self._set_at(self._batch_index))
+            form.held[name].copy_(to_device(operand, self.device))
+        self._start()
         of_dropout = iter(seeds.tolist())
         for count in steps.counts.tolist():
             for seed in itertools.islice(of_dropout, count):
                 self._seed_dropout(seed)
-                self._run_batch()
+                form.run_batch()
             if count:
-                self._run_update()
-        if self._ahead is not None:
-            self._ahead.end()
-        return self._losses[: steps.num_batches].clone()
+                form.run_update()
+        if self._form.ahead is not None:
+            self._form.ahead.end()
+        return form.losses[: steps.num_batches].clone()
+
+    def _form_of(self, steps: Steps, operands: dict[str, Tensor]) -> _Form:
+        """The form of ``steps``, which is from now on the one in use; made where there is none yet."""
+        key = (steps.length, *((name, operand.shape, operand.dtype) for name, operand in operands.items()))
+        if key not in self._forms:
+            held = {name: operand.to(self.device, copy=True) for name, operand in operands.items()}
+            batch, update = (torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(2))
+            losses = torch.zeros(steps.counts.size * self.config.accumulate, device=self.device)
+            self._form = _Form(steps.length, held, batch, update, losses)
+            if self.items is not None and self.items.table.host:
+                self._form.ahead = RowsAhead(self.items.table, self._set_at(batch))
+            self._form.run_batch, self._form.run_update = self._ways()
+            self._forms[key] = self._form
+        self._form = self._forms[key]
+        return self._form
+
+    def _start(self) -> None:
+        self._form.batch.zero_()
+        self._form.update.zero_()
+        if self._form.ahead is not None:
+            self._form.ahead.start(self._set_at(self._form.batch))
 
     def replay(self) -> None:
         """Runs one more batch and update of the last steps, with their draws and rates, for a measurement."""
-        self._batch_index.zero_()
-        self._update_index.zero_()
-        if self._ahead is not None:
-            self._ahead.start(self._set_at(self._batch_index))
-        self._run_batch()
-        self._run_update()
-        if self._ahead is not None:
-            self._ahead.end()
+        self._start()
+        self._form.run_batch()
+        self._form.run_update()
+        if self._form.ahead is not None:
+            self._form.ahead.end()
 
     def _operands(self, steps: Steps, seeds: npt.NDArray[np.uint64]) -> dict[str, Tensor]:
         arrays = {
@@ -137,27 +159,32 @@ class TrainingSteps:
 
     def _at(self, name: str, index: Tensor) -> Tensor:
         """The operand of the batch ``index`` (1,)."""
-        return self._held[name].index_select(0, index)[0]
+        return self._form.held[name].index_select(0, index)[0]
 
     def _batch(self) -> None:
         """One batch: its gradients are added up, its loss is kept."""
-        loss = self._loss() if self._ahead is None else self._loss_ahead(self._ahead)
+        loss = self._loss() if self._form.ahead is None else self._loss_ahead(self._form.ahead)
         loss.backward()
-        self._losses.index_copy_(0, self._batch_index, loss.detach().view(1))
-        self._batch_index += 1
+        self._form.losses.index_copy_(0, self._form.batch, loss.detach().view(1))
+        self._form.batch += 1
 
     def _loss(self) -> Tensor:
-        inputs, targets = self._gathered(self._batch_index)
+        inputs, targets = self._gathered(self._form.batch)
         frequencies = follow(self.frequencies, targets, self._objective)
         if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)
         with self._autocast():
-            return self.loss_of(inputs, targets, self._at("seeds", self._batch_index), frequencies)
+            return self._weight(targets) * self.loss_of(
+                inputs, targets, self._at("seeds", self._form.batch), frequencies
+            )
+
+    def _weight(self, targets: Tensor) -> Tensor | float:
+        return 1.0 if self._weighing_targets is None else (targets != IGNORE).sum() / self._weighing_targets
 
     def _loss_ahead(self, ahead: RowsAhead) -> Tensor:
         """The same of rows that were read before it, while those of the batch after it are read."""
-        rows, last = ahead.rows(), len(self._losses) - 1
-        ahead.fetch(self._set_at((self._batch_index + 1).clamp(max=last)))
+        rows, last = ahead.rows(), len(self._form.losses) - 1
+        ahead.fetch(self._set_at((self._form.batch + 1).clamp(max=last)))
         with self._autocast():
             return row_loss(self.model, rows, ahead.given, objective=self._objective)
 
@@ -179,47 +206,46 @@ class TrainingSteps:
 
     def _gathered(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the batch ``index`` (1,)."""
-        if "rows" not in self._held:
+        if "rows" not in self._form.held:
             return self._at("inputs", index), self._at("targets", index)
         assert self._sequences is not None
-        if "masked" in self._held:
+        if "masked" in self._form.held:
             return self._sequences.masked_items(self._at("rows", index), self._at("masked", index))
-        return self._sequences.next_items(self._at("rows", index), self.config.max_length)
+        return self._sequences.next_items(self._at("rows", index), self._form.length)
 
     @torch.no_grad()
     def _update(self) -> None:
         """The optimizer's step on the mean gradient of its batches, which is nothing afterwards."""
         accumulates = self.config.accumulate > 1
         if accumulates:
-            share = self._held["shares"].index_select(0, self._update_index)[0]
+            share = self._form.held["shares"].index_select(0, self._form.update)[0]
             for parameter in self.parameters.values():
                 assert parameter.grad is not None
                 parameter.grad *= share
         if self.config.clip_norm:
             rows = [] if self.items is None else self.items.gradients()
             torch.nn.utils.clip_grad_norm_([*self._dense, *rows], self.config.clip_norm)
-        rate = self._held["rates"].index_select(0, self._update_index)
+        rate = self._form.held["rates"].index_select(0, self._form.update)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         if self.items is not None:
             self.items.step(rate)
-        if self._ahead is not None:
-            self._ahead.turn()
+        if self._form.ahead is not None:
+            self._form.ahead.turn()
         for name, average in self.averages.items():
             average.lerp_(self.parameters[name], 1 - self.config.ema_decay)
         # in its memory, where the graph of a batch adds to it
         self.optimizer.zero_grad(set_to_none=not accumulates)
-        self._update_index += 1
+        self._form.update += 1
 
     def _ways(self) -> tuple[Callable[[], None], Callable[[], None]]:
         """How to run a batch and an update: as they are, or as graphs; without accumulation both are one graph."""
         if self.config.accumulate > 1:
             for parameter in self.parameters.values():
-                parameter.grad = torch.zeros_like(parameter)
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         if not self._captures:
             return self._batch, self._update
-        if self._ahead is not None:
-            gc.collect()  # a collector that gave pinned memory back inside would end the capture
         with torch.cuda.device(self.device), no_cast_cache():
             self._warm_up()
             if self.config.accumulate == 1:
@@ -232,12 +258,12 @@ class TrainingSteps:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                self._batch_index.zero_()
+                self._form.batch.zero_()
                 self._batch()
                 if self.items is not None:
                     self.items.warm_up()
-                if self._ahead is not None:
-                    self._ahead.turn()
+                if self._form.ahead is not None:
+                    self._form.ahead.turn()
             self.optimizer.zero_grad(set_to_none=self.config.accumulate == 1)
         torch.cuda.current_stream().wait_stream(stream)
         if frequencies is not None and self.frequencies is not None:
@@ -246,8 +272,7 @@ class TrainingSteps:
 
 def _captured(*parts: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
-    # other threads may copy a checkpoint meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with captured(graph):  # a thread may copy a checkpoint meanwhile
         for part in parts:
             part()
     return graph.replay

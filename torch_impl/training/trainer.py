@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ...kernels import ArgumentError
-from ...recsys import Split, TrainConfig, epoch_batches, evaluation_options
+from ...recsys import Split, TrainConfig, evaluation_options
 from ...recsys.files import usable
 from ...recsys.option_checks import options_refused
 from ...recsys.run.epoch import StepLoop
-from ...recsys.run.experiment import held_out
+from ...recsys.run.experiment import held_out, longest_batch, weighing_targets
 from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
 from ...recsys.run.recorder import Snapshot
@@ -60,6 +60,7 @@ class Trainer:
             sequences=split.train if on_device else None,
             loss=loss,
             item_rule=item_rule(config, split.num_items),
+            weighing_targets=weighing_targets(config, split),
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
@@ -72,9 +73,9 @@ class Trainer:
 
     @torch.no_grad()
     def try_loss(self) -> None:
-        """Computes the first batch's loss, so that what only the loss refuses is a ``ConfigError`` before a run claims
-        its folder. Draws from torch's generator."""
-        batch = next(epoch_batches(self.config, self.split, 0))
+        """Computes the loss of one of the longest batches, so that what only the loss refuses is a ``ConfigError``
+        before a run claims its folder. Draws from torch's generator."""
+        batch = longest_batch(self.config, self.split)
         inputs, targets = (torch.from_numpy(ids).to(self.steps.device) for ids in (batch.inputs, batch.targets))
         with options_refused(ArgumentError), self._fabric.autocast():
             self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)

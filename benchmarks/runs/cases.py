@@ -10,7 +10,7 @@ Options = dict[str, Any]
 FRAMEWORKS = ("torch", "jax")
 
 _SASREC: Options = {"num_blocks": 2, "num_heads": 2, "dim": 128, "max_length": 50, "batch_size": 256, "seed": 1}
-_SASREC |= {"learning_rate": 1e-3, "warmup_steps": 100}
+_SASREC |= {"learning_rate": 1e-3, "warmup_steps": 100, "group_by_length": False}
 
 GIT_COMMITS: Options = {**_SASREC, "dropout": 0.3, "num_negatives": 1024, "precision": "bf16"}
 
@@ -18,7 +18,8 @@ COMMAND: Options = {**GIT_COMMITS, "epochs": 10, "patience": 10}
 
 # Without validation a run may not choose its epoch: it trains on the validation items, and the last epoch counts.
 MILLION: Options = {"dim": 64, "max_length": 50, "batch_size": 512, "num_negatives": 1024, "precision": "bf16"}
-MILLION |= {"learning_rate": 1e-3, "epochs": 4, "train_on_valid": True, "seed": 1}
+MILLION |= {"learning_rate": 1e-3, "epochs": 4, "train_on_valid": True, "seed": 1, "warmup_steps": 60}
+MILLION |= {"group_by_length": False}
 
 QUALITY: Options = {**_SASREC, "negatives": "all", "dropout": 0.5, "precision": "bf16", "learning_rate": 3e-3}
 QUALITY |= {"schedule": "cosine", "epochs": 16, "patience": 5}
@@ -27,7 +28,7 @@ LEAST_NDCG = 0.043
 
 PEERS: dict[str, tuple[Options, Options]] = {
     "256 negatives": ({"num_negatives": 256}, {"loss": "sampled_softmax", "n_negatives": 256}),
-    "every item": ({"negatives": "all", "num_negatives": 256}, {"loss": "softmax"}),
+    "every item": ({"negatives": "all", "num_negatives": 0}, {"loss": "softmax"}),
 }
 """A loss by name: options of the training commands, and RecTools' of its SASRec."""
 

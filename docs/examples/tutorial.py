@@ -53,13 +53,13 @@ def main(framework: str, folder: Path) -> dict[str, float]:
 
     # 1. What to train on, and how. The loss is cross-entropy with 64 sampled negatives for each position (CCE-).
     #    cce-minus-torch train --data purchases.csv --user-column customer --item-column sku --time-column bought_at
-    #        --titles products.csv --min-user-events 3 --max-length 20 --num-negatives 64 --epochs 8 --out runs/shop
+    #        --titles products.csv --min-user-events 3 --max-length 20 --num-negatives 64 --epochs 10 --out runs/shop
     config = TrainConfig(
         data=str(logs), user_column="customer", item_column="sku", time_column="bought_at", titles=str(titles),
         min_user_events=3, split="leave-one-out",
         model="sasrec", max_length=20, dim=32, dropout=0.2,
         num_negatives=64, group_size=64,
-        epochs=8, batch_size=32, learning_rate=5e-3,
+        epochs=10, batch_size=32, learning_rate=5e-3,
         metrics_at="5,10", out=str(folder / "shop"),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from ..data.datasets import DATASETS
 from ..errors import ConfigError
 from ..option_checks import check_type, require, require_schema
 from ..protocol.cutoffs import check_protocol
-from ..protocol.splits import SPLITS
+from ..protocol.splits import NO_SPLIT, SPLITS
 from .data_options import option
 from .feature_choices import NUMERIC_USES, VECTOR_USES, check_features
 from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
@@ -46,7 +46,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 SCHEMA = 3
 """Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
 ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did. Before 3 batches
-were never grouped by length, and num_negatives stood there whether or not negatives were drawn."""
+were never grouped by length, and num_negatives and patience had numbers where nothing was drawn or validated."""
 
 PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "from_run", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
@@ -80,7 +80,7 @@ _LEAST: dict[str, int] = {
     "clip_norm": 0,
     "ema_decay": 0,
     "epochs": 1,
-    "patience": 1,
+    "patience": 0,
     "eval_every": 1,
     "test_users": 0,
     "seed": 0,
@@ -139,7 +139,10 @@ class TrainConfig(LossOptions):
     )
     epochs: int = option(100, "Training", "Most passes over the training users.")
     patience: int = option(
-        10, "Training", "Stop after this many validations in a row without a better validation NDCG@10."
+        0,
+        "Training",
+        "Stop after this many validations in a row without a better validation NDCG@10. 0: 10, and up to 50 where "
+        "fewer than 10,000 users are validated, whose mean is noisy.",
     )
     eval_every: int = option(1, "Training", "Epochs from one validation to the next.")
     seed: int = option(0, "Training", "Seed of weights, batch order, masks, dropout and negatives.")
@@ -248,6 +251,8 @@ class TrainConfig(LossOptions):
         require_schema("config", schema, SCHEMA)
         if schema < 3:
             values = {"group_by_length": False, **without_unused(values)}
+            if values.get("train_on_valid") or values.get("split") == NO_SPLIT:
+                values.pop("patience", None)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

@@ -1,25 +1,28 @@
-"""Options that a run may leave to its log, resolved once and stored with the others: the users of a batch, the length
-of histories and the negatives."""
+"""Options that a run may leave to its log, resolved once and stored with the others: the users of a batch, the
+patience, the length of histories and the negatives."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 
 import numpy as np
 
 from ..protocol.row_lengths import trainable_rows
 from ..protocol.splits import Split
 from .config import TrainConfig
-from .experiment import mean_places, mean_positions
+from .experiment import held_out, mean_places, mean_positions
 from .item_optimizer import LARGE, ROW_RULES
 
 logger = logging.getLogger(__name__)
 
 
 def resolved(config: TrainConfig, split: Split) -> TrainConfig:
-    """``config`` with what it leaves to the log: a ``batch_size`` and a ``max_length`` of 0, ``negatives`` "auto"."""
+    """``config`` with what it leaves to the log: a ``batch_size``, ``patience`` or ``max_length`` of 0, and
+    ``negatives`` "auto"."""
     config = config if config.batch_size else _with_batch(config, split)
+    config = config if config.patience or not config.has_validation else _with_patience(config, split)
     config = config if config.max_length else _with_length(config, split)
     return _with_negatives(config, split) if config.negatives == "auto" else config
 
@@ -34,6 +37,17 @@ def _with_batch(config: TrainConfig, split: Split) -> TrainConfig:
     chosen = max(min(2 ** (max(most, 1).bit_length() - 1), _LARGEST_BATCH), _SMALLEST_BATCH)
     logger.info("batch_size: %d", chosen)
     return dataclasses.replace(config, batch_size=chosen)
+
+
+_PATIENCE, _MOST_PATIENCE, _MANY_USERS = 10, 50, 10_000
+
+
+def _with_patience(config: TrainConfig, split: Split) -> TrainConfig:
+    """With 10 validations; of fewer than 10,000 users as many times more as the standard error of their mean is larger,
+    at most 50: what is not noise shows later."""
+    users = len(held_out(config, split, "valid")[1])
+    noise = math.sqrt(_MANY_USERS / max(min(users, _MANY_USERS), 1))
+    return dataclasses.replace(config, patience=min(math.ceil(_PATIENCE * noise), _MOST_PATIENCE))
 
 
 _SHARE_OF_USERS, _STEP, _LONGEST = 0.9, 8, 200

@@ -145,7 +145,7 @@ def _require_resumable(run: RunDirectory, config: TrainConfig) -> None:
     # a rate that falls to the last epoch's end follows from their number
     fixed = {"epochs"} if saved.schedule != "constant" else set()
     # what is left to the log is the same of the same log
-    left = {name for name in ("batch_size", "max_length") if getattr(config, name) == 0}
+    left = {name for name in ("batch_size", "patience", "max_length") if getattr(config, name) == 0}
     left |= {"negatives", "num_negatives"} if config.negatives == "auto" else set()
     for name in (field.name for field in dataclasses.fields(TrainConfig)):
         if name in _MAY_CHANGE and name not in fixed:

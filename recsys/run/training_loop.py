@@ -54,7 +54,7 @@ def run_epochs(
     import_ahead("matplotlib.figure")  # of the learning curve
     training.compile_ahead()
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
-        while progress.epochs < config.epochs and progress.validations_since_best < config.patience:
+        while progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
             epoch = progress.epochs
             loss_of_epoch = training.train_epoch(epoch, profile)
             due = config.has_validation and (epoch + 1) % config.eval_every == 0
@@ -79,3 +79,7 @@ def run_epochs(
         with profile.part("checkpoints"):
             writer.finish()
     return result
+
+
+def _is_out_of_patience(progress: Progress, config: TrainConfig) -> bool:
+    return config.has_validation and progress.validations_since_best >= config.patience

@@ -208,7 +208,7 @@ def test_without_rectools_ours_are_measured(tmp_path: Path, monkeypatch: pytest.
     said: list[str] = []
     rows = list(measure.measure("peer", ["torch", "rectools"], tmp_path, tmp_path, said.append))
     assert [(row["method"], row["framework"]) for row in rows] == [("256 negatives", "torch"), ("every item", "torch")]
-    assert measured == [("measure_steps", "torch", 256, None), ("measure_steps", "torch", 256, "all")]
+    assert measured == [("measure_steps", "torch", 256, None), ("measure_steps", "torch", 0, "all")]
     assert len(said) == 2
     assert all("RecTools does not import (ImportError: No module named 'rectools" in line for line in said)
     assert all("needs pandas < 3 and pytorch-lightning" in line for line in said)

@@ -68,7 +68,7 @@ def test_a_run_without_patience_stops(data: Path):
 
 
 @pytest.mark.parametrize(
-    "option", [{"train_on_valid": True, "patience": 5}, {"item_features": "x.parquet", "feature_columns": "genre"}]
+    "option", [{"train_on_valid": True, "patience": 0}, {"item_features": "x.parquet", "feature_columns": "genre"}]
 )
 def test_options_that_the_study_has_no_use_for_are_refused(option: dict[str, Any], data: Path):
     with pytest.raises(ConfigError, match=next(iter(option))):
@@ -146,7 +146,7 @@ def test_rows_of_the_training_commands(data: Path, tmp_path: Path):
     (found,) = read(path)
     assert (found["framework"], found["epochs"], found["dataset"], found["gpu"]) == ("torch", "3", "walks", "none")
     assert float(found["test_ndcg@10"]) == pytest.approx(result.test["ndcg@10"], rel=1e-5)
-    final = train(replace(config, train_on_valid=True, patience=5, epochs=2, out=str(tmp_path / "final")))
+    final = train(replace(config, train_on_valid=True, patience=0, epochs=2, out=str(tmp_path / "final")))
     assert row_of(tmp_path / "final")["test_ndcg@10"] == final.test["ndcg@10"]
     assert row_of(tmp_path / "final")["digest"] != row_of(tmp_path / "run")["digest"]
     with pytest.raises(ResultsError, match="expected a finished run"):

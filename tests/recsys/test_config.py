@@ -117,7 +117,7 @@ def test_text_that_is_no_object(text: str):
         ("weight_decay", -1.0),
         ("warmup_steps", -1),
         ("epochs", 0),
-        ("patience", 0),
+        ("patience", -1),
         ("eval_every", 0),
         ("seed", -1),
         ("seed", 2**32),

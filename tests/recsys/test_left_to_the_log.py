@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def split_of(lengths: list[int], num_items: int = 1) -> Split:
 def test_nine_in_ten_users_are_seen_whole(lengths: list[int], expected: int):
     for model in ("sasrec", "bert4rec"):
         assert resolved(TrainConfig(max_length=0, model=model), split_of(lengths)).max_length == expected
-    given = TrainConfig(max_length=7, batch_size=4, negatives="all")
+    given = TrainConfig(max_length=7, batch_size=4, patience=3, negatives="all")
     assert resolved(given, split_of(lengths)) is given
 
 
@@ -69,6 +70,18 @@ def test_few_users_make_small_batches(users: int, expected: int):
 
 
 @pytest.mark.parametrize(
+    ("users", "expected"), [(10, 50), (943, 33), (2500, 20), (9999, 11), (10_000, 10), (20_000, 10)]
+)
+def test_few_users_are_given_more_patience(users: int, expected: int):
+    split = split_of([3] * 40)
+    split = replace(split, valid_history=Ragged.from_rows([[0]] * users), valid_target=np.zeros(users, np.int32))
+    assert resolved(TrainConfig(), split).patience == expected
+    assert resolved(TrainConfig(patience=3), split).patience == 3
+    assert resolved(TrainConfig(test_users=2500), split).patience == max(expected, 20)
+    assert resolved(TrainConfig(train_on_valid=True), split).patience == 0  # with nothing to wait for
+
+
+@pytest.mark.parametrize(
     ("num_items", "options", "negatives", "num_negatives"),
     [
         (1000, {"batch_size": 32}, "all", 0),
@@ -84,6 +97,6 @@ def test_all_items_where_they_cost_little(num_items: int, options: dict[str, Any
     config = TrainConfig(negatives="auto", **{"max_length": 50, **options})
     chosen = resolved(config, split_of(lengths, num_items))
     assert (chosen.negatives, chosen.num_negatives) == (negatives, num_negatives)
-    given = TrainConfig(num_negatives=7, batch_size=4)
+    given = TrainConfig(num_negatives=7, batch_size=4, patience=3)
     assert resolved(given, split_of(lengths, num_items)) is given
     assert negative_ms(64) == pytest.approx(2 * negative_ms(32))

@@ -66,7 +66,7 @@ def test_the_best_weights_are_tested_while_the_checkpoint_is_written(tmp_path: P
     monkeypatch.setattr(recorder_module, "write_checkpoint", held_up)
     run = RunDirectory(tmp_path, "torch")
     run.checkpoints.mkdir()
-    config = TrainConfig(data="x", out=str(tmp_path), epochs=1)
+    config = TrainConfig(data="x", out=str(tmp_path), epochs=1, patience=6)
     recorder = Recorder(run, config, Progress(), 1, POPULARITY)
 
     def test() -> dict[str, float]:

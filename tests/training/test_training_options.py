@@ -263,7 +263,7 @@ def test_a_profile_has_the_whole_run_and_a_trace(train: Train, make_config: Make
 
 def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config: Make, tmp_path: Path):
     """Users have ten items to train on; 40 items are few."""
-    left: dict[str, Any] = {"max_length": 0, "negatives": "auto", "num_negatives": 256, "group_size": 128}
+    left: dict[str, Any] = {"max_length": 0, "negatives": "auto", "num_negatives": 0, "group_size": 128}
     whole = train(make_config("whole", **left, epochs=2))
     stored = TrainConfig.read(Path(whole.weights).parent / "config.json")
     assert (stored.max_length, stored.negatives) == (16, "all")
@@ -275,7 +275,7 @@ def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config
     config = (tmp_path / "fixed" / "config.json").read_text()
     for changes, message in (
         ({"max_length": 0}, "max_length: expected 12 as in the run to resume, got 16"),
-        ({"negatives": "auto", "num_negatives": 256}, "negatives: expected 'uniform'"),
+        ({"negatives": "auto", "num_negatives": 0}, "negatives: expected 'uniform'"),
     ):  # what the log leaves to it is not what that run had
         with pytest.raises(ConfigError, match=message):
             train(make_config("fixed", **fixed | changes, epochs=2, resume=True))

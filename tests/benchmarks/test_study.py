@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from benchmarks.study import __main__ as study
 from benchmarks.study import cells, parts
 from benchmarks.study.cells import FULL, GROUPED, INDEPENDENT, Cell, grouped
+from benchmarks.study.defaults import DEFAULTS, DRAWS, FINALISTS, draws
+from benchmarks.study.defaults_table import compared, defaults_table
 from benchmarks.study.intervals import interval, paired_ratio, relative_difference
 from benchmarks.study.parts import select
 from benchmarks.study.results import COLUMNS, ResultsError, add, add_times, read
@@ -192,6 +194,32 @@ def test_the_rates_of_item_tables_are_the_best_on_validation():
             assert cells.BEST_TABLE_RATES[dataset][optimizer] == max(rates, key=lambda rate: float(reached[rate]))
 
 
+def test_the_finalists_are_the_best_on_validation():
+    rows = {(row["dataset"], row["method"]): row for row in read(study.CSV) if row["seed"] == "1"}
+    for dataset, finalists in FINALISTS.items():
+        reached = [float(rows[dataset, method.name]["valid_ndcg@10"]) for method in draws()]
+        assert list(finalists) == sorted(range(DRAWS), key=lambda number: -reached[number])[: len(finalists)]
+
+
+def test_the_best_of_the_search_is_chosen_on_validation():
+    """By the mean over the defaults' seeds; without all of a set's rows nothing is said of it."""
+    finalists = [draws()[number].name for number in FINALISTS["amazon_beauty"]]
+
+    def rows(seeds: tuple[int, ...]) -> list[dict[str, str]]:
+        found = [row(DEFAULTS.name, "amazon_beauty", seed, 0.09) for seed in (1, 2)]
+        for place, name in enumerate(finalists):
+            found += [
+                row(name, "amazon_beauty", seed, 0.1 - 0.01 * place, **{"valid_ndcg@10": 0.1 * place * seed})
+                for seed in seeds
+            ]
+        return [{key: str(value) for key, value in each.items()} for each in found]
+
+    (found,) = compared(rows((1, 2))).values()
+    assert found.best[0]["method"] == finalists[2]  # whose test is the lowest
+    assert found.share == pytest.approx(0.09 / 0.08)
+    assert not compared(rows((1,)))
+
+
 def test_rows_of_an_older_grid_are_refused(tmp_path: Path):
     path = tmp_path / "study.csv"
     add(path, [row(seed=1), row(seed=2, digest="another")])
@@ -207,6 +235,7 @@ def test_the_readme_has_the_tables_of_the_rows():
     assert shown.exit_code == 0, shown.output
     assert shown.output.count("\n|") > 40
     assert shown.output.strip() in (folder / "README.md").read_text()
+    assert defaults_table(read(study.CSV)) in (folder.parents[1] / "docs" / "defaults.md").read_text()
 
 
 def test_the_rows_are_of_the_grid():

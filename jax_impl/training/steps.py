@@ -89,7 +89,7 @@ class TrainingSteps:
         averages = jax.tree.map(jnp.copy, parameters) if config.ema_decay else None
         dense = parameters if rule is None else split_table(parameters)[0]
         items = None if rule is None else start_table(parameters, rule)
-        self.state = State(parameters, optimizer.init(dense), averages, frequencies, items)
+        self.state: State = State(parameters, optimizer.init(dense), averages, frequencies, items)
         self._plan = _Plan(
             graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
             config.clip_norm, rule, item_rate_share(config),

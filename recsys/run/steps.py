@@ -96,7 +96,7 @@ def epoch_steps(
     for block, numbers, size in _portions(blocks, config, on_device, most):
         counts = np.bincount((numbers - numbers[0]) // config.accumulate, minlength=size).astype(np.int32)
         rates = [_rate(config, update + number, updates) for number in range(size)]
-        update += np.count_nonzero(counts)
+        update += int(np.count_nonzero(counts))
         shape = size, config.accumulate
         arrays = (
             _rows_of(config, split, epoch, block, numbers, shape)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cce_minus.recsys import (
@@ -19,7 +21,7 @@ P, X = PAD, IGNORE
 
 
 def epoch(train: Ragged, **options: int) -> list[Batch]:
-    settings = {"batch_size": 4, "max_length": 6, "seed": 0, "epoch": 0, **options}
+    settings: dict[str, Any] = {"batch_size": 4, "max_length": 6, "seed": 0, "epoch": 0, **options}
     return list(train_batches(train, **settings))
 
 
@@ -101,7 +103,7 @@ def test_an_epoch_entered_at_its_end_is_empty():
     [("batch_size", 0), ("max_length", 0), ("max_length", -1), ("start_step", -1), ("start_step", 99)],
 )
 def test_bad_options_raise_before_the_first_batch(option: str, value: int):
-    settings = {"batch_size": 4, "max_length": 6, "seed": 0, "epoch": 0, option: value}
+    settings: dict[str, Any] = {"batch_size": 4, "max_length": 6, "seed": 0, "epoch": 0, option: value}
     with pytest.raises(ConfigError, match=option):
         train_batches(users(8), **settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,8 @@ def test_without_groups_batches_are_cut_from_the_permutation():
     order = np.random.default_rng((3, 2)).permutation(trainable_rows(train))
     assert block.rows.ravel()[: len(order)].tolist() == order.tolist()
     split = split_of(train)
-    for options in ({"group_by_length": False}, {"table_on": "host", "item_optimizer": "lazy-adam"}):
+    choices: list[dict[str, Any]] = [{"group_by_length": False}, {"table_on": "host", "item_optimizer": "lazy-adam"}]
+    for options in choices:
         config = TrainConfig(max_length=64, batch_size=4, num_negatives=4, **options)
         assert row_lengths(config, split) == (64,)
         assert weighing_targets(config, split) is None

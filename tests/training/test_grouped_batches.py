@@ -141,12 +141,10 @@ def test_a_capture_outlives_graphs_that_are_garbage(grouped: Make):
     """As where a process trains twice: the collector would give back the first training's graphs in the second's."""
     held = torch.zeros(1, device="cuda")
     for _ in range(20):
-        graph = torch.cuda.CUDAGraph()
-        with captured(graph):
+        circle: list[Any] = [torch.cuda.CUDAGraph()]
+        with captured(circle[0]):
             held.add_(1)
-        circle: list[Any] = [graph]
         circle.append(circle)
-    del graph, circle
     thresholds = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from cce_minus.recsys import TrainConfig
@@ -13,6 +13,10 @@ from cce_minus.recsys.cli.commands import guarded
 from rich.console import Console
 
 OUT = Path("runs/demo")
+OPTIONS: dict[str, Any] = {
+    "batch_size": 32, "num_negatives": 256, "learning_rate": 3e-3, "warmup_steps": 60, "epochs": 10, "patience": 5,
+}  # fmt: skip
+"""Of the run: fixed sizes, as both frameworks' steps are compared, and what learns within a minute on two cores."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
@@ -37,7 +41,7 @@ def main(
 
     shutil.rmtree(OUT, ignore_errors=True)
     broken: list[str] = []
-    guarded(lambda: broken.extend(run_demo(TrainConfig(data=data, seed=seed, out=str(OUT)), console)))
+    guarded(lambda: broken.extend(run_demo(TrainConfig(data=data, seed=seed, out=str(OUT), **OPTIONS), console)))
     for promise in broken:
         typer.echo(f"promise broken: {promise}", err=True)
     raise typer.Exit(1 if broken else 0)

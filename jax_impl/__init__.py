@@ -17,6 +17,7 @@ from ..kernels import (
     UniformNegatives,
     fold_seed,
     negative_ids,
+    shard_user_items,
     user_items,
 )
 from .loss.binary import sampled_linear_binary_cross_entropy
@@ -59,6 +60,7 @@ __all__ = [
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
+    "shard_user_items",
     "update_frequencies",
     "user_items",
     "working_set",

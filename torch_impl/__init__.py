@@ -16,9 +16,11 @@ from ..kernels import (
     UniformNegatives,
     fold_seed,
     negative_ids,
+    shard_user_items,
     user_items,
 )
 from .loss.binary import sampled_linear_binary_cross_entropy
+from .loss.catalog_shard import CatalogShard
 from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .loss.frequencies import update_frequencies
 from .loss.modules import (
@@ -44,6 +46,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "CatalogShard",
     "HardNegatives",
     "History",
     "HostMemoryError",
@@ -71,6 +74,7 @@ __all__ = [
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
+    "shard_user_items",
     "update_frequencies",
     "user_items",
     "working_set",

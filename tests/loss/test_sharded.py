@@ -1,0 +1,69 @@
+"""A catalog sharded over processes gives the oracle's losses and gradients of the shards' draws."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inputs import Case
+from tests.loss.shard_cases import CASES, SHARDS, expected, rows_of
+from tests.oracle import reduce_oracle
+from tests.tolerance import assert_close, assert_result_close
+
+Results = list[dict[str, np.ndarray]]  # of each rank
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder: Path, num_ranks: int) -> Results:
+    """Every case's results, of all ranks, which run side by side."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.loss.ranks_torch", str(folder)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(num_ranks)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(num_ranks)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert not any(process.returncode for process in processes), errors
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(num_ranks)]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
+    return {number: start(tmp_path_factory.mktemp(f"{number}_ranks"), number) for number in SHARDS}
+
+
+@pytest.mark.parametrize("num_ranks", SHARDS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_losses_and_gradients(results: dict[int, Results], case: Case, num_ranks: int):
+    want, of_ranks = expected(case, num_ranks), results[num_ranks]
+    inputs, truth, yardstick = want.inputs, want.truth, want.yardstick
+
+    def of(name: str) -> list[np.ndarray]:
+        return [result[f"{case.name} {name}"] for result in of_ranks]
+
+    whole_table = np.empty_like(inputs.table)
+    for rank, part in enumerate(of("dtable")):
+        whole_table[rank::num_ranks] = part
+    got = {"lse": np.concatenate(of("lse")), "dhidden": np.concatenate(of("dhidden")), "dtable": whole_table}
+    got["dscale"] = np.sum(of("dscale"))
+    if inputs.bias is not None:
+        got["dbias"] = np.empty(case.num_items)
+        for rank, part in enumerate(of("dbias")):
+            got["dbias"][rank::num_ranks] = part
+    for name, value in got.items():
+        assert_result_close(name, value, truth, yardstick, torch.float32)
+    for rows, loss in zip(rows_of(case, num_ranks), of("loss"), strict=True):
+        weight = None if inputs.sample_weight is None else inputs.sample_weight[rows]
+        of_rows = [
+            reduce_oracle(each.loss[rows], inputs.target[rows], weight, case.reduction, case.ignore_index)
+            for each in (truth, yardstick)
+        ]
+        assert_close("loss", loss, *of_rows, torch.float32)

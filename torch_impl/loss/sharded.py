@@ -1,0 +1,156 @@
+"""The rows of a loss on a catalog that is sharded over ranks: every rank scores all ranks' rows against its own items.
+
+No gradient of a table crosses the network. Hidden states and targets are gathered; what a shard has of each row, its
+target's score and the logsumexp of its negatives, goes to the rank whose row it is, and their gradients go back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ...kernels.draws.shard import Shard
+from ...kernels.errors import ArgumentTypeError, ArgumentValueError
+from ...kernels.negatives.arguments import IGNORED, Options, check_arrays
+from ...kernels.negatives.base import Negatives, kept_with_sampler
+from ...kernels.negatives.history import History
+from ...kernels.plan.problem import ELSEWHERE
+from .catalog_shard import CatalogShard
+from .exchange import all_gather, exchanged, gathered
+from .reference import softplus
+from .row_losses import as_autocast, comparable, history_specs, optional_spec, row_losses, spec_of
+from .seeds import folded_seed
+
+
+@kept_with_sampler
+def own_sampler(sampler: Negatives, shard: Shard) -> Negatives:
+    """What draws a shard's part of a sampler's negatives, made once."""
+    return sampler.of_shard(shard)
+
+
+class _Joined(torch.autograd.Function):
+    """loss and lse (N,) of rows from the shards' parts (P, 2, N), the score z_0 of the row's target where the shard
+    ``owner`` (N,) has it, and the logsumexp lse_r of the shard's negatives.
+
+    With M = logsumexp of the lse_r in the order of shards and gap = M - z_0: ``loss = softplus(gap)``, ``lse = z_0 +
+    loss``, or where the negatives are the larger ones M + softplus(-gap). With 1 - p_0 = sigmoid(gap), u and v
+    upstream: dz_0 = v p_0 - u (1 - p_0), dlse_r = (u + v) (1 - p_0) exp(lse_r - M). Where no negative weighs anything
+    the loss is 0, as in a call on the whole catalog. A row that is ignored has owner -1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        scores, lses = parts.unbind(1)
+        counted, is_owner = owner >= 0, owner == torch.arange(len(parts), device=owner.device)[:, None]
+        positive = torch.where(is_owner, scores, 0.0).sum(0)
+        positive = torch.where(positive == math.inf, math.nan, positive)
+        peak = lses.amax(0)
+        weighs = peak != -math.inf
+        peak = torch.where(weighs, peak, 0.0)  # -inf - -inf would be NaN
+        masses = torch.exp(lses - peak)
+        total = torch.where(weighs, masses.sum(0), 1.0)
+        log_total = torch.log(total)
+        gap = torch.where(weighs | positive.isnan(), (peak - positive) + log_total, -math.inf)
+        loss, excess = softplus(gap), softplus(-gap)
+        lse = torch.where(gap > 0, peak + (log_total + excess), positive + loss)
+        ctx.save_for_backward(masses / total, gap, is_owner, counted)
+        return torch.where(counted, loss, 0.0), torch.where(counted, lse, 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, grad_lse: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        shares, gap, is_owner, counted = ctx.saved_tensors
+        of_positive = grad_lse * torch.sigmoid(-gap) - grad_loss * torch.sigmoid(gap)
+        of_negatives = (grad_loss + grad_lse) * torch.sigmoid(gap) * shares
+        grads = torch.stack([torch.where(is_owner, of_positive, 0.0), of_negatives], 1)
+        return torch.where(counted, grads, 0.0), None
+
+
+def checked_catalog(catalog: object, linear_weight: Tensor) -> CatalogShard | None:
+    """The catalog where it is sharded; None where it is the table, whole: one rank's call is the plain one."""
+    if catalog is None:
+        return None
+    if not isinstance(catalog, CatalogShard):
+        raise ArgumentTypeError("catalog", "a CatalogShard or None", type(catalog).__name__)
+    shard, shape = catalog.shard, spec_of("linear_weight", linear_weight).shape
+    if len(shape) == 2 and shape[0] != shard.size:
+        own = f"the {shard.size} of {shard.num_items} items that shard {shard.index} of {shard.num_shards} has"
+        raise ArgumentValueError("linear_weight", f"{own}, rows of it", shape)
+    return None if shard.num_shards == 1 else catalog
+
+
+def sharded_row_losses(
+    input: Tensor, linear_weight: Tensor, target: Tensor, negatives: object, options: Options, *,
+    linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
+    log_q: Tensor | None, history: History | None, catalog: CatalogShard,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """``row_losses`` of this rank's rows, where ``linear_weight``, ``linear_bias``, ``log_q`` and the items of
+    ``history`` are its shard's."""
+    shard, group = catalog.shard, catalog.group
+    if not isinstance(negatives, Negatives):
+        raise ArgumentTypeError("negatives", "a sampler beside a sharded catalog", type(negatives).__name__)
+    sampler = own_sampler(negatives, shard)
+    input = as_autocast(input)
+    check_arrays(
+        spec_of("input", input), spec_of("linear_weight", linear_weight), spec_of("target", target), None,
+        optional_spec("linear_bias", linear_bias), optional_spec("sample_weight", sample_weight),
+        optional_spec("log_q", log_q), history_specs(history),
+    )  # fmt: skip
+    own_target = comparable(target, options.ignore_index).reshape(-1).long()
+    num_rows = _rows_of_all(len(own_target), catalog, input.device)
+    if num_rows == 0:
+        return row_losses(
+            input, linear_weight, target, sampler, options, linear_bias=linear_bias,  # type: ignore[arg-type]
+            sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q, history=history,
+            is_shard=True,
+        )  # fmt: skip
+    counted = own_target != options.ignore_index
+    num_counted = counted.sum(dtype=torch.float32).clamp(min=1)
+
+    def of_all(rows: Tensor, fill: int = 0) -> Tensor:
+        rows = pad(rows, (0, 0) * (rows.ndim - 1) + (0, num_rows - len(rows)), value=fill)
+        return gathered(rows, group) if rows.is_floating_point() else all_gather(rows, group)
+
+    every_target = of_all(torch.where(counted, own_target, _IGNORED_EVERYWHERE), _IGNORED_EVERYWHERE).flatten()
+    if history is not None:
+        history = history._replace(users=of_all(history.users.reshape(-1).long()).flatten())
+    positive, of_negatives, _ = row_losses(
+        of_all(input.reshape(-1, input.shape[-1])).flatten(0, 1), linear_weight, _own_places(every_target, catalog),
+        sampler,  # type: ignore[arg-type]
+        replace(options, ignore_index=IGNORED), linear_bias=linear_bias, sample_weight=None, logit_scale=logit_scale,
+        seed=folded_seed(seed, shard.index, input) if sampler.draw(shard.size).random else None, log_q=log_q,
+        history=history, is_shard=True,
+    )  # fmt: skip
+    parts = exchanged(torch.stack([positive.view(-1, num_rows), of_negatives.view(-1, num_rows)], 1), group)
+    owner = torch.where(counted, own_target % shard.num_shards, -1)
+    loss, lse = _Joined.apply(parts[:, :, : len(owner)], owner)  # type: ignore[misc]
+    return loss.view(target.shape), lse.view(target.shape), num_counted
+
+
+_IGNORED_EVERYWHERE = -(2**63)  # a target that is no item, whatever each rank's ignore_index is
+
+
+def _own_places(target: Tensor, catalog: CatalogShard) -> Tensor:
+    """Where in this rank's shard targets are, ELSEWHERE, IGNORED, or behind it for what is no item."""
+    shard = catalog.shard
+    is_item = (target >= 0) & (target < shard.num_items)
+    place = torch.where(target % shard.num_shards == shard.index, target // shard.num_shards, ELSEWHERE)
+    place = torch.where(is_item, place, shard.size)
+    return torch.where(target == _IGNORED_EVERYWHERE, IGNORED, place)
+
+
+def _rows_of_all(num_rows: int, catalog: CatalogShard, device: torch.device) -> int:
+    """How many rows every rank's call has, with what fills it up; on a CPU it raises where ranks differ."""
+    if catalog.max_rows is not None:
+        if num_rows > catalog.max_rows:
+            raise ArgumentValueError("input", f"at most max_rows = {catalog.max_rows} rows", num_rows)
+        return catalog.max_rows
+    if device.type == "cpu":
+        counts = all_gather(torch.tensor([num_rows]), catalog.group).flatten().tolist()
+        if len(set(counts)) > 1:
+            raise ArgumentValueError("input", "equally many rows on all ranks, or a catalog with max_rows", counts)
+    return num_rows

@@ -36,13 +36,13 @@ def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int
     num_shards = as_index("num_shards", num_shards)
     if not 1 <= num_shards <= num_items:
         raise ArgumentValueError("num_shards", f"an int in [1, {num_items}], the number of items", num_shards)
-    if num_shards > 1:
-        shards = [Shard(num_items, num_shards, index) for index in range(num_shards)]
-        return np.concatenate([_ids_of_shard(sampler, shard, num_rows, as_index("seed", seed)) for shard in shards], 1)
     draw = sampler.draw(num_items)
     if not draw.follows_seed:
         expected = "a sampler that draws by the seed alone, not by targets or scores"
         raise ArgumentTypeError("sampler", expected, type(sampler).__name__)
+    if num_shards > 1:
+        shards = [Shard(num_items, num_shards, index) for index in range(num_shards)]
+        return np.concatenate([_ids_of_shard(sampler, shard, num_rows, as_index("seed", seed)) for shard in shards], 1)
     xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
     seed_pair = xp.u32(words[0]), xp.u32(words[1])
     if isinstance(draw.uniform, IndependentDraws):

@@ -49,12 +49,13 @@ class WeightedNegatives(Negatives):
         return Part(SLOTS, self.num_negatives)
 
     def of_shard(self, shard: Shard) -> PopularityNegatives:
-        weights = self.weights(shard.num_items)[shard.index :: shard.num_shards]
-        if not weights.any():
-            expected = f"an item of a positive count in each of {shard.num_shards} shards"
-            raise ArgumentValueError("negatives", expected, f"none in shard {shard.index}")
+        weights, step = self.weights(shard.num_items), shard.num_shards
+        for index in range(step):  # so that all shards raise, or none
+            if not weights[index::step].any():
+                expected = f"an item of a positive count in each of {step} shards"
+                raise ArgumentValueError("negatives", expected, f"none in shard {index}")
         share = check_share(self.num_negatives, shard)
-        return PopularityNegatives(weights, share, 1.0, self.group_size, self.shuffle_rows)
+        return PopularityNegatives(weights[shard.index :: step], share, 1.0, self.group_size, self.shuffle_rows)
 
     def probabilities(self, num_items: int) -> Probabilities:
         ends, log_weight = slot_table(self.weights(num_items), self.num_negatives)

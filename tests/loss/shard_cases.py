@@ -66,6 +66,27 @@ CASES = (
           knows_q=True),
 )
 # fmt: on
+INTERPRETED = tuple(
+    case
+    for case in CASES
+    if case.name.removeprefix("sharded-")
+    in (
+        "all_options",
+        "few_items",
+        "all_gone",
+        "uniform_options",
+        "uniform_one_each",
+        "independent",
+        "popularity",
+        "in_batch_all",
+        "mixed",
+        "history",
+        "history_popularity",
+    )
+)  # fmt: skip
+"""Those that the kernels run in the interpreter: each kernel and option, targets here and elsewhere."""
+REPEATED = tuple(case for case in CASES if case.name.endswith(("options", "mixed")))
+"""Those that are run twice, for the same bits."""
 RAGGED = ("all_options", "uniform_options", "mixed", "history")
 """Cases whose ranks have unequal numbers of rows, the second one none."""
 

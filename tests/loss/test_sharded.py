@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from tests.inputs import Case
-from tests.loss.shard_cases import CASES, SHARDS, expected, rows_of
+from tests.loss.shard_cases import CASES, INTERPRETED, SHARDS, expected, rows_of
 from tests.oracle import reduce_oracle
 from tests.tolerance import assert_close, assert_result_close
 
@@ -20,30 +21,47 @@ Results = list[dict[str, np.ndarray]]  # of each rank
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, num_ranks: int) -> Results:
+def start(folder: Path, num_ranks: int, impl: str, device: str) -> Results:
     """Every case's results, of all ranks, which run side by side."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.loss.ranks_torch", str(folder)]
     processes = [
         subprocess.Popen(
-            [*command, str(rank), str(num_ranks)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            [*command, str(rank), str(num_ranks), impl, device], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         for rank in range(num_ranks)
     ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert not any(process.returncode for process in processes), errors
+    errors = [process.communicate(timeout=400)[1] for process in processes]
+    assert not any(process.returncode for process in processes), [error[-2000:] for error in errors]
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(num_ranks)]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Results]:
-    return {number: start(tmp_path_factory.mktemp(f"{number}_ranks"), number) for number in SHARDS}
+def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
+    return functools.cache(lambda *how: start(tmp_path_factory.mktemp("ranks"), *how))
 
 
 @pytest.mark.parametrize("num_ranks", SHARDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_losses_and_gradients(results: dict[int, Results], case: Case, num_ranks: int):
-    want, of_ranks = expected(case, num_ranks), results[num_ranks]
+def test_reference(results: Callable[..., Results], case: Case, num_ranks: int):
+    assert_right(results(num_ranks, "reference", "cpu"), case)
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("case", INTERPRETED, ids=str)
+def test_kernels(results: Callable[..., Results], case: Case):
+    assert_right(results(2, "triton", "cpu"), case)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gpus(results: Callable[..., Results], case: Case):
+    assert_right(results(2, "triton", "cuda"), case)
+
+
+def assert_right(of_ranks: Results, case: Case) -> None:
+    num_ranks = len(of_ranks)
+    want = expected(case, num_ranks)
     inputs, truth, yardstick = want.inputs, want.truth, want.yardstick
 
     def of(name: str) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ Group: TypeAlias = "ProcessGroup | None"  # None: the default group
 
 
 # its name from torch 2.13 on, which warns of the other
-_all_gather = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+_all_gather: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 
 
 def all_gather(tensor: Tensor, group: Group) -> Tensor:

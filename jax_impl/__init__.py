@@ -21,6 +21,7 @@ from ..kernels import (
     user_items,
 )
 from .loss.binary import sampled_linear_binary_cross_entropy
+from .loss.catalog_shard import CatalogShard
 from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .loss.frequencies import update_frequencies
 from .loss.scalable import scalable_linear_cross_entropy
@@ -38,6 +39,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "CatalogShard",
     "HardNegatives",
     "History",
     "InBatchNegatives",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from cce_minus.kernels import AllItems, fold_seed, shard_user_items
 from cce_minus.kernels.draws.shard import Shard
 
 from tests.cases import EVERYTHING
 from tests.inputs import Case, Inputs, make_inputs, options
 from tests.loss.samplers import SEED, negatives_of, oracle_negatives
-from tests.oracle import EMPTY_SLOT, OracleResult, oracle, upstream
+from tests.oracle import EMPTY_SLOT, OracleResult, oracle, reduce_oracle, upstream
 from tests.plain import plain
+from tests.tolerance import assert_close, assert_result_close
 
 SHARDS = 2, 4
 
@@ -130,34 +133,50 @@ def expected(case: Case, num_shards: int) -> Expected:
         *(_of_shard(case, inputs, Shard(case.num_items, num_shards, r)) for r in range(num_shards)), strict=True
     )
     keywords = options(case, inputs) | {"logq_correction": False, "log_q": None}
-    keywords["draw_weight"] = _interleaved(weights) if case.logq_correction else 1.0
-    output = inputs.grad_loss
-    of_ranks = [
-        upstream(
-            np.zeros(case.num_rows)[rows], inputs.target[rows],
-            None if inputs.sample_weight is None else inputs.sample_weight[rows], case.reduction, case.ignore_index,
-            grad_output=output[rows] if case.reduction == "none" else 1.0,
-        )[0]
-        for rows in rows_of(case, num_shards)
-    ]  # fmt: skip
-    keywords["grad_loss"] = np.concatenate(of_ranks)
+    keywords["draw_weight"] = interleaved(weights) if case.logq_correction else 1.0
+    keywords["grad_loss"] = np.concatenate(
+        [_upstream(case, inputs, np.zeros(case.num_rows), rows)[0] for rows in rows_of(case, num_shards)]
+    )
     arguments = inputs.hidden, inputs.table, inputs.target, np.concatenate(ids, 1)
-    yardstick = plain(*arguments, dtype=_fp32(), **keywords)
+    yardstick = plain(*arguments, dtype=torch.float32, **keywords)
     return Expected(inputs, oracle(*arguments, **keywords), yardstick)
 
 
-def _fp32() -> Any:
-    import torch
+def _upstream(case: Case, inputs: Inputs, loss: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of a rank's reduced loss with respect to its rows' and to its weights."""
+    weight = None if inputs.sample_weight is None else inputs.sample_weight[rows]
+    output = inputs.grad_loss[rows] if case.reduction == "none" else 1.0
+    return upstream(loss[rows], inputs.target[rows], weight, case.reduction, case.ignore_index, grad_output=output)
 
-    return torch.float32
+
+def assert_right(got: dict[str, np.ndarray], losses: list[np.ndarray], case: Case) -> None:
+    """Every part of a run within tolerance of the oracle: arrays of all rows and items, and each rank's loss."""
+    want, parts = expected(case, len(losses)), rows_of(case, len(losses))
+    inputs, truth, yardstick = want.inputs, want.truth, want.yardstick
+    for name in ("lse", "dhidden", "dtable", "dscale", *(["dbias"] if case.has_bias else [])):
+        assert_result_close(name, got[name], truth, yardstick, torch.float32)
+    for rows, loss in zip(parts, losses, strict=True):
+        weight = None if inputs.sample_weight is None else inputs.sample_weight[rows]
+        reduced = [
+            reduce_oracle(each.loss[rows], inputs.target[rows], weight, case.reduction, case.ignore_index)
+            for each in (truth, yardstick)
+        ]
+        assert_close("loss", loss, *reduced, torch.float32)
+    if inputs.sample_weight is not None:
+        of_weights = [
+            np.concatenate([_upstream(case, inputs, each.loss, rows)[1] for rows in parts])
+            for each in (truth, yardstick)
+        ]
+        assert_close("dweight", got["dweight"], *of_weights, torch.float32)
 
 
-def _interleaved(of_shards: tuple[np.ndarray, ...]) -> np.ndarray:
-    """(N, V) of each shard's (N, V_r)."""
-    whole = np.empty((len(of_shards[0]), sum(part.shape[1] for part in of_shards)))
-    for index, part in enumerate(of_shards):
-        whole[:, index :: len(of_shards)] = part
-    return whole
+def interleaved(of_shards: Sequence[np.ndarray], axis: int = -1) -> np.ndarray:
+    """Arrays of all items from each shard's, along an axis."""
+    moved = [np.moveaxis(part, axis, 0) for part in of_shards]
+    whole = np.empty((sum(map(len, moved)), *moved[0].shape[1:]))
+    for index, part in enumerate(moved):
+        whole[index :: len(moved)] = part
+    return np.moveaxis(whole, 0, axis)
 
 
 def _of_shard(case: Case, inputs: Inputs, shard: Shard) -> tuple[np.ndarray, np.ndarray]:

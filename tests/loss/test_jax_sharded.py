@@ -1,0 +1,64 @@
+"""A catalog sharded over devices under ``shard_map`` gives the oracle's losses and gradients of the shards' draws."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inputs import Case
+from tests.loss.shard_cases import CASES, INTERPRETED, assert_right, rows_of
+
+Results = dict[str, np.ndarray]
+ROOT = Path(__file__).parents[2]
+
+
+def start(path: Path, num_shards: int, impl: str) -> Results:
+    """Every case's results in a process of so many devices."""
+    flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={num_shards}"
+    command = [sys.executable, "-m", "tests.loss.shards_jax", str(path), str(num_shards), impl]
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(np.load(path))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
+    return functools.cache(lambda *how: start(tmp_path_factory.mktemp("shards") / "results.npz", *how))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the devices are a CPU's")
+@pytest.mark.parametrize("num_shards", [4])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference(results: Callable[..., Results], case: Case, num_shards: int):
+    assert_case_right(results(num_shards, "reference"), case, num_shards)
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("case", INTERPRETED, ids=str)
+def test_kernels(results: Callable[..., Results], case: Case):
+    assert_case_right(results(2, "triton"), case, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gpus(results: Callable[..., Results], case: Case):
+    assert_case_right(results(2, "auto"), case, 2)
+
+
+def assert_case_right(found: Results, case: Case, num_shards: int) -> None:
+    got = {
+        name.removeprefix(f"{case.name} "): value for name, value in found.items() if name.startswith(f"{case.name} ")
+    }
+    ends = [rows.stop for rows in rows_of(case, num_shards)][:-1] if case.reduction == "none" else num_shards
+    losses = [part.reshape(part.shape if case.reduction == "none" else ()) for part in np.split(got["loss"], ends)]
+    assert_right(got, losses, case)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
-from cce_minus.kernels import History
+from cce_minus.kernels import ArgumentValueError, History
 from cce_minus.torch_impl import CatalogShard, linear_cross_entropy, sampled_linear_cross_entropy
 from torch import Tensor
 
@@ -61,6 +62,19 @@ def run(case: Case, catalog: CatalogShard, impl: str, device: str) -> dict[str, 
     return {name: value.detach().float().cpu().numpy() for name, value in results.items()}
 
 
+def check_errors(rank: int) -> None:
+    """What is wrong on one rank raises on all of them, where the host may read it."""
+    table = torch.zeros(CatalogShard(50).shard.size, 8)
+    for num_rows, target, message in (
+        (3, 50 if rank == 1 else 0, "^target: .*got 50"),
+        (3 + rank, 0, "^input: .*equally"),
+    ):
+        with pytest.raises(ArgumentValueError, match=message):
+            linear_cross_entropy(
+                torch.zeros(num_rows, 8), table, torch.full((num_rows,), target), catalog=CatalogShard(50)
+            )
+
+
 def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None:
     torch.set_num_threads(1)
     if device == "cuda":
@@ -77,6 +91,8 @@ def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None
         if case in REPEATED:
             for name, value in run(case, catalog, impl, device).items():
                 assert np.array_equal(value, found[f"{case.name} {name}"], equal_nan=True), (case, name)
+    if device == "cpu" and impl == "reference":
+        check_errors(rank)
     np.savez(Path(folder) / f"{rank}.npz", **found)  # type: ignore[arg-type]
     dist.barrier()
     dist.destroy_process_group()

@@ -116,6 +116,8 @@ def sharded_row_losses(
         return gathered(rows, group) if rows.is_floating_point() else all_gather(rows, group)
 
     every_target = of_all(torch.where(counted, own_target, _IGNORED_EVERYWHERE), _IGNORED_EVERYWHERE).flatten()
+    if input.device.type == "cpu":
+        _check_targets(every_target, shard.num_items)
     if history is not None:
         history = history._replace(users=of_all(history.users.reshape(-1).long()).flatten())
     positive, of_negatives, _ = row_losses(
@@ -132,6 +134,13 @@ def sharded_row_losses(
 
 
 _IGNORED_EVERYWHERE = -(2**63)  # a target that is no item, whatever each rank's ignore_index is
+
+
+def _check_targets(target: Tensor, num_items: int) -> None:
+    """Raise, on all ranks, where a target of any of them is none."""
+    wrong = target[((target < 0) | (target >= num_items)) & (target != _IGNORED_EVERYWHERE)]
+    if wrong.numel():
+        raise ArgumentValueError("target", f"ignore_index or an item in [0, {num_items})", int(wrong[0]))
 
 
 def _own_places(target: Tensor, catalog: CatalogShard) -> Tensor:

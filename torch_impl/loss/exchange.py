@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .rows import refuse_second_derivatives
+
 if TYPE_CHECKING:  # which torch may be built without
     from torch.distributed import ProcessGroup
 
@@ -37,6 +39,19 @@ def all_to_all(parts: Tensor, group: Group) -> Tensor:
     return out
 
 
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, of: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient.view_as(gradient)
+
+    backward = staticmethod(refuse_second_derivatives)  # type: ignore[assignment]
+
+
+def once(gradient: Tensor, of: Tensor) -> Tensor:
+    """A gradient, which must not be differentiated as far as it follows from ``of``."""
+    return _Once.apply(gradient, of) if torch.is_grad_enabled() else gradient  # type: ignore[return-value]
+
+
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:  # type: ignore[override]
@@ -46,7 +61,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         # a reduce-scatter, whose order of summing is the library's own business, taken apart
-        return all_to_all(grad, ctx.group).sum(0, dtype=torch.float32).to(grad.dtype), None
+        return once(all_to_all(grad, ctx.group).sum(0, dtype=torch.float32).to(grad.dtype), grad), None
 
 
 class _Exchanged(torch.autograd.Function):
@@ -57,7 +72,7 @@ class _Exchanged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return all_to_all(grad, ctx.group), None
+        return once(all_to_all(grad, ctx.group), grad), None
 
 
 def gathered(tensor: Tensor, group: Group) -> Tensor:

@@ -21,7 +21,7 @@ from ...kernels.negatives.base import Negatives, kept_with_sampler
 from ...kernels.negatives.history import History
 from ...kernels.plan.problem import ELSEWHERE
 from .catalog_shard import CatalogShard
-from .exchange import all_gather, exchanged, gathered
+from .exchange import all_gather, exchanged, gathered, once
 from .reference import softplus
 from .row_losses import as_autocast, comparable, history_specs, optional_spec, row_losses, spec_of
 from .seeds import folded_seed
@@ -58,16 +58,16 @@ class _Joined(torch.autograd.Function):
         gap = torch.where(weighs | positive.isnan(), (peak - positive) + log_total, -math.inf)
         loss, excess = softplus(gap), softplus(-gap)
         lse = torch.where(gap > 0, peak + (log_total + excess), positive + loss)
-        ctx.save_for_backward(masses / total, gap, is_owner, counted)
+        ctx.save_for_backward(masses / total, gap, is_owner, counted, parts)
         return torch.where(counted, loss, 0.0), torch.where(counted, lse, 0.0)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, grad_lse: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        shares, gap, is_owner, counted = ctx.saved_tensors
+        shares, gap, is_owner, counted, parts = ctx.saved_tensors
         of_positive = grad_lse * torch.sigmoid(-gap) - grad_loss * torch.sigmoid(gap)
         of_negatives = (grad_loss + grad_lse) * torch.sigmoid(gap) * shares
         grads = torch.stack([torch.where(is_owner, of_positive, 0.0), of_negatives], 1)
-        return torch.where(counted, grads, 0.0), None
+        return once(torch.where(counted, grads, 0.0), parts), None
 
 
 def checked_catalog(catalog: object, linear_weight: Tensor) -> CatalogShard | None:
@@ -93,6 +93,8 @@ def sharded_row_losses(
     shard, group = catalog.shard, catalog.group
     if not isinstance(negatives, Negatives):
         raise ArgumentTypeError("negatives", "a sampler beside a sharded catalog", type(negatives).__name__)
+    if torch._C._are_functorch_transforms_active():
+        raise ArgumentTypeError("catalog", "None under torch.func's transforms", "a CatalogShard")
     sampler = own_sampler(negatives, shard)
     input = as_autocast(input)
     check_arrays(
@@ -101,7 +103,7 @@ def sharded_row_losses(
         optional_spec("log_q", log_q), history_specs(history),
     )  # fmt: skip
     own_target = comparable(target, options.ignore_index).reshape(-1).long()
-    num_rows = _rows_of_all(len(own_target), catalog, input.device)
+    num_rows = _rows_of_all(len(own_target), catalog, input)
     if num_rows == 0:
         return row_losses(
             input, linear_weight, target, sampler, options, linear_bias=linear_bias,  # type: ignore[arg-type]
@@ -116,7 +118,7 @@ def sharded_row_losses(
         return gathered(rows, group) if rows.is_floating_point() else all_gather(rows, group)
 
     every_target = of_all(torch.where(counted, own_target, _IGNORED_EVERYWHERE), _IGNORED_EVERYWHERE).flatten()
-    if input.device.type == "cpu":
+    if _is_read(input):
         _check_targets(every_target, shard.num_items)
     if history is not None:
         history = history._replace(users=of_all(history.users.reshape(-1).long()).flatten())
@@ -136,6 +138,11 @@ def sharded_row_losses(
 _IGNORED_EVERYWHERE = -(2**63)  # a target that is no item, whatever each rank's ignore_index is
 
 
+def _is_read(input: Tensor) -> bool:
+    """Whether the host may read values, without waiting for a GPU or ending a graph."""
+    return input.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _check_targets(target: Tensor, num_items: int) -> None:
     """Raise, on all ranks, where a target of any of them is none."""
     wrong = target[((target < 0) | (target >= num_items)) & (target != _IGNORED_EVERYWHERE)]
@@ -152,13 +159,13 @@ def _own_places(target: Tensor, catalog: CatalogShard) -> Tensor:
     return torch.where(target == _IGNORED_EVERYWHERE, IGNORED, place)
 
 
-def _rows_of_all(num_rows: int, catalog: CatalogShard, device: torch.device) -> int:
+def _rows_of_all(num_rows: int, catalog: CatalogShard, input: Tensor) -> int:
     """How many rows every rank's call has, with what fills it up; on a CPU it raises where ranks differ."""
     if catalog.max_rows is not None:
         if num_rows > catalog.max_rows:
             raise ArgumentValueError("input", f"at most max_rows = {catalog.max_rows} rows", num_rows)
         return catalog.max_rows
-    if device.type == "cpu":
+    if _is_read(input):
         counts = all_gather(torch.tensor([num_rows]), catalog.group).flatten().tolist()
         if len(set(counts)) > 1:
             raise ArgumentValueError("input", "equally many rows on all ranks, or a catalog with max_rows", counts)

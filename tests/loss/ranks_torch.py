@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,38 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from cce_minus.kernels import ArgumentValueError, History
-from cce_minus.torch_impl import CatalogShard, linear_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.kernels import ArgumentTypeError, ArgumentValueError, History
+from cce_minus.torch_impl import (
+    CatalogShard,
+    SampledLinearCrossEntropyLoss,
+    UniformNegatives,
+    linear_cross_entropy,
+    sampled_linear_cross_entropy,
+)
 from torch import Tensor
 
 from tests.inputs import Case, make_inputs
 from tests.interpreter import improve
 from tests.loss.expected import options, softmax_options
 from tests.loss.samplers import SEED, negatives_of
-from tests.loss.shard_cases import CASES, INTERPRETED, REPEATED, max_rows, rows_of, shard_history
+from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, REPEATED, max_rows, rows_of, shard_history
 
 
-def run(case: Case, catalog: CatalogShard, impl: str, device: str) -> dict[str, Any]:
+def run(
+    case: Case, catalog: CatalogShard, impl: str, device: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
     """This rank's losses and gradients, by name."""
-    inputs, shard = make_inputs(case), catalog.shard
+    inputs, shard = make_inputs(case, dtype=dtype), catalog.shard
     rows = rows_of(case, shard.num_shards)[shard.index]
     items = slice(shard.index, None, shard.num_shards)
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    leaves = {"hidden": tensor(inputs.hidden[rows]), "table": tensor(inputs.table[items])}
+    leaves = {"hidden": tensor(inputs.hidden[rows]).to(dtype), "table": tensor(inputs.table[items]).to(dtype)}
     leaves["scale"] = torch.tensor(case.logit_scale, device=device)
     if inputs.bias is not None:
-        leaves["bias"] = tensor(inputs.bias[items])
+        leaves["bias"] = tensor(inputs.bias[items]).to(dtype)
     if inputs.sample_weight is not None:
         leaves["weight"] = tensor(inputs.sample_weight[rows])
     for leaf in leaves.values():
@@ -75,6 +84,33 @@ def check_errors(rank: int) -> None:
             )
 
 
+def check_modes() -> None:
+    """Compiled code and modules give the same bits; what is not differentiable says so."""
+    catalog = CatalogShard(50)
+    generator = torch.Generator().manual_seed(catalog.shard.index)
+    hidden = torch.randn(32, 8, generator=generator, requires_grad=True)
+    table = torch.randn(catalog.shard.size, 8, generator=generator, requires_grad=True)
+    target, negatives = torch.randint(50, (32,), generator=generator), UniformNegatives(20, 16)
+
+    def loss(hidden: Tensor, table: Tensor, seed: Tensor) -> Tensor:
+        return sampled_linear_cross_entropy(hidden, table, target, negatives, seed=seed, catalog=catalog)
+
+    def gradients(function: Any) -> list[Tensor]:
+        value = function(hidden, table, torch.tensor([5]))
+        return [value, *torch.autograd.grad(value, (hidden, table))]
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    module = SampledLinearCrossEntropyLoss(negatives, seed=5)
+    of_module = gradients(lambda hidden, table, _: module(hidden, table, target, catalog=catalog))
+    for plain, *others in zip(gradients(loss), gradients(compiled), of_module, strict=True):
+        assert all(torch.equal(plain, other) for other in others)
+    (gradient,) = torch.autograd.grad(loss(hidden, table, torch.tensor([5])), hidden, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        gradient.sum().backward()
+    with pytest.raises(ArgumentTypeError, match=r"^catalog: .* torch\.func"):
+        torch.func.grad(loss)(hidden, table, torch.tensor([5]))
+
+
 def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None:
     torch.set_num_threads(1)
     if device == "cuda":
@@ -82,17 +118,22 @@ def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None
     elif impl == "triton":
         improve()
     backend = "nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=num_ranks)
+    store = f"file://{folder}/store"
+    dist.init_process_group(backend, store, timedelta(seconds=100), rank=rank, world_size=num_ranks)
     found = {}
     for case in CASES if impl == "reference" or device == "cuda" else INTERPRETED:
         catalog = CatalogShard(case.num_items, max_rows=max_rows(case, num_ranks))
         for name, value in run(case, catalog, impl, device).items():
             found[f"{case.name} {name}"] = value
+        if case in HALVES and impl == "reference":
+            for name, value in run(case, catalog, impl, device, torch.bfloat16).items():
+                found[f"{case.name} bfloat16 {name}"] = value
         if case in REPEATED:
             for name, value in run(case, catalog, impl, device).items():
                 assert np.array_equal(value, found[f"{case.name} {name}"], equal_nan=True), (case, name)
     if device == "cpu" and impl == "reference":
         check_errors(rank)
+        check_modes()
     np.savez(Path(folder) / f"{rank}.npz", **found)  # type: ignore[arg-type]
     dist.barrier()
     dist.destroy_process_group()

@@ -88,6 +88,8 @@ INTERPRETED = tuple(
     )
 )  # fmt: skip
 """Those that the kernels run in the interpreter: each kernel and option, targets here and elsewhere."""
+HALVES = tuple(case for case in CASES if case.name in ("sharded-uniform_options", "sharded-mixed"))
+"""Those that are run in bfloat16, too."""
 REPEATED = tuple(case for case in CASES if case.name.endswith(("options", "mixed")))
 """Those that are run twice, for the same bits."""
 RAGGED = ("all_options", "uniform_options", "mixed", "history")
@@ -126,9 +128,9 @@ def shard_history(inputs: Inputs, shard: Shard) -> tuple[np.ndarray, np.ndarray]
 
 
 @functools.cache
-def expected(case: Case, num_shards: int) -> Expected:
-    """The truth and the yardstick of the sum of all ranks' losses."""
-    inputs = make_inputs(case)
+def expected(case: Case, num_shards: int, dtype: torch.dtype = torch.float32) -> Expected:
+    """The truth and the yardstick of the sum of all ranks' losses, on inputs rounded to ``dtype``."""
+    inputs = make_inputs(case, dtype=dtype)
     ids, weights = zip(
         *(_of_shard(case, inputs, Shard(case.num_items, num_shards, r)) for r in range(num_shards)), strict=True
     )
@@ -138,7 +140,7 @@ def expected(case: Case, num_shards: int) -> Expected:
         [_upstream(case, inputs, np.zeros(case.num_rows), rows)[0] for rows in rows_of(case, num_shards)]
     )
     arguments = inputs.hidden, inputs.table, inputs.target, np.concatenate(ids, 1)
-    yardstick = plain(*arguments, dtype=torch.float32, **keywords)
+    yardstick = plain(*arguments, dtype=dtype, **keywords)
     return Expected(inputs, oracle(*arguments, **keywords), yardstick)
 
 
@@ -149,12 +151,14 @@ def _upstream(case: Case, inputs: Inputs, loss: np.ndarray, rows: slice) -> tupl
     return upstream(loss[rows], inputs.target[rows], weight, case.reduction, case.ignore_index, grad_output=output)
 
 
-def assert_right(got: dict[str, np.ndarray], losses: list[np.ndarray], case: Case) -> None:
+def assert_right(
+    got: dict[str, np.ndarray], losses: list[np.ndarray], case: Case, dtype: torch.dtype = torch.float32
+) -> None:
     """Every part of a run within tolerance of the oracle: arrays of all rows and items, and each rank's loss."""
-    want, parts = expected(case, len(losses)), rows_of(case, len(losses))
+    want, parts = expected(case, len(losses), dtype), rows_of(case, len(losses))
     inputs, truth, yardstick = want.inputs, want.truth, want.yardstick
     for name in ("lse", "dhidden", "dtable", "dscale", *(["dbias"] if case.has_bias else [])):
-        assert_result_close(name, got[name], truth, yardstick, torch.float32)
+        assert_result_close(name, got[name], truth, yardstick, dtype)
     for rows, loss in zip(parts, losses, strict=True):
         weight = None if inputs.sample_weight is None else inputs.sample_weight[rows]
         reduced = [

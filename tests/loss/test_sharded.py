@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.inputs import Case
-from tests.loss.shard_cases import CASES, INTERPRETED, SHARDS, assert_right, interleaved
+from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, SHARDS, assert_right, interleaved
 
 Results = list[dict[str, np.ndarray]]  # of each rank
 ROOT = Path(__file__).parents[2]
@@ -21,15 +21,17 @@ ROOT = Path(__file__).parents[2]
 
 def start(folder: Path, num_ranks: int, impl: str, device: str) -> Results:
     """Every case's results, of all ranks, which run side by side."""
-    command = [sys.executable, "-m", "tests.loss.ranks_torch", str(folder)]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(num_ranks), impl, device], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(num_ranks)
-    ]
-    errors = [process.communicate(timeout=400)[1] for process in processes]
-    assert not any(process.returncode for process in processes), [error[-2000:] for error in errors]
+    processes = []
+    for rank in range(num_ranks):
+        command = [sys.executable, "-m", "tests.loss.ranks_torch", str(folder), str(rank), str(num_ranks), impl, device]
+        with (folder / f"{rank}.txt").open("w") as log:
+            processes.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+    try:
+        failed = [process.wait(timeout=300) != 0 for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not any(failed), [(folder / f"{rank}.txt").read_text()[-2000:] for rank in range(num_ranks)]
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(num_ranks)]
 
 
@@ -42,6 +44,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_reference(results: Callable[..., Results], case: Case, num_ranks: int):
     assert_ranks_right(results(num_ranks, "reference", "cpu"), case)
+
+
+@pytest.mark.parametrize("case", HALVES, ids=str)
+def test_bfloat16(results: Callable[..., Results], case: Case):
+    assert_ranks_right(results(4, "reference", "cpu"), case, torch.bfloat16)
 
 
 @pytest.mark.interpreter
@@ -57,10 +64,12 @@ def test_gpus(results: Callable[..., Results], case: Case):
     assert_ranks_right(results(2, "triton", "cuda"), case)
 
 
-def assert_ranks_right(of_ranks: Results, case: Case) -> None:
+def assert_ranks_right(of_ranks: Results, case: Case, dtype: torch.dtype = torch.float32) -> None:
+    prefix = case.name if dtype == torch.float32 else f"{case.name} bfloat16"
+
     def of(name: str) -> list[np.ndarray]:
-        return [result[f"{case.name} {name}"] for result in of_ranks]
+        return [result[f"{prefix} {name}"] for result in of_ranks]
 
     got = {name: np.concatenate(of(name)) for name in ("lse", "dhidden", *(["dweight"] if case.weighted else []))}
     got |= {name: interleaved(of(name), 0) for name in ("dtable", *(["dbias"] if case.has_bias else []))}
-    assert_right(got | {"dscale": np.sum(of("dscale"))}, of("loss"), case)
+    assert_right(got | {"dscale": np.sum(of("dscale"))}, of("loss"), case, dtype)

@@ -28,9 +28,18 @@ from .seeds import folded_seed
 
 
 @kept_with_sampler
+def _kept(sampler: Negatives, shard: Shard) -> Negatives:
+    return sampler.of_shard(shard)
+
+
 def own_sampler(sampler: Negatives, shard: Shard) -> Negatives:
     """What draws a shard's part of a sampler's negatives, made once."""
-    return sampler.of_shard(shard)
+    if not torch.compiler.is_compiling():
+        return _kept(sampler, shard)
+    lists = sampler.draw(shard.num_items).lists
+    if lists is None or not lists.slot_parts:
+        return sampler.of_shard(shard)
+    return torch.compiler.disable(_kept)(sampler, shard)  # tables of weights end a graph
 
 
 class _Joined(torch.autograd.Function):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ...interop import own_settings
+
 
 def all_gather(rows: Array, axis: str) -> Array:
     """(P N, ...) the rows of all shards, one behind the other."""
@@ -30,6 +32,7 @@ def _forward(rows: Array, axis: str) -> tuple[Array, None]:
     return all_gather(rows, axis), None
 
 
+@own_settings()
 def _backward(axis: str, _: None, grad: Array) -> tuple[Array]:
     # a reduce-scatter, whose order of summing is the library's own business, taken apart
     parts = exchanged(grad.reshape(jax.lax.axis_size(axis), -1, *grad.shape[1:]), axis)

@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
-from ...interop import as_varying, varying_axes
+from ...interop import as_varying, own_settings, varying_axes
 from ...kernels.draws.permutation import fold_words
 from ...kernels.draws.shard import Shard
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
@@ -98,7 +98,8 @@ def sharded_losses(
     )  # fmt: skip
     tables = Tables()
     if draws[0].lists is not None and draws[0].lists.has_weights:
-        tables = _tables(negatives, shards, home_of(arguments), jax.config.jax_default_device)  # type: ignore[attr-defined]
+        default: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+        tables = _tables(negatives, shards, home_of(arguments), default)
     known = tables.log_weight if log_q is None else log_q
     choices = Choices(
         softcap=options.softcap,
@@ -199,6 +200,7 @@ def _join(parts: Array, owner: Array) -> tuple[tuple[Array, Array], tuple[Array,
     return results, (masses / total, gap, is_owner, counted)
 
 
+@own_settings()
 def _of_parts(saved: tuple[Array, ...], grads: tuple[Array, Array]) -> tuple[Array, None]:
     shares, gap, is_owner, counted = saved
     grad_loss, grad_lse = grads

@@ -20,10 +20,10 @@ Results = dict[str, np.ndarray]
 ROOT = Path(__file__).parents[2]
 
 
-def start(path: Path, num_shards: int, impl: str) -> Results:
-    """Every case's results in a process of so many devices."""
+def start(path: Path, num_shards: int, impl: str, cases: list[str]) -> Results:
+    """The cases' results in a process of so many devices."""
     flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={num_shards}"
-    command = [sys.executable, "-m", "tests.loss.shards_jax", str(path), str(num_shards), impl]
+    command = [sys.executable, "-m", "tests.loss.shards_jax", str(path), str(num_shards), impl, *cases]
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -31,28 +31,34 @@ def start(path: Path, num_shards: int, impl: str) -> Results:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
-    return functools.cache(lambda *how: start(tmp_path_factory.mktemp("shards") / "results.npz", *how))
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Results]:
+    @functools.cache
+    def found(test: str, num_shards: int, impl: str) -> Results:
+        """Of all cases that this test is run with."""
+        items = [item for item in request.session.items if item.nodeid.startswith(f"{request.node.nodeid}::{test}[")]
+        cases = [item.callspec.params["case"].name for item in items]  # type: ignore[attr-defined]
+        return start(tmp_path_factory.mktemp("shards") / "results.npz", num_shards, impl, cases)
+
+    return found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the devices are a CPU's")
-@pytest.mark.parametrize("num_shards", [4])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_reference(results: Callable[..., Results], case: Case, num_shards: int):
-    assert_case_right(results(num_shards, "reference"), case, num_shards)
+def test_reference(results: Callable[..., Results], case: Case):
+    assert_case_right(results("test_reference", 4, "reference"), case, 4)
 
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("case", INTERPRETED, ids=str)
 def test_kernels(results: Callable[..., Results], case: Case):
-    assert_case_right(results(2, "triton"), case, 2)
+    assert_case_right(results("test_kernels", 2, "triton"), case, 2)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gpus(results: Callable[..., Results], case: Case):
-    assert_case_right(results(2, "auto"), case, 2)
+    assert_case_right(results("test_gpus", 2, "auto"), case, 2)
 
 
 def assert_case_right(found: Results, case: Case, num_shards: int) -> None:

@@ -36,6 +36,7 @@ from .tables.item_table import ItemTable
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from .tables.read import rows_of
 from .tables.row_set import RowSet, row_set
+from .tables.shard_rows import input_rows
 from .tables.working_set import working_set
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ __all__ = [
     "UniformNegatives",
     "WorkingSet",
     "fold_seed",
+    "input_rows",
     "linear_cross_entropy",
     "negative_ids",
     "row_set",

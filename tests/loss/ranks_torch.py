@@ -14,10 +14,14 @@ import torch.distributed as dist
 from cce_minus.kernels import ArgumentTypeError, ArgumentValueError, History
 from cce_minus.torch_impl import (
     CatalogShard,
+    ItemTable,
+    RowWiseAdagrad,
     SampledLinearCrossEntropyLoss,
     UniformNegatives,
+    input_rows,
     linear_cross_entropy,
     sampled_linear_cross_entropy,
+    working_set,
 )
 from torch import Tensor
 
@@ -25,13 +29,13 @@ from tests.inputs import Case, make_inputs
 from tests.interpreter import improve
 from tests.loss.expected import options, softmax_options
 from tests.loss.samplers import SEED, negatives_of
-from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, REPEATED, max_rows, rows_of, shard_history
+from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, ON_ROWS, REPEATED, max_rows, rows_of, shard_history
 
 
 def run(
-    case: Case, catalog: CatalogShard, impl: str, device: str, dtype: torch.dtype = torch.float32
+    case: Case, catalog: CatalogShard, impl: str, device: str, dtype: torch.dtype = torch.float32, on_rows: bool = False
 ) -> dict[str, Any]:
-    """This rank's losses and gradients, by name."""
+    """This rank's losses and gradients, by name; ``on_rows`` of a working set."""
     inputs, shard = make_inputs(case, dtype=dtype), catalog.shard
     rows = rows_of(case, shard.num_shards)[shard.index]
     items = slice(shard.index, None, shard.num_shards)
@@ -60,9 +64,19 @@ def run(
         loss, lse = linear_cross_entropy(*arguments, **keywords)
     else:
         log_q = None if inputs.log_q is None else tensor(inputs.log_q[items])
-        loss, lse = sampled_linear_cross_entropy(
-            *arguments, negatives_of(case, inputs), log_q=log_q, seed=SEED, **keywords
-        )
+        negatives: Any = negatives_of(case, inputs)
+        draw = {"log_q": log_q, "seed": SEED, "history": keywords.pop("history", None)}
+        if on_rows:
+            negatives = working_set(
+                negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index, catalog=catalog,
+                impl=impl, **draw,
+            )  # fmt: skip
+            assert negatives.count <= len(negatives.ids) <= catalog.shard.size
+            places, draw = negatives.ids.long(), {}
+            arguments = arguments[0], arguments[1][places], negatives.target
+            if "bias" in leaves:
+                keywords["linear_bias"] = leaves["bias"][places]
+        loss, lse = sampled_linear_cross_entropy(*arguments, negatives, **draw, **keywords)
     u, v = tensor(inputs.grad_loss[rows]), tensor(inputs.grad_lse[rows])
     ((torch.nan_to_num(u) * loss).sum() if case.reduction == "none" else loss).add(
         (v.nan_to_num() * lse).sum()
@@ -111,6 +125,41 @@ def check_modes() -> None:
         torch.func.grad(loss)(hidden, table, torch.tensor([5]))
 
 
+def check_inputs(rank: int, num_ranks: int) -> None:
+    """What inputs embed is the whole table's rows, and the gradient of a rank's rows what all ranks' inputs give."""
+    catalog, generator = CatalogShard(301), torch.Generator().manual_seed(0)
+    whole = torch.randn(301, 4, generator=generator)
+    inputs = torch.randint(-1, 301, (num_ranks, 5, 3), generator=generator)
+    weight = torch.randn(num_ranks, 5, 3, 4, generator=generator)
+    table = whole[rank::num_ranks].clone().requires_grad_()
+    own = working_set(
+        UniformNegatives(8, 16), torch.arange(5), num_items=301, seed=1, inputs=inputs[rank], catalog=catalog
+    )
+    embedded = input_rows(table[own.ids.long()], own, catalog=catalog)
+    known = (inputs >= 0)[..., None]
+    assert torch.equal(embedded, torch.where(known[rank], whole[inputs[rank].clamp(min=0)], 0.0))
+    (embedded * weight[rank]).sum().backward()
+    want = torch.zeros_like(whole).index_add_(0, inputs.clamp(min=0).flatten(), (weight * known).flatten(0, 2))
+    torch.testing.assert_close(table.grad, want[rank::num_ranks])
+    items = ItemTable.of(torch.nn.Parameter(whole[rank::num_ranks].clone()))
+    rows, optimizer = items(own), RowWiseAdagrad([items], lr=0.1)
+    hidden = input_rows(rows, own, catalog=catalog).sum(1)
+    sampled_linear_cross_entropy(hidden, rows, own.target, own, catalog=catalog).backward()
+    optimizer.step()
+    moved = (items.weight.detach() != whole[rank::num_ranks]).any(1)
+    assert torch.equal(moved.nonzero()[:, 0].int(), own.ids[: int(own.count)])
+    for error, message, call in (
+        (ArgumentValueError, "^rows: expected shape", lambda: input_rows(table[:1], own, catalog=catalog)),
+        (ArgumentValueError, "^num_items: ", lambda: working_set(
+            UniformNegatives(8, 16), torch.arange(5), num_items=300, seed=1, catalog=catalog)),
+        (ArgumentValueError, "^negatives: expected a working set that was made with", lambda:
+            sampled_linear_cross_entropy(torch.zeros(5, 4), table, torch.arange(5), working_set(
+                UniformNegatives(8, 16), torch.arange(5), num_items=301, seed=1), catalog=catalog)),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            call()
+
+
 def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None:
     torch.set_num_threads(1)
     if device == "cuda":
@@ -125,6 +174,11 @@ def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None
         catalog = CatalogShard(case.num_items, max_rows=max_rows(case, num_ranks))
         for name, value in run(case, catalog, impl, device).items():
             found[f"{case.name} {name}"] = value
+        if case in ON_ROWS:
+            for name, value in run(case, catalog, impl, device, on_rows=True).items():
+                if name in ("loss", "lse"):
+                    assert np.array_equal(value, found[f"{case.name} {name}"]), (case, name)
+                found[f"{case.name} rows {name}"] = value
         if case in HALVES and impl == "reference":
             for name, value in run(case, catalog, impl, device, torch.bfloat16).items():
                 found[f"{case.name} bfloat16 {name}"] = value
@@ -134,6 +188,7 @@ def main(folder: str, rank: int, num_ranks: int, impl: str, device: str) -> None
     if device == "cpu" and impl == "reference":
         check_errors(rank)
         check_modes()
+        check_inputs(rank, num_ranks)
     np.savez(Path(folder) / f"{rank}.npz", **found)  # type: ignore[arg-type]
     dist.barrier()
     dist.destroy_process_group()

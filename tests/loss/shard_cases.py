@@ -67,32 +67,39 @@ CASES = (
     _case("history_popularity", "the same by weights", 40, 97, 40, has_history=True, sampler="popularity"),
     _case("history_mixed", "the same of uniform and in-batch negatives", 40, 97, 40, has_history=True, sampler="mixed",
           knows_q=True),
+    # of catalogs of which a step draws less than half: on working sets, too
+    _case("rows_uniform", "every option, ignored rows", 40, 1203, 64, ignored="some", **EVERYTHING),
+    _case("rows_popularity", "items several times in a list", 40, 801, 60, sampler="popularity"),
+    _case("rows_in_batch", "nothing is drawn by groups", 40, 301, sampler="in_batch", knows_q=True),
+    _case("rows_in_batch_all", "nothing is drawn", 40, 301, sampler="in_batch_all", knows_q=True, ignored="some"),
+    _case("rows_mixed", "uniform and in-batch, bias", 40, 801, 40, sampler="mixed", knows_q=True, has_bias=True),
+    _case("rows_history", "the masses of a catalog's items", 40, 801, 60, has_history=True, sampler="popularity"),
 )
 # fmt: on
-INTERPRETED = tuple(
-    case
-    for case in CASES
-    if case.name.removeprefix("sharded-")
-    in (
-        "all_options",
-        "few_items",
-        "all_gone",
-        "uniform_options",
-        "uniform_one_each",
-        "independent",
-        "popularity",
-        "in_batch_all",
-        "mixed",
-        "history",
-        "history_popularity",
-    )
+INTERPRETED_NAMES = (
+    "all_options",
+    "few_items",
+    "all_gone",
+    "uniform_options",
+    "uniform_one_each",
+    "independent",
+    "popularity",
+    "in_batch_all",
+    "mixed",
+    "history",
+    "history_popularity",
+    "rows_uniform",
+    "rows_mixed",
 )  # fmt: skip
+INTERPRETED = tuple(case for case in CASES if case.name.removeprefix("sharded-") in INTERPRETED_NAMES)
 """Those that the kernels run in the interpreter: each kernel and option, targets here and elsewhere."""
 HALVES = tuple(case for case in CASES if case.name in ("sharded-uniform_options", "sharded-mixed"))
 """Those that are run in bfloat16, too."""
+ON_ROWS = tuple(case for case in CASES if case.name.startswith("sharded-rows"))
+"""Those that are run on working sets, too."""
 REPEATED = tuple(case for case in CASES if case.name.endswith(("options", "mixed")))
 """Those that are run twice, for the same bits."""
-RAGGED = ("all_options", "uniform_options", "mixed", "history")
+RAGGED = ("all_options", "uniform_options", "mixed", "history", "rows_uniform")
 """Cases whose ranks have unequal numbers of rows, the second one none."""
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.inputs import Case
-from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, SHARDS, assert_right, interleaved
+from tests.loss.shard_cases import CASES, HALVES, INTERPRETED, ON_ROWS, SHARDS, assert_right, interleaved
 
 Results = list[dict[str, np.ndarray]]  # of each rank
 ROOT = Path(__file__).parents[2]
@@ -48,13 +48,20 @@ def test_reference(results: Callable[..., Results], case: Case, num_ranks: int):
 
 @pytest.mark.parametrize("case", HALVES, ids=str)
 def test_bfloat16(results: Callable[..., Results], case: Case):
-    assert_ranks_right(results(4, "reference", "cpu"), case, torch.bfloat16)
+    assert_ranks_right(results(4, "reference", "cpu"), case, torch.bfloat16, "bfloat16 ")
+
+
+@pytest.mark.parametrize("num_ranks", SHARDS)
+@pytest.mark.parametrize("case", ON_ROWS, ids=str)
+def test_working_sets(results: Callable[..., Results], case: Case, num_ranks: int):
+    assert_ranks_right(results(num_ranks, "reference", "cpu"), case, kind="rows ")
 
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("case", INTERPRETED, ids=str)
 def test_kernels(results: Callable[..., Results], case: Case):
-    assert_ranks_right(results(2, "triton", "cpu"), case)
+    for kind in ("", "rows ") if case in ON_ROWS else ("",):
+        assert_ranks_right(results(2, "triton", "cpu"), case, kind=kind)
 
 
 @pytest.mark.gpu
@@ -64,11 +71,9 @@ def test_gpus(results: Callable[..., Results], case: Case):
     assert_ranks_right(results(2, "triton", "cuda"), case)
 
 
-def assert_ranks_right(of_ranks: Results, case: Case, dtype: torch.dtype = torch.float32) -> None:
-    prefix = case.name if dtype == torch.float32 else f"{case.name} bfloat16"
-
+def assert_ranks_right(of_ranks: Results, case: Case, dtype: torch.dtype = torch.float32, kind: str = "") -> None:
     def of(name: str) -> list[np.ndarray]:
-        return [result[f"{prefix} {name}"] for result in of_ranks]
+        return [result[f"{case.name} {kind}{name}"] for result in of_ranks]
 
     got = {name: np.concatenate(of(name)) for name in ("lse", "dhidden", *(["dweight"] if case.weighted else []))}
     got |= {name: interleaved(of(name), 0) for name in ("dtable", *(["dbias"] if case.has_bias else []))}

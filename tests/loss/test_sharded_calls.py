@@ -128,7 +128,7 @@ def test_errors(four_ranks: None):
     for negatives, keywords, error, message in (
         (AllItems(), {"catalog": generic}, ArgumentTypeError, "^catalog: expected a CatalogShard or None, got str"),
         (AllItems(), {"table_rows": ITEMS}, ArgumentValueError, "^linear_weight: .* 6 of 23 items that shard 2 of 4"),
-        (ids, {"seed": None}, ArgumentTypeError, "^negatives: expected a sampler beside a sharded catalog, got Tensor"),
+        (ids, {"seed": None}, ArgumentTypeError, "^negatives: expected a sampler or a working .* got Tensor"),
         (HardNegatives(9, 4, 16), {}, ArgumentTypeError, "^negatives: .* shards of a catalog can share, got HardNeg"),
         (UniformNegatives(3, 16), {}, ArgumentValueError, "^negatives: expected num_negatives of 4 or more.* got 3"),
         (InBatchNegatives(16), {}, ArgumentTypeError, "^log_q: "),
@@ -139,7 +139,7 @@ def test_errors(four_ranks: None):
             call(negatives, **(given | keywords))
     target = torch.arange(ROWS)
     rows = working_set(UniformNegatives(4, 16), target, num_items=ITEMS, seed=1)
-    with pytest.raises(ArgumentTypeError, match=r"^negatives: expected a sampler beside a sharded catalog"):
+    with pytest.raises(ArgumentValueError, match=r"^negatives: expected a working set that was made with the catalog"):
         sampled_linear_cross_entropy(
             torch.zeros(ROWS, DIM), torch.zeros(own, DIM), rows.target, rows, catalog=catalog, ignore_index=-100
         )

@@ -122,7 +122,7 @@ def sampled_linear_cross_entropy(
         CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
         NotImplementedError: on second derivatives and in forward mode (jvp, jacfwd, hessian).
     """
-    catalog = checked_catalog(catalog, linear_weight)
+    catalog = checked_catalog(catalog, linear_weight, negatives)
     if log_q is None and history is None and catalog is None:
         result = plain_loss(
             input, linear_weight, target, negatives, linear_bias, sample_weight, logit_scale, seed, ignore_index,

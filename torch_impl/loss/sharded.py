@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ...kernels.draws.shard import Shard
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, Options, check_arrays
+from ...kernels.negatives.arguments import IGNORED, Options, check_arrays, check_working_set
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 from ...kernels.negatives.history import History
-from ...kernels.plan.problem import ELSEWHERE
+from ...kernels.negatives.samplers import Sampler
 from .catalog_shard import CatalogShard
-from .exchange import all_gather, exchanged, gathered, once
+from .exchange import exchanged, once
+from .gathered_rows import owners, rows_of_all, rows_of_each, target_places
 from .reference import softplus
 from .row_losses import as_autocast, comparable, history_specs, optional_spec, row_losses, spec_of
 from .seeds import folded_seed
+from .working_set import WorkingSet
 
 
 @kept_with_sampler
@@ -32,14 +33,19 @@ def _kept(sampler: Negatives, shard: Shard) -> Negatives:
     return sampler.of_shard(shard)
 
 
-def own_sampler(sampler: Negatives, shard: Shard) -> Negatives:
+def own_sampler(sampler: Negatives, shard: Shard) -> Sampler:
     """What draws a shard's part of a sampler's negatives, made once."""
+    return _own(sampler, shard)  # type: ignore[return-value]
+
+
+def _own(sampler: Negatives, shard: Shard) -> Negatives:
     if not torch.compiler.is_compiling():
         return _kept(sampler, shard)
     lists = sampler.draw(shard.num_items).lists
     if lists is None or not lists.slot_parts:
         return sampler.of_shard(shard)
-    return torch.compiler.disable(_kept)(sampler, shard)  # tables of weights end a graph
+    disabled: Any = torch.compiler.disable(_kept)  # tables of weights end a graph
+    return disabled(sampler, shard)
 
 
 class _Joined(torch.autograd.Function):
@@ -79,14 +85,14 @@ class _Joined(torch.autograd.Function):
         return once(torch.where(counted, grads, 0.0), parts), None
 
 
-def checked_catalog(catalog: object, linear_weight: Tensor) -> CatalogShard | None:
+def checked_catalog(catalog: object, linear_weight: Tensor, negatives: object) -> CatalogShard | None:
     """The catalog where it is sharded; None where it is the table, whole: one rank's call is the plain one."""
     if catalog is None:
         return None
     if not isinstance(catalog, CatalogShard):
         raise ArgumentTypeError("catalog", "a CatalogShard or None", type(catalog).__name__)
     shard, shape = catalog.shard, spec_of("linear_weight", linear_weight).shape
-    if len(shape) == 2 and shape[0] != shard.size:
+    if len(shape) == 2 and shape[0] != shard.size and not isinstance(negatives, WorkingSet):
         own = f"the {shard.size} of {shard.num_items} items that shard {shard.index} of {shard.num_shards} has"
         raise ArgumentValueError("linear_weight", f"{own}, rows of it", shape)
     return None if shard.num_shards == 1 else catalog
@@ -99,12 +105,14 @@ def sharded_row_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """``row_losses`` of this rank's rows, where ``linear_weight``, ``linear_bias``, ``log_q`` and the items of
     ``history`` are its shard's."""
-    shard, group = catalog.shard, catalog.group
-    if not isinstance(negatives, Negatives):
-        raise ArgumentTypeError("negatives", "a sampler beside a sharded catalog", type(negatives).__name__)
+    shard, given = catalog.shard, negatives if isinstance(negatives, WorkingSet) else None
+    if given is None and not isinstance(negatives, Negatives):
+        expected = "a sampler or a working set beside a sharded catalog"
+        raise ArgumentTypeError("negatives", expected, type(negatives).__name__)
     if torch._C._are_functorch_transforms_active():
         raise ArgumentTypeError("catalog", "None under torch.func's transforms", "a CatalogShard")
-    sampler = own_sampler(negatives, shard)
+    if given is not None and given.gathered is None:
+        raise ArgumentValueError("negatives", "a working set that was made with the catalog", "one without")
     input = as_autocast(input)
     check_arrays(
         spec_of("input", input), spec_of("linear_weight", linear_weight), spec_of("target", target), None,
@@ -112,70 +120,29 @@ def sharded_row_losses(
         optional_spec("log_q", log_q), history_specs(history),
     )  # fmt: skip
     own_target = comparable(target, options.ignore_index).reshape(-1).long()
-    num_rows = _rows_of_all(len(own_target), catalog, input)
-    if num_rows == 0:
-        return row_losses(
-            input, linear_weight, target, sampler, options, linear_bias=linear_bias,  # type: ignore[arg-type]
-            sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q, history=history,
-            is_shard=True,
-        )  # fmt: skip
+    num_rows = rows_of_each(len(own_target), catalog, input)
     counted = own_target != options.ignore_index
-    num_counted = counted.sum(dtype=torch.float32).clamp(min=1)
-
-    def of_all(rows: Tensor, fill: int = 0) -> Tensor:
-        rows = pad(rows, (0, 0) * (rows.ndim - 1) + (0, num_rows - len(rows)), value=fill)
-        return gathered(rows, group) if rows.is_floating_point() else all_gather(rows, group)
-
-    every_target = of_all(torch.where(counted, own_target, _IGNORED_EVERYWHERE), _IGNORED_EVERYWHERE).flatten()
-    if _is_read(input):
-        _check_targets(every_target, shard.num_items)
+    shared = {"linear_bias": linear_bias, "logit_scale": logit_scale, "log_q": log_q, "is_shard": True}
+    if given is not None and given.gathered is not None:
+        check_working_set(given, len(linear_weight), target.shape, seed=seed, log_q=log_q, history=history)
+        places, owner, sampler = given.gathered, own_target, given._replace(target=given.gathered)
+    else:
+        sampler = own_sampler(negatives, shard)  # type: ignore[arg-type]
+        if sampler.draw(shard.size).random:
+            seed = folded_seed(seed, shard.index, input)
+        owner = owners(own_target, counted, shard)
+        places = target_places(own_target, counted, num_rows, catalog)
     if history is not None:
-        history = history._replace(users=of_all(history.users.reshape(-1).long()).flatten())
+        history = history._replace(users=rows_of_all(history.users.reshape(-1).long(), num_rows, catalog))
+    if num_rows == 0:
+        return row_losses(input, linear_weight, target, sampler, options, sample_weight=None, seed=seed,
+                          history=history, **shared)  # type: ignore[arg-type] # fmt: skip
     positive, of_negatives, _ = row_losses(
-        of_all(input.reshape(-1, input.shape[-1])).flatten(0, 1), linear_weight, _own_places(every_target, catalog),
-        sampler,  # type: ignore[arg-type]
-        replace(options, ignore_index=IGNORED), linear_bias=linear_bias, sample_weight=None, logit_scale=logit_scale,
-        seed=folded_seed(seed, shard.index, input) if sampler.draw(shard.size).random else None, log_q=log_q,
-        history=history, is_shard=True,
+        rows_of_all(input.reshape(-1, input.shape[-1]), num_rows, catalog), linear_weight, places,
+        sampler, replace(options, ignore_index=IGNORED), sample_weight=None, seed=seed, history=history,
+        **shared,  # type: ignore[arg-type]
     )  # fmt: skip
-    parts = exchanged(torch.stack([positive.view(-1, num_rows), of_negatives.view(-1, num_rows)], 1), group)
-    owner = torch.where(counted, own_target % shard.num_shards, -1)
+    parts = torch.stack([positive.view(-1, num_rows), of_negatives.view(-1, num_rows)], 1)
+    parts = exchanged(parts, catalog.group)
     loss, lse = _Joined.apply(parts[:, :, : len(owner)], owner)  # type: ignore[misc]
-    return loss.view(target.shape), lse.view(target.shape), num_counted
-
-
-_IGNORED_EVERYWHERE = -(2**63)  # a target that is no item, whatever each rank's ignore_index is
-
-
-def _is_read(input: Tensor) -> bool:
-    """Whether the host may read values, without waiting for a GPU or ending a graph."""
-    return input.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _check_targets(target: Tensor, num_items: int) -> None:
-    """Raise, on all ranks, where a target of any of them is none."""
-    wrong = target[((target < 0) | (target >= num_items)) & (target != _IGNORED_EVERYWHERE)]
-    if wrong.numel():
-        raise ArgumentValueError("target", f"ignore_index or an item in [0, {num_items})", int(wrong[0]))
-
-
-def _own_places(target: Tensor, catalog: CatalogShard) -> Tensor:
-    """Where in this rank's shard targets are, ELSEWHERE, IGNORED, or behind it for what is no item."""
-    shard = catalog.shard
-    is_item = (target >= 0) & (target < shard.num_items)
-    place = torch.where(target % shard.num_shards == shard.index, target // shard.num_shards, ELSEWHERE)
-    place = torch.where(is_item, place, shard.size)
-    return torch.where(target == _IGNORED_EVERYWHERE, IGNORED, place)
-
-
-def _rows_of_all(num_rows: int, catalog: CatalogShard, input: Tensor) -> int:
-    """How many rows every rank's call has, with what fills it up; on a CPU it raises where ranks differ."""
-    if catalog.max_rows is not None:
-        if num_rows > catalog.max_rows:
-            raise ArgumentValueError("input", f"at most max_rows = {catalog.max_rows} rows", num_rows)
-        return catalog.max_rows
-    if _is_read(input):
-        counts = all_gather(torch.tensor([num_rows]), catalog.group).flatten().tolist()
-        if len(set(counts)) > 1:
-            raise ArgumentValueError("input", "equally many rows on all ranks, or a catalog with max_rows", counts)
-    return num_rows
+    return loss.view(target.shape), lse.view(target.shape), counted.sum(dtype=torch.float32).clamp(min=1)

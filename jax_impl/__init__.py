@@ -28,6 +28,7 @@ from .loss.scalable import scalable_linear_cross_entropy
 from .loss.working_set import WorkingSet
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from .tables.row_set import RowSet, row_set, rows_of
+from .tables.shard_rows import input_rows
 from .tables.working_set import working_set
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "UniformNegatives",
     "WorkingSet",
     "fold_seed",
+    "input_rows",
     "linear_cross_entropy",
     "negative_ids",
     "row_set",

@@ -27,7 +27,8 @@ KERNEL_CASES_SHOWN = (
 
 SHARDED_SHOWN = (  # in JAX
     "sharded-all_options", "sharded-few_items", "sharded-uniform_options", "sharded-uniform_one_each",
-    "sharded-popularity", "sharded-in_batch_all", "sharded-mixed", "sharded-history_popularity",
+    "sharded-popularity", "sharded-in_batch_all", "sharded-mixed", "sharded-history_popularity", "sharded-rows_uniform",
+    "sharded-rows_mixed",
 )  # fmt: skip
 
 

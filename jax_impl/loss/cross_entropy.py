@@ -130,7 +130,7 @@ def sampled_linear_cross_entropy(
     check_log_q(negatives, log_q, options)
     if isinstance(negatives, WorkingSet):
         options = own_options(negatives, options)
-    catalog = checked_catalog(catalog, linear_weight)
+    catalog = checked_catalog(catalog, linear_weight, negatives)
     losses = sampled_losses if catalog is None else partial(sharded_losses, catalog=catalog)
     results = losses(
         input, linear_weight, target, negatives, options,

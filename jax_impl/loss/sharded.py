@@ -18,20 +18,21 @@ from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
 from ...interop import as_varying, own_settings, varying_axes
-from ...kernels.draws.permutation import fold_words
+from ...kernels.draws.draw import Draw, on_rows
 from ...kernels.draws.shard import Shard
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, Options, correction_of
+from ...kernels.negatives.arguments import IGNORED, Options, check_working_set, correction_of
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 from ...kernels.negatives.history import History
-from ...kernels.plan.problem import ELSEWHERE, Choices
-from .arguments import Arguments, checked_arguments, home_of, is_array
-from .candidates import arithmetic
+from ...kernels.plan.problem import Choices
+from .arguments import Arguments, checked_arguments, home_of, is_array, num_items_of
 from .catalog_shard import CatalogShard
 from .exchange import all_gather, exchanged, gathered
+from .gathered_rows import folded_words, manual_axes, owners, target_places
 from .list_operands import Tables
 from .operands import Operands
 from .row_losses import Sampled, evaluate, no_rows, sampled_rows
+from .working_set import WorkingSet
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,22 @@ def _tables(sampler: Negatives, shards: tuple[Shard, ...], home: Sharding | None
         return Tables(*jax.device_put(tables, home))
 
 
-def checked_catalog(catalog: object, linear_weight: ArrayLike) -> CatalogShard | None:
+def shard_tables(negatives: Negatives, shards: tuple[Shard, ...], draw: Draw, home: Sharding | None) -> Tables:
+    """The tables of every shard's sampler, where draws have weights."""
+    if draw.lists is None or not draw.lists.has_weights:
+        return Tables()
+    return _tables(negatives, shards, home, jax.config.jax_default_device)  # type: ignore[attr-defined]
+
+
+def checked_catalog(catalog: object, linear_weight: ArrayLike, negatives: object) -> CatalogShard | None:
     """The catalog where it is sharded; None where it is the table, whole: one shard's call is the plain one."""
     if catalog is None:
         return None
     if not isinstance(catalog, CatalogShard):
         raise ArgumentTypeError("catalog", "a CatalogShard or None", type(catalog).__name__)
-    shards = catalog.shards()
+    shards, has_rows = catalog.shards(), isinstance(negatives, WorkingSet)
     rows = catalog.rows(len(shards))
-    if is_array(linear_weight) and linear_weight.ndim == 2 and len(linear_weight) != rows:
+    if is_array(linear_weight) and linear_weight.ndim == 2 and len(linear_weight) != rows and not has_rows:
         expected = f"the {rows} rows that each of {len(shards)} shards of {catalog.num_items} items has"
         raise ArgumentValueError("linear_weight", expected, linear_weight.shape)
     return None if len(shards) == 1 else catalog
@@ -88,19 +96,30 @@ def sharded_losses(
 ) -> tuple[Array, ...]:  # fmt: skip
     """``sampled_losses`` of this shard's rows, where ``linear_weight``, ``linear_bias``, ``log_q`` and the items of
     ``history`` are the shard's."""
-    if not isinstance(negatives, Negatives):
-        raise ArgumentTypeError("negatives", "a sampler beside a sharded catalog", type(negatives).__name__)
+    given = negatives if isinstance(negatives, WorkingSet) else None
+    if given is None and not isinstance(negatives, Negatives):
+        expected = "a sampler or a working set beside a sharded catalog"
+        raise ArgumentTypeError("negatives", expected, type(negatives).__name__)
     shards = catalog.shards()
-    draws = [own_sampler(negatives, shard).draw(shard.size) for shard in shards]
+    if given is not None:
+        if given.gathered is None:
+            raise ArgumentValueError("negatives", "a working set that was made with the catalog", "one without")
+        check_working_set(given, num_items_of(linear_weight), np.shape(target), seed=seed, log_q=log_q, history=history)
+        draws = [on_rows(given.sampler.draw(given.num_items), given.num_items)] * len(shards)
+        sizes = [num_items_of(linear_weight)] * len(shards)
+    else:
+        draws = [own_sampler(negatives, shard).draw(shard.size) for shard in shards]  # type: ignore[arg-type]
+        sizes = [shard.size for shard in shards]
     arguments = checked_arguments(
         input, linear_weight, target, None, options, linear_bias=linear_bias, sample_weight=sample_weight,
-        logit_scale=logit_scale, seed=seed, draws=draws[0].random, log_q=log_q, history=history,
+        logit_scale=logit_scale, seed=seed, draws=given is None and draws[0].random, log_q=log_q, history=history,
     )  # fmt: skip
-    tables = Tables()
-    if draws[0].lists is not None and draws[0].lists.has_weights:
-        default: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
-        tables = _tables(negatives, shards, home_of(arguments), default)
-    known = tables.log_weight if log_q is None else log_q
+    if given is None:
+        tables = shard_tables(negatives, shards, draws[0], home_of(arguments))  # type: ignore[arg-type]
+        known = tables.log_weight if log_q is None else log_q
+        arguments = arguments._replace(tables=tables)
+    else:
+        known, arguments = given.log_weight, arguments._replace(seed=given.seed, given=given)
     choices = Choices(
         softcap=options.softcap,
         remove_accidental_hits=options.remove_accidental_hits,
@@ -111,39 +130,35 @@ def sharded_losses(
         is_shard=True,
     )
     own_options = replace(options, ignore_index=IGNORED, return_lse=True)
-    kinds = {(shard.size, draw): Sampled(own_options, draw, choices) for shard, draw in zip(shards, draws, strict=True)}
-    kind_of = tuple(list(kinds).index((shard.size, draw)) for shard, draw in zip(shards, draws, strict=True))
+    kinds = {(size, draw): Sampled(own_options, draw, choices) for size, draw in zip(sizes, draws, strict=True)}
+    kind_of = tuple(list(kinds).index(each) for each in zip(sizes, draws, strict=True))
     static = Sharded(options, catalog, tuple(kinds.values()), tuple(size for size, _ in kinds), kind_of)
-    return evaluate(_sharded_rows, arguments._replace(tables=tables), static)
+    return evaluate(_sharded_rows, arguments, static)
 
 
 def _sharded_rows(x: Operands, arguments: Arguments, static: Sharded) -> tuple[Array, Array | None, Array]:
-    options, axis, num_shards = static.options, static.catalog.axis_name, len(static.kind_of)
+    options, catalog, given = static.options, static.catalog, arguments.given
+    axis, num_shards = catalog.axis_name, len(static.kind_of)
     counts, num_rows = x.target != options.ignore_index, len(x.target)
     if num_rows == 0:
         return no_rows(x), no_rows(x) if options.return_lse else None, counts
     x, log_q, history, counts = as_varying(
-        (x, arguments.log_q, arguments.history, counts), varying_axes(x) | _manual(axis)
+        (x, arguments.log_q, arguments.history, counts), varying_axes(x) | manual_axes(axis)
     )
     index = jax.lax.axis_index(axis)
     history = history and (all_gather(history[0].reshape(-1), axis), *history[1:])
-    target, counted = all_gather(x.target, axis), all_gather(counts, axis)
-    owner = jnp.where(counts, x.target % num_shards, -1)
-    is_item = (target >= 0) & (target < static.catalog.num_items)
-    place = jnp.where(target % num_shards == index, target // num_shards, ELSEWHERE)
-    xp = arithmetic(varying_axes(x))
-    low, high = jax.lax.bitcast_convert_type(x.seed, jnp.uint32)
-    high, low = fold_words(xp, (high, low), xp.u32(index))
-    x = x._replace(
-        input=gathered(x.input, axis),
-        target=jnp.where(counted, jnp.where(is_item, place, len(x.weight)), IGNORED),
-        seed=jax.lax.bitcast_convert_type(jnp.stack([low, high]), jnp.int32),
-    )
+    if given is None:
+        owner, target = owners(x.target, counts, catalog), target_places(x.target, counts, catalog)
+        x = x._replace(seed=folded_words(x.seed, catalog))
+    else:
+        assert given.gathered is not None
+        owner, target = x.target, given.gathered
+    x = x._replace(input=gathered(x.input, axis), target=target)
     slot_ends, log_weight = (None if table is None else table[index] for table in arguments.tables)
 
     def rows_of(kind: Sampled, size: int, arrays: tuple[Any, ...]) -> Array:
         """(2, P N) the score of each row's target and the logsumexp of its negatives, on the first ``size`` rows."""
-        x, log_q, history, slot_ends, log_weight = arrays
+        x, log_q, history, slot_ends, log_weight, given = arrays
         x = x._replace(weight=x.weight[:size], bias=None if x.bias is None else x.bias[:size])
         tables = Tables(
             None if slot_ends is None else slot_ends[:, :size].reshape(-1),
@@ -151,22 +166,17 @@ def _sharded_rows(x: Operands, arguments: Arguments, static: Sharded) -> tuple[A
         )
         own = Arguments(
             x.input, x.weight, x.target, None, x.bias, None, x.scale, x.seed, None if log_q is None else log_q[:size],
-            history, tables,
+            history, tables, given,
         )  # fmt: skip
         return jnp.stack(sampled_rows(x, own, kind)[:2])  # type: ignore[arg-type]
 
     branches = [functools.partial(rows_of, *kind) for kind in zip(static.kinds, static.sizes, strict=True)]
-    arrays = x, log_q, history, slot_ends, log_weight
+    arrays = x, log_q, history, slot_ends, log_weight, given
     kind = jnp.asarray(static.kind_of)[index]
     parts = jax.lax.switch(kind, branches, arrays) if len(branches) > 1 else branches[0](arrays)
     parts = exchanged(parts.reshape(2, num_shards, num_rows).swapaxes(0, 1), axis)
     loss, lse = _joined(parts, owner)
     return loss, lse if options.return_lse else None, counts
-
-
-def _manual(axis: str) -> frozenset[str]:
-    """The axis as one that values vary over; none where ``jax.shard_map`` does not keep count of these."""
-    return varying_axes(jax.lax.axis_index(axis))
 
 
 @jax.custom_vjp

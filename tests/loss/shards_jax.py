@@ -8,7 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cce_minus.jax_impl import CatalogShard, History, linear_cross_entropy, sampled_linear_cross_entropy
+from cce_minus.jax_impl import (
+    CatalogShard,
+    History,
+    UniformNegatives,
+    input_rows,
+    linear_cross_entropy,
+    sampled_linear_cross_entropy,
+    working_set,
+)
 from cce_minus.kernels.draws.shard import Shard
 from jax import Array
 from jax.sharding import AxisType
@@ -18,13 +26,13 @@ from tests.inputs import Case, make_inputs
 from tests.interpreter import improve
 from tests.loss.expected import options, softmax_options
 from tests.loss.samplers import SEED, negatives_of
-from tests.loss.shard_cases import CASES, interleaved, rows_of, shard_history
+from tests.loss.shard_cases import CASES, ON_ROWS, interleaved, rows_of, shard_history
 
 OWN = P("shard")
 
 
-def run(case: Case, num_shards: int, impl: str, check_vma: bool = True) -> dict[str, np.ndarray]:
-    """Losses and gradients of all shards, by name, each shard's behind the other's."""
+def run(case: Case, num_shards: int, impl: str, check_vma: bool, on_rows: bool = False) -> dict[str, np.ndarray]:
+    """Losses and gradients of all shards, by name, each shard's behind the other's; ``on_rows`` of working sets."""
     inputs = make_inputs(case)
     parts = rows_of(case, num_shards)
     most = max(rows.stop - rows.start for rows in parts)
@@ -77,9 +85,18 @@ def run(case: Case, num_shards: int, impl: str, check_vma: bool = True) -> dict[
             del given["remove_accidental_hits"], given["logq_correction"]
             loss, lse = linear_cross_entropy(*arguments, **given)
         else:
-            loss, lse = sampled_linear_cross_entropy(
-                *arguments, negatives_of(case, inputs), log_q=others["log_q"], seed=jnp.array(SEEDS), **given
-            )
+            negatives: Any = negatives_of(case, inputs)
+            draw = {"log_q": others["log_q"], "seed": jnp.array(SEEDS), "history": given.pop("history")}
+            if on_rows:
+                negatives = working_set(
+                    negatives, arguments[2], num_items=case.num_items, ignore_index=case.ignore_index,
+                    catalog=given["catalog"], impl=impl, **draw,
+                )  # fmt: skip
+                draw = {}
+                arguments = arguments[0], arguments[1][negatives.ids], negatives.target
+                if "linear_bias" in given and given["linear_bias"] is not None:
+                    given["linear_bias"] = given["linear_bias"][negatives.ids]
+            loss, lse = sampled_linear_cross_entropy(*arguments, negatives, **draw, **given)
         total = (others["u"] * loss).sum() if case.reduction == "none" else loss
         return jax.lax.psum(total + (others["v"] * lse).sum(), "shard"), (loss.reshape(-1), lse)
 
@@ -129,6 +146,31 @@ def check_malformed(num_shards: int, impl: str) -> None:
     np.testing.assert_array_equal(np.isnan(pull(jnp.ones_like(loss))[0]).all(1), wrong)
 
 
+def check_inputs(num_shards: int, impl: str) -> None:
+    """What inputs embed is the whole table's rows, and the gradient of a shard's rows what all shards' inputs give."""
+    num_items, rng = 304, np.random.default_rng(0)
+    table = jnp.asarray(rng.standard_normal((num_items, 4)), jnp.float32)
+    inputs = jnp.asarray(rng.integers(-1, num_items, (5 * num_shards, 3)), jnp.int32)
+    weight = jnp.asarray(rng.standard_normal((5 * num_shards, 3, 4)), jnp.float32)
+    catalog = CatalogShard(num_items, "shard")
+
+    def call(table: Array, inputs: Array, target: Array) -> Array:
+        own = working_set(
+            UniformNegatives(8, 16), target, num_items=num_items, seed=1, inputs=inputs, catalog=catalog, impl=impl
+        )
+        return input_rows(table[own.ids], own, catalog=catalog)
+
+    mesh = jax.make_mesh((num_shards,), ("shard",), (AxisType.Auto,), devices=jax.devices()[:num_shards])
+    sharded = jax.jit(jax.shard_map(call, mesh=mesh, in_specs=OWN, out_specs=OWN))
+    of_shards = jnp.concatenate([table[shard::num_shards] for shard in range(num_shards)])
+    embedded, pull = jax.vjp(lambda table: sharded(table, inputs, jnp.arange(5 * num_shards)), of_shards)
+    known = (inputs >= 0)[..., None]
+    np.testing.assert_array_equal(embedded, jnp.where(known, table[jnp.maximum(inputs, 0)], 0))
+    want = jnp.zeros_like(table).at[jnp.maximum(inputs, 0)].add(weight * known)
+    got = interleaved(np.split(np.asarray(pull(weight)[0]), num_shards), 0)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
 def main(path: str, num_shards: int, impl: str, names: list[str]) -> None:
     if impl == "triton":
         improve()
@@ -136,7 +178,12 @@ def main(path: str, num_shards: int, impl: str, names: list[str]) -> None:
     for number, case in enumerate(case for case in CASES if case.name in names):
         results = run(case, num_shards, impl, check_vma=number % 2 == 0)
         found |= {f"{case.name} {name}": value for name, value in results.items()}
+        if case in ON_ROWS and case.num_items % num_shards == 0:
+            of_rows = run(case, num_shards, impl, number % 2 == 0, on_rows=True)
+            assert all(np.array_equal(of_rows[name], results[name]) for name in ("loss", "lse")), case
+            found |= {f"{case.name} rows {name}": value for name, value in of_rows.items()}
     check_malformed(num_shards, impl)
+    check_inputs(num_shards, impl)
     np.savez(path, **found)  # type: ignore[arg-type]
 
 

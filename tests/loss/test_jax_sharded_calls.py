@@ -20,6 +20,7 @@ from cce_minus.jax_impl import (
     PopularityNegatives,
     UniformNegatives,
     sampled_linear_cross_entropy,
+    working_set,
 )
 from jax import Array
 from jax.sharding import AbstractMesh, AxisType
@@ -69,7 +70,7 @@ def test_one_shard_is_the_plain_call(negatives: Any):
         (AllItems(), {"catalog": CatalogShard(ITEMS, "x")}, ArgumentValueError, r"^catalog: .*shard_map.* got 'x'"),
         (AllItems(), {"catalog": CatalogShard(3, "shard")}, ArgumentValueError, "^catalog: .* each of 4 shards, got 3"),
         (AllItems(), {"table_rows": 5}, ArgumentValueError, "^linear_weight: expected the 6 rows .* got"),
-        (np.zeros(3, np.int32), {"seed": None}, ArgumentTypeError, "^negatives: .* beside a sharded catalog"),
+        (np.zeros(3, np.int32), {"seed": None}, ArgumentTypeError, "^negatives: .* beside a sharded catalog, got nd"),
         (HardNegatives(9, 4, 16), {}, ArgumentTypeError, "^negatives: .* shards of a catalog can share, got Hard"),
         (UniformNegatives(3, 16), {}, ArgumentValueError, "^negatives: expected num_negatives of 4 or more.* got 3"),
         (UniformNegatives(9, 16), {"seed": None}, ArgumentTypeError, "^seed: "),
@@ -86,6 +87,25 @@ def test_traces():
     """What is right is traced, shards of unequal sizes and shares too."""
     for negatives in (AllItems(), UniformNegatives(10, 16), LogUniformNegatives(8, 16)):
         on_four(negatives)
+
+
+@pytest.mark.parametrize(
+    ("num_items", "negatives", "message"),
+    [
+        (803, UniformNegatives(8, 16), "^catalog: expected num_items and numbers of negatives that are multiples"),
+        (800, UniformNegatives(9, 16), "^catalog: expected num_items and numbers of negatives that are multiples"),
+        (800, AllItems(), "^negatives: "),
+    ],
+)
+def test_errors_of_working_sets(num_items: int, negatives: Any, message: str):
+    def call(target: Array) -> Array:
+        catalog = CatalogShard(num_items, "shard")
+        return working_set(negatives, target, num_items=num_items, seed=1, catalog=catalog).target
+
+    mesh = AbstractMesh((4,), ("shard",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(call, mesh=mesh, in_specs=P("shard"), out_specs=P("shard"))
+    with pytest.raises((ArgumentTypeError, ArgumentValueError), match=message):
+        jax.eval_shape(mapped, jax.ShapeDtypeStruct((80,), jnp.int32))
 
 
 def test_outside_of_shard_map():

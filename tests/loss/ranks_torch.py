@@ -81,7 +81,7 @@ def run(
     ((torch.nan_to_num(u) * loss).sum() if case.reduction == "none" else loss).add(
         (v.nan_to_num() * lse).sum()
     ).backward()
-    results = {"loss": loss, "lse": lse} | {f"d{name}": leaf.grad for name, leaf in leaves.items()}
+    results: dict[str, Any] = {"loss": loss, "lse": lse} | {f"d{name}": leaf.grad for name, leaf in leaves.items()}
     return {name: value.detach().float().cpu().numpy() for name, value in results.items()}
 
 

@@ -173,13 +173,13 @@ def assert_right(
             reduce_oracle(each.loss[rows], inputs.target[rows], weight, case.reduction, case.ignore_index)
             for each in (truth, yardstick)
         ]
-        assert_close("loss", loss, *reduced, torch.float32)
+        assert_close("loss", loss, reduced[0], reduced[1], torch.float32)
     if inputs.sample_weight is not None:
         of_weights = [
             np.concatenate([_upstream(case, inputs, each.loss, rows)[1] for rows in parts])
             for each in (truth, yardstick)
         ]
-        assert_close("dweight", got["dweight"], *of_weights, torch.float32)
+        assert_close("dweight", got["dweight"], of_weights[0], of_weights[1], torch.float32)
 
 
 def interleaved(of_shards: Sequence[np.ndarray], axis: int = -1) -> np.ndarray:
@@ -204,7 +204,8 @@ def _of_shard(case: Case, inputs: Inputs, shard: Shard) -> tuple[np.ndarray, np.
         log_q=None if inputs.log_q is None else inputs.log_q[of_items],
         excluded=None if inputs.excluded is None else inputs.excluded[:, of_items],
     )
-    sampler = negatives_of(case, inputs).of_shard(shard)  # type: ignore[union-attr]
+    whole: Any = negatives_of(case, inputs)
+    sampler = whole.of_shard(shard)
     own_case = replace(case, num_items=shard.size, num_negatives=shard.share(case.num_negatives))
     ids, known = oracle_negatives(own_case, own, sampler, fold_seed(SEED, shard.index))
     if ids is None or isinstance(sampler, AllItems):

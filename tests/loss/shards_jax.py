@@ -67,7 +67,7 @@ def run(case: Case, num_shards: int, impl: str, check_vma: bool, on_rows: bool =
         "hidden": by_rows(inputs.hidden), "table": by_items(inputs.table), "bias": by_items(inputs.bias),
         "weight": by_rows(inputs.sample_weight),
     }  # fmt: skip
-    leaves = {name: value for name, value in of_shards.items() if value is not None}
+    leaves: dict[str, Any] = {name: value for name, value in of_shards.items() if value is not None}
     leaves["scale"] = np.float32(case.logit_scale)
     others = {
         "target": by_rows(inputs.target.astype(np.int32), case.ignore_index), "log_q": by_items(inputs.log_q),

@@ -57,8 +57,9 @@ def call(negatives: Any, table_rows: int = ITEMS, **keywords: Any) -> tuple[torc
     )
     target = torch.randint(ITEMS, (ROWS,), generator=generator)
     target[3] = -100
+    options: dict[str, Any] = {"seed": 7} | keywords
     loss, lse = sampled_linear_cross_entropy(
-        hidden, table, target, negatives, linear_bias=bias, return_lse=True, **({"seed": 7} | keywords)
+        hidden, table, target, negatives, linear_bias=bias, return_lse=True, **options
     )
     (loss + lse.sum()).backward()
     return loss.detach(), lse.detach(), *(leaf.grad for leaf in (hidden, table, bias))  # type: ignore[misc]
@@ -122,7 +123,7 @@ def test_a_seed_folded_on_the_device(seed: int):
 def test_errors(four_ranks: None):
     """Before anything is sent, so that other ranks, whose calls are alike, raise too."""
     catalog, own = CatalogShard(ITEMS, max_rows=32), len(range(2, ITEMS, 4))
-    given = {"table_rows": own, "catalog": catalog}
+    given: dict[str, Any] = {"table_rows": own, "catalog": catalog}
     generic: Any = "catalog"
     ids = torch.zeros(3, dtype=torch.int64)
     for negatives, keywords, error, message in (

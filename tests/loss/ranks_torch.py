@@ -113,6 +113,12 @@ def check_modes() -> None:
         value = function(hidden, table, torch.tensor([5]))
         return [value, *torch.autograd.grad(value, (hidden, table))]
 
+    nothing = torch.zeros(0, 8, requires_grad=True)
+    for most in (None, 0, 5):
+        empty = CatalogShard(50, max_rows=most)
+        value = sampled_linear_cross_entropy(nothing, table, target[:0], negatives, seed=1, catalog=empty)
+        assert not value
+        assert not any(gradient.any() for gradient in torch.autograd.grad(value, (nothing, table)))
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     module = SampledLinearCrossEntropyLoss(negatives, seed=5)
     of_module = gradients(lambda hidden, table, _: module(hidden, table, target, catalog=catalog))

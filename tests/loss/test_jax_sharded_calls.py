@@ -37,12 +37,12 @@ def loss_of(negatives: Any, hidden: Array, table: Array, target: Any, **keywords
     return loss
 
 
-def on_four(negatives: Any, table_rows: int = 6, **keywords: Any) -> None:
+def on_four(negatives: Any, table_rows: int = 6, rows: int = ROWS, **keywords: Any) -> None:
     """Trace a call of four shards, which need not be there."""
     mesh = AbstractMesh((4,), ("shard",), axis_types=(AxisType.Auto,))
     specs = P("shard")
     call = jax.shard_map(partial(loss_of, negatives, **keywords), mesh=mesh, in_specs=specs, out_specs=specs)
-    shapes = ((4 * ROWS, DIM), jnp.float32), ((4 * table_rows, DIM), jnp.float32), ((4 * ROWS,), jnp.int32)
+    shapes = ((4 * rows, DIM), jnp.float32), ((4 * table_rows, DIM), jnp.float32), ((4 * rows,), jnp.int32)
     jax.eval_shape(call, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
 
@@ -84,9 +84,10 @@ def test_errors(negatives: Any, keywords: dict[str, Any], error: type[Exception]
 
 
 def test_traces():
-    """What is right is traced, shards of unequal sizes and shares too."""
+    """What is right is traced, shards of unequal sizes and shares, and no rows at all, too."""
     for negatives in (AllItems(), UniformNegatives(10, 16), LogUniformNegatives(8, 16)):
-        on_four(negatives)
+        for rows in (ROWS, 0):
+            on_four(negatives, rows=rows)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,18 @@ from ..kernels import (
     UniformNegatives,
     fold_seed,
     negative_ids,
+    shard_user_items,
     user_items,
 )
 from .loss.binary import sampled_linear_binary_cross_entropy
+from .loss.catalog_shard import CatalogShard
 from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .loss.frequencies import update_frequencies
 from .loss.scalable import scalable_linear_cross_entropy
 from .loss.working_set import WorkingSet
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from .tables.row_set import RowSet, row_set, rows_of
+from .tables.shard_rows import input_rows
 from .tables.working_set import working_set
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "CatalogShard",
     "HardNegatives",
     "History",
     "InBatchNegatives",
@@ -52,6 +56,7 @@ __all__ = [
     "UniformNegatives",
     "WorkingSet",
     "fold_seed",
+    "input_rows",
     "linear_cross_entropy",
     "negative_ids",
     "row_set",
@@ -59,6 +64,7 @@ __all__ = [
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
+    "shard_user_items",
     "update_frequencies",
     "user_items",
     "working_set",

@@ -26,7 +26,7 @@ A kernel's own "slot" numbers (``slot_row``, ``slot_peak``) are places, padded t
 from .draws.permutation import fold_seed
 from .errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from .negatives.drawn_ids import negative_ids
-from .negatives.history import History, user_items
+from .negatives.history import History, shard_user_items, user_items
 from .negatives.samplers import (
     AllItems,
     HardNegatives,
@@ -51,5 +51,6 @@ __all__ = [
     "UniformNegatives",
     "fold_seed",
     "negative_ids",
+    "shard_user_items",
     "user_items",
 ]

@@ -68,7 +68,7 @@ def oracle(
     positive_weight: float | None = None,
     log_q: NDArray[np.floating] | None = None,
     logq_correction: bool = True,
-    draw_weight: float = 1.0,
+    draw_weight: ArrayLike = 1.0,
     excluded: NDArray[np.bool_] | None = None,
 ) -> OracleResult:
     """Cross-entropy with negative sampling (CCE-, arXiv 2509.09682) and all of its gradients.
@@ -83,7 +83,8 @@ def oracle(
     rows name.
 
     With ``log_q`` (V,), the log of the probability q_j with which each draw is item j, the correction is
-    ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j + log(draw_weight).
+    ``z_j = s_j - log(m q_j / (1 - q_target))``; without ``logq_correction`` z_j = s_j + log(draw_weight), one
+    or (N, V).
 
     ``excluded`` (N, V) says which items are no negatives of a row: their draws are dropped, and V - 1 and 1 - q_target
     count or weigh the others alone.
@@ -189,7 +190,7 @@ def oracle(
             add_gradients(rows, items, e, c, c_target, a, a_target, negative.dot, positive.dot)
             continue
         if not logq_correction:
-            correction = np.full((len(rows), 1), np.log(draw_weight))
+            correction = np.log(np.broadcast_to(draw_weight, (num_rows, num_items))[rows][:, items])
         elif log_q is None:
             left = (catalog_size or num_items) - 1 - own.sum(1)
             correction = np.log(left / np.maximum(m, 1))[:, None]

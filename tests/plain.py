@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tests.oracle import EMPTY_SLOT, OracleResult
@@ -33,7 +33,7 @@ def plain(
     positive_weight: float | None = None,
     log_q: NDArray[np.floating] | None = None,
     logq_correction: bool = True,
-    draw_weight: float = 1.0,
+    draw_weight: ArrayLike = 1.0,
     excluded: NDArray[np.bool_] | None = None,
 ) -> OracleResult:
     """The oracle's results by gathering (N, K, D) items and calling autograd.
@@ -81,7 +81,8 @@ def plain(
                 correction = left.log()[:, None] - torch.where(keep, q[draws], 0.0)
             negatives = negatives + correction - m.clamp(min=1).to(work).log()[:, None]
         else:
-            negatives = negatives + math.log(draw_weight)
+            weight = torch.tensor(np.broadcast_to(draw_weight, (len(goal), num_items)), dtype=work)
+            negatives = negatives + weight.gather(1, draws).log()
         z = torch.cat([positive, negatives.masked_fill(~keep, -math.inf)], 1)
         z = z + 0 * z.clamp(min=0)  # +inf is NaN from here on, as in F.cross_entropy
         weighs = (z[:, 1:] != -math.inf).any(1)  # else nothing is left of the row

@@ -16,9 +16,11 @@ from ..kernels import (
     UniformNegatives,
     fold_seed,
     negative_ids,
+    shard_user_items,
     user_items,
 )
 from .loss.binary import sampled_linear_binary_cross_entropy
+from .loss.catalog_shard import CatalogShard
 from .loss.cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .loss.frequencies import update_frequencies
 from .loss.modules import (
@@ -34,6 +36,7 @@ from .tables.item_table import ItemTable
 from .tables.optimizers import LazyAdam, PartialRowWiseAdam, RowWiseAdagrad
 from .tables.read import rows_of
 from .tables.row_set import RowSet, row_set
+from .tables.shard_rows import input_rows
 from .tables.working_set import working_set
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "CatalogShard",
     "HardNegatives",
     "History",
     "HostMemoryError",
@@ -64,6 +68,7 @@ __all__ = [
     "UniformNegatives",
     "WorkingSet",
     "fold_seed",
+    "input_rows",
     "linear_cross_entropy",
     "negative_ids",
     "row_set",
@@ -71,6 +76,7 @@ __all__ = [
     "sampled_linear_binary_cross_entropy",
     "sampled_linear_cross_entropy",
     "scalable_linear_cross_entropy",
+    "shard_user_items",
     "update_frequencies",
     "user_items",
     "working_set",

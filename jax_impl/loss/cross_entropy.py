@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, overload
 
 from jax import Array
@@ -10,7 +11,9 @@ from jax.typing import ArrayLike
 from ...kernels.negatives.arguments import Options, check_log_q, own_options
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import AllItems, Sampler
+from .catalog_shard import CatalogShard
 from .row_losses import sampled_losses
+from .sharded import checked_catalog, sharded_losses
 from .working_set import WorkingSet
 
 
@@ -22,7 +25,7 @@ def sampled_linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
     log_q: ArrayLike | None = None, logq_correction: bool = True, history: History | None = None,
-    seed: ArrayLike | None = None,
+    seed: ArrayLike | None = None, catalog: CatalogShard | None = None,
     return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Array: ...  # fmt: skip
@@ -33,7 +36,7 @@ def sampled_linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
     log_q: ArrayLike | None = None, logq_correction: bool = True, history: History | None = None,
-    seed: ArrayLike | None = None,
+    seed: ArrayLike | None = None, catalog: CatalogShard | None = None,
     return_lse: bool, impl: str = "auto",
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
@@ -53,6 +56,7 @@ def sampled_linear_cross_entropy(
     logq_correction: bool = True,
     history: History | None = None,
     seed: ArrayLike | None = None,
+    catalog: CatalogShard | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Array | tuple[Array, Array]:
@@ -96,6 +100,12 @@ def sampled_linear_cross_entropy(
         seed: what the draw follows from: an int, an array of one integer, or of two 32-bit words (high, low),
             or a PRNG key. None raises, as a draw needs one. AllItems and explicit ids draw nothing and need
             none.
+        catalog: the table is a ``CatalogShard``, this device's part of one that the devices of a mesh's axis share,
+            inside shard_map. The negatives are the sampler's, shards drawing an equal share each (``negative_ids(..,
+            num_shards=P)``), and m, V - 1 and 1 - q_t are counted by shard: ``s_j + log(V_r / m_r)`` with V_r the
+            shard's items but the target. linear_bias, log_q and the history's offsets and items (``shard_user_items``)
+            are the shard's, the seed is the same for all of the axis. Losses and reductions are of the device's rows;
+            gradients of the table, bias and logit_scale are those of the sum of all devices' losses.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.
         impl: "triton", "reference" (plain JAX, in chunks), or "auto": triton where the call is lowered for
             CUDA.
@@ -120,7 +130,9 @@ def sampled_linear_cross_entropy(
     check_log_q(negatives, log_q, options)
     if isinstance(negatives, WorkingSet):
         options = own_options(negatives, options)
-    results = sampled_losses(
+    catalog = checked_catalog(catalog, linear_weight, negatives)
+    losses = sampled_losses if catalog is None else partial(sharded_losses, catalog=catalog)
+    results = losses(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
         history=history,
@@ -134,7 +146,7 @@ def linear_cross_entropy(
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100,
     reduction: str = "mean",
     logit_scale: ArrayLike = 1.0, softcap: float | None = None, history: History | None = None,
-    return_lse: Literal[False] = False,
+    catalog: CatalogShard | None = None, return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Array: ...  # fmt: skip
 @overload
@@ -142,7 +154,8 @@ def linear_cross_entropy(
     input: ArrayLike, linear_weight: ArrayLike, target: ArrayLike, *,
     linear_bias: ArrayLike | None = None, sample_weight: ArrayLike | None = None, ignore_index: int = -100,
     reduction: str = "mean",
-    logit_scale: ArrayLike = 1.0, softcap: float | None = None, history: History | None = None, return_lse: bool,
+    logit_scale: ArrayLike = 1.0, softcap: float | None = None, history: History | None = None,
+    catalog: CatalogShard | None = None, return_lse: bool,
     impl: str = "auto",
 ) -> tuple[Array, Array]: ...  # fmt: skip
 def linear_cross_entropy(
@@ -157,6 +170,7 @@ def linear_cross_entropy(
     logit_scale: ArrayLike = 1.0,
     softcap: float | None = None,
     history: History | None = None,
+    catalog: CatalogShard | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Array | tuple[Array, Array]:
@@ -167,6 +181,6 @@ def linear_cross_entropy(
     return sampled_linear_cross_entropy(
         input, linear_weight, target, AllItems(), linear_bias=linear_bias, sample_weight=sample_weight,
         ignore_index=ignore_index,
-        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, return_lse=return_lse,
-        impl=impl,
+        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, catalog=catalog,
+        return_lse=return_lse, impl=impl,
     )  # fmt: skip

@@ -52,6 +52,14 @@ def _with_log_q(log_weight: Array | None, log_q: Array | None, factor: float) ->
     return -known if log_weight is None else -jnp.logaddexp(-log_weight, known)
 
 
+def of_shard(log_weight: Array | None) -> Array:
+    """Log weights of a shard's items, (V,) by probabilities in the whole catalog, by those of draws that are its items:
+    their mean weight is 1."""
+    assert log_weight is not None
+    smallest = jnp.finfo(jnp.float32).tiny  # of a shard without a likely item, which is never drawn from
+    return log_weight + jnp.log(jnp.maximum(jnp.exp(-log_weight).mean(), smallest))
+
+
 def row_log_weights(
     tables: Tables, ids: Array, sampler: Negatives, num_items: int, log_q: Array | None, whole: bool
 ) -> tuple[Array | None, Array | None]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...interop import as_varying, varying_axes
-from ...kernels.plan.problem import Problem, ceil_div
+from ...kernels.plan.problem import ELSEWHERE, Problem, ceil_div
 from .candidates import Layout, in_history, layout_of
 from .operands import Gradients, Operands, Rows
 
@@ -36,7 +36,8 @@ class Chunk(NamedTuple):
     item: Array  # (T, G) the target, 0 where it is no item
     positive_item: Array  # (T, G, D) fp32
     positive_dot: Array  # (T, G)
-    positive: Array  # (T, G) the target's capped score, NaN where it is no item
+    elsewhere: Array  # (T, G) whether the row counts and its positive is another shard's
+    positive: Array  # (T, G) the target's capped score, NaN where it is no item, minus infinity where it is elsewhere
     positive_slope: Array | float
 
 
@@ -98,9 +99,11 @@ def _scored(x: Operands, p: Problem, rows: Array, drawn: Array) -> Chunk:
     (score, slope), (positive, positive_slope) = _cap(logits, p.softcap), _cap(positive, p.softcap)
     if x.log_weight is not None:
         score = score + x.log_weight[ids][:, None, :]
+    elsewhere = counted & (target == ELSEWHERE) & p.is_shard
+    positive = jnp.where(elsewhere, -jnp.inf, jnp.where(has_item, positive, jnp.nan))
     return Chunk(
         rows, counted, hidden, items, ids, malformed, dot, score, slope, keep,
-        item, positive_item, positive_dot, jnp.where(has_item, positive, jnp.nan), positive_slope,
+        item, positive_item, positive_dot, elsewhere, positive, positive_slope,
     )  # fmt: skip
 
 
@@ -121,12 +124,13 @@ def _scan(layout: Layout, step: Callable[[Any, Array], tuple[Any, Any]], carry: 
 
 def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
     """What the kept draws of rows stand for, in items: ``draw_weight`` each, or all that may be drawn, V - 1 or V (1 -
-    q_t) without the user's own."""
+    q_t), or V without a target, without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
     mass = jnp.full_like(kept, p.catalog - 1)
     if x.log_weight is not None:
         mass = p.catalog - jnp.exp(-x.log_weight[c.item])
+    mass = jnp.where(c.elsewhere, p.catalog, mass)
     if p.history and x.users is not None and x.history_items is not None:
         users = jnp.clip(x.users[c.rows], 0, p.history.num_users - 1)
         log_weight = x.log_weight if x.history_weight is None else x.history_weight
@@ -137,7 +141,7 @@ def _mass(x: Operands, c: Chunk, kept: Array, p: Problem) -> Array:
         of_items = jnp.searchsorted(x.history_offsets, known, side="right") - 1  # type: ignore[arg-type]
         of_users = jnp.zeros(p.history.num_users, jnp.float32).at[of_items].add(weights)
         of_target = jnp.ones_like(mass) if x.log_weight is None else jnp.exp(-x.log_weight[c.item])
-        mass = mass - of_users[users] + jnp.where(in_history(x, users, c.item, p), of_target, 0.0)
+        mass = mass - of_users[users] + jnp.where(in_history(x, users, c.item, p) & ~c.elsewhere, of_target, 0.0)
     return jnp.maximum(mass, 0.0)
 
 
@@ -179,7 +183,9 @@ def forward(x: Operands, p: Problem) -> Rows:
         kept = c.keep.sum(2).astype(jnp.float32)
         positive = jnp.where(c.malformed, jnp.nan, c.positive)
         if p.positive_weight is None:
-            loss, lse, peak, shift, share, weights = _softmax_rows(c, kept, positive, _mass(x, c, kept, p))
+            joined = jnp.full_like(positive, -jnp.inf) if p.is_shard else positive
+            loss, lse, peak, shift, share, weights = _softmax_rows(c, kept, joined, _mass(x, c, kept, p))
+            loss = positive if p.is_shard else loss
         else:
             loss, share, weights = _binary_rows(c, kept, positive, p.positive_weight)
             lse, peak, shift = positive, positive, share
@@ -196,7 +202,10 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
     """Gradients of input, weight, bias and each row's part of the scale's, as far as they are wanted."""
     layout = layout_of(x, p)
     saved_average_dot = saved.average_dot if saved.average_dot is not None else jnp.zeros(p.num_rows, jnp.float32)
-    if p.positive_weight is None:
+    of_negatives = grad_loss + grad_lse
+    if p.is_shard:
+        positive_part, of_negatives = grad_loss, grad_lse
+    elif p.positive_weight is None:
         positive_part = grad_lse * jnp.exp(-saved.loss) + grad_loss * jnp.expm1(-saved.loss)
     else:  # peak holds the positive's score
         positive_part = -grad_loss * p.positive_weight * jax.nn.sigmoid(-saved.peak) * saved.shift
@@ -204,8 +213,8 @@ def backward(x: Operands, saved: Rows, grad_loss: Array, grad_lse: Array, p: Pro
     def step(sums: tuple[Array, Array], tiles: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         weight_grad, bias_grad = sums
         c = _chunk(x, p, layout, tiles)
-        of_positive = jnp.where(c.counted, positive_part[c.rows] * c.positive_slope, 0.0)
-        of_row = jnp.where(c.counted, (grad_loss + grad_lse)[c.rows], 0.0)
+        of_positive = jnp.where(c.counted & ~c.elsewhere, positive_part[c.rows] * c.positive_slope, 0.0)
+        of_row = jnp.where(c.counted, of_negatives[c.rows], 0.0)
         shift = saved.shift[c.rows][:, :, None]
         softmax = p.positive_weight is None
         peak = saved.peak[c.rows][:, :, None]

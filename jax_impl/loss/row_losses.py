@@ -23,7 +23,7 @@ from ...kernels.negatives.samplers import Sampler
 from ...kernels.plan.problem import Choices
 from . import ops
 from .arguments import Arguments, as_int32, checked_arguments, home_of, is_array, num_items_of, placed
-from .list_operands import Tables, list_operands, sampler_tables
+from .list_operands import Tables, list_operands, of_shard, sampler_tables
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
@@ -140,11 +140,13 @@ def sampled_losses(
         scale_grad=is_array(logit_scale),
         positive_weight=positive_weight,
         correction=correction_of(draw or given_ids((1,)), known, options, positive_weight),
+        is_shard=False,
     )
-    return evaluate(_sampled_rows, arguments._replace(tables=tables), Sampled(options, draw, choices))
+    return evaluate(sampled_rows, arguments._replace(tables=tables), Sampled(options, draw, choices))
 
 
-def _sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[Array, Array | None, Array]:
+def sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[Array, Array | None, Array]:
+    """The `RowLosses` of calls on sampled items."""
     options, draw, ids, given, num_items = static.options, static.draw, arguments.ids, arguments.given, len(x.weight)
     counts = x.target != options.ignore_index
     share = 1.0 if draw is None else draw.batch_share
@@ -155,6 +157,8 @@ def _sampled_rows(x: Operands, arguments: Arguments, static: Sampled) -> tuple[A
         ids = ids.reshape(-1, ids.shape[-1])
     if given is None:
         slot_ends, log_weight = list_operands(arguments.tables, share, num_items, arguments.log_q)
+        if static.choices.is_shard and arguments.log_q is not None:
+            log_weight = of_shard(log_weight)
     else:
         slot_ends, log_weight, ids = None, given.log_weight, ids if given.drawn is None else given.drawn
         x = x._replace(positions=given.positions)

@@ -113,6 +113,7 @@ def _row_losses(x: Operands, arguments: Arguments, static: Scalable) -> tuple[Ar
         scale_grad=static.scale_grad,
         positive_weight=None,
         correction="none",
+        is_shard=False,
     )
     each = ops.Options(None, choices, options.impl, ids_group=buckets.group_size)
     loss, _ = rows(as_varying(x, varying_axes(x)), each)

@@ -25,6 +25,9 @@ class WorkingSet:
     ``positions`` (N,) int32, where in ``drawn`` each flat row's target is; None where all targets are the negatives.
     ``log_weight`` (T,) fp32: -log(V q) of each row's draw probability q, where these are known. ``history``
     as it was given, in items of the catalog, and beside it ``history_weight`` (V,), the ``log_weight`` of all these.
+    ``gathered`` (P N,) int32, of a catalog that devices share, else None: places of the targets of all shards' rows, -2
+    of those that other shards have; ``target`` then says which shard has a row's own, and ``inputs`` (P, ...) are
+    places of all shards' inputs, -1 of those that other shards have.
     ``seed`` (2,) uint32: the words (high, low) that rows are shuffled by. ``sampler`` draws from ``num_items``;
     ``ignore_index`` is that of the targets that were given.
     """
@@ -39,6 +42,7 @@ class WorkingSet:
     history: History | None
     history_weight: Array | None
     seed: Array
+    gathered: Array | None
     sampler: Sampler = field(metadata={"static": True})
     num_items: int = field(metadata={"static": True})
     ignore_index: int = field(metadata={"static": True})

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...interop import call, local_gpus, own_settings
+from ...interop import as_varying, call, local_gpus, own_settings, varying_axes
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
 from ...kernels.plan.row_set import NO_ROW, RowSetPlan
@@ -44,7 +44,9 @@ def row_set(ids: Array, bound: int | None = None, *, impl: str = "auto") -> RowS
     with own_settings():
         flat = jnp.asarray(ids).reshape(-1).astype(jnp.int32)
         keys, order = jax.lax.sort_key_val(
-            jnp.where(flat >= 0, flat, NO_ROW), jnp.arange(len(flat), dtype=jnp.int32), is_stable=True
+            jnp.where(flat >= 0, flat, NO_ROW),
+            as_varying(jnp.arange(len(flat), dtype=jnp.int32), varying_axes(flat)),
+            is_stable=True,
         )
         plain = partial(_by_reference, most=most)
         if impl == "reference" or not len(flat) or not most:

@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.typing import ArrayLike
 
-from ...interop import call, local_gpus, own_settings
+from ...interop import own_settings
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
-from ...kernels.negatives.arguments import IGNORED, Spec, check_own_log_q
+from ...kernels.negatives.arguments import Spec, check_own_log_q
 from ...kernels.negatives.arguments import check_ignore_index as check_64_bits
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
@@ -29,13 +28,12 @@ from ..loss.arguments import (
     is_known,
     placed,
 )
-from ..loss.candidates import arithmetic, layout_of
+from ..loss.catalog_shard import CatalogShard
 from ..loss.list_operands import Tables, row_log_weights, sampler_tables
-from ..loss.operands import Operands
 from ..loss.seeds import as_seed, seed_words
 from ..loss.working_set import WorkingSet
-from .drawn_rows import drawn_rows
-from .row_set import row_set
+from .shard_rows import checked_own_catalog, shard_working_set
+from .step_rows import found_rows
 
 
 def working_set(
@@ -48,6 +46,7 @@ def working_set(
     ignore_index: int = -100,
     history: History | None = None,
     log_q: ArrayLike | None = None,
+    catalog: CatalogShard | None = None,
     impl: str = "auto",
 ) -> WorkingSet:
     """The rows that a step with these negatives, targets and inputs reads of a table of ``num_items``.
@@ -72,6 +71,11 @@ def working_set(
             in-batch negatives are.
         history: as of the loss, which takes none beside a working set; of items in [0, V). Beside known probabilities
             it needs them of all V items.
+        catalog: the table is this device's part of one that the devices of a mesh's axis share, as of the loss, which
+            is given it again. The rows are those of the shard that all shards' rows touch, and T at most what is drawn
+            there, twice the targets and inputs of one shard, and 1024: where an uneven catalog has more of on one
+            shard, losses are NaN. ``input_rows`` gives what inputs embed; log_q and history are the shard's. Shards
+            must be alike: num_items and numbers of negatives multiples of theirs.
         impl: "triton", "reference", or "auto": decided when the call is lowered, triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of
@@ -87,6 +91,9 @@ def working_set(
     if log_q is not None and not is_array(log_q):
         raise ArgumentTypeError("log_q", "an array", type(log_q).__name__)
     check_impl(impl, target)
+    catalog = checked_own_catalog(catalog, num_items)
+    if catalog is not None:
+        return shard_working_set(negatives, target, seed, inputs, ignore_index, history, log_q, catalog, impl)
     plan = plan_group_draw(negatives, int(np.size(target)), num_items, ignore_index)
     check_own_log_q(negatives, None if log_q is None else Spec(tuple(log_q.shape), str(log_q.dtype)), num_items)
     _check_ranges("target", target, num_items, ignore_index, f"{ignore_index}, the ignore_index, or ")
@@ -112,91 +119,26 @@ def _working_set(
 ) -> WorkingSet:
     with own_settings():
         target = as_int32(arrays["target"])
-        inputs = None if arrays["inputs"] is None else as_int32(arrays["inputs"])
-        words = seed_words(arrays["seed"])
-        flat, num_items = jnp.reshape(target, -1), plan.num_items
-        drawn = _drawn(flat, words, tables.slot_ends, plan, impl) if plan.num_drawn else flat[:0]
-        is_item = (flat != plan.ignore_index) & (flat >= 0) & (flat < num_items)
-        parts = [drawn, jnp.where(is_item, flat, -1)]
-        if inputs is not None:
-            parts.append(jnp.where(inputs < num_items, inputs, -1).reshape(-1))
-        every = jnp.concatenate(parts)
-        chosen = row_set(every, min(len(every), num_items), impl=impl)
-        total, of_drawn = len(chosen.ids), chosen.places[: plan.num_drawn]
-        own, of_inputs = jnp.split(chosen.places[plan.num_drawn :], [plan.num_rows])
-        if isinstance(plan, ListDraw):
-            given, positions = _lists(of_drawn, plan), None
-            # what is no item is none of the rows either
-            places = jnp.where(is_item, own, jnp.where(flat == plan.ignore_index, IGNORED, total))
-        else:
-            given, places, positions = drawn_rows(flat, chosen.places, total, plan, impl)
-        history = arrays["history"]
-        log_weights = row_log_weights(tables, chosen.ids, negatives, num_items, arrays["log_q"], history is not None)
+        inputs: Any = None if arrays["inputs"] is None else as_int32(arrays["inputs"])
+        words, history, num_items = seed_words(arrays["seed"]), arrays["history"], plan.num_items
+        named = plan.num_drawn + target.size + (0 if inputs is None else inputs.size)
+        flat = jnp.reshape(target, -1)
+        found = found_rows(flat, inputs, words, tables.slot_ends, plan, min(named, num_items), impl)
+        ids = found.rows.ids
+        log_weights = row_log_weights(tables, ids, negatives, num_items, arrays["log_q"], history is not None)
         return WorkingSet(
-            ids=chosen.ids,
-            count=chosen.count,
-            target=places.reshape(target.shape),
-            inputs=None if inputs is None else of_inputs.reshape(inputs.shape),
-            drawn=given,
-            positions=positions,
+            ids=ids,
+            count=found.rows.count,
+            target=found.target.reshape(target.shape),
+            inputs=found.inputs,
+            drawn=found.drawn,
+            positions=found.positions,
             log_weight=log_weights[0],
             history=None if history is None else History(*map(as_int32, history)),
             history_weight=log_weights[1],
             seed=jax.lax.bitcast_convert_type(words[::-1], jnp.uint32),
+            gathered=None,
             sampler=negatives,
             num_items=num_items,
             ignore_index=plan.ignore_index,
         )
-
-
-def _lists(places: Array, plan: ListDraw) -> Array | None:
-    """The groups' lists of places; None where rows' targets are all there is."""
-    if not plan.columns:
-        return None
-    lists = places.reshape(plan.num_groups, plan.columns)
-    return jnp.maximum(lists, 0) if plan.chooses else lists  # scores are taken of every column that is chosen from
-
-
-def _drawn(target: Array, words: Array, slot_ends: Array | None, plan: GroupDraw | ListDraw, impl: str) -> Array:
-    kernels, plain = partial(_by_kernels, plan=plan), partial(_by_reference, plan=plan)
-    ins = {"target": target, "seed": words} | ({} if slot_ends is None else {"slot_ends": slot_ends})
-    if impl == "auto":
-        drawn = jax.lax.platform_dependent(ins, cuda=kernels, default=plain)
-    else:
-        drawn = (kernels if impl == "triton" else plain)(ins)
-    if isinstance(plan, ListDraw):  # those of groups without a row are none
-        drawn = drawn.reshape(plan.num_groups, -1)
-        first = jnp.arange(plan.num_groups, dtype=jnp.int32)[:, None] * plan.group_size
-        drawn = jnp.where(first < (target != plan.ignore_index).sum(), drawn, -1)
-    return drawn.reshape(-1)
-
-
-def _launch(outs: Any, ins: Any, plan: GroupDraw | ListDraw) -> None:
-    from ...kernels.launch.group_draw import launch_group_draw
-
-    launch_group_draw(outs, ins, plan)
-
-
-def _by_kernels(ins: dict[str, Array], *, plan: GroupDraw | ListDraw) -> Array:
-    for gpu in local_gpus():
-        from ...kernels.launch.group_draw import compile_kernels
-
-        compile_kernels(plan, str(ins["target"].dtype), gpu)
-    outs = {each.name: jax.ShapeDtypeStruct(each.shape, each.dtype) for each in plan.buffers}
-    name, first = plan.result
-    return call(_launch, outs, ins, plan)[name].reshape(-1)[first : first + plan.num_drawn]
-
-
-def _by_reference(ins: dict[str, Array], *, plan: GroupDraw | ListDraw) -> Array:
-    target, words = ins["target"], ins["seed"]
-    groups = jnp.arange(plan.num_groups, dtype=jnp.int32)
-    if isinstance(plan, ListDraw):
-        none = jnp.zeros(0)
-        x = Operands(none, none, None, none, target, None, words, slot_ends=ins.get("slot_ends"))
-        return layout_of(x, plan.problem).ids(groups).reshape(-1)
-    low, high = jax.lax.bitcast_convert_type(words, jnp.uint32)
-    items = plan.draws.items(arithmetic(), (high, low), groups).astype(jnp.int32)
-    has_rows = groups * plan.draws.group_size < (target != plan.ignore_index).sum()
-    missing = plan.num_drawn // plan.num_groups - plan.draws.negatives
-    items = jnp.pad(jnp.where(has_rows[:, None], items, -1), ((0, 0), (0, missing)), constant_values=-1)
-    return items.reshape(-1)

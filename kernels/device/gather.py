@@ -54,8 +54,8 @@ def gather_forward_kernel(
     draw_weight, shift, b,
     SOURCE: tl.constexpr, PERMUTED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, HALVES: tl.constexpr, BLOCK_B: tl.constexpr, LOOKUP: tl.constexpr,
-    LANES: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, IS_SHARD: tl.constexpr, HALVES: tl.constexpr,
+    BLOCK_B: tl.constexpr, LOOKUP: tl.constexpr, LANES: tl.constexpr,
     BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """One row walks its candidates, stratum by stratum, with a running softmax (BINARY: sigmoids) and accumulates their
@@ -152,5 +152,5 @@ def gather_forward_kernel(
         p_shift, p_average_dot, p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
         scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
-        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
+        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, IS_SHARD, BLOCK_D,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from .scores import cap, exp, finish_binary_rows, finish_rows
 UNCORRECTED = tl.constexpr(0)  # draws stand for a fixed number of items each
 UNIFORM = tl.constexpr(1)  # draws stand for the V - 1 other items
 WEIGHTED = tl.constexpr(2)  # items weigh 1 / (V q): draws stand for V (1 - q_t)
+ELSEWHERE = tl.constexpr(-2)  # the target of rows whose positive is another shard's, see ``plan.problem``
 
 
 @triton.jit
@@ -64,10 +65,10 @@ def positive_score(
 
 @triton.jit
 def load_targets(p_target, rows, m_rows, num_items):
-    """(targets as int32, which are real items) of rows; -1 where there is none."""
+    """(targets as int32, which are real items) of rows; ELSEWHERE or -1 where there is none."""
     target = tl.load(p_target + rows, mask=m_rows, other=-1).to(tl.int64)
     m_target = m_rows & (target >= 0) & (target < num_items)
-    return tl.where(m_target, target, -1).to(tl.int32), m_target
+    return tl.where(m_target | (target == ELSEWHERE), target, -1).to(tl.int32), m_target
 
 
 @triton.jit
@@ -85,7 +86,7 @@ def load_histories(p_history_first, p_history_end, rows, HAS_HISTORY: tl.constex
 def row_mass(
     p_log_weight, p_history_weight, p_row_ids, p_history_items, first, end, target, m_target, kept, catalog,
     draw_weight,
-    CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
+    CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr, IS_SHARD: tl.constexpr,
 ):  # fmt: skip
     """What the kept draws (M,) of rows stand for together, in items."""
     mass = kept * draw_weight
@@ -93,6 +94,8 @@ def row_mass(
         mass = tl.zeros_like(kept) + (catalog - 1)
         if CORRECTION == WEIGHTED:
             mass = catalog - exp(-tl.load(p_log_weight + target, mask=m_target, other=0.0))
+        if IS_SHARD:
+            mass = tl.where(target == ELSEWHERE, tl.zeros_like(mass) + catalog, mass)
         if HAS_HISTORY:
             item = catalog_ids(p_row_ids, target, m_target)
             p_weight = p_log_weight
@@ -111,12 +114,14 @@ def store_row_results(
     scale, softcap, catalog, positive_weight, draw_weight, own_d, dim: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
     BINARY: tl.constexpr,
-    SCALE_GRAD: tl.constexpr, BLOCK_D: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, IS_SHARD: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Score the targets of rows, finish and store them; ignored ones (in the table, not counted) get zeros."""
     z_positive, _slope, _dot = positive_score(
         p_hidden, p_item, p_bias, rows, m_counted, target, m_target, dim, scale, softcap, HAS_BIAS, HAS_SOFTCAP, BLOCK_D
     )
+    if IS_SHARD:
+        z_positive = tl.where(m_counted & (target == ELSEWHERE), float("-inf"), z_positive)
     if HAS_HISTORY:  # of a user that there is not
         z_positive = tl.where(history_end < history_first, float("nan"), z_positive)
     mass = row_mass(
@@ -133,12 +138,18 @@ def store_row_results(
         draw_weight,
         CORRECTION,
         HAS_HISTORY,
+        IS_SHARD,
     )
     if BINARY:
         loss, lse, peak, shift = finish_binary_rows(l, kept, z_positive, positive_weight)
         factor = shift
     else:
-        loss, lse, peak, shift = finish_rows(peak, l, kept, z_positive, mass)
+        joined = z_positive
+        if IS_SHARD:  # beside a positive of no weight
+            joined = tl.full(z_positive.shape, float("-inf"), tl.float32)
+        loss, lse, peak, shift = finish_rows(peak, l, kept, joined, mass)
+        if IS_SHARD:
+            loss = z_positive
         factor = exp(-shift)
     # the average of no draws is 0 anyway; asked like this, ptxas schedules the loop of gathered rows 5% better
     average = tl.where((m_counted & (kept > 0))[:, None], average * factor[:, None], 0.0)

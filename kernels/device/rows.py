@@ -17,8 +17,8 @@ def combine_forward_kernel(
     num_rows, num_items, catalog, dim: tl.constexpr, slots, parallel, softcap, positive_weight, draw_weight,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, CORRECTION: tl.constexpr, HAS_HISTORY: tl.constexpr,
     BINARY: tl.constexpr,
-    SCALE_GRAD: tl.constexpr, TILE_M: tl.constexpr, MOST_SPLITS: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, IS_SHARD: tl.constexpr, TILE_M: tl.constexpr, MOST_SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """Join the parts of tiles of TILE_M rows in their order, and finish these rows; nothing where walks were whole."""
     count = tl.load(p_count)
@@ -54,7 +54,7 @@ def combine_forward_kernel(
             p_shift, p_average_dot, p_average,
             rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
             tl.load(p_scale), softcap, catalog, positive_weight, draw_weight, own_d, dim,
-            HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
+            HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, IS_SHARD, BLOCK_D,
         )  # fmt: skip
 
 
@@ -66,16 +66,17 @@ def input_grad_kernel(
     p_scale_grad,
     num_rows, num_slots, num_items, dim: tl.constexpr, softcap, positive_weight, grad_loss_stride,
     BY_SLOT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, BINARY: tl.constexpr,
-    SCALE_GRAD: tl.constexpr,
+    SCALE_GRAD: tl.constexpr, IS_SHARD: tl.constexpr,
     HAS_GRAD_LSE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr,
 ):  # fmt: skip
     """dE = scale ((u + v) A + w c_t) with A the average over negatives and w = (v p_0 - u (1 - p_0)) h_t.
 
-    BINARY: w = -u positive_weight sigmoid(-s_t) h_t / (1 + m), and there is no v. Keeping the positive out of A leaves
-    1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item gradient reads: w of each row
-    and, for each slot (with BY_SLOT false for each row), the row, the position of its target, its peak and the factor
-    (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the gradient of the
-    scale. Slots without a row that counts repeat the last one that does, with a factor of 0.
+    BINARY: w = -u positive_weight sigmoid(-s_t) h_t / (1 + m), and there is no v. IS_SHARD: u and v are the gradients
+    of the positive's score and of the negatives' logsumexp: w = u h_t, and v in place of u + v. Keeping the positive
+    out of A leaves 1 - p_0 = 1 - exp(-loss) exact however good the model is. Also stores what the item gradient reads:
+    w of each row and, for each slot (with BY_SLOT false for each row), the row, the position of its target, its peak
+    and the factor (u + v) exp(-shift) that turns exp(s_j) / 2^peak into a score's gradient; and each row's part of the
+    gradient of the scale. Slots without a row that counts repeat the last one that does, with a factor of 0.
     """
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     m_in = slot < num_rows
@@ -96,6 +97,9 @@ def input_grad_kernel(
     else:
         positive_grad = v * exp(-loss) - u * one_minus_exp_minus(loss)
         factor = exp(-shift)
+    of_negatives = u + v
+    if IS_SHARD:
+        positive_grad, of_negatives = u, v
     if HAS_SOFTCAP or SCALE_GRAD:
         z_positive, slope, dot = positive_score(
             p_hidden, p_item, p_bias, n, m_counted, item, m_item, dim, tl.load(p_scale), softcap,
@@ -104,8 +108,10 @@ def input_grad_kernel(
         positive_grad = tl.where(m_counted, positive_grad * slope, 0.0)
         if SCALE_GRAD:
             average_dot = tl.load(p_average_dot + n, mask=m_counted, other=0.0)
-            tl.store(p_scale_grad + n, tl.where(m_counted, (u + v) * average_dot + positive_grad * dot, 0.0), mask=m_in)
-    row_grad = tl.where(m_counted, u + v, 0.0)
+            tl.store(
+                p_scale_grad + n, tl.where(m_counted, of_negatives * average_dot + positive_grad * dot, 0.0), mask=m_in
+            )
+    row_grad = tl.where(m_counted, of_negatives, 0.0)
     positive_grad = tl.where(m_counted, positive_grad, 0.0)
     at = slot if BY_SLOT else n
     m_at = slot < num_slots if BY_SLOT else m_in

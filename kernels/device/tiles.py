@@ -77,8 +77,8 @@ def tile_forward_kernel(
     SOURCE: tl.constexpr, HAS_BLOCKS: tl.constexpr, FULL: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
     HAS_LOG_WEIGHT: tl.constexpr, CORRECTION: tl.constexpr, REMOVE_HITS: tl.constexpr, HAS_HISTORY: tl.constexpr,
-    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, SPLIT: tl.constexpr, MOST_SPLITS: tl.constexpr,
-    ITEM_HALVES: tl.constexpr,
+    BINARY: tl.constexpr, SCALE_GRAD: tl.constexpr, IS_SHARD: tl.constexpr, SPLIT: tl.constexpr,
+    MOST_SPLITS: tl.constexpr, ITEM_HALVES: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, NUM_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows walks its candidates with a running softmax and accumulates their weighted average.
@@ -237,5 +237,5 @@ def tile_forward_kernel(
         p_shift, p_average_dot, p_average,
         rows, m_in, m_counted, target, m_target, history_first, history_end, peak, l, kept, average_dot, average,
         scale, softcap, catalog, positive_weight, draw_weight, own_d, dim,
-        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, BLOCK_D,
+        HAS_BIAS, HAS_SOFTCAP, CORRECTION, HAS_HISTORY, BINARY, SCALE_GRAD, IS_SHARD, BLOCK_D,
     )  # fmt: skip

@@ -102,6 +102,7 @@ def _numbers(p: Problem) -> dict[str, object]:
         "HAS_HISTORY": p.history is not None,
         "BINARY": p.is_binary,
         "SCALE_GRAD": p.scale_grad,
+        "IS_SHARD": p.is_shard,
         "PERMUTED": p.permutes_items,
     }
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..draws.draw import Draw
 from ..draws.lists import Part
+from ..draws.shard import Shard
 from ..errors import ArgumentTypeError, ArgumentValueError
 from ..numbers import as_index
 
@@ -62,6 +63,11 @@ class Negatives:
     def sampling_rate(self, num_items: int) -> float | None:
         """K / (V - 1), at most 1, of uniform draws without replacement; None of others."""
         return None
+
+    def of_shard(self, shard: Shard) -> Negatives:
+        """What draws its negatives in a shard of the catalog, as places of it; raises where shards can't share them."""
+        expected = "a sampler that shards of a catalog can share"
+        raise ArgumentTypeError("negatives", expected, type(self).__name__)
 
     group_size: Any
     """Rows of a group, an int; None stands for all rows."""
@@ -125,6 +131,13 @@ def kept_with_sampler(make: Callable[..., T]) -> Callable[..., T]:
         return of_sampler[rest]
 
     return get
+
+
+def check_share(draws: int, shard: Shard) -> int:
+    """A shard's share of draws; raises where there are fewer than shards, as some items could never be drawn."""
+    if draws < shard.num_shards:
+        raise ArgumentValueError("negatives", f"num_negatives of {shard.num_shards} or more, one a shard", draws)
+    return shard.share(draws)
 
 
 def check_count(sampler: object, option: str, limit: int = 2**31) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from ..draws import permutation as pm
 from ..draws.lists import SLOTS, ListDraws
 from ..draws.permutation import Arithmetic, Seed
+from ..draws.shard import Shard
 from ..draws.slots import items_of_slots
 from ..draws.uniform import IndependentDraws, row_places
 from ..errors import ArgumentTypeError, ArgumentValueError
@@ -14,12 +15,14 @@ from ..numbers import as_index
 from .base import Negatives
 
 
-def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int) -> np.ndarray:
+def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int, num_shards: int = 1) -> np.ndarray:
     """The ids that a sampler draws: (num_rows, K) int64, in drawing order, accidental hits included.
 
     Row i is the i-th non-ignored row in flattened order, ``num_rows`` the number of such rows and ``seed`` an int taken
     modulo 2^64. The loss draws exactly these ids on every device. With K >= V uniform negatives are arange(V) in every
-    row; weighted ones are always K, and may hold an item several times. Raises ArgumentTypeError or ArgumentValueError
+    row; weighted ones are always K, and may hold an item several times. With ``num_shards`` P they are what the shards
+    of a catalog draw (``CatalogShard``), one shard behind the other; rows are those of all ranks in their order, and
+    item i is drawn by shard i mod P. Raises ArgumentTypeError or ArgumentValueError
     for a negative num_rows or num_items < 1, and for samplers whose negatives do not follow from the seed alone:
     in-batch ones, and hard ones, which follow from scores.
     """
@@ -30,10 +33,16 @@ def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int
         raise ArgumentValueError("num_items", "an int in [1, 2^31)", num_items)
     if not isinstance(sampler, Negatives):
         raise ArgumentTypeError("sampler", "a sampler", type(sampler).__name__)
+    num_shards = as_index("num_shards", num_shards)
+    if not 1 <= num_shards <= num_items:
+        raise ArgumentValueError("num_shards", f"an int in [1, {num_items}], the number of items", num_shards)
     draw = sampler.draw(num_items)
     if not draw.follows_seed:
         expected = "a sampler that draws by the seed alone, not by targets or scores"
         raise ArgumentTypeError("sampler", expected, type(sampler).__name__)
+    if num_shards > 1:
+        shards = [Shard(num_items, num_shards, index) for index in range(num_shards)]
+        return np.concatenate([_ids_of_shard(sampler, shard, num_rows, as_index("seed", seed)) for shard in shards], 1)
     xp, words = pm.NUMPY, pm.seed_words(as_index("seed", seed))
     seed_pair = xp.u32(words[0]), xp.u32(words[1])
     if isinstance(draw.uniform, IndependentDraws):
@@ -49,6 +58,13 @@ def negative_ids(sampler: Negatives, *, num_rows: int, num_items: int, seed: int
     else:
         return np.tile(np.arange(num_items, dtype=np.int64), (num_rows, 1))
     return _of_rows(drawn, xp, seed_pair, num_rows, draw.group_size, draw.shuffle_rows)
+
+
+def _ids_of_shard(sampler: Negatives, shard: Shard, num_rows: int, seed: int) -> np.ndarray:
+    """The items that a shard draws for each row."""
+    own_seed = pm.fold_seed(seed, shard.index)
+    own = negative_ids(sampler.of_shard(shard), num_rows=num_rows, num_items=shard.size, seed=own_seed)
+    return shard.items(own)
 
 
 def _of_rows(

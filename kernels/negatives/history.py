@@ -47,6 +47,30 @@ def user_items(users: ArrayLike, items: ArrayLike, num_users: int) -> tuple[NDAr
     return offsets.astype(np.int32), pairs[:, 1].astype(np.int32)
 
 
+def shard_user_items(
+    offsets: ArrayLike, items: ArrayLike, *, num_shards: int, shard: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(offsets, items) of a ``History`` in one of ``num_shards`` shards of a catalog, from those of all items: what of
+    users' items the shard has, item i of shard i mod num_shards as place i // num_shards.
+
+    Raises ArgumentTypeError or ArgumentValueError for numbers outside their domains and arrays of no history.
+    """
+    num_shards, shard = as_index("num_shards", num_shards), as_index("shard", shard)
+    if num_shards < 1:
+        raise ArgumentValueError("num_shards", "an int, at least 1", num_shards)
+    if not 0 <= shard < num_shards:
+        raise ArgumentValueError("shard", f"an int in [0, {num_shards})", shard)
+    ends, known = np.asarray(offsets), np.asarray(items)
+    for argument, values in {"offsets": ends, "items": known}.items():
+        if values.dtype.kind not in "iu" or values.ndim != 1:
+            raise ArgumentTypeError(argument, "an array of integers (n,)", f"{values.dtype} {values.shape}")
+    if not len(ends) or ends[0] != 0 or ends[-1] != len(known) or (np.diff(ends) < 0).any():
+        raise ArgumentValueError("offsets", f"offsets ascending from 0 to the {len(known)} items", ends)
+    owned = known % num_shards == shard
+    before = np.append(0, np.cumsum(owned))
+    return before[ends].astype(np.int32), (known[owned] // num_shards).astype(np.int32)
+
+
 def check_history(users: NDArray[Any], offsets: NDArray[Any], items: NDArray[Any], num_items: int) -> None:
     """Raise ArgumentValueError where the arrays are no ``History`` on a catalog of ``num_items``."""
     num_users = len(offsets) - 1

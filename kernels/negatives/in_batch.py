@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..draws.draw import Draw, listed
 from ..draws.lists import ROWS, ListDraws, Part
+from ..draws.shard import Shard
 from ..errors import ArgumentValueError
 from .base import Negatives, check_groups, check_shuffle, tell
 
@@ -45,3 +46,6 @@ class InBatchNegatives(Negatives):
     def part(self, num_items: int) -> Part:
         assert self.group_size is not None
         return Part(ROWS, self.group_size)
+
+    def of_shard(self, shard: Shard) -> InBatchNegatives:
+        return InBatchNegatives(self.group_size, self.shuffle_rows)  # the targets that are its items

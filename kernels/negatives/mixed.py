@@ -8,6 +8,7 @@ import numpy as np
 
 from ..draws.draw import Draw, listed
 from ..draws.lists import ROWS, ListDraws
+from ..draws.shard import Shard
 from ..errors import ArgumentTypeError, ArgumentValueError
 from .base import MIN_GROUP, Negatives, Probabilities, keep_by_text, tell
 from .in_batch import InBatchNegatives
@@ -73,6 +74,9 @@ class MixedNegatives(Negatives):
         parts = self.first.part(num_items), self.second.part(num_items)
         lists = ListDraws(num_items, parts, sum(part.columns for part in parts))
         return listed(lists, self.group_size, self.shuffle_rows)
+
+    def of_shard(self, shard: Shard) -> MixedNegatives:
+        return MixedNegatives(self.first.of_shard(shard), self.second.of_shard(shard))
 
     def probabilities(self, num_items: int) -> Probabilities:
         """q = the mean of its parts', by their shares of a row's draws."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ..draws.draw import Draw, all_items
 from ..draws.lists import ITEMS, Part
+from ..draws.shard import Shard
 from ..draws.uniform import GroupedDraws, IndependentDraws
-from .base import Negatives, check_count, check_groups, tell
+from .base import Negatives, check_count, check_groups, check_share, tell
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class UniformNegatives(Negatives):
     def part(self, num_items: int) -> Part:
         return Part(ITEMS, min(self.num_negatives, num_items))
 
+    def of_shard(self, shard: Shard) -> UniformNegatives:
+        return UniformNegatives(check_share(self.num_negatives, shard), self.group_size, self.shuffle_rows)
+
     def sampling_rate(self, num_items: int) -> float:
         return min(self.num_negatives / max(num_items - 1, 1), 1.0)
 
@@ -59,3 +63,6 @@ class AllItems(Negatives):
 
     def draw(self, num_items: int) -> Draw:
         return all_items(num_items)
+
+    def of_shard(self, shard: Shard) -> AllItems:
+        return AllItems()

@@ -10,9 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..draws.draw import Draw, listed
 from ..draws.lists import SLOTS, ListDraws, Part
+from ..draws.shard import Shard
 from ..draws.slots import slot_table
 from ..errors import ArgumentTypeError, ArgumentValueError
-from .base import MOST_LISTED, Negatives, Probabilities, check_count, check_groups, keep_by_text, tell
+from .base import (
+    MOST_LISTED,
+    Negatives,
+    Probabilities,
+    check_count,
+    check_groups,
+    check_share,
+    keep_by_text,
+    tell,
+)
 
 
 class WeightedNegatives(Negatives):
@@ -37,6 +47,15 @@ class WeightedNegatives(Negatives):
 
     def part(self, num_items: int) -> Part:
         return Part(SLOTS, self.num_negatives)
+
+    def of_shard(self, shard: Shard) -> PopularityNegatives:
+        weights, step = self.weights(shard.num_items), shard.num_shards
+        for index in range(step):  # so that all shards raise, or none
+            if not weights[index::step].any():
+                expected = f"an item of a positive count in each of {step} shards"
+                raise ArgumentValueError("negatives", expected, f"none in shard {index}")
+        share = check_share(self.num_negatives, shard)
+        return PopularityNegatives(weights[shard.index :: step], share, 1.0, self.group_size, self.shuffle_rows)
 
     def probabilities(self, num_items: int) -> Probabilities:
         ends, log_weight = slot_table(self.weights(num_items), self.num_negatives)

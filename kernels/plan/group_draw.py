@@ -105,7 +105,7 @@ class ListDraw:
     def problem(self) -> Problem:
         """The call on the whole catalog whose tables are drawn; nothing of them follows from dtypes, width or GPU."""
         shapes = Shapes(self.num_rows, 1, self.num_items, "float32", "float32", None, None, INTERPRETER_GPU)
-        choices = Choices(None, True, self.ignore_index, False, None, "none")
+        choices = Choices(None, True, self.ignore_index, False, None, "none", False)
         return build_problem(shapes, choices, self.draw, Wanted(False, False, False, False))
 
     @property

@@ -25,6 +25,7 @@ Dtype = Literal["float32", "float16", "bfloat16", "int32"]
 NO_ID = 2**31 - 1  # what rows without a target, malformed ids and empty slots are sorted as: behind every item
 INTERPRETER_GPU = Gpu(4, 90)  # stands in for a device when kernels run in Triton's interpreter
 POSITIVE_CHUNK = 64  # sorted rows whose positives are added together
+ELSEWHERE = -2  # the target of rows that count and whose positive is another shard's
 
 
 class HistorySize(NamedTuple):
@@ -55,7 +56,9 @@ class Choices:
     ``scale_grad``: whether the scale is a tensor whose gradient may be asked for. ``positive_weight``: of the
     positive's term in binary cross-entropy; None for the softmax. ``correction``: whether kept draws stand for V - 1
     items ("uniform"), by items' log weights for all the others ("weighted"), for V / pool items each ("pool"), or for
-    themselves ("none").
+    themselves ("none"). ``is_shard``: targets may be ELSEWHERE, where negatives stand for all V items, and what comes
+    of rows is not joined yet: in place of loss and lse the positive's score, minus infinity of one elsewhere, and the
+    negatives' logsumexp.
     """
 
     softcap: float | None
@@ -64,6 +67,7 @@ class Choices:
     scale_grad: bool
     positive_weight: float | None
     correction: Correction
+    is_shard: bool
 
 
 class Kind(NamedTuple):

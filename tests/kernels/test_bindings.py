@@ -49,7 +49,7 @@ DRAWS: dict[str, Draw] = {
 
 def problem(draw: Draw, **options: Any) -> Problem:
     shapes = Shapes(600, 40, V, "float16", "float32", options.pop("bias", "float32"), None, Gpu(132, 90))
-    choices = Choices(options.pop("softcap", None), True, -100, options.pop("scale", False), None, "uniform")
+    choices = Choices(options.pop("softcap", None), True, -100, options.pop("scale", False), None, "uniform", False)
     choices = replace(choices, correction=options.pop("correction", "uniform"))
     history = options.pop("history", None)
     return build_problem(replace(shapes, history=history), choices, draw, wanted=options.pop("wanted", Wanted()))

@@ -62,7 +62,7 @@ def torch_lists(sampler: Any, impl: str) -> np.ndarray:
     one = torch.ones(1, device=DEVICE)
     x = Operands(hidden, table, torch.from_numpy(TARGET).to(DEVICE), words, one, log_weight=log_weight, slot_ends=ends)
     correction = "uniform" if log_weight is None else "weighted"
-    options = Options(sampler.text, 0, 1, impl, None, True, -100, False, None, correction)
+    options = Options(sampler.text, 0, 1, impl, None, True, -100, False, None, correction, False)
     p = ops._problem(x, options)
     if impl == "triton":
         tables = ops.forward(*x, *options)[-1]
@@ -83,7 +83,7 @@ def jax_lists(sampler: Any) -> np.ndarray:
         jnp.asarray(WORDS),
         slot_ends=slot_ends,
     )
-    choices = Choices(None, True, -100, False, None, "none")
+    choices = Choices(None, True, -100, False, None, "none", False)
     p = jax_ops._problem(x, jax_ops.Options(sampler.draw(V), choices, "reference"))
     return np.asarray(jax_candidates.layout_of(x, p).ids(jnp.arange(p.num_groups)))
 

@@ -12,7 +12,7 @@ from cce_minus.kernels.plan.tiles import FULL_TILES, HALF_TILES, SHARED_MEMORY, 
 def test_tables_beyond_32_bits_are_refused():
     def tables(rows: int) -> int:
         shapes = Shapes(rows, 8, 100, "bfloat16", "bfloat16", None, None, Gpu(132, 90))
-        choices = Choices(None, True, -100, False, None, "uniform")
+        choices = Choices(None, True, -100, False, None, "uniform", False)
         return table_buffer(build_problem(shapes, choices, UniformNegatives(80, 1).draw(100))).size
 
     assert tables(2**26) < 2**31  # every row has the keys of a permutation of its own

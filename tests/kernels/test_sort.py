@@ -18,7 +18,7 @@ V = 5000
 
 def problem(num_rows: int, wanted: Wanted = Wanted()) -> Problem:  # noqa: B008
     shapes = Shapes(num_rows, 16, V, "float32", "float32", None, None, Gpu(132, 90))
-    choices = Choices(None, True, -100, False, None, "uniform")
+    choices = Choices(None, True, -100, False, None, "uniform", False)
     return build_problem(shapes, choices, UniformNegatives(8, 16).draw(V), wanted)
 
 

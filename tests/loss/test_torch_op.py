@@ -43,7 +43,7 @@ def test_opcheck(impl: str, mode: str):
     bias = torch.zeros(40, device=DEVICE, requires_grad=True)
     x = Operands(hidden, table, target, words, scale, bias, ids)
     sampler = "" if ids is not None else UniformNegatives(5, 16).text
-    args = (*x, *Options(sampler, 0, 1, impl, None, True, -100, True, None, "uniform"))
+    args = (*x, *Options(sampler, 0, 1, impl, None, True, -100, True, None, "uniform", False))
     # the two utilities that run the backward a second time under compile are covered by test_compile
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, overload
 
 from torch import Tensor
@@ -9,8 +10,10 @@ from torch import Tensor
 from ...kernels.negatives.arguments import Options, check_log_q, own_options
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import AllItems, Sampler
+from .catalog_shard import CatalogShard
 from .known_calls import plain_loss
 from .row_losses import reduce, row_losses
+from .sharded import checked_catalog, sharded_row_losses
 from .working_set import WorkingSet
 
 
@@ -22,7 +25,7 @@ def sampled_linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
     log_q: Tensor | None = None, logq_correction: bool = True, history: History | None = None,
-    seed: int | Tensor | None = None,
+    seed: int | Tensor | None = None, catalog: CatalogShard | None = None,
     return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Tensor: ...  # fmt: skip
@@ -33,7 +36,7 @@ def sampled_linear_cross_entropy(
     reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, remove_accidental_hits: bool = True,
     log_q: Tensor | None = None, logq_correction: bool = True, history: History | None = None,
-    seed: int | Tensor | None = None,
+    seed: int | Tensor | None = None, catalog: CatalogShard | None = None,
     return_lse: bool, impl: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def sampled_linear_cross_entropy(
@@ -53,6 +56,7 @@ def sampled_linear_cross_entropy(
     logq_correction: bool = True,
     history: History | None = None,
     seed: int | Tensor | None = None,
+    catalog: CatalogShard | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -96,6 +100,12 @@ def sampled_linear_cross_entropy(
         seed: what the draw follows from: an int, a tensor of one integer, or of two 32-bit words (high, low). None
             takes one from the device's default generator, as dropout does. AllItems and explicit ids draw nothing. A
             CUDA graph needs a tensor or None: an int would be the same in every replay, and raises.
+        catalog: the table is a ``CatalogShard``, this rank's part of one that ranks share. The negatives are the
+            sampler's, shards drawing an equal share each (``negative_ids(.., num_shards=P)``), and m, V - 1 and 1 - q_t
+            are counted by shard: ``s_j + log(V_r / m_r)`` with V_r the shard's items but the target. linear_bias, log_q
+            and the history's items (``shard_user_items``) are the shard's, seeds the same on all ranks. Losses and
+            reductions are of the rank's rows; gradients of the table, bias and logit_scale are those of the sum of all
+            ranks' losses, of logit_scale the shard's part. A collective call, as is its backward: every rank makes it.
         return_lse: also return the logsumexp (...) of each row, fp32 and differentiable, unweighted.
         impl: "triton", "reference" (plain torch, in chunks), or "auto": triton on CUDA.
 
@@ -112,7 +122,8 @@ def sampled_linear_cross_entropy(
         CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
         NotImplementedError: on second derivatives and in forward mode (jvp, jacfwd, hessian).
     """
-    if log_q is None and history is None:
+    catalog = checked_catalog(catalog, linear_weight, negatives)
+    if log_q is None and history is None and catalog is None:
         result = plain_loss(
             input, linear_weight, target, negatives, linear_bias, sample_weight, logit_scale, seed, ignore_index,
             reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction, None,
@@ -123,7 +134,8 @@ def sampled_linear_cross_entropy(
     check_log_q(negatives, log_q, options)
     if isinstance(negatives, WorkingSet):
         options = own_options(negatives, options)
-    row_loss, row_lse, num_counted = row_losses(
+    of_rows = row_losses if catalog is None else partial(sharded_row_losses, catalog=catalog)
+    row_loss, row_lse, num_counted = of_rows(
         input, linear_weight, target, negatives, options,
         linear_bias=linear_bias, sample_weight=sample_weight, logit_scale=logit_scale, seed=seed, log_q=log_q,
         history=history,
@@ -138,7 +150,7 @@ def linear_cross_entropy(
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean",
     logit_scale: float | Tensor = 1.0, softcap: float | None = None, history: History | None = None,
-    return_lse: Literal[False] = False,
+    catalog: CatalogShard | None = None, return_lse: Literal[False] = False,
     impl: str = "auto",
 ) -> Tensor: ...  # fmt: skip
 @overload
@@ -146,7 +158,8 @@ def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor, *,
     linear_bias: Tensor | None = None, sample_weight: Tensor | None = None, ignore_index: int = -100,
     reduction: str = "mean",
-    logit_scale: float | Tensor = 1.0, softcap: float | None = None, history: History | None = None, return_lse: bool,
+    logit_scale: float | Tensor = 1.0, softcap: float | None = None, history: History | None = None,
+    catalog: CatalogShard | None = None, return_lse: bool,
     impl: str = "auto",
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def linear_cross_entropy(
@@ -161,6 +174,7 @@ def linear_cross_entropy(
     logit_scale: float | Tensor = 1.0,
     softcap: float | None = None,
     history: History | None = None,
+    catalog: CatalogShard | None = None,
     return_lse: bool = False,
     impl: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -171,6 +185,6 @@ def linear_cross_entropy(
     return sampled_linear_cross_entropy(
         input, linear_weight, target, AllItems(), linear_bias=linear_bias, sample_weight=sample_weight,
         ignore_index=ignore_index,
-        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, return_lse=return_lse,
-        impl=impl,
+        reduction=reduction, logit_scale=logit_scale, softcap=softcap, history=history, catalog=catalog,
+        return_lse=return_lse, impl=impl,
     )  # fmt: skip

@@ -74,6 +74,7 @@ def _plan(
         scale_grad=scale_grad,
         positive_weight=positive_weight,
         correction=correction_of(draw, True if has_weights else None, options, positive_weight),
+        is_shard=False,
     )
     num_rows = target[0].numel()
     return Plan(

@@ -85,6 +85,14 @@ def _with_log_q(log_weight: Tensor | None, log_q: Tensor | None, draw: Draw, num
     return -known if log_weight is None else -torch.logaddexp(-log_weight, known)
 
 
+def of_shard(log_weight: Tensor | None) -> Tensor:
+    """Log weights of a shard's items, (V,) by probabilities in the whole catalog, by those of draws that are its items:
+    their mean weight is 1."""
+    assert log_weight is not None
+    smallest = torch.finfo(torch.float32).tiny  # of a shard without a likely item, which is never drawn from
+    return log_weight + torch.exp(-log_weight).mean().clamp(min=smallest).log()
+
+
 def slot_ends_of(sampler: Negatives, num_items: int, device: torch.device) -> Tensor:
     """Where items' slots end, empty where none are drawn; of the sampler's own tables, which nobody may write to."""
     return _tables_of(sampler, num_items, device)[0]

@@ -16,6 +16,7 @@ from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from ...kernels.numbers import as_index
 from .binary import sampled_linear_binary_cross_entropy
+from .catalog_shard import CatalogShard
 from .cross_entropy import linear_cross_entropy, sampled_linear_cross_entropy
 from .scalable import scalable_linear_cross_entropy
 from .seeds import drawn_start, next_seed, signed
@@ -127,6 +128,7 @@ class LinearCrossEntropyLoss(nn.Module):
         linear_bias: Tensor | None = None,
         sample_weight: Tensor | None = None,
         history: History | None = None,
+        catalog: CatalogShard | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
         o = self.options
@@ -134,8 +136,7 @@ class LinearCrossEntropyLoss(nn.Module):
             input, linear_weight, target, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index,
             reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap, history=history,
-            return_lse=o.return_lse,
-            impl=o.impl,
+            catalog=catalog, return_lse=o.return_lse, impl=o.impl,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -179,6 +180,7 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
         sample_weight: Tensor | None = None,
         log_q: Tensor | None = None,
         history: History | None = None,
+        catalog: CatalogShard | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The loss of input (..., D) and target (...) over the items of linear_weight (V, D)."""
         o = self.options
@@ -186,7 +188,7 @@ class SampledLinearCrossEntropyLoss(_SampledLoss):
             input, linear_weight, target, self.negatives, linear_bias=linear_bias, sample_weight=sample_weight,
             ignore_index=o.ignore_index, reduction=o.reduction, logit_scale=self.logit_scale, softcap=o.softcap,
             remove_accidental_hits=o.remove_accidental_hits, log_q=log_q, logq_correction=o.logq_correction,
-            history=history, seed=self._next_seed(input), return_lse=o.return_lse, impl=o.impl,
+            history=history, seed=self._next_seed(input), catalog=catalog, return_lse=o.return_lse, impl=o.impl,
         )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class Options(NamedTuple):
     scale_grad: bool
     positive_weight: float | None
     correction: str
+    is_shard: bool
 
     @property
     def choices(self) -> Choices:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...kernels.errors import ArgumentValueError
 from ...kernels.negatives.history import check_history
-from ...kernels.plan.problem import Problem
+from ...kernels.plan.problem import ELSEWHERE, Problem
 from .candidates import CHUNK_ELEMENTS, Chunk, chunks
 from .operands import Operands, Saved
 
@@ -81,7 +81,8 @@ def _target_items(target: Tensor, p: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _positive_scores(x: Operands, has_item: Tensor, item: Tensor, p: Problem) -> tuple[Tensor, Tensor | float, Tensor]:
-    """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none."""
+    """(capped scores, their slopes, dot products) (N,) of the targets; NaN where there is none, minus infinity where it
+    is another shard's."""
     dot = x.scale.new_empty(p.num_rows)
     for rows in torch.arange(p.num_rows, device=x.input.device).split(max(1, CHUNK_ELEMENTS // p.dim)):
         dot[rows] = (x.input[rows].float() * x.weight[item[rows]].to(x.input.dtype).float()).sum(1)
@@ -91,7 +92,13 @@ def _positive_scores(x: Operands, has_item: Tensor, item: Tensor, p: Problem) ->
     if p.history and x.users is not None:
         has_item = has_item & (x.users >= 0) & (x.users < p.history.num_users)
     score, slope = _cap(logits, p.softcap)
-    return torch.where(has_item, score, math.nan), slope, dot
+    score = torch.where(has_item, score, math.nan)
+    return torch.where(_is_elsewhere(x.target, p), -math.inf, score), slope, dot
+
+
+def _is_elsewhere(target: Tensor, p: Problem) -> Tensor:
+    """Whether each row counts and has its positive in another shard."""
+    return (target == ELSEWHERE) & p.is_shard
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ def softplus(x: Tensor) -> Tensor:
 def check_ranges(x: Operands, p: Problem) -> None:
     """Raise where a counted target, an id or a history is none; for devices whose values the host may read."""
     counted, has_item, _ = _target_items(x.target, p)
-    wrong = x.target[counted & ~has_item]
+    wrong = x.target[counted & ~has_item & ~_is_elsewhere(x.target, p)]
     if wrong.numel():
         raise ArgumentValueError("target", f"ignore_index or an item in [0, {p.num_items})", int(wrong[0]))
     if x.ids is not None:
@@ -139,19 +146,21 @@ def in_history(x: Operands, users: Tensor, ids: Tensor, p: Problem) -> Tensor:
 
 def _mass(x: Operands, rows: Tensor, kept: Tensor, item: Tensor, p: Problem) -> Tensor:
     """What the kept draws of rows stand for, in items: ``draw_weight`` each, or all that may be drawn, V - 1 or V (1 -
-    q_t) without the user's own."""
+    q_t), or V without a target, without the user's own."""
     if p.correction in ("none", "pool"):
         return kept * p.draw_weight
     mass = torch.full_like(kept, p.catalog - 1)
     if x.log_weight is not None:
         mass = p.catalog - torch.exp(-x.log_weight[item])
+    elsewhere = _is_elsewhere(x.target[rows], p)
+    mass = torch.where(elsewhere, p.catalog, mass)
     if p.history and x.users is not None and x.history_items is not None:
         items, users = x.history_items, x.users[rows].clamp(0, p.history.num_users - 1)
         log_weight = x.log_weight if x.history_weight is None else x.history_weight
         weights = x.scale.new_ones(len(items)) if log_weight is None else torch.exp(-log_weight[items])
         of_users = x.scale.new_zeros(p.history.num_users).index_add_(0, _known_users(x, p), weights)
         of_target = torch.ones_like(mass) if x.log_weight is None else torch.exp(-x.log_weight[item])
-        mass = mass - of_users[users] + torch.where(in_history(x, users, item, p), of_target, 0.0)
+        mass = mass - of_users[users] + torch.where(in_history(x, users, item, p) & ~elsewhere, of_target, 0.0)
     return mass.clamp(min=0)
 
 
@@ -206,7 +215,9 @@ def forward(x: Operands, p: Problem) -> Rows:
         row_positive = torch.where(malformed, math.nan, positive[chunk.rows])
         if p.positive_weight is None:
             mass = _mass(x, chunk.rows, kept, item[chunk.rows], p)
-            row_loss, row_lse, row_peak, row_shift, factor, weights = _softmax_rows(s, kept, row_positive, mass)
+            joined = torch.full_like(row_positive, -math.inf) if p.is_shard else row_positive
+            row_loss, row_lse, row_peak, row_shift, factor, weights = _softmax_rows(s, kept, joined, mass)
+            row_loss = row_positive if p.is_shard else row_loss
         else:
             row_loss, row_shift, weights = _binary_rows(s, kept, row_positive, p.positive_weight)
             factor, row_peak, row_lse = row_shift, row_positive, row_positive
@@ -228,12 +239,15 @@ def backward(x: Operands, saved: Saved, p: Problem) -> tuple[Tensor, Tensor, Ten
     assert grad_lse is not None
     counted, has_item, item = _target_items(x.target, p)
     _, slope, dot = _positive_scores(x, has_item, item, p)
-    if p.positive_weight is None:
+    of_negatives = grad_loss + grad_lse
+    if p.is_shard:
+        positive_grad, of_negatives = torch.where(_is_elsewhere(x.target, p), 0.0, grad_loss), grad_lse
+    elif p.positive_weight is None:
         positive_grad = grad_lse * torch.exp(-loss) + grad_loss * torch.expm1(-loss)
     else:  # peak holds the positive's score
         positive_grad = -grad_loss * p.positive_weight * torch.sigmoid(-peak) * shift
     positive_grad = torch.where(counted, positive_grad * slope, 0.0)
-    row_grad = torch.where(counted, grad_loss + grad_lse, 0.0)
+    row_grad = torch.where(counted, of_negatives, 0.0)
     weight_grad = x.scale.new_zeros(x.weight.shape if p.wanted.weight else 0)
     bias_grad = x.scale.new_zeros(p.num_items if p.wanted.bias else 0)
     input_grad = torch.empty_like(x.input) if p.wanted.input else x.input.new_empty(0)

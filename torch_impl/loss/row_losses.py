@@ -20,7 +20,7 @@ from ...kernels.negatives.samplers import Sampler
 from ...kernels.numbers import as_number
 from ...kernels.plan.problem import interprets
 from . import operands
-from .list_operands import list_operands
+from .list_operands import list_operands, of_shard
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
@@ -40,7 +40,7 @@ def spec_of(argument: str, value: object) -> Spec:
     return Spec(tuple(value.shape), str(value.dtype).removeprefix("torch."), str(value.device))
 
 
-def _optional(argument: str, value: object) -> Spec | None:
+def optional_spec(argument: str, value: object) -> Spec | None:
     return None if value is None else spec_of(argument, value)
 
 
@@ -142,8 +142,8 @@ def checked_operands(
     input = as_autocast(input)
     check_arrays(
         spec_of("input", input), spec_of("linear_weight", linear_weight), spec_of("target", target),
-        _optional("negatives", ids), _optional("linear_bias", linear_bias), _optional("sample_weight", sample_weight),
-        _optional("log_q", log_q), history_specs(history),
+        optional_spec("negatives", ids), optional_spec("linear_bias", linear_bias),
+        optional_spec("sample_weight", sample_weight), optional_spec("log_q", log_q), history_specs(history),
     )  # fmt: skip
     device = input.device
     return Operands(
@@ -169,11 +169,13 @@ def row_losses(
     options: Options, *,
     linear_bias: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor, seed: int | Tensor | None,
     log_q: Tensor | None = None, history: History | None = None, positive_weight: float | None = None,
+    is_shard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The loss and lse (...) of each row, fp32, and the number of rows that count, at least 1; by a public loss's
     arguments.
 
     ``positive_weight``: of the positive's term in binary cross-entropy, which has no lse; None for the softmax.
+    ``is_shard``: the table and ``log_q`` are a shard's of the catalog, and the results as ``Choices`` says of one.
     """
     given = negatives if isinstance(negatives, WorkingSet) else None
     sampler = negatives if isinstance(negatives, Negatives) else None
@@ -204,6 +206,8 @@ def row_losses(
     assert draw is not None
     if given is None:
         slot_ends, log_weight = list_operands(sampler, draw, num_items, x.seed, log_q)
+        if is_shard and log_q is not None:
+            log_weight = of_shard(log_weight)
     else:
         slot_ends, log_weight, ids = None, given.log_weight, ids if given.drawn is None else given.drawn
         x = x._replace(positions=given.positions, seed=given.seed)
@@ -226,6 +230,7 @@ def row_losses(
         scale_grad=x.scale.requires_grad,
         positive_weight=positive_weight,
         correction=correction,
+        is_shard=is_shard,
     )
     row_loss, row_lse, num_counted = rows(x, static)
     return row_loss.view(target.shape), row_lse.view(target.shape), num_counted

@@ -37,7 +37,7 @@ def _refuse_forward_mode(*_: object) -> NoReturn:
     )
 
 
-def _refuse_second_derivatives(*_: object) -> NoReturn:
+def refuse_second_derivatives(*_: object) -> NoReturn:
     raise NotImplementedError(
         "cce_minus: the loss has no second derivatives; differentiate its gradient by another method"
     )
@@ -110,7 +110,7 @@ class _Backward(Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    backward = jvp = staticmethod(_refuse_second_derivatives)  # type: ignore[assignment]
+    backward = jvp = staticmethod(refuse_second_derivatives)  # type: ignore[assignment]
 
     @staticmethod
     def vmap(info, in_dims, *args):

@@ -103,6 +103,7 @@ def _row_losses(x: Operands, options: Options, buckets: Buckets) -> tuple[Tensor
         scale_grad=x.scale.requires_grad,
         positive_weight=None,
         correction="none",
+        is_shard=False,
     )
     loss = loss_of_rows(x._replace(input=hidden.index_select(0, flat), target=target[flat], ids=ids), static)[0]
     return largest_losses(loss, flat, used, num_rows)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ...kernels.draws.permutation import MASK, Arithmetic, fold_seed, fold_words
 from ...kernels.draws.permutation import seed_words as words_of_int
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
@@ -80,6 +82,24 @@ def seed_words(seed: object, device: torch.device, like: Tensor | None = None) -
             "seed", "a tensor, or None, while a CUDA graph is captured: replays read it anew", "an int"
         )
     return torch.full((1,), signed(value), dtype=torch.int64, device=device).view(torch.int32)
+
+
+def folded_seed(seed: object, index: int, input: Tensor) -> Tensor:
+    """``fold_seed`` of what ``seed_words`` takes, on the device of ``input``: a seed (2,) of words (high, low)."""
+    device = input.device
+    if seed is not None and not isinstance(seed, Tensor) and not torch.compiler.is_compiling():
+        return seed_words(fold_seed(as_index("seed", seed), index), device).flip(0)
+
+    def words(value: int | Tensor) -> Tensor:  # filled on the device: a copy from the host would wait for it
+        return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.int64, device=device)
+
+    low, high = (seed_words(seed, device, input).long() & MASK).unbind()
+    xp = Arithmetic(u32=words, where=torch.where, walk=_no_walk)
+    return torch.stack(fold_words(xp, (high, low), words(index)))
+
+
+def _no_walk(*_: object) -> NoReturn:
+    raise AssertionError("seeds are not permuted")
 
 
 def drawn_start() -> int:

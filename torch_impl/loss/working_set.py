@@ -22,6 +22,9 @@ class WorkingSet(NamedTuple):
     ``positions`` (N,) int32, where in ``drawn`` each flat row's target is; None where all targets are the negatives.
     ``log_weight`` (T,) fp32: -log(V q) of each row's draw probability q, where these are known. ``history``
     as it was given, in items of the catalog, and beside it ``history_weight`` (V,), the ``log_weight`` of all these.
+    ``gathered`` (P N,) int32, of a catalog that ranks share, else None: places of the targets of all ranks' rows, -2 of
+    those that other ranks have; ``target`` then says which rank has a row's own, and ``inputs`` (P, ...) are places of
+    all ranks' inputs, -1 of those that other ranks have.
     ``seed`` (2,) int32: the words (low, high) that rows are shuffled by. ``sampler`` draws from ``num_items``;
     ``ignore_index`` is that of the targets that were given.
     """
@@ -39,3 +42,4 @@ class WorkingSet(NamedTuple):
     sampler: Sampler
     num_items: int
     ignore_index: int
+    gathered: Tensor | None = None

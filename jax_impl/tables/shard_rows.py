@@ -1,0 +1,132 @@
+"""The rows of a shard of a catalog that a step of all shards touches, and what a shard's inputs embed of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ...interop import as_varying, own_settings, varying_axes
+from ...kernels.errors import ArgumentTypeError, ArgumentValueError
+from ...kernels.negatives.arguments import IGNORED, Spec, check_own_log_q
+from ...kernels.negatives.history import History
+from ...kernels.negatives.samplers import Sampler
+from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
+from ...kernels.plan.problem import ELSEWHERE
+from ..loss.arguments import as_int32, check_own_history, home_of, placed
+from ..loss.catalog_shard import CatalogShard
+from ..loss.exchange import all_gather, exchanged
+from ..loss.gathered_rows import folded_words, manual_axes, owners, places_in, target_places
+from ..loss.list_operands import Tables, list_operands, of_shard, row_log_weights
+from ..loss.seeds import as_seed, seed_words
+from ..loss.sharded import own_sampler, shard_tables
+from ..loss.working_set import WorkingSet
+from .step_rows import found_rows
+
+MORE_ROWS = 1024  # of a shard than twice its mean, where few rows are spread unevenly
+
+
+def checked_own_catalog(catalog: object, num_items: int) -> CatalogShard | None:
+    """The catalog where devices share it; None where one has all of it."""
+    if catalog is None:
+        return None
+    if not isinstance(catalog, CatalogShard):
+        raise ArgumentTypeError("catalog", "a CatalogShard or None", type(catalog).__name__)
+    if catalog.num_items != num_items:
+        raise ArgumentValueError("num_items", f"{catalog.num_items}, the catalog's", num_items)
+    return None if len(catalog.shards()) == 1 else catalog
+
+
+def shard_working_set(
+    negatives: Sampler, target: Any, seed: ArrayLike, inputs: Any, ignore_index: int, history: History | None,
+    log_q: Any, catalog: CatalogShard, impl: str,
+) -> WorkingSet:  # fmt: skip
+    """The working set of this shard, of all shards' rows."""
+    shards = catalog.shards()
+    own = [own_sampler(negatives, shard) for shard in shards]
+    size, draw = shards[0].size, own[0].draw(shards[0].size)
+    if any(shard.size != size or each.draw(shard.size) != draw for shard, each in zip(shards, own, strict=True)):
+        expected = f"num_items and numbers of negatives that are multiples of the {len(shards)} shards"
+        raise ArgumentValueError("catalog", expected, f"{catalog.num_items} items, {negatives.text}")
+    check_own_log_q(negatives, None if log_q is None else Spec(tuple(log_q.shape), str(log_q.dtype)), size)
+    check_own_history(history, target, ignore_index, size)
+    plan = plan_group_draw(own[0], len(shards) * int(np.size(target)), size, IGNORED)
+    bound = plan.num_drawn + 2 * (int(np.size(target)) + (0 if inputs is None else int(np.size(inputs)))) + MORE_ROWS
+    arrays = placed({"target": target, "inputs": inputs, "seed": as_seed(seed), "log_q": log_q, "history": history})
+    tables = shard_tables(negatives, shards, draw, home_of(arrays))
+    return _working_set(arrays, tables, own[0], plan, catalog, ignore_index, min(bound, size), impl)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
+def _working_set(
+    arrays: dict[str, Any], tables: Tables, sampler: Sampler, plan: GroupDraw | ListDraw, catalog: CatalogShard,
+    ignore_index: int, bound: int, impl: str,
+) -> WorkingSet:  # fmt: skip
+    axis = catalog.axis_name
+    with own_settings():
+        words, log_q, size = seed_words(arrays["seed"]), arrays["log_q"], plan.num_items
+        history = None if arrays["history"] is None else History(*map(as_int32, arrays["history"]))
+        given: Any = as_int32(arrays["target"]), None if arrays["inputs"] is None else as_int32(arrays["inputs"])
+        given = as_varying((*given, words, log_q, history), varying_axes(given) | manual_axes(axis))
+        target, inputs, words, log_q, history = given
+        flat = target.reshape(-1)
+        counts = flat != ignore_index
+        every = target_places(flat, counts, catalog)
+        if history is not None:
+            history = history._replace(users=all_gather(history.users.reshape(-1), axis))
+        of_all = None
+        if inputs is not None:
+            of_all = all_gather(inputs[None], axis)
+            is_item = (of_all >= 0) & (of_all < catalog.num_items)
+            of_all = jnp.where(is_item, places_in(of_all, catalog, -1), -1)
+        words, index = folded_words(words, catalog), jax.lax.axis_index(axis)
+        slot_ends, known = (None if table is None else table[index] for table in tables)
+        tables = Tables(None if slot_ends is None else slot_ends.reshape(-1), known)
+        found = found_rows(every, of_all, words, tables.slot_ends, plan, bound, impl)
+        ids, whole = found.rows.ids, None
+        if log_q is None:
+            log_weight, whole = row_log_weights(tables, ids, sampler, size, None, history is not None)
+        else:
+            _, whole = list_operands(tables, sampler.draw(size).batch_share, size, log_q)
+            whole = of_shard(whole)
+            log_weight = whole[ids]
+        return WorkingSet(
+            ids=ids,
+            count=found.rows.count,
+            target=owners(flat, counts, catalog).reshape(target.shape),
+            inputs=found.inputs,
+            drawn=found.drawn,
+            positions=found.positions,
+            log_weight=log_weight,
+            history=history,
+            history_weight=None if history is None else whole,
+            seed=jax.lax.bitcast_convert_type(words[::-1], jnp.uint32),
+            gathered=jnp.where(every == ELSEWHERE, ELSEWHERE, found.target),
+            sampler=sampler,
+            num_items=size,
+            ignore_index=ignore_index,
+        )
+
+
+def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard) -> Array:
+    """(..., D) what this shard's inputs embed, zeros of negative ones, from all shards' ``rows`` (T, D) of their
+    working sets; differentiable.
+
+    Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or of a catalog that is not
+    sharded, and for rows that are not its own.
+    """
+    if not isinstance(catalog, CatalogShard):
+        raise ArgumentTypeError("catalog", "a CatalogShard", type(catalog).__name__)
+    places = working_set.inputs
+    if places is None or working_set.gathered is None:
+        got = "one without inputs" if places is None else "one of a whole catalog"
+        raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
+    if rows.ndim != 2 or len(rows) != len(working_set.ids):
+        raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", rows.shape)
+    own = jnp.where((places >= 0)[..., None], rows[jnp.maximum(places, 0)], 0)
+    return exchanged(own, catalog.axis_name).sum(0)  # of which one is not zero

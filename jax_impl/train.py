@@ -13,7 +13,7 @@ from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
-from ..recsys.run.left_to_the_log import resolved
+from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> TrainResult:
             interactions, split = prepare_data(config, run.catalog if config.resume else None)
             require_same_items(config, run, interactions)
             logger.info("%s", data_summary(interactions, split, config.split))
-            config = resolved(config, split)
+            asked, config = config, resolved(config, split)
             popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
@@ -84,7 +84,7 @@ def train(config: TrainConfig) -> TrainResult:
             trainer = Trainer(model, config, split)
             if start is not None:
                 start_optimizer(trainer.steps, start)
-        with claim_run(run, config, interactions, split, side.columns):
+        with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):
             progress = restore(trainer.steps, run)
             recorder = Recorder(
                 run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity

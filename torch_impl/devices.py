@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..recsys import ConfigError
-from ..recsys.run.background import in_thread
+from ..recsys.run.background import in_thread, no_collector
 from .tables.host_memory import HostMemoryError
 
 
@@ -73,11 +72,5 @@ def captured(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
 
     Python's cyclic collector waits: graphs or pinned memory that it gave back inside would end the capture.
     """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        with no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            yield
-    finally:
-        if collects:
-            gc.enable()
+    with no_collector(), no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        yield

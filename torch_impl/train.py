@@ -17,7 +17,7 @@ from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.item_optimizer import item_rule
-from ..recsys.run.left_to_the_log import resolved
+from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
@@ -64,7 +64,7 @@ def train(config: TrainConfig) -> TrainResult:
         interactions, split = prepare_data(config, run.catalog if config.resume else None)
         require_same_items(config, run, interactions)
         logger.info("%s", data_summary(interactions, split, config.split))
-        config = resolved(config, split)
+        asked, config = config, resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     require_memory(config, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
@@ -89,7 +89,7 @@ def train(config: TrainConfig) -> TrainResult:
             if start is not None:
                 start_optimizer(trainer.steps, start)
             trainer.try_loss()
-        with claim_run(run, config, interactions, split, side.columns):
+        with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):
             progress = restore(trainer.steps, run)
             recorder = Recorder(
                 run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity

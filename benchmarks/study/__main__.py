@@ -86,7 +86,9 @@ def time_steps(
     rows = _read(csv)
     at = _versions(commit)["commit"]
     trained = {row["digest"] for row in rows if again or not row["step_ms"]}
-    cells = {run.cell.digest: run.cell for run in _selected(parts, datasets) if run.cell.digest in trained}
+    # rows of a product's run have several lengths: there is no such thing as its step
+    runs = [run for run in _selected(parts, datasets) if not run.cell.method.of_product]
+    cells = {run.cell.digest: run.cell for run in runs if run.cell.digest in trained}
     for digest, cell in tqdm(cells.items(), unit="cell"):
         times = measure_cell(cell, data, torch.device("cuda"))
         add_times(csv, digest, {**times, "times_commit": at})

@@ -12,6 +12,7 @@ import typer
 
 from ..run.config import TrainConfig
 from ..run.run_directory import RunDirectory
+from ..run.saved_options import beside, given_options
 
 _OF_A_RUN = ("out", "resume")
 """What a repeated run does not take from the file of another: it would be that run."""
@@ -32,20 +33,12 @@ def resolved_config(options: Mapping[str, Any], given: Mapping[str, Any], config
     """The options of a run: those ``given``, else those of the file ``config`` but for its folder, or, with ``resume``
     and no such file, of the run in the folder ``out``, else ``options``. Raises ``ConfigError``."""
     if config is not None:
-        of_file = _saved(config, given)
-        return TrainConfig(**{**of_file, **{name: options[name] for name in _OF_A_RUN}, **given})
+        of_file = {**given_options(config), **{name: options[name] for name in _OF_A_RUN}}
+        return TrainConfig(**beside(of_file, given))
     saved = RunDirectory(Path(options["out"]).absolute(), "any").config
     if options["resume"] and saved.is_file():
-        return TrainConfig(**{**_saved(saved, given), "out": options["out"], **given})
+        return TrainConfig(**{**beside(vars(TrainConfig.read(saved)), given), "out": options["out"]})
     return TrainConfig(**options)
-
-
-def _saved(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a file; of negatives that are given anew, their number is not the file's."""
-    saved = dict(vars(TrainConfig.read(path)))
-    if given.get("negatives", saved["negatives"]) != saved["negatives"]:
-        saved["num_negatives"] = TrainConfig.num_negatives
-    return saved
 
 
 def _command(

@@ -28,12 +28,14 @@ class Block:
 
 
 def choose_row_lengths(inputs: npt.NDArray[np.integer], max_length: int) -> tuple[int, ...]:
-    """At most three lengths for rows of histories with so many ``inputs`` (users,), ascending, the last ``max_length``.
+    """At most three lengths for rows of histories with so many ``inputs`` (users,), ascending.
 
-    A row takes the shortest length that holds its inputs, the latest ``max_length`` of them. The shorter lengths are
-    multiples of 8 up to half of it and leave the fewest places; each has to save a tenth of those that ``max_length``
-    alone has.
+    A row takes the shortest length that holds its inputs, the latest ``max_length`` of them. The last length holds the
+    longest of all. The shorter ones are multiples of 8 up to half of it and leave the fewest places; each has to save a
+    tenth of those that the last one alone has.
     """
+    most = int(inputs.max(initial=max_length if not len(inputs) else 1))
+    max_length = min(-(-most // _STEP) * _STEP, max_length)
     shorter = np.arange(_STEP, max_length // 2 + 1, _STEP)
     if not len(inputs) or not len(shorter):
         return (max_length,)

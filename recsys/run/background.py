@@ -22,13 +22,29 @@ _END = object()
 def import_large(module: str) -> ModuleType:
     """Imports ``module`` while Python's collector of cycles waits, which would look again and again at the hundreds of
     thousands of objects that a framework's import makes, for a sixth of its time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collector():
         return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """Python's collector of cycles waits, in all threads, until the last of those inside leaves."""
+    global _inside, _collects
+    with _lock:
+        if not _inside:
+            _collects = gc.isenabled()
+            gc.disable()
+        _inside += 1
+    try:
+        yield
     finally:
-        if collects:
-            gc.enable()
+        with _lock:
+            _inside -= 1
+            if not _inside and _collects:
+                gc.enable()
+
+
+_lock, _inside, _collects = threading.Lock(), 0, True
 
 
 def import_ahead(module: str) -> None:

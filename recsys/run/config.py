@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -47,6 +48,11 @@ SCHEMA = 3
 """Of config.json. 1 had no number, and none of the options accumulate, optimizer, schedule, momentum, clip_norm,
 ema_decay, data_on, deterministic and profile; it is read with their defaults, which are what it did. Before 3 batches
 were never grouped by length, and num_negatives and patience had numbers where nothing was drawn or validated."""
+
+LEFT = "left_to_the_log"
+"""Key in config.json of the options that were left to the log, which have what it told there."""
+
+_ALWAYS_THERE = frozenset({"data", "split", "model", "dim", "loss", "seed", "out"})  # in files that a run wrote
 
 PATHS = ("data", "titles", "items", "item_features", "item_vectors", "init_weights", "from_run", "out")
 """Options that name a file or a folder; ``data`` may name a data set instead."""
@@ -233,21 +239,25 @@ class TrainConfig(LossOptions):
             del paths["data"]
         return dataclasses.replace(self, **{name: os.path.abspath(path) for name, path in paths.items()})
 
-    def to_json(self) -> str:
-        """Every option and its value as an indented JSON object, with the number of its `SCHEMA`."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+    def to_json(self, left: Collection[str] = ()) -> str:
+        """Every option and its value as an indented JSON object, with the number of its `SCHEMA` and, as `LEFT`, the
+        names of those that were ``left`` to the log."""
+        told = {LEFT: sorted(left)} if left else {}
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self), **told}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read what `to_json` wrote; missing options get their defaults, unknown ones and those of a later `SCHEMA`
-        raise `ConfigError`."""
+        """Read what `to_json` wrote, or somebody by hand; missing options get their defaults, unknown ones and those of
+        a later `SCHEMA` raise `ConfigError`."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"config: expected a JSON object, got text that is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"config: expected a JSON object, got {type(values).__name__}")
-        schema = values.pop("schema", 1)
+        values.pop(LEFT, None)
+        by_hand = not values.keys() >= _ALWAYS_THERE
+        schema = values.pop("schema", SCHEMA if by_hand else 1)
         require_schema("config", schema, SCHEMA)
         if schema < 3:
             values = {"group_by_length": False, **without_unused(values)}

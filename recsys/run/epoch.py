@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic
 
@@ -26,7 +26,8 @@ class StepLoop(Generic[Losses]):
     """Trains by `epoch_steps` of ``config`` and ``split``, of at most about ``most`` batches, gathered ``on_device``.
 
     ``train(steps)`` trains and returns the losses, ``fetch(portions)`` what waits for those of several portions on the
-    host (`EpochLosses`). The second portion of a run that is profiled is done within ``trace()``; the first compiles.
+    host (`EpochLosses`). Of a run that is profiled, the first portion that nothing is compiled for is done within
+    ``trace()``: the first of each length compiles.
     """
 
     config: TrainConfig
@@ -36,7 +37,8 @@ class StepLoop(Generic[Losses]):
     trace: Callable[[], contextlib.AbstractContextManager[object]]
     on_device: bool
     most: int
-    _done: int = 0
+    _compiled: set[int] = field(default_factory=set)
+    _is_traced: bool = False
     _ahead: tuple[int, Future[Steps], Iterator[Steps]] | None = None
 
     def epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
@@ -48,10 +50,13 @@ class StepLoop(Generic[Losses]):
         bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
         with bar, contextlib.closing(portions), profile.part("steps"):
             for steps in profile.waits(portions, "waiting for batches"):
-                traced = self.trace() if self.config.profile and self._done == 1 else contextlib.nullcontext()
-                with profile.part("steps" if self._done else "first steps"), traced:
+                is_compiled = steps.length in self._compiled
+                to_trace = self.config.profile and is_compiled and not self._is_traced
+                self._is_traced |= to_trace
+                traced = self.trace() if to_trace else contextlib.nullcontext()
+                with profile.part("steps" if is_compiled else "first steps"), traced:
                     losses.add(self.train(steps), steps.num_batches)
-                self._done += 1
+                self._compiled.add(steps.length)
                 bar.update(steps.num_batches)
             if epoch + 1 < self.config.epochs:
                 self._begin(epoch + 1)

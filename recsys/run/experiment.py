@@ -139,11 +139,11 @@ def evaluation_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     }
 
 
-def epoch_batches(config: TrainConfig, split: Split, epoch: int) -> Iterator[Batch]:
-    """The training batches of one epoch: `masked_batches` for BERT4Rec, `train_batches` for the causal models;
-    `num_batches` of either, and the same in both frameworks."""
+def epoch_batches(config: TrainConfig, split: Split, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    """The training batches of one epoch, from batch ``start_step`` on: `masked_batches` for BERT4Rec, `train_batches`
+    for the causal models; `num_batches` of either, and the same in both frameworks."""
     sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "accumulate": config.accumulate}
-    order = {"seed": config.seed, "epoch": epoch, "row_lengths": row_lengths(config, split)}
+    order = {"seed": config.seed, "epoch": epoch, "start_step": start_step, "row_lengths": row_lengths(config, split)}
     if config.model == "bert4rec":
         return masked_batches(split.train, **sizes, **order, mask_probability=config.mask_probability)
     return train_batches(split.train, **sizes, **order)
@@ -178,8 +178,8 @@ def weighing_targets(config: TrainConfig, split: Split) -> float | None:
 
 def longest_batch(config: TrainConfig, split: Split) -> Batch:
     """One of the batches of the first epoch with the longest rows."""
-    longest = max(row_lengths(config, split))
-    return next(batch for batch in epoch_batches(config, split, 0) if batch.inputs.shape[1] == longest)
+    longest = max(blocks_of_epoch(config, split, 0), key=lambda block: block.length)
+    return next(epoch_batches(config, split, 0, longest.first))
 
 
 def _inputs(config: TrainConfig, split: Split) -> npt.NDArray[np.int64]:

@@ -27,6 +27,12 @@ def resolved(config: TrainConfig, split: Split) -> TrainConfig:
     return _with_negatives(config, split) if config.negatives == "auto" else config
 
 
+def left_names(asked: TrainConfig, config: TrainConfig) -> tuple[str, ...]:
+    """The options that ``asked`` left to the log, of which ``config`` is `resolved`."""
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    return tuple(name for name in names if getattr(asked, name) != getattr(config, name))
+
+
 _LARGEST_BATCH, _SMALLEST_BATCH, _LEAST_BATCHES = 128, 16, 32
 
 
@@ -78,12 +84,15 @@ def _with_negatives(config: TrainConfig, split: Split) -> TrainConfig:
     if split.num_items <= within and not by_rows:
         logger.info("negatives: all of %d items, as they cost little beside the model", split.num_items)
         return dataclasses.replace(config, negatives="all")
-    most = min(max(within, _FEWEST), _MOST)
+    most, reason = min(max(within, _FEWEST), _MOST), "for about a fifth of the model's time"
     if by_rows:
         groups = -(-config.batch_size * config.max_length // config.group_size)
-        most = min(most, split.num_items // 2 // groups)
+        half = split.num_items // 2 // groups
+        if half < most:
+            most, reason = half, "as a step whose rows move alone draws at most half of them; fewer places draw more"
     chosen = 2 ** (max(most, 1).bit_length() - 1)
-    logger.info("negatives: %d of %d items, for about a fifth of the model's time", chosen, split.num_items)
+    level = logging.WARNING if chosen < _FEWEST else logging.INFO
+    logger.log(level, "negatives: %d of %d items, %s", chosen, split.num_items, reason)
     return dataclasses.replace(config, negatives="uniform", num_negatives=chosen)
 
 

@@ -19,6 +19,7 @@ from ..protocol.splits import Split
 from .config import PATHS, TrainConfig
 from .feature_columns import write_columns
 from .fingerprint import Fingerprint
+from .saved_options import left_of
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
 _MAY_CHANGE = ("epochs", "device", "data_on", "table_on", "deterministic", "profile", "out", "resume")
@@ -166,12 +167,18 @@ def _same_place(name: str, expected: str, got: str) -> bool:
 
 @contextmanager
 def claim_run(
-    run: RunDirectory, config: TrainConfig, interactions: Interactions, split: Split, columns: Sequence[str] = ()
+    run: RunDirectory,
+    config: TrainConfig,
+    interactions: Interactions,
+    split: Split,
+    columns: Sequence[str] = (),
+    left: Sequence[str] = (),
 ) -> Iterator[None]:
     """Claims the folder of `find_run` for a training inside, and lets go of one that ends in an error before its first
     epoch: nothing is left of it then.
 
-    Writes the resolved configuration with absolute paths to ``config.json``, the items to ``catalog.parquet``, what
+    Writes the resolved configuration with absolute paths to ``config.json``, with the options that were ``left`` to the
+    log (of a run that goes on, to begin with), the items to ``catalog.parquet``, what
     tells the events from others to ``data.json`` and the names of any ``columns`` of item features to
     ``features.json``. Raises ``DataError`` when the items or events are not those of the
     run to resume, and ``ConfigError`` when the folder cannot be written.
@@ -181,6 +188,7 @@ def claim_run(
         Catalog.read(run.catalog).require_same(interactions, source=str(run.path))
         if run.fingerprint.exists():
             Fingerprint.read(run.fingerprint).require_same(Fingerprint.of(split), source=interactions.source)
+        left = left_of(run.config)
     new = [path for path in (run.path, *run.path.parents, *run.claims) if not path.exists()]
     try:
         with usable("out", WRITABLE):
@@ -190,7 +198,7 @@ def claim_run(
             if columns:
                 write_columns(run.feature_columns, columns)
             with replacing(run.config) as temporary:
-                temporary.write_text(config.located().to_json(), encoding="utf-8")
+                temporary.write_text(config.located().to_json(left), encoding="utf-8")
         yield
     except BaseException:
         if not _has_epochs(run):

@@ -91,7 +91,8 @@ def epoch_steps(
     ``on_device``: the device gathers the batches from the users' sequences.
     """
     updates, total = num_updates(config, split), num_batches(split.train, batch_size=config.batch_size)
-    blocks, batches = blocks_of_epoch(config, split, epoch), epoch_batches(config, split, epoch)
+    blocks = blocks_of_epoch(config, split, epoch)
+    batches = iter(()) if on_device else epoch_batches(config, split, epoch)
     update = epoch * updates
     for block, numbers, size in _portions(blocks, config, on_device, most):
         counts = np.bincount((numbers - numbers[0]) // config.accumulate, minlength=size).astype(np.int32)

@@ -52,7 +52,8 @@ def run_epochs(
     to write; the last one is written by the end.
     """
     import_ahead("matplotlib.figure")  # of the learning curve
-    training.compile_ahead()
+    if progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
+        training.compile_ahead()
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
         while progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
             epoch = progress.epochs

@@ -17,6 +17,7 @@ from ..data.catalog import Catalog
 from ..errors import ConfigError, DataError
 from ..files import replacing, usable
 from ..run.config import TrainConfig
+from ..run.saved_options import left_of
 from ..run.tensor_file import Stored, open_tensor_file, write_tensor_file
 from ..run.weights_file import OF_ITEMS
 from .served_run import ServedRun
@@ -84,7 +85,7 @@ def _forget_events(run: ServedRun, items: Ids, users: Ids) -> int:
     unfiltered = dataclasses.replace(config, min_item_events=1, min_user_events=1)
     with replacing(path) as temporary, replacing(run.files.config) as changed:
         pq.write_table(table.filter(pa.array(~(is_gone | is_filtered))), temporary)
-        changed.write_text(unfiltered.to_json(), encoding="utf-8")
+        changed.write_text(unfiltered.to_json(left_of(run.files.config)), encoding="utf-8")
     return int(is_gone.sum())
 
 

@@ -26,6 +26,7 @@ from ..run.config import TrainConfig
 from ..run.experiment import held_out, split_events
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory
+from ..run.saved_options import given_options
 from .candidates import candidates_of
 from .fitted_log import columns_of, remove_new, with_log
 from .recommendations import recommend_parts
@@ -230,7 +231,7 @@ class BaseRecommender(ABC):
         run with weights.
         """
         run = ServedRun.open(folder)
-        options = {name: value for name, value in vars(TrainConfig.read(run.files.config)).items() if name in _DEFAULTS}
+        options = {name: value for name, value in given_options(run.files.config).items() if name in _DEFAULTS}
         of_the_run = {"out": None, "resume": False, "from_run": None, "gone_items": _DEFAULTS["gone_items"]}
         loaded = cls(**{**options, **of_the_run, "device": device})
         loaded._run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from cce_minus.recsys.run.background import Writer, import_large, in_thread, prefetched
+from cce_minus.recsys.run.background import Writer, import_large, in_thread, no_collector, prefetched
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -191,3 +191,29 @@ def test_what_a_thread_made_or_raised_is_told_by_its_result():
     assert in_thread(lambda: 3, "three").result(10) == 3
     with pytest.raises(ValueError, match="wrong"):
         in_thread(fail, "fails").result(10)
+
+
+def test_the_collector_waits_for_the_last_of_several_threads():
+    assert gc.isenabled()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with no_collector():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with no_collector():
+        thread.start()
+        assert inside.wait(10)
+    assert not gc.isenabled()  # for the other thread
+    leave.set()
+    thread.join()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collector():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

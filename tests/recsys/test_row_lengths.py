@@ -35,6 +35,7 @@ def test_the_lengths_leave_the_fewest_places(seed: int, max_length: int):
         [rng.integers(1, most, count) for most, count in ((6, 300), (20, 200), (100, seed * 60), (max_length, 9))]
     )
     chosen = choose_row_lengths(inputs, max_length)
+    max_length = min(max_length, -(-int(inputs.max()) // 8) * 8)
     shorter = range(8, max_length // 2 + 1, 8)
     best = {
         number: min(places_of(inputs, (*few, max_length)) for few in itertools.combinations(shorter, number))
@@ -53,10 +54,23 @@ def test_the_lengths_leave_the_fewest_places(seed: int, max_length: int):
     assert mean_row_length(inputs, chosen) * len(inputs) == pytest.approx(best[expected])
 
 
-@pytest.mark.parametrize("inputs", [[], [200] * 50, [1] * 5 + [180] * 95])
+@pytest.mark.parametrize("inputs", [[], [200] * 50, [1] * 5 + [200] * 95])
 def test_one_length_where_more_save_little(inputs: list[int]):
     assert choose_row_lengths(np.array(inputs, int), 200) == (200,)
-    assert choose_row_lengths(np.array([1] * 100), 15) == (15,)  # whose half holds no multiple of 8
+    assert choose_row_lengths(np.array([1] * 99 + [15]), 15) == (15,)  # whose half holds no multiple of 8
+
+
+def test_no_row_is_longer_than_the_longest_history():
+    """Whose users may fill all batches."""
+    for most, expected in ((1, 8), (8, 8), (9, 16), (44, 48), (60, 50)):
+        assert choose_row_lengths(np.array([1] * 50 + [most]), 50)[-1] == expected
+    for users, length in ((512, 10), (256, 3), (16, 200)):
+        split = split_of(Ragged.from_rows([np.arange(length)] * users))
+        for model in ("sasrec", "bert4rec"):
+            config = TrainConfig(model=model, batch_size=16)
+            (only,) = row_lengths(config, split)
+            assert longest_batch(config, split).inputs.shape == (16, only)
+            assert only - 8 < length <= only + 1
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from cce_minus.recsys import TrainConfig
 from cce_minus.recsys.cli.commands import build_app
+from cce_minus.recsys.run.saved_options import left_of
 from typer.testing import CliRunner
 
 SAVED = TrainConfig(data="/logs.csv", dim=48, num_heads=4, filter_seen=True, resume=True, device="cpu", out="/runs/a")
@@ -89,3 +91,57 @@ def test_a_file_that_holds_no_options_is_named(tmp_path: Path, text: str | None,
     assert (result.exit_code, trained) == (2, [])
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+LEFT = ("batch_size", "negatives", "patience")
+
+
+def resolved_run(run: Path) -> TrainConfig:
+    """The run as its log has resolved it."""
+    config = replace(SAVED, batch_size=16, negatives="all", patience=33)
+    (run / "config.json").write_text(config.to_json(LEFT))
+    return config
+
+
+def test_what_a_run_left_to_its_log_is_left_to_the_next_one(run: Path):
+    resolved_run(run)
+    (config,), _ = train("--config", run / "config.json")
+    assert config == replace(SAVED, out="runs/torch", resume=False)
+    for option, expected in (
+        (("--split", "none"), {"split": "none", "filter_seen": False}),
+        (("--train-on-valid",), {"train_on_valid": True}),
+        (("--loss", "bce"), {"loss": "bce"}),
+        (("--num-negatives", 512), {"num_negatives": 512}),
+        (("--group-size", 64), {"group_size": 64}),
+    ):
+        (config,), result = train("--config", run / "config.json", "--no-filter-seen", *option)
+        assert result.exit_code == 0, result.output
+        assert config == replace(SAVED, **{"out": "runs/torch", "resume": False, "filter_seen": False, **expected})
+
+
+def test_a_run_goes_on_as_its_log_was_resolved(run: Path):
+    config = resolved_run(run)
+    assert train("--resume", "--out", run)[0] == [replace(config, out=str(run))]
+    assert left_of(run / "config.json") == LEFT
+
+
+def test_patience_of_a_file_is_not_for_runs_that_validate_nothing(run: Path):
+    """As in files of before the default followed from the log."""
+    (run / "config.json").write_text(replace(SAVED, patience=5).to_json())
+    for option in (("--split", "none", "--no-filter-seen"), ("--train-on-valid",)):
+        (config,), _ = train("--config", run / "config.json", *option)
+        assert config.patience == 0
+    (config,), _ = train("--config", run / "config.json", "--patience", 7)
+    assert config.patience == 7
+    _, refused = train("--config", run / "config.json", "--train-on-valid", "--patience", 7)
+    assert refused.exit_code == 2
+    assert "patience: expected its default 0 with train_on_valid" in refused.output
+
+
+@pytest.mark.parametrize("left", ["dim", ["nothing"], 7])
+def test_what_is_left_to_the_log_are_options(run: Path, left: Any):
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(values | {"left_to_the_log": left}))
+    _, refused = train("--config", run / "config.json")
+    assert refused.exit_code == 2
+    assert "left_to_the_log: expected a list of options" in refused.output

@@ -16,6 +16,7 @@ import pytest
 import torch
 from cce_minus.recsys import ConfigError, Split, TrainConfig, epoch_batches, prepare_data
 from cce_minus.recsys.run.checkpoint_file import NAME, read_checkpoint
+from cce_minus.recsys.run.saved_options import left_of
 from cce_minus.recsys.run.steps import epoch_steps
 from flax import nnx
 from safetensors.numpy import load_file
@@ -267,9 +268,11 @@ def test_what_is_left_to_the_log_is_stored_and_resumed(train: Train, make_config
     whole = train(make_config("whole", **left, epochs=2))
     stored = TrainConfig.read(Path(whole.weights).parent / "config.json")
     assert (stored.max_length, stored.negatives) == (16, "all")
+    assert left_of(Path(whole.weights).parent / "config.json") == ("max_length", "negatives", "patience")
     train(make_config("parts", **left, epochs=1))
     resumed = train(make_config("parts", **left, epochs=2, resume=True))
     assert resumed.test == whole.test
+    assert left_of(Path(resumed.weights).parent / "config.json") == ("max_length", "negatives", "patience")
     fixed: dict[str, Any] = {"negatives": "uniform", "num_negatives": 20, "group_size": 128, "max_length": 12}
     train(make_config("fixed", **fixed, epochs=1))
     config = (tmp_path / "fixed" / "config.json").read_text()

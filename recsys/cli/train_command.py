@@ -86,8 +86,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _help(framework: str) -> str:
     return (
         f"Train SASRec, or another --model, with {framework} to predict each user's next item.\n\n"
-        "The loss is cross-entropy with sampled negatives (CCE-), over all items with --negatives all, or another "
-        "--loss. Validation ranks the full catalog; the weights with the best validation NDCG@10 are kept and tested "
+        "The loss is cross-entropy over all items, or with sampled negatives (CCE-) where all would cost more than a "
+        "fifth of the model's time (--negatives), or another --loss. Validation ranks the full catalog; the weights with the best validation NDCG@10 are kept and tested "
         "at the end.\n\n"
         f"Try it: cce-minus-{framework} train --epochs 3\n\n"
         f"Own data: cce-minus-{framework} train --data events.parquet --user-column customer --item-column "

@@ -33,7 +33,7 @@ class Steps:
     epoch with this length have one shape.
 
     ``first`` is the number of the first batch in the run (the next ones follow), ``counts`` (U,) int32 are the batches
-    of each update: fewer at an epoch's end, 0 for an update that only fills the last portion. ``rates`` (U,) float32
+    of each update: fewer in one of an epoch, 0 for an update that only fills the portion. ``rates`` (U,) float32
     are learning rates. Of batches that the device gathers there are ``rows`` (U, A, B) int32, users or -1 where a row
     only fills the batch, and of masked-item batches ``masked`` (U, A, B, L) bool; of others ``inputs`` and ``targets``
     (U, A, B, L) int32. Arrays of batches that only fill are all padding.

@@ -87,8 +87,8 @@ def _help(framework: str) -> str:
     return (
         f"Train SASRec, or another --model, with {framework} to predict each user's next item.\n\n"
         "The loss is cross-entropy over all items, or with sampled negatives (CCE-) where all would cost more than a "
-        "fifth of the model's time (--negatives), or another --loss. Validation ranks the full catalog; the weights with the best validation NDCG@10 are kept and tested "
-        "at the end.\n\n"
+        "fifth of the model's time (--negatives), or another --loss. Validation ranks the full catalog; the weights "
+        "with the best validation NDCG@10 are kept and tested at the end.\n\n"
         f"Try it: cce-minus-{framework} train --epochs 3\n\n"
         f"Own data: cce-minus-{framework} train --data events.parquet --user-column customer --item-column "
         "sku --time-column bought_at\n\n"

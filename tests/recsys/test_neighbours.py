@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cce_minus.recsys import Ragged
-from cce_minus.recsys.run import tensor_file
+from cce_minus.recsys.run import neighbours, tensor_file
 from cce_minus.recsys.run.mapped_rows import mapped_rows
 from cce_minus.recsys.run.neighbours import Neighbours
 from cce_minus.recsys.run.tensor_file import Stored
@@ -100,6 +100,7 @@ def test_pieces_of_any_size_give_what_loops_do(dtype: str, piece: int, monkeypat
     train = Ragged.from_rows([rng.integers(0, num_items - 1, rng.integers(0, 30)) for _ in range(40)])
     table = torch.from_numpy(rng.normal(size=(num_before, dim)).astype(np.float32)).to(getattr(torch, dtype))
     monkeypatch.setattr(tensor_file, "PIECE", piece)
+    monkeypatch.setattr(neighbours, "_AT_ONCE", piece)
     got = started(train, torch_stored(table), places, new, num_items)
     expected = torch.from_numpy(by_loops(train, table.float().numpy(), places, new, num_items))
     tolerance = 1e-5 if dtype == "float32" else 1e-2

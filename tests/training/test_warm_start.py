@@ -84,11 +84,11 @@ def test_both_frameworks_start_with_the_same_rows(make_day: Make, name: str):
     """Of bfloat16 too."""
     run = make_day("yesterday", **OPTIMIZERS[name])
     untrained_run("torch", run)
-    tables = [
+    in_torch, in_jax = (
         start_of(each, make_day(f"{each}-today", from_run=run.out, **OPTIMIZERS[name]))[0]["item_table"]
-        for each in FRAMEWORKS
-    ]
-    np.testing.assert_array_equal(*tables)
+        for each in ("torch", "jax")
+    )
+    np.testing.assert_array_equal(in_torch, in_jax)
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)

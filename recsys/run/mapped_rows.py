@@ -44,19 +44,20 @@ def mapped_rows(
         for piece in source.pieces():
             end = first + len(piece)
             yield places[first:end], piece
-            if len(start_at_mean):
+            if len(start_at_mean) or made is not None:
                 total += as_numbers(piece, source.dtype).sum(axis=0, dtype=np.float64)
             if made is not None:
                 made.add(first, piece, source.dtype)
             first = end
-        mean = _words((total / max(first, 1)).astype(np.float32), source.dtype)
+        centre = (total / max(first, 1)).astype(np.float32)
+        mean = _words(centre, source.dtype)
         for first, end in row_ranges((len(start_at_mean), *source.shape[1:]), mean.itemsize):
             if end > first:
                 yield start_at_mean[first:end], np.repeat(mean[None], end - first, axis=0)
         if neighbours is not None and made is not None:
             for first, end in row_ranges((len(neighbours.items), *source.shape[1:]), 4):
                 if end > first:
-                    yield neighbours.items[first:end], _words(made.rows(first, end), source.dtype)
+                    yield neighbours.items[first:end], _words(made.rows(first, end, centre), source.dtype)
 
     return MappedRows(source.dtype, pieces)
 

@@ -13,6 +13,9 @@ from .tensor_file import as_numbers
 DISTANCE = 3
 """Known events that count on either side of a new item's."""
 
+CENTRE = 0.5
+"""Weight of the mean of all rows among an item's neighbours."""
+
 _AT_ONCE = 2**20
 """Bytes of rows that are gathered at once: few enough for a processor's cache, or it takes twice as long."""
 
@@ -37,7 +40,7 @@ class Neighbours:
         -1 for none: row j of the earlier table is that of the item ``places[j]``.
 
         Events of unknown items are skipped. The d-th known event before and the d-th after an event of a new item, in
-        the same row and with d up to `DISTANCE`, each add 1 / d to the weight of their pair. Takes some 40 bytes for
+        the same row and with d up to `DISTANCE`, each add 1 / d to the weight of their pair. Takes some 100 bytes for
         each of these, and 8 for each event of ``train``.
         """
         num_items = 1 + max(int(each.max(initial=-1)) for each in (train.values, places, items))
@@ -69,9 +72,9 @@ class Neighbours:
 class NeighbourRows:
     """Adds up rows of an earlier table, piece by piece, to those that the new items of ``neighbours`` start from.
 
-    With the weights w_p of an item's pairs and the rows e_p of their known items, m = sum_p w_p e_p / sum_p w_p and
-    l = sum_p w_p |e_p| / sum_p w_p, it starts from l m / |m|, or from zeros where m is zeros: rows of different
-    directions have a mean that is shorter than any of them, and an item with such a row would score low for everyone.
+    With the weights w_p of an item's pairs, the rows e_p of their known items, the mean c of all rows and its weight
+    w = `CENTRE`, m = (w c + sum_p w_p e_p) / (w + sum_p w_p) and l = (w |c| + sum_p w_p |e_p|) / (w + sum_p w_p), it
+    starts from l m / |m|, or from zeros where m is zeros. Without pairs that is c.
     """
 
     def __init__(self, neighbours: Neighbours, dim: int) -> None:
@@ -93,10 +96,12 @@ class NeighbourRows:
             self._sums[new[starts]] += np.add.reduceat(weights[:, None] * rows, starts, axis=0)
             self._lengths[new[starts]] += np.add.reduceat(weights * lengths, starts)
 
-    def rows(self, first: int, end: int) -> npt.NDArray[np.float32]:
-        """The rows (end - first, D) float32 of the items from ``first`` to ``end``, once all pieces are added."""
-        total = np.bincount(self._neighbours.new, self._neighbours.weights, len(self._sums))[first:end]
-        sums, lengths = self._sums[first:end], self._lengths[first:end] / total
+    def rows(self, first: int, end: int, centre: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The rows (end - first, D) float32 of the items from ``first`` to ``end``, once all pieces are added, whose
+        mean is ``centre`` (D,)."""
+        total = CENTRE + np.bincount(self._neighbours.new, self._neighbours.weights, len(self._sums))[first:end]
+        sums = self._sums[first:end] + np.float32(CENTRE) * centre
+        lengths = (self._lengths[first:end] + CENTRE * np.linalg.norm(centre)) / total
         norms = np.linalg.norm(sums, axis=1)
         scale = np.divide(lengths, norms, out=np.zeros_like(lengths), where=norms > 0)
-        return sums * scale.astype(np.float32)[:, None]
+        return (sums * scale[:, None]).astype(np.float32)

@@ -210,8 +210,9 @@ class WarmStart:
             return source
         sizes = source.shape[:1], shape[:1]
         if parameter == ITEM_TABLE and sizes == ((len(self.places),), (self.num_items,)):
-            new = (self._without_row, self._neighbours) if is_weight else (nothing,)
-            return mapped_rows(source, self.places, *new)
+            if is_weight:
+                return mapped_rows(source, self.places, self._without_row, self._neighbours)
+            return mapped_rows(source, self.places, nothing)
         if parameter == FEATURE_PROJECTION and sizes == ((len(self.columns),), (self.num_features,)):
             return mapped_rows(source, self.columns, nothing)
         if parameter == POSITION_TABLE and sizes == ((self.earlier.model.max_length,), (self.config.max_length,)):

@@ -39,26 +39,27 @@ def by_loops(
                 rows[item] += [(1 / number, row) for number, row in enumerate(known, start=1)]
     found = np.full((num_items, table.shape[1]), np.nan)
     for item in new:
-        found[item] = table.mean(axis=0, dtype=np.float64)
-        if rows[item]:
-            weights, near = np.array([w for w, _ in rows[item]]), np.stack([row for _, row in rows[item]])
-            mean, length = weights @ near, weights @ np.linalg.norm(near, axis=1) / weights.sum()
-            found[item] = length * mean / np.linalg.norm(mean)
+        mean = table.mean(axis=0, dtype=np.float64)
+        weights = np.array([0.5, *(weight for weight, _ in rows[item])])
+        near = np.stack([mean, *(row for _, row in rows[item])])
+        direction, length = weights @ near, weights @ np.linalg.norm(near, axis=1) / weights.sum()
+        found[item] = length * direction / np.linalg.norm(direction)
     for item, number in row_of.items():
         found[item] = table[number]
     return found.astype(np.float32)
 
 
-def test_a_row_has_the_direction_of_its_neighbours_and_their_length():
+def test_a_row_has_the_direction_of_its_neighbours_mean_and_their_length():
     """Item 2 is once between 0 and 3, and once before 0 behind item 4, which is skipped; item 6 comes alone."""
-    table = np.array([[0, 2], [4, 0], [9, 9], [0, 3], [5, 0]], np.float32)
+    table = np.array([[0, 2], [4, 0], [9, 9], [0, 3], [2, 1]], np.float32)  # whose mean is (3, 3)
     train = Ragged.from_rows([[0, 2, 3], [2, 4, 0], [6], [4, 4]])
     got = started(train, Stored.of(table), PLACES, NEW, 8)
-    # 2: item 0, table row 1, twice, and item 3, table row 0, once
-    mean, length = (2 * table[1] + table[0]) / 3, (2 * 4 + 2) / 3
-    np.testing.assert_allclose(got[2], length * mean / np.linalg.norm(mean), rtol=1e-6)
-    np.testing.assert_allclose(got[4], table[1], rtol=1e-6)
-    np.testing.assert_array_equal(got[[6, 7]], np.repeat(table.mean(axis=0)[None], 2, axis=0))
+    # item 0, table row 1, twice, and item 3, table row 0, once; half of the mean
+    direction, length = np.array([2 * 4 + 1.5, 2 + 1.5]), (2 * 4 + 2 + 0.5 * 18**0.5) / 3.5
+    np.testing.assert_allclose(got[2], length * direction / np.linalg.norm(direction), rtol=1e-6)
+    direction, length = np.array([4 + 1.5, 1.5]), (4 + 0.5 * 18**0.5) / 1.5
+    np.testing.assert_allclose(got[4], length * direction / np.linalg.norm(direction), rtol=1e-6)
+    np.testing.assert_array_equal(got[[6, 7]], np.full((2, 2), 3))
     np.testing.assert_array_equal(got[[3, 0, 5, 1]], table[[0, 1, 3, 4]])
 
 

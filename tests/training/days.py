@@ -129,11 +129,10 @@ def new_rows(before: np.ndarray, run: Path, log: Path, vectors: Collection[str] 
         if label in vectors:
             continue
         mean = before.mean(axis=0, dtype=np.float64)
-        if weighted:
-            weights, rows = np.array([weight for weight, _ in weighted]), np.stack([row for _, row in weighted])
-            direction, length = weights @ rows, weights @ np.linalg.norm(rows, axis=1) / weights.sum()
-            mean = length * direction / np.linalg.norm(direction)
-        found[label] = mean.astype(np.float32)
+        weights = np.array([0.5, *(weight for weight, _ in weighted)])
+        rows = np.stack([mean, *(row for _, row in weighted)])
+        direction, length = weights @ rows, weights @ np.linalg.norm(rows, axis=1) / weights.sum()
+        found[label] = (length * direction / np.linalg.norm(direction)).astype(np.float32)
     return found
 
 

@@ -13,9 +13,6 @@ from .tensor_file import as_numbers
 DISTANCE = 3
 """Known events that count on either side of a new item's."""
 
-CENTRE = 0.5
-"""Weight of the mean of all rows among an item's neighbours."""
-
 _AT_ONCE = 2**20
 """Bytes of rows that are gathered at once: few enough for a processor's cache, or it takes twice as long."""
 
@@ -72,9 +69,9 @@ class Neighbours:
 class NeighbourRows:
     """Adds up rows of an earlier table, piece by piece, to those that the new items of ``neighbours`` start from.
 
-    With the weights w_p of an item's pairs, the rows e_p of their known items, the mean c of all rows and its weight
-    w = `CENTRE`, m = (w c + sum_p w_p e_p) / (w + sum_p w_p) and l = (w |c| + sum_p w_p |e_p|) / (w + sum_p w_p), it
-    starts from l m / |m|, or from zeros where m is zeros. Without pairs that is c.
+    With the weights w_p of an item's pairs, the rows e_p of their known items, and the mean c of all rows, which counts
+    as one more neighbour, m = (c + sum_p w_p e_p) / (1 + sum_p w_p) and l = (|c| + sum_p w_p |e_p|) / (1 + sum_p w_p),
+    it starts from l m / |m|, or from zeros where m is zeros. Without pairs that is c.
     """
 
     def __init__(self, neighbours: Neighbours, dim: int) -> None:
@@ -99,9 +96,9 @@ class NeighbourRows:
     def rows(self, first: int, end: int, centre: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The rows (end - first, D) float32 of the items from ``first`` to ``end``, once all pieces are added, whose
         mean is ``centre`` (D,)."""
-        total = CENTRE + np.bincount(self._neighbours.new, self._neighbours.weights, len(self._sums))[first:end]
-        sums = self._sums[first:end] + np.float32(CENTRE) * centre
-        lengths = (self._lengths[first:end] + CENTRE * np.linalg.norm(centre)) / total
+        total = 1 + np.bincount(self._neighbours.new, self._neighbours.weights, len(self._sums))[first:end]
+        sums = self._sums[first:end] + centre
+        lengths = (self._lengths[first:end] + np.linalg.norm(centre)) / total
         norms = np.linalg.norm(sums, axis=1)
         scale = np.divide(lengths, norms, out=np.zeros_like(lengths), where=norms > 0)
         return (sums * scale[:, None]).astype(np.float32)

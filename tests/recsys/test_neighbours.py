@@ -40,7 +40,7 @@ def by_loops(
     found = np.full((num_items, table.shape[1]), np.nan)
     for item in new:
         mean = table.mean(axis=0, dtype=np.float64)
-        weights = np.array([0.5, *(weight for weight, _ in rows[item])])
+        weights = np.array([1.0, *(weight for weight, _ in rows[item])])
         near = np.stack([mean, *(row for _, row in rows[item])])
         direction, length = weights @ near, weights @ np.linalg.norm(near, axis=1) / weights.sum()
         found[item] = length * direction / np.linalg.norm(direction)
@@ -54,10 +54,10 @@ def test_a_row_has_the_direction_of_its_neighbours_mean_and_their_length():
     table = np.array([[0, 2], [4, 0], [9, 9], [0, 3], [2, 1]], np.float32)  # whose mean is (3, 3)
     train = Ragged.from_rows([[0, 2, 3], [2, 4, 0], [6], [4, 4]])
     got = started(train, Stored.of(table), PLACES, NEW, 8)
-    # item 0, table row 1, twice, and item 3, table row 0, once; half of the mean
-    direction, length = np.array([2 * 4 + 1.5, 2 + 1.5]), (2 * 4 + 2 + 0.5 * 18**0.5) / 3.5
+    # item 0, table row 1, twice, and item 3, table row 0, once; and the mean
+    direction, length = np.array([2 * 4 + 3, 2 + 3]), (2 * 4 + 2 + 18**0.5) / 4
     np.testing.assert_allclose(got[2], length * direction / np.linalg.norm(direction), rtol=1e-6)
-    direction, length = np.array([4 + 1.5, 1.5]), (4 + 0.5 * 18**0.5) / 1.5
+    direction, length = np.array([4 + 3, 3]), (4 + 18**0.5) / 2
     np.testing.assert_allclose(got[4], length * direction / np.linalg.norm(direction), rtol=1e-6)
     np.testing.assert_array_equal(got[[6, 7]], np.full((2, 2), 3))
     np.testing.assert_array_equal(got[[3, 0, 5, 1]], table[[0, 1, 3, 4]])

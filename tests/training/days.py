@@ -129,7 +129,7 @@ def new_rows(before: np.ndarray, run: Path, log: Path, vectors: Collection[str] 
         if label in vectors:
             continue
         mean = before.mean(axis=0, dtype=np.float64)
-        weights = np.array([0.5, *(weight for weight, _ in weighted)])
+        weights = np.array([1.0, *(weight for weight, _ in weighted)])
         rows = np.stack([mean, *(row for _, row in weighted)])
         direction, length = weights @ rows, weights @ np.linalg.norm(rows, axis=1) / weights.sum()
         found[label] = (length * direction / np.linalg.norm(direction)).astype(np.float32)

@@ -76,7 +76,7 @@ def train(config: TrainConfig) -> TrainResult:
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)
                 side.require_same(config.init_weights, "init_weights")
-            start = None if earlier is None else earlier.start(config, interactions, side)
+            start = None if earlier is None else earlier.start(config, interactions, split.train, side)
             if start is not None:
                 start_weights(model, start)
             if config.resume and run.best_weights.exists():

@@ -192,7 +192,7 @@ class TrainConfig(LossOptions):
         None,
         "Run",
         "Folder of an earlier run, of either framework, whose weights this run starts from: items are found by their "
-        "ids, and new ones start from their vectors or as the mean of the others.",
+        "ids, and new ones start from their vectors, else from the rows of the items beside theirs in histories.",
         flag="--from",
     )
     gone_items: str = option(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..data.catalog import Catalog
 from ..data.interactions import Interactions
+from ..data.ragged import Ragged
 from ..errors import ConfigError
 from ..files import usable
 from .checkpoint_file import NAME, read_checkpoint
@@ -22,6 +23,7 @@ from .feature_columns import column_places, read_columns
 from .item_optimizer import item_rule
 from .mapped_rows import MappedRows, last_rows, mapped_rows
 from .model_config import ModelConfig
+from .neighbours import Neighbours
 from .run_directory import NAMES, RunDirectory
 from .side_information import SideInformation
 from .tensor_file import Stored
@@ -108,8 +110,8 @@ class EarlierRun:
         if got != expected:
             raise ConfigError(f"{name}: expected {expected} as in the run of from_run, {self.files.path}, got {got}")
 
-    def start(self, config: TrainConfig, interactions: Interactions, side: SideInformation) -> WarmStart:
-        """What a run of ``config`` starts from.
+    def start(self, config: TrainConfig, interactions: Interactions, train: Ragged, side: SideInformation) -> WarmStart:
+        """What a run of ``config`` starts from, which is trained on the rows of ``train`` alone.
 
         Logs how many items are known. Raises ``ConfigError`` where none is, where the weights are of other items than
         the folder's, and for features as `column_places` does.
@@ -136,7 +138,7 @@ class EarlierRun:
                     f"got {len(set(names))}"
                 )
             columns = column_places(names, features, places, side)
-        start = WarmStart(self, config, places, len(catalog), columns, side.num_features, _has_vector(side))
+        start = WarmStart(self, config, places, len(catalog), train, columns, side.num_features, _has_vector(side))
         logger.info("from %s: %s", self.files.path, start.told())
         return start
 
@@ -144,13 +146,14 @@ class EarlierRun:
 @dataclass(frozen=True, eq=False)
 class WarmStart:
     """``places`` (V',) int32 are the new items of the ``earlier`` run's, -1 for those that are gone, of ``num_items``
-    V; ``columns`` (P',) likewise of its features', of ``num_features`` P. Items in ``has_vector`` (V,) have rows to
-    start from beside it."""
+    V; ``train`` are the rows of items that are trained on; ``columns`` (P',) likewise of its features', of
+    ``num_features`` P. Items in ``has_vector`` (V,) have rows to start from beside it."""
 
     earlier: EarlierRun
     config: TrainConfig
     places: npt.NDArray[np.int32]
     num_items: int
+    train: Ragged
     columns: npt.NDArray[np.int32]
     num_features: int
     has_vector: npt.NDArray[np.bool_] | None
@@ -161,20 +164,31 @@ class WarmStart:
         is_new[self.places[self.places >= 0]] = False
         return is_new
 
+    @cached_property
+    def _without_row(self) -> npt.NDArray[np.int32]:
+        """The new items that have no vector."""
+        is_started = np.zeros(self.num_items, np.bool_) if self.has_vector is None else self.has_vector
+        return np.flatnonzero(self._is_new & ~is_started).astype(np.int32)
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        return Neighbours.of(self.train, self.places, self._without_row)
+
     def told(self) -> str:
-        """How many items are known, new and gone."""
+        """How many items are known, gone, new, and of these with neighbours."""
         known, new = int((self.places >= 0).sum()), int(self._is_new.sum())
         columns = f"; {(self.columns >= 0).sum()} of {len(self.columns)} columns of features go on"
-        told = f"{known:,} of {self.num_items:,} items are known, {new:,} new, {len(self.places) - known:,} dropped"
+        told = f"{known:,} of {self.num_items:,} items are known, {len(self.places) - known:,} dropped, {new:,} new"
+        told += f", of which {len(self._neighbours.items):,} start from their neighbours" if new else ""
         return told + (columns if len(self.columns) else "")
 
     def weights(self, shapes: Shapes) -> dict[str, Stored | MappedRows]:
         """What the parameters of these ``shapes`` start as, by name, the item features left out.
 
-        Rows of known items are the earlier run's. New ones that have no vector are the mean of all of these. Positions
-        are counted from a history's end: the latest are the earlier run's, and any before them are as the earliest of
-        these. Columns of features are found by their names; new ones stay as they are. Raises ``WeightsError`` as
-        `read_weights` does.
+        Rows of known items are the earlier run's. New ones that have no vector are made of their neighbours' in
+        ``train`` (`NeighbourRows`), or are the mean of all where they have none. Positions are counted from a history's
+        end: the latest are the earlier run's, and any before them are as the earliest of these. Columns of features are
+        found by their names; new ones stay as they are. Raises ``WeightsError`` as `read_weights` does.
         """
         model = self.earlier.model
         first = {
@@ -186,25 +200,23 @@ class WarmStart:
             before[ITEM_FEATURES] = model.num_items, model.num_features
         found = dict(read_weights(self.earlier.files.best_weights, model, before))
         found.pop(ITEM_FEATURES, None)
-        is_started = np.zeros(self.num_items, np.bool_) if self.has_vector is None else self.has_vector
-        at_mean = np.flatnonzero(self._is_new & ~is_started).astype(np.int32)
-        return {name: self._moved(name, tensor, shapes[name], at_mean) for name, tensor in found.items()}
+        return {name: self._moved(name, tensor, shapes[name], is_weight=True) for name, tensor in found.items()}
 
-    def _moved(
-        self, parameter: str, source: Stored, shape: tuple[int, ...], at_mean: npt.NDArray[np.int32] | None = None
-    ) -> Stored | MappedRows:
-        """What is the earlier run's of a ``parameter``, or with ``at_mean`` None of a state of its shape or its rows,
-        where it is in this one's of ``shape``."""
+    def _moved(self, parameter: str, source: Stored, shape: tuple[int, ...], *, is_weight: bool) -> Stored | MappedRows:
+        """What is the earlier run's of a ``parameter``, or of a state of its shape or its rows, where it is in this
+        one's of ``shape``."""
         nothing = np.zeros(0, np.int32)
         if not shape or source.shape[1:] != shape[1:]:
             return source
         sizes = source.shape[:1], shape[:1]
         if parameter == ITEM_TABLE and sizes == ((len(self.places),), (self.num_items,)):
-            return mapped_rows(source, self.places, nothing if at_mean is None else at_mean)
+            if is_weight:
+                return mapped_rows(source, self.places, self._without_row, self._neighbours)
+            return mapped_rows(source, self.places, nothing)
         if parameter == FEATURE_PROJECTION and sizes == ((len(self.columns),), (self.num_features,)):
             return mapped_rows(source, self.columns, nothing)
         if parameter == POSITION_TABLE and sizes == ((self.earlier.model.max_length,), (self.config.max_length,)):
-            return last_rows(source, shape[0], repeat=at_mean is not None)
+            return last_rows(source, shape[0], repeat=is_weight)
         return source
 
     def optimizer_state(
@@ -242,7 +254,7 @@ class WarmStart:
             source = found.get(_bare(name))
             if source is None:
                 raise _OtherStateError(f"it has no {name}")
-            state[name] = self._moved(parameters[name], source, shape)
+            state[name] = self._moved(parameters[name], source, shape, is_weight=False)
             if state[name] is source and source.shape != shape:
                 raise _OtherStateError(f"its {name} has the shape {source.shape} and is to have {shape}")
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -110,8 +111,37 @@ def todays_labels(days: tuple[Path, Path]) -> list[str]:
     return sorted(set(pq.read_table(days[1])["item_id"].to_pylist()))
 
 
-def assert_mapped(got: np.ndarray, before: np.ndarray, run: Path, today: list[str], new: np.ndarray) -> None:
-    """Each of today's rows is that of its label in the ``run`` before, or ``new``."""
+def new_rows(before: np.ndarray, run: Path, log: Path, vectors: Collection[str] = ()) -> Arrays:
+    """What each item of the ``log`` that the ``run`` did not have starts as, but for those with ``vectors``: by loops
+    over what leave-one-out trains on."""
+    places, table = {label: place for place, label in enumerate(labels_of(run))}, pq.read_table(log)
+    items = np.array(table["item_id"].to_pylist()).reshape(USERS, LENGTH)
+    pairs: dict[str, list[tuple[float, np.ndarray]]] = {label: [] for label in items.ravel() if label not in places}
+    for history in items[:, :-2]:
+        for place, label in enumerate(history):
+            if label in places:
+                continue
+            for side in (history[:place][::-1], history[place + 1 :]):
+                known = [before[places[other]] for other in side if other in places]
+                pairs[label] += [(1 / distance, row) for distance, row in enumerate(known[:3], start=1)]
+    found = {}
+    for label, weighted in pairs.items():
+        if label in vectors:
+            continue
+        mean = before.mean(axis=0, dtype=np.float64)
+        weights = np.array([1.0, *(weight for weight, _ in weighted)])
+        rows = np.stack([mean, *(row for _, row in weighted)])
+        direction, length = weights @ rows, weights @ np.linalg.norm(rows, axis=1) / weights.sum()
+        found[label] = (length * direction / np.linalg.norm(direction)).astype(np.float32)
+    return found
+
+
+def assert_mapped(got: np.ndarray, before: np.ndarray, run: Path, today: list[str], new: Arrays | np.ndarray) -> None:
+    """Each of today's rows is that of its label in the ``run`` before, or that of ``new``."""
     places = {label: place for place, label in enumerate(labels_of(run))}
-    expected = [before[places[label]] if label in places else new for label in today]
-    np.testing.assert_array_equal(got, np.stack(expected))
+    for label, row in zip(today, got, strict=True):
+        if label in places:
+            np.testing.assert_array_equal(row, before[places[label]])
+        else:
+            expected = new[label] if isinstance(new, dict) else new
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-7, err_msg=label)

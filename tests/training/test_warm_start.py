@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
 from cce_minus.recsys.run import tensor_file
@@ -22,12 +24,15 @@ from tests.training.commands import FRAMEWORKS, call, recommend
 from tests.training.days import (
     GONE,
     KNOWN,
+    LENGTH,
     NEW,
     OPTIMIZERS,
     ROWS,
+    USERS,
     assert_mapped,
     labels_of,
     load_weights,
+    new_rows,
     start_of,
     todays_labels,
     untrained_run,
@@ -49,10 +54,41 @@ def test_items_are_found_by_their_labels(
     monkeypatch.setattr(tensor_file, "PIECE", 200)
     got, _ = start_of(framework, make_day("today", from_run=str(earlier[other])))
     assert got.keys() == before.keys()
-    mean = before["item_table"].mean(axis=0, dtype=np.float64).astype(np.float32)
-    assert_mapped(got.pop("item_table"), before.pop("item_table"), earlier[other], today, mean)
+    new = new_rows(before["item_table"], earlier[other], days[1])
+    assert len(new) == NEW
+    assert_mapped(got.pop("item_table"), before.pop("item_table"), earlier[other], today, new)
     for name, tensor in before.items():
         np.testing.assert_array_equal(got[name], tensor, err_msg=name)
+
+
+def test_held_out_events_are_no_neighbours(
+    framework: str, make_day: Make, earlier: dict[str, Path], days: tuple[Path, Path], tmp_path: Path
+):
+    """Whatever comes at the two places that a user holds out, new items start as they did; one that comes there alone
+    has no neighbours."""
+    table = pq.read_table(days[1])
+    items = np.array(table["item_id"].to_pylist()).reshape(USERS, LENGTH)
+    items[::2, -2:], items[1::2, -2:] = ["7", "99"], ["99", "8"]
+    log = tmp_path / "other.parquet"
+    pq.write_table(table.set_column(1, "item_id", pa.array(items.ravel())), log)
+    run, today = earlier[framework], sorted(set(items.ravel()))
+    before = load_weights(run / "best.safetensors")["item_table"]
+    got, _ = start_of(framework, make_day("today", from_run=str(run), data=str(log)))
+    new = new_rows(before, run, days[1])
+    new["99"] = before.mean(axis=0, dtype=np.float64).astype(np.float32)
+    assert_mapped(got["item_table"], before, run, today, new)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lazy-adam", "rowwise-adagrad"])
+def test_both_frameworks_start_with_the_same_rows(make_day: Make, name: str):
+    """Of bfloat16 too."""
+    run = make_day("yesterday", **OPTIMIZERS[name])
+    untrained_run("torch", run)
+    in_torch, in_jax = (
+        start_of(each, make_day(f"{each}-today", from_run=run.out, **OPTIMIZERS[name]))[0]["item_table"]
+        for each in ("torch", "jax")
+    )
+    np.testing.assert_array_equal(in_torch, in_jax)
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)

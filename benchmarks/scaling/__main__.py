@@ -30,23 +30,21 @@ def run(
     """Measure, each row in processes of its own; a row replaces that of the same framework, kind and number of GPUs."""
     import torch  # here, so that the other commands start at once
 
-    from .measure import measure
+    from .measure import machine, measure
     from .workers import WorkersError
 
     counts = [int(each) for each in names("gpus", gpus, tuple(map(str, GPUS)))]
     chosen, who = names("kinds", kinds, tuple(KINDS)), names("providers", providers, tuple(PROVIDERS))
     if max(counts) > (there := torch.cuda.device_count()):
         raise fail(f"gpus: expected at most as many as there are, {there}, got {gpus}")
-    failed = 0
+    told, failed = machine(commit or _head()), 0
     for count, kind, provider in ((count, kind, each) for count in counts for kind in chosen for each in who):
         name = f"{provider}, {kind}, GPUs: {count}"
         try:
-            row = measure(
-                provider, case_of(kind, count), True, commit or _head(), lambda text: typer.echo(text, err=True)
-            )
+            row = measure(provider, case_of(kind, count), True, told, _say)
         except WorkersError as error:  # the others are measured
             failed += 1
-            typer.echo(f"failed: {name}: {error}", err=True)
+            _say(f"failed: {name}: {error}")
             continue
         add(csv, row)
         typer.echo(f"{name}: {row['ms']:.3f} ms, of which {row['exposed_ms']:.3f} exposed exchange ({row['how']})")
@@ -67,6 +65,10 @@ def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of
 
     for path in draw_all(_read(csv), out):
         typer.echo(path)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _head() -> str:

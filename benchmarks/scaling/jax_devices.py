@@ -13,19 +13,20 @@ from jax import Array
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from .cases import WEAK, Case
+from .cases import STRONG, WEAK, Case
 from .jax_collectives import local, traffic_of
 from .jax_steps import AXIS, OWN, Step, make_step
 from .workers import Tell
 
 
-def measure_devices(_: int, tell: Tell, case: Case) -> dict[str, float]:
+def measure_devices(_: int, tell: Tell, case: Case, platform: str) -> dict[str, float]:
     """Milliseconds of a step and of one without exchange, medians over rounds on the host's clock, and bytes; memory is
-    what XLA plans for a device. Raises RuntimeError for too few devices and where a loss is not finite."""
+    what XLA plans for a device. Raises RuntimeError for too few devices of the ``platform``, "gpu" or "cpu", and where
+    a loss is not finite."""
     tell("finding devices")
-    devices = jax.devices()[: case.gpus]
+    devices = [device for device in jax.devices() if device.platform == platform][: case.gpus]
     if len(devices) < case.gpus:
-        raise RuntimeError(f"expected {case.gpus} devices, got {len(devices)}")
+        raise RuntimeError(f"expected {case.gpus} devices of platform {platform}, got {jax.devices()}")
     mesh = jax.make_mesh((case.gpus,), (AXIS,), (AxisType.Auto,), devices=devices)
     tell("making tables and model")
     step = make_step(case, mesh)
@@ -57,7 +58,10 @@ class Chain:
         call = _sharded(step, mesh, self.length) if case.gpus > 1 else _chained(step, self.length)
         arguments = step.state, step.fixed, jnp.uint32(0)
         tell("compiling its step")
-        self.compiled = jax.jit(call, donate_argnums=0).lower(*arguments).compile()
+        # as in benchmarks/loss, where few launches follow each other; gradients are written over the last step's
+        options = {"xla_gpu_graph_min_graph_size": 1} if case.kind == STRONG else None
+        jitted = jax.jit(call, donate_argnums=0, keep_unused=True, compiler_options=options)
+        self.compiled = jitted.lower(*arguments).compile()
         self.losses = np.zeros(1)
 
     @property
@@ -85,6 +89,9 @@ class Chain:
 
 
 def _chained(step: Step, length: int) -> Any:
+    if length == 1:
+        return step.take
+
     def chain(state: Any, fixed: Any, first: Array) -> Any:
         def take(state: Any, number: Array) -> Any:
             return step.take(state, fixed, first + number)

@@ -103,12 +103,12 @@ def _training_step(case: Case, mesh: Mesh, catalog: CatalogShard | None) -> Step
         table, of_rows = of_table.update(table, of_rows, chosen, of_touched)
         return (dense, moments, table, of_rows), loss.reshape(1)
 
-    def start(key: Array) -> tuple[Array, RowState]:
-        table = (0.02 * jax.random.normal(key, (case.items, case.dim), jnp.float32)).astype(case.table_dtype)
+    def start() -> tuple[Array, RowState]:
+        table = _spread((case.items, case.dim), 0.02, case.table_dtype)
         return table, of_table.init(table)
 
     of_rows = RowState(SAME, None, OWN)  # type: ignore[arg-type]
-    table, row_state = jax.jit(start, out_shardings=_shardings(mesh, (OWN, of_rows)))(jax.random.key(0))
+    table, row_state = jax.jit(start, out_shardings=_shardings(mesh, (OWN, of_rows)))()
     moments = optimizer.init(dense)
     dense, moments = jax.device_put((dense, moments), NamedSharding(mesh, SAME))
     every = jax.tree.map(lambda _: SAME, (dense, moments))
@@ -131,17 +131,25 @@ def _loss_step(case: Case, mesh: Mesh, catalog: CatalogShard | None) -> Step:
         loss, gradients = jax.value_and_grad(loss_of, (0, 1))(hidden, table)
         return gradients, loss.reshape(1)
 
-    def start(key: Array) -> Any:
-        of_hidden, of_table = jax.random.split(key)
-        hidden = jax.random.normal(of_hidden, (case.positions * case.gpus, case.dim), jnp.float32)
-        table = case.dim**-0.5 * jax.random.normal(of_table, (case.items, case.dim), jnp.float32)
-        arrays = hidden.astype(case.table_dtype), table.astype(case.table_dtype)
-        return arrays, jax.tree.map(jnp.zeros_like, arrays)
+    def start() -> Any:
+        hidden = _spread((case.positions * case.gpus, case.dim), 1.0, case.table_dtype)
+        table = _spread((case.items, case.dim), case.dim**-0.5, case.table_dtype)
+        return (hidden, table), (jnp.zeros_like(hidden), jnp.zeros_like(table))
 
-    arrays, state = jax.jit(start, out_shardings=_shardings(mesh, ((OWN, OWN), (OWN, OWN))))(jax.random.key(0))
+    arrays, state = jax.jit(start, out_shardings=_shardings(mesh, ((OWN, OWN), (OWN, OWN))))()
     target = np.concatenate([targets_and_inputs(case, rank)[0] for rank in range(case.gpus)])
     fixed = (*arrays, jax.device_put(target, NamedSharding(mesh, OWN)))
     return Step(take, state, fixed, ((OWN, OWN), (OWN, OWN, OWN)))
+
+
+def _spread(shape: tuple[int, int], std: float, dtype: str) -> Array:
+    """Numbers evenly spread around 0, by a hash of their places: XLA's normals would have words of the table's size
+    beside it, and on all devices."""
+    row, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in (0, 1))
+    word = (row * jnp.uint32(0x9E3779B1)) ^ (column * jnp.uint32(0x85EBCA77))
+    word = (word ^ (word >> 15)) * jnp.uint32(0x2C1B3C6D)
+    unit = (word >> 8).astype(jnp.float32) * 2.0**-24
+    return ((unit - 0.5) * (std * math.sqrt(12.0))).astype(dtype)
 
 
 def _shardings(mesh: Mesh, specs: Any) -> Any:

@@ -14,11 +14,11 @@ from .workers import WorkersError, run_together
 Say = Callable[[str], None]
 
 
-def measure(provider: str, case: Case, gpus: bool, commit: str, say: Say) -> dict[str, object]:
-    """A row of results; without ``gpus``, of so many processes or devices of a CPU. Raises ``WorkersError``."""
+def measure(provider: str, case: Case, gpus: bool, told: dict[str, object], say: Say) -> dict[str, object]:
+    """A row of results, with what is ``told`` of the machine; without ``gpus``, of so many processes or devices of a
+    CPU. Raises ``WorkersError``."""
     found, how = (_of_torch if provider == TORCH else _of_jax)(case, gpus, say)
     peak = found.get("peak_bytes", math.nan)
-    told = run_together(_told, 1, (commit,), environment(case, gpus))[0]
     return {
         "framework": provider, "kind": case.kind, "gpus": case.gpus, "items_per_gpu": case.items_of_each,
         "positions_per_gpu": case.positions, "dim": case.dim, "negatives": case.negatives, "dtype": "bfloat16",
@@ -66,11 +66,16 @@ def _of_torch(case: Case, gpus: bool, say: Say) -> tuple[dict[str, float], str]:
 def _of_jax(case: Case, gpus: bool, say: Say) -> tuple[dict[str, float], str]:
     from .jax_devices import measure_devices
 
-    (found,) = run_together(measure_devices, 1, (case,), environment(case, gpus))
+    (found,) = run_together(measure_devices, 1, (case, "gpu" if gpus else "cpu"), environment(case, gpus))
     return found, f"{case.steps} steps in a program" if case.kind == WEAK else "a program a step"
 
 
-def _told(rank: int, tell: Say, commit: str) -> dict[str, object]:
+def machine(commit: str) -> dict[str, object]:
+    """The card and the versions, from a process that leaves no memory of the GPU taken."""
+    return run_together(_machine, 1, (commit,), {})[0]
+
+
+def _machine(rank: int, tell: Say, commit: str) -> dict[str, object]:
     tell("asking for versions")
     told = versions(commit)
     return {name: told[name] for name in ("gpu", "torch", "triton", "jax", "commit")}

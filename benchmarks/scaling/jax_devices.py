@@ -94,7 +94,10 @@ def _chained(step: Step, length: int) -> Any:
 
     def chain(state: Any, fixed: Any, first: Array) -> Any:
         def take(state: Any, number: Array) -> Any:
-            return step.take(state, fixed, first + number)
+            # as if each step had a batch of its own: what follows from the batch alone would be taken out of the loop,
+            # and ids gathered once
+            own, number = jax.lax.optimization_barrier((fixed, first + number))
+            return step.take(state, own, number)
 
         state, losses = jax.lax.scan(take, state, jnp.arange(length, dtype=jnp.uint32))
         return state, losses[-1]

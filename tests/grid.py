@@ -64,6 +64,7 @@ WAITING = (
     ("test_jax_sharded.py::test_reference", but(*SHARDED_SHOWN)),
     ("test_jax_sharded.py::test_kernels", but("sharded-uniform_options", "sharded-mixed")),
     ("test_working_set_losses.py::test_losses_and_gradients[", rf"(?!({'|'.join(WORKING_SETS_SHOWN)})-).*-jax-"),
+    ("test_scaling.py::test_rows_of_two_ranks", "strong-.*"),
     ("test_list_passes.py::test_several_passes", "mixed"),
     ("test_scalable_calls.py::test_whatever_ignored", "False|.*-all|.*-most"),
     ("test_ignored_rows.py::test_results_are", "UniformNegatives|AllItems.*-300"),  # few rows split the most

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cce_minus.jax_impl import cli as jax_cli
 from cce_minus.recsys import TrainConfig
+from cce_minus.recsys.run.saved_options import given_options
 from typer.testing import CliRunner
 
 from tests.training.commands import error_of, train_arguments
@@ -44,7 +46,9 @@ def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     out = Path(config.out)
-    assert TrainConfig.from_json((out / "config.json").read_text()) == config
+    resolved = TrainConfig.from_json((out / "config.json").read_text())
+    assert resolved == replace(config, patience=50)  # of few users
+    assert given_options(out / "config.json") == vars(config)
     assert {path.name for path in out.iterdir()} >= {"best.safetensors", "metrics.csv", "result.json"}
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2

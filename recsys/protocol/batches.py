@@ -80,10 +80,18 @@ def train_batches(
     permutation of the users with at least two items, so an epoch is a function of (seed, epoch) and can be
     entered at any step. Every batch is (batch_size, max_length): the last one is filled with rows of padding.
 
-    With ``row_lengths``, ascending up to ``max_length``, a batch is (batch_size, L) for one of them, of users whose
-    inputs it just holds (`epoch_blocks`), and so are the ``accumulate`` batches of an update.
+    With ``row_lengths``, ascending within ``max_length``, a batch is (batch_size, L) for one of them, of users whose
+    inputs it just holds (`epoch_blocks`), and so are the ``accumulate`` batches of an update. Rows then hold the last
+    inputs that the longest of them does. Raises ``ConfigError`` for other lengths and sizes below 1.
     """
-    check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
+    check_epoch(
+        train,
+        batch_size=batch_size,
+        max_length=max_length,
+        start_step=start_step,
+        row_lengths=row_lengths,
+        accumulate=accumulate,
+    )
     lengths = row_lengths or (max_length,)
     blocks = epoch_blocks(
         train, batch_size=batch_size, row_lengths=lengths, seed=seed, epoch=epoch, accumulate=accumulate
@@ -139,11 +147,22 @@ def last_items(sequences: Ragged, rows: npt.NDArray[np.integer], *, width: int, 
     return window
 
 
-def check_epoch(train: Ragged, *, batch_size: int, max_length: int, start_step: int) -> None:
-    """Raises ``ConfigError`` for sizes below 1 and a ``start_step`` that an epoch does not reach."""
-    _require_positive(batch_size=batch_size, max_length=max_length)
+def check_epoch(
+    train: Ragged,
+    *,
+    batch_size: int,
+    max_length: int,
+    start_step: int,
+    row_lengths: Sequence[int] = (),
+    accumulate: int = 1,
+) -> None:
+    """Raises ``ConfigError`` for sizes below 1, a ``start_step`` that an epoch does not reach, and ``row_lengths`` that
+    do not ascend within ``max_length``."""
+    _require_positive(batch_size=batch_size, max_length=max_length, accumulate=accumulate)
     if not 0 <= start_step <= num_batches(train, batch_size=batch_size):
         raise ConfigError(f"start_step: expected 0 to {num_batches(train, batch_size=batch_size)}, got {start_step}")
+    if list(row_lengths) != sorted({length for length in row_lengths if 1 <= length <= max_length}):
+        raise ConfigError(f"row_lengths: expected lengths from 1 to {max_length}, ascending, got {tuple(row_lengths)}")
 
 
 def _require_positive(**values: int) -> None:

@@ -54,7 +54,14 @@ def masked_batches(
     padding; ``row_lengths`` and ``accumulate`` are those of `train_batches`. Raises ``ConfigError`` for sizes below 1,
     a ``mask_probability`` outside (0, 1) and a ``start_step`` beyond the epoch.
     """
-    check_epoch(train, batch_size=batch_size, max_length=max_length, start_step=start_step)
+    check_epoch(
+        train,
+        batch_size=batch_size,
+        max_length=max_length,
+        start_step=start_step,
+        row_lengths=row_lengths,
+        accumulate=accumulate,
+    )
     _require_probability(mask_probability)
     blocks = epoch_blocks(
         train,

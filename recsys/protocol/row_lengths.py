@@ -34,10 +34,11 @@ def choose_row_lengths(inputs: npt.NDArray[np.integer], max_length: int) -> tupl
     longest of all. The shorter ones are multiples of 8 up to half of it and leave the fewest places; each has to save a
     tenth of those that the last one alone has.
     """
-    most = int(inputs.max(initial=max_length if not len(inputs) else 1))
-    max_length = min(-(-most // _STEP) * _STEP, max_length)
+    if not len(inputs):
+        return (max_length,)
+    max_length = min(-(-int(inputs.max()) // _STEP) * _STEP, max_length)
     shorter = np.arange(_STEP, max_length // 2 + 1, _STEP)
-    if not len(inputs) or not len(shorter):
+    if not len(shorter):
         return (max_length,)
     users = np.cumsum(np.bincount(np.minimum(inputs, max_length), minlength=max_length + 1))
     within, alone = users[shorter], int(users[-1]) * max_length

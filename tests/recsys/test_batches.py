@@ -100,9 +100,20 @@ def test_an_epoch_entered_at_its_end_is_empty():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch_size", 0), ("max_length", 0), ("max_length", -1), ("start_step", -1), ("start_step", 99)],
+    [
+        ("batch_size", 0),
+        ("max_length", 0),
+        ("max_length", -1),
+        ("start_step", -1),
+        ("start_step", 99),
+        ("accumulate", 0),
+        ("row_lengths", (4, 2)),
+        ("row_lengths", (3, 3)),
+        ("row_lengths", (0, 6)),
+        ("row_lengths", (4, 8)),
+    ],
 )
-def test_bad_options_raise_before_the_first_batch(option: str, value: int):
+def test_bad_options_raise_before_the_first_batch(option: str, value: Any):
     settings: dict[str, Any] = {"batch_size": 4, "max_length": 6, "seed": 0, "epoch": 0, option: value}
     with pytest.raises(ConfigError, match=option):
         train_batches(users(8), **settings)

@@ -111,7 +111,10 @@ MODES: dict[str, Callable[[], Any]] = {
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize(
     ("mode", "impl"),
-    [*((mode, "reference") for mode in MODES), ("default float64", "triton"), ("deterministic", "triton")],
+    [
+        *((mode, "reference") for mode in MODES),
+        *(pytest.param(mode, "triton", marks=pytest.mark.interpreter) for mode in ("default float64", "deterministic")),
+    ],
 )
 def test_what_is_set_globally_changes_nothing(mode: str, impl: str):
     names = LOSSES if impl == "reference" else ("weighted", "scalable")  # what the interpreter runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -165,7 +166,8 @@ def test_the_draw_is_an_operator(negatives: Any):
 def test_a_working_set_is_of_one_call(framework: str, negatives: Any):
     target, _ = inputs_of(32, 4000)
     given = make(framework, negatives, target, num_items=4000, seed=1)
-    array, vmap = (torch.ones, torch.func.vmap) if framework == "torch" else (jnp.ones, jax.vmap)
+    ones = partial(torch.ones, device=DEVICE)
+    array, vmap = (ones, torch.func.vmap) if framework == "torch" else (jnp.ones, jax.vmap)
 
     def of(hidden: Any) -> Any:
         module: Any = torch_impl if framework == "torch" else jax_impl

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -42,8 +43,10 @@ def test_losses_and_gradients(case: Case, framework: str, impl: str):
     got = RUN[framework](want, impl)
     assert_right(got, want)
     dense = RUN[framework](replace(want, how=How()), impl)
-    np.testing.assert_array_equal(got.loss, dense.loss)
-    np.testing.assert_array_equal(got.lse, dense.lse)
+    # XLA fuses the two references differently on a GPU: the last bit
+    tolerance = 3e-7 if framework == "jax" and jax.default_backend() == "gpu" else 0
+    np.testing.assert_allclose(got.loss, dense.loss, rtol=tolerance)
+    np.testing.assert_allclose(got.lse, dense.lse, rtol=tolerance)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def inputs_of(rows: int, num_items: int, *, ignored: float = 0.2) -> tuple[np.nd
 
 def loss_of(framework: str, given: Any, **keywords: Any) -> Any:
     module: Any = torch_impl if framework == "torch" else jax_impl
-    array = torch.ones if framework == "torch" else jnp.ones
+    array = partial(torch.ones, device=DEVICE) if framework == "torch" else jnp.ones
     shape = keywords.pop("shape", (len(given.target), 8))
     table = keywords.pop("table", len(given.ids))
     call = keywords.pop("call", module.sampled_linear_cross_entropy)

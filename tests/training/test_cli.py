@@ -97,23 +97,27 @@ def test_what_takes_seconds_is_not_imported_before_a_command_has_work(framework:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=180).returncode == 0
 
 
-@pytest.mark.parametrize("gpu", [True, False])
-@pytest.mark.parametrize("chosen", [None, "", "here"])
-def test_the_jax_command_keeps_programs_of_a_gpu(
-    gpu: bool, chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    variables = (jax_cli.FOLDER, jax_cli.LEAST_SECONDS)
-    ran: list[list[str | None]] = []
-    monkeypatch.setattr(jax_cli, "app", lambda: ran.append([os.environ.get(name) for name in variables]))
-    monkeypatch.setattr(jax_cli, "_has_gpu_support", lambda: gpu)
-    monkeypatch.setenv("CCE_MINUS_CACHE", str(tmp_path))
-    for name in variables:
-        monkeypatch.setenv(name, "")  # so that it is as before in the end
-        monkeypatch.delenv(name)
+@pytest.mark.parametrize(
+    ("gpu", "chosen", "folder"),
+    [(True, None, "default/jax"), (True, "here", "here"), (True, "", ""), (False, None, "")],
+)
+def test_the_jax_command_keeps_programs_of_a_gpu(gpu: bool, chosen: str | None, folder: str, tmp_path: Path):
+    """Those that it compiles as well as JAX's option, which a variable that comes too late does not move."""
+    code = f"""
+import jax, jax.numpy as jnp
+from cce_minus.jax_impl import cli
+cli._has_gpu_support = lambda: {gpu}
+cli.app = lambda: jax.jit(lambda x: 2 * x)(jnp.ones(3)).block_until_ready()
+cli.main()
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment["CCE_MINUS_CACHE"] = str(tmp_path / "default")
     if chosen is not None:
-        monkeypatch.setenv(jax_cli.FOLDER, chosen)
-    jax_cli.main()
-    assert ran == [[str(tmp_path / "jax") if gpu and chosen is None else chosen, "0" if gpu else None]]
+        environment[jax_cli.FOLDER] = chosen and str(tmp_path / chosen)
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=180)
+    kept = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == ({folder} if folder else set())
 
 
 def test_module_can_be_run(framework: str):

@@ -128,5 +128,6 @@ def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard) -
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", rows.shape)
-    own = jnp.where((places >= 0)[..., None], rows[jnp.maximum(places, 0)], 0)
+    # out-of-range places read 0, and their gradients go to no row
+    own = rows.at[jnp.where(places >= 0, places, len(rows))].get(mode="fill", fill_value=0)
     return exchanged(own, catalog.axis_name).sum(0)  # of which one is not zero

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...recsys.run.model_config import ModelConfig
 from ...recsys.run.side_information import SideInformation
+from ..tables.embedding import embedded
 from ..tables.host_memory import device_tensor, host_tensor
 from .transformer import INIT_STD, LAYER_NORM_EPS, Block, causal_mask
 
@@ -124,8 +124,7 @@ class SequenceModel(nn.Module):
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
         ids."""
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
-        scale = (inputs >= 0)[..., None] * math.sqrt(self.config.dim)
-        return F.embedding(inputs.clamp_min(0), rows).float() * scale
+        return embedded(rows, inputs).float() * math.sqrt(self.config.dim)
 
     def attention_mask(self, inputs: Tensor) -> Tensor:
         """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import IGNORED, check_own_log_q
@@ -20,6 +19,7 @@ from ..loss.row_losses import spec_of
 from ..loss.seeds import folded_seed, seed_words
 from ..loss.sharded import own_sampler
 from ..loss.working_set import WorkingSet
+from .embedding import embedded
 from .step_rows import check_items, found_rows
 
 MORE_ROWS = 1024  # of a shard than twice its mean, where few rows are spread unevenly
@@ -96,5 +96,4 @@ def input_rows(rows: Tensor, working_set: WorkingSet, *, catalog: CatalogShard) 
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", tuple(rows.shape))
-    own = torch.where((places >= 0)[..., None], embedding(places.clamp(min=0), rows), 0.0)
-    return exchanged(own, catalog.group).sum(0)  # of which one is not zero
+    return exchanged(embedded(rows, places), catalog.group).sum(0)  # of which one is not zero

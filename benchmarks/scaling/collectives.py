@@ -61,6 +61,8 @@ def noted() -> Iterator[Noted]:
     def keeping(call: Collective, name: str) -> Collective:
         def wrapped(*tensors: Tensor, **options: Any) -> Any:
             result = call(*tensors, **options)
+            if options.get("async_op"):
+                result.wait()
             notes.results.append(tensors[0].clone())  # the first one is what is written
             return result
 

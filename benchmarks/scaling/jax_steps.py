@@ -56,10 +56,10 @@ def make_step(case: Case, mesh: Mesh) -> Step:
 
 
 class _Embedded(SASRec):
-    """SASRec whose inputs come embedded: ``rows`` (B, L, D) in place of the item table's."""
+    """SASRec whose inputs come embedded: ``rows`` (B, L, D), zeros of padding, in place of the item table's."""
 
     def embed(self, inputs: Array, rows: Array) -> Array:
-        return rows * ((inputs >= 0)[..., None] * math.sqrt(self.config.dim))
+        return rows.astype(jnp.float32) * math.sqrt(self.config.dim)
 
 
 def _training_step(case: Case, mesh: Mesh, catalog: CatalogShard | None) -> Step:
@@ -88,7 +88,7 @@ def _training_step(case: Case, mesh: Mesh, catalog: CatalogShard | None) -> Step
                 assert chosen.inputs is not None
                 hidden = model(chosen.inputs, rows, rngs=rngs)
             else:
-                hidden = model(inputs, input_rows(rows, chosen, catalog=catalog), rngs=rngs)
+                hidden = model(inputs, input_rows(rows, chosen, catalog=catalog, dtype=jnp.bfloat16), rngs=rngs)
             hidden = hidden.reshape(-1, case.dim).astype(model.dtype)
             loss = sampled_linear_cross_entropy(hidden, rows, chosen.target, chosen, catalog=catalog)
             assert isinstance(loss, Array)

@@ -38,10 +38,10 @@ def make_step(case: Case, rank: int, device: torch.device) -> Step:
 
 
 class _Embedded(SASRec):
-    """SASRec whose inputs come embedded: ``rows`` (B, L, D) in place of the item table's."""
+    """SASRec whose inputs come embedded: ``rows`` (B, L, D), zeros of padding, in place of the item table's."""
 
     def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        return rows * ((inputs >= 0)[..., None] * math.sqrt(self.config.dim))
+        return rows.float() * math.sqrt(self.config.dim)
 
 
 def _training_step(case: Case, rank: int, device: torch.device, catalog: CatalogShard | None) -> Step:
@@ -67,15 +67,17 @@ def _training_step(case: Case, rank: int, device: torch.device, catalog: Catalog
                 assert chosen.inputs is not None
                 hidden = model(chosen.inputs, rows)
             else:
-                hidden = model(inputs, input_rows(rows, chosen, catalog=catalog))
+                hidden = model(inputs, input_rows(rows, chosen, catalog=catalog, dtype=torch.bfloat16))
             hidden = hidden.view(-1, case.dim)
             loss = sampled_linear_cross_entropy(hidden, rows, chosen.target, chosen, catalog=catalog)
         loss.backward()
+        summing = None if catalog is None else dist.all_reduce(gradients, async_op=True)
+        of_table.step()
+        if summing is not None:  # local copies in its place wait for nothing
+            summing.wait()
         if catalog is not None:
-            dist.all_reduce(gradients)
             gradients.div_(case.gpus)
         optimizer.step()
-        of_table.step()
         gradients.zero_()
         return loss.detach()
 

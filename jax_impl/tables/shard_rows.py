@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from ...interop import as_varying, own_settings, varying_axes
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
@@ -113,9 +113,12 @@ def _working_set(
         )
 
 
-def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard) -> Array:
+def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard, dtype: DTypeLike | None = None) -> Array:
     """(..., D) what this shard's inputs embed, zeros of negative ones, from all shards' ``rows`` (T, D) of their
     working sets; differentiable.
+
+    ``dtype``: that of the result, in which rows and their gradients cross the network; by default the rows'. bfloat16
+    is half of float32's bytes.
 
     Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or of a catalog that is not
     sharded, and for rows that are not its own.
@@ -130,4 +133,8 @@ def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard) -
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", rows.shape)
     # out-of-range places read 0, and their gradients go to no row
     own = rows.at[jnp.where(places >= 0, places, len(rows))].get(mode="fill", fill_value=0)
+    if dtype is not None:
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ArgumentTypeError("dtype", "a floating dtype or None", str(dtype))
+        own = own.astype(dtype)
     return exchanged(own, catalog.axis_name).sum(0)  # of which one is not zero

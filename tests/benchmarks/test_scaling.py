@@ -53,8 +53,8 @@ def test_rows_of_two_ranks(provider: str, kind: str, tmp_path: Path):
         ids, checks = 4 * ROWS + ROWS, 0  # and whether each is counted
     hidden, parts = 2 * ROWS * DIM, 8 * ROWS  # bfloat16, and two numbers a row; back and forth
     expected = ids + checks + 2 * (hidden + parts)
-    if kind == WEAK:  # the loss's rows are checked too; inputs, and float32 rows of theirs, back and forth
-        expected += (8 * ROWS + 2 * checks if provider == "torch" else 4 * ROWS) + 2 * 4 * ROWS * DIM
+    if kind == WEAK:  # the loss's rows are checked too; inputs, and bfloat16 rows of theirs, back and forth
+        expected += (8 * ROWS + 2 * checks if provider == "torch" else 4 * ROWS) + 2 * 2 * ROWS * DIM
     assert row["exchange_bytes"] == expected
     assert row["dense_bytes"] == (DENSE if kind == WEAK else 0)
     assert row["ddp_bytes"] == (8000 * DIM * 4 if kind == WEAK else 800 * DIM * 2)

@@ -144,6 +144,8 @@ def check_inputs(rank: int, num_ranks: int) -> None:
     embedded = input_rows(table[own.ids.long()], own, catalog=catalog)
     known = (inputs >= 0)[..., None]
     assert torch.equal(embedded, torch.where(known[rank], whole[inputs[rank].clamp(min=0)], 0.0))
+    halves = input_rows(table[own.ids.long()], own, catalog=catalog, dtype=torch.bfloat16)
+    assert torch.equal(halves, embedded.bfloat16())
     (embedded * weight[rank]).sum().backward()
     want = torch.zeros_like(whole).index_add_(0, inputs.clamp(min=0).flatten(), (weight * known).flatten(0, 2))
     torch.testing.assert_close(table.grad, want[rank::num_ranks])
@@ -156,6 +158,7 @@ def check_inputs(rank: int, num_ranks: int) -> None:
     assert torch.equal(moved.nonzero()[:, 0].int(), own.ids[: int(own.count)])
     for error, message, call in (
         (ArgumentValueError, "^rows: expected shape", lambda: input_rows(table[:1], own, catalog=catalog)),
+        (ArgumentTypeError, "^dtype: ", lambda: input_rows(rows, own, catalog=catalog, dtype=torch.int32)),
         (ArgumentValueError, "^num_items: ", lambda: working_set(
             UniformNegatives(8, 16), torch.arange(5), num_items=300, seed=1, catalog=catalog)),
         (ArgumentValueError, "^negatives: expected a working set that was made with", lambda:

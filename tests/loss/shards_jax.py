@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cce_minus.jax_impl import (
     CatalogShard,
     History,
@@ -17,10 +19,12 @@ from cce_minus.jax_impl import (
     sampled_linear_cross_entropy,
     working_set,
 )
+from cce_minus.kernels import ArgumentTypeError
 from cce_minus.kernels.draws.shard import Shard
 from jax import Array
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 
 from tests.inputs import Case, make_inputs
 from tests.interpreter import improve
@@ -154,18 +158,26 @@ def check_inputs(num_shards: int, impl: str) -> None:
     weight = jnp.asarray(rng.standard_normal((5 * num_shards, 3, 4)), jnp.float32)
     catalog = CatalogShard(num_items, "shard")
 
-    def call(table: Array, inputs: Array, target: Array) -> Array:
+    def call(table: Array, inputs: Array, target: Array, dtype: DTypeLike | None) -> Array:
         own = working_set(
             UniformNegatives(8, 16), target, num_items=num_items, seed=1, inputs=inputs, catalog=catalog, impl=impl
         )
-        return input_rows(table[own.ids], own, catalog=catalog)
+        return input_rows(table[own.ids], own, catalog=catalog, dtype=dtype)
 
     mesh = jax.make_mesh((num_shards,), ("shard",), (AxisType.Auto,), devices=jax.devices()[:num_shards])
-    sharded = jax.jit(jax.shard_map(call, mesh=mesh, in_specs=OWN, out_specs=OWN))
+
+    def sharded(table: Array, inputs: Array, target: Array, dtype: DTypeLike | None = None) -> Array:
+        of_shards = jax.shard_map(partial(call, dtype=dtype), mesh=mesh, in_specs=OWN, out_specs=OWN)
+        return jax.jit(of_shards)(table, inputs, target)
+
     of_shards = jnp.concatenate([table[shard::num_shards] for shard in range(num_shards)])
     embedded, pull = jax.vjp(lambda table: sharded(table, inputs, jnp.arange(5 * num_shards)), of_shards)
     known = (inputs >= 0)[..., None]
     np.testing.assert_array_equal(embedded, jnp.where(known, table[jnp.maximum(inputs, 0)], 0))
+    with pytest.raises(ArgumentTypeError, match=r"^dtype: expected a floating dtype"):
+        sharded(of_shards, inputs, jnp.arange(5 * num_shards), jnp.int32)
+    halves = sharded(of_shards, inputs, jnp.arange(5 * num_shards), jnp.bfloat16)
+    np.testing.assert_array_equal(halves, embedded.astype(jnp.bfloat16))
     want = jnp.zeros_like(table).at[jnp.maximum(inputs, 0)].add(weight * known)
     got = interleaved(np.split(np.asarray(pull(weight)[0]), num_shards), 0)
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)

@@ -26,7 +26,7 @@ from cce_minus.kernels import (
 )
 from cce_minus.kernels.draws.shard import Shard
 from cce_minus.torch_impl import CatalogShard, sampled_linear_cross_entropy, working_set
-from cce_minus.torch_impl.loss.seeds import folded_seed
+from cce_minus.torch_impl.loss.seeds import folded_seed, signed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 ITEMS, ROWS, DIM = 23, 20, 8
@@ -112,12 +112,10 @@ def test_histories_of_shards(number: int):
 
 @pytest.mark.parametrize("seed", [5, -(2**63), 2**64 - 3])
 def test_a_seed_folded_on_the_device(seed: int):
-    folded = fold_seed(seed, 3)
-    words = torch.tensor([folded >> 32, folded & 0xFFFFFFFF])
     given = torch.tensor([(seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF])
-    for each in (seed, given):
-        got = folded_seed(each, 3, torch.zeros(1))
-        assert torch.equal(got.long() & 0xFFFFFFFF, words)
+    for index in (0, 3, 2**31):
+        for each in (seed, given):
+            assert folded_seed(each, index, torch.zeros(1)).tolist() == [signed(fold_seed(seed, index))]
 
 
 def test_errors(four_ranks: None):

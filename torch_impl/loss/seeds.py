@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ...kernels.draws.permutation import MASK, Arithmetic, fold_seed, fold_words
+from ...kernels.draws.permutation import DOMAIN_FOLD, GOLDEN, MIX_1, MIX_2, fold_seed
 from ...kernels.draws.permutation import seed_words as words_of_int
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.numbers import as_index
@@ -85,21 +84,28 @@ def seed_words(seed: object, device: torch.device, like: Tensor | None = None) -
 
 
 def folded_seed(seed: object, index: int, input: Tensor) -> Tensor:
-    """``fold_seed`` of what ``seed_words`` takes, on the device of ``input``: a seed (2,) of words (high, low)."""
+    """``fold_seed`` of what ``seed_words`` takes, on the device of ``input``: a seed (1,) int64."""
     device = input.device
     if seed is not None and not isinstance(seed, Tensor) and not torch.compiler.is_compiling():
-        return seed_words(fold_seed(as_index("seed", seed), index), device).flip(0)
-
-    def words(value: int | Tensor) -> Tensor:  # filled on the device: a copy from the host would wait for it
-        return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.int64, device=device)
-
-    low, high = (seed_words(seed, device, input).long() & MASK).unbind()
-    xp = Arithmetic(u32=words, where=torch.where, walk=_no_walk)
-    return torch.stack(fold_words(xp, (high, low), words(index)))
+        folded = signed(fold_seed(as_index("seed", seed), index))
+        return torch.full((1,), folded, dtype=torch.int64, device=device)
+    return _stream64(_stream64(seed_words(seed, device, input).view(torch.int64), DOMAIN_FOLD), index)
 
 
-def _no_walk(*_: object) -> NoReturn:
-    raise AssertionError("seeds are not permuted")
+def _stream64(seed: Tensor, index: int) -> Tensor:
+    """``permutation.stream64`` of int64: a tenth of the kernels that words of 32 bits take."""
+    x = seed + signed((index + 1) * _number(GOLDEN))
+    for bits, factor in ((30, MIX_1), (27, MIX_2)):
+        x = _xor_shifted(x, bits) * signed(_number(factor))
+    return _xor_shifted(x, 31)
+
+
+def _xor_shifted(x: Tensor, bits: int) -> Tensor:
+    return x ^ ((x >> bits) & (2 ** (64 - bits) - 1))  # whose shift repeats the sign
+
+
+def _number(words: tuple[int, int]) -> int:
+    return words[0] << 32 | words[1]
 
 
 def drawn_start() -> int:

@@ -81,9 +81,14 @@ def _inputs_of_all(inputs: Tensor, catalog: CatalogShard) -> Tensor:
     return torch.where(is_item, places_in(every, shard, -1), -1)
 
 
-def input_rows(rows: Tensor, working_set: WorkingSet, *, catalog: CatalogShard) -> Tensor:
+def input_rows(
+    rows: Tensor, working_set: WorkingSet, *, catalog: CatalogShard, dtype: torch.dtype | None = None
+) -> Tensor:
     """(..., D) what this rank's inputs embed, zeros of negative ones, from all ranks' ``rows`` (T, D) of their working
     sets; differentiable. A call of all ranks.
+
+    ``dtype``: that of the result, in which rows and their gradients cross the network; by default the rows'. bfloat16
+    is half of float32's bytes.
 
     Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or of a catalog that is not
     sharded, and for rows that are not its own.
@@ -96,4 +101,6 @@ def input_rows(rows: Tensor, working_set: WorkingSet, *, catalog: CatalogShard) 
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", tuple(rows.shape))
-    return exchanged(embedded(rows, places), catalog.group).sum(0)  # of which one is not zero
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentTypeError("dtype", "a floating dtype of torch or None", str(dtype))
+    return exchanged(embedded(rows, places, dtype), catalog.group).sum(0)  # of which one is not zero

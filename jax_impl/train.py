@@ -26,7 +26,6 @@ from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import enough_memory, memory, on_device
 from .models import DTYPES, build_model
 from .models.weights import load_weights, start_weights
-from .training.state import restore, start_optimizer
 from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -83,9 +82,9 @@ def train(config: TrainConfig) -> TrainResult:
                 side.require_same(run.best_weights, "resume")
             trainer = Trainer(model, config, split)
             if start is not None:
-                start_optimizer(trainer.steps, start)
+                trainer.start_from(start)
         with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):
-            progress = restore(trainer.steps, run)
+            progress = trainer.restore(run)
             recorder = Recorder(
                 run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity
             )

@@ -31,7 +31,6 @@ from .devices import device_of, enough_memory, memory, start_ahead
 from .models import build_model
 from .models.weights import load_weights, start_weights
 from .training.launcher import fabric_of
-from .training.state import restore, start_optimizer
 from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -87,10 +86,10 @@ def train(config: TrainConfig) -> TrainResult:
                 side.require_same(run.best_weights, "resume")
             trainer = Trainer(model.to(device), config, split, fabric_of(config, device))
             if start is not None:
-                start_optimizer(trainer.steps, start)
+                trainer.start_from(start)
             trainer.try_loss()
         with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):
-            progress = restore(trainer.steps, run)
+            progress = trainer.restore(run)
             recorder = Recorder(
                 run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity
             )

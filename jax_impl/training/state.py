@@ -40,17 +40,19 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     return progress
 
 
-def start_optimizer(steps: TrainingSteps, start: WarmStart) -> None:
-    """Takes up the optimizer's state of an earlier run, where it fits; raises ``ConfigError`` for a checkpoint that
-    cannot be read."""
+def start_optimizer(steps: TrainingSteps, start: WarmStart) -> bool:
+    """Takes up the optimizer's state of an earlier run, and says whether it fits; raises ``ConfigError`` for a
+    checkpoint that cannot be read."""
     named, tree = jax.tree_util.tree_flatten_with_path(steps.state)
     arrays = {_name(path): array for path, array in named}
     shapes = {name: array.shape for name, array in arrays.items() if name.startswith(_OPTIMIZERS)}
     # beside an optimizer of the table's own those of the others are numbered
     others = [each for name in arrays if (each := name.removeprefix("parameters/")) not in (name, "item_table")]
-    for name, source in start.optimizer_state("jax", shapes, {n: _parameter(n, others) for n in shapes}).items():
+    state = start.optimizer_state("jax", shapes, {n: _parameter(n, others) for n in shapes})
+    for name, source in state.items():
         arrays[name] = filled(arrays[name], source)
     steps.state = jax.tree.unflatten(tree, list(arrays.values()))
+    return bool(state)
 
 
 _OPTIMIZERS = ("optimizer/", "items/")

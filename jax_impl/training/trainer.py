@@ -20,9 +20,11 @@ from ...recsys.run.epoch import StepLoop
 from ...recsys.run.experiment import held_out, longest_batch, weighing_targets
 from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
+from ...recsys.run.progress import Progress
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
 from ...recsys.run.steps import MOST_BATCHES, Steps, stay_on_device
+from ...recsys.run.warm_start import WarmStart
 from ...recsys.serving.evaluation import HeldOut
 from ..devices import memory
 from ..loss.arguments import check_impl
@@ -31,7 +33,7 @@ from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
 from ..serving.evaluate import Ranker, compile_ahead, start_evaluation_on
 from .objective import objective_of, start_frequencies, step_seed, training_loss
-from .state import Copy
+from .state import Copy, restore, start_optimizer
 from .steps import TrainingSteps
 
 _ON_A_CPU = 8  # batches of a portion: its steps take long, and a portion shows progress at its end
@@ -75,6 +77,16 @@ class Trainer:
         with options_refused(ArgumentError):
             check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
+
+    def start_from(self, start: WarmStart) -> None:
+        """Takes up the optimizer's state of an earlier run, where it fits; it is warm then."""
+        self._loop.is_warm = start_optimizer(self.steps, start)
+
+    def restore(self, run: RunDirectory) -> Progress:
+        """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
+        progress = restore(self.steps, run)
+        progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm
+        return progress
 
     def compile_ahead(self) -> None:
         if jax.default_backend() != "gpu":  # where it takes seconds, and so do the steps

@@ -134,7 +134,11 @@ class TrainConfig(LossOptions):
         "Training",
         "Learning rate after the warm-up: constant, or falling to 0 at the last epoch's end as a cosine or linear.",
     )
-    warmup_steps: int = option(100, "Training", "Steps of the optimizer over which the learning rate rises from 0.")
+    warmup_steps: int = option(
+        100,
+        "Training",
+        "Steps of the optimizer over which the learning rate rises from 0; none where its state is an earlier run's.",
+    )
     weight_decay: float = option(0.0, "Training", "Decoupled weight decay of adamw; of the others an L2 term.")
     momentum: float = option(0.9, "Training", "sgd: momentum.")
     clip_norm: float = option(0.0, "Training", "Scale gradients down to this norm over all of them; 0: never.")

@@ -27,7 +27,7 @@ class StepLoop(Generic[Losses]):
 
     ``train(steps)`` trains and returns the losses, ``fetch(portions)`` what waits for those of several portions on the
     host (`EpochLosses`). Of a run that is profiled, the first portion that nothing is compiled for is done within
-    ``trace()``: the first of each length compiles.
+    ``trace()``: the first of each length compiles. Rates have no warm-up once the optimizer ``is_warm``.
     """
 
     config: TrainConfig
@@ -37,6 +37,7 @@ class StepLoop(Generic[Losses]):
     trace: Callable[[], contextlib.AbstractContextManager[object]]
     on_device: bool
     most: int
+    is_warm: bool = False
     _compiled: set[int] = field(default_factory=set)
     _is_traced: bool = False
     _ahead: tuple[int, Future[Steps], Iterator[Steps]] | None = None
@@ -71,7 +72,7 @@ class StepLoop(Generic[Losses]):
     def forms(self) -> Iterator[Steps]:
         """Portions of the first epoch, one of each length of rows that there is."""
         left = {block.length for block in blocks_of_epoch(self.config, self.split, 0)}
-        for steps in epoch_steps(self.config, self.split, 0, on_device=self.on_device, most=self.most):
+        for steps in self._made(0):
             if steps.length in left:
                 yield steps
                 left.remove(steps.length)
@@ -81,12 +82,16 @@ class StepLoop(Generic[Losses]):
     def _steps(self, epoch: int) -> Iterator[Steps]:
         begun, self._ahead = self._ahead, None
         if begun is None or begun[0] != epoch:
-            yield from epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most)
+            yield from self._made(epoch)
         else:
             yield begun[1].result()
             yield from begun[2]
 
     def _begin(self, epoch: int) -> None:
         """Makes an epoch's first portion while the device has other work."""
-        steps = epoch_steps(self.config, self.split, epoch, on_device=self.on_device, most=self.most)
+        steps = self._made(epoch)
         self._ahead = epoch, in_thread(partial(next, steps), "first batches"), steps
+
+    def _made(self, epoch: int) -> Iterator[Steps]:
+        options = {"on_device": self.on_device, "most": self.most, "is_warm": self.is_warm}
+        return epoch_steps(self.config, self.split, epoch, **options)

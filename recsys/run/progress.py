@@ -29,13 +29,17 @@ def metric_names(cutoffs: Sequence[int]) -> tuple[str, ...]:
 
 @dataclass
 class Progress:
-    """State of a run after its last finished epoch; plain numbers, so that it can be stored as JSON."""
+    """State of a run after its last finished epoch; plain numbers, so that it can be stored as JSON.
+
+    ``is_warm``: its optimizer began with an earlier run's state.
+    """
 
     losses: list[float] = field(default_factory=list)
     best_epoch: int = -1
     best_metrics: dict[str, float] = field(default_factory=dict)
     validations_since_best: int = 0
     seconds: float = 0.0
+    is_warm: bool = False
 
     def update(self, train_loss: float, metrics: dict[str, float], seconds: float, *, keep_last: bool = False) -> bool:
         """Adds one epoch and says whether its weights are the ones to keep.

@@ -84,11 +84,17 @@ def stay_on_device(config: TrainConfig, split: Split, memory: int) -> bool:
 
 
 def epoch_steps(
-    config: TrainConfig, split: Split, epoch: int, *, on_device: bool, most: int = MOST_BATCHES
+    config: TrainConfig,
+    split: Split,
+    epoch: int,
+    *,
+    on_device: bool,
+    most: int = MOST_BATCHES,
+    is_warm: bool = False,
 ) -> Iterator[Steps]:
     """The steps of an epoch in portions of about ``most`` batches; the batches are `epoch_batches` either way.
 
-    ``on_device``: the device gathers the batches from the users' sequences.
+    ``on_device``: the device gathers the batches from the users' sequences. ``is_warm``: rates have no warm-up.
     """
     updates, total = num_updates(config, split), num_batches(split.train, batch_size=config.batch_size)
     blocks = blocks_of_epoch(config, split, epoch)
@@ -96,7 +102,7 @@ def epoch_steps(
     update = epoch * updates
     for block, numbers, size in _portions(blocks, config, on_device, most):
         counts = np.bincount((numbers - numbers[0]) // config.accumulate, minlength=size).astype(np.int32)
-        rates = [_rate(config, update + number, updates) for number in range(size)]
+        rates = [_rate(config, update + number, updates, is_warm) for number in range(size)]
         update += int(np.count_nonzero(counts))
         shape = size, config.accumulate
         arrays = (
@@ -123,12 +129,12 @@ def _portions(
             yield block, np.arange(begin, min(begin + size * accumulate, len(block.rows))), size
 
 
-def _rate(config: TrainConfig, update: int, updates: int) -> float:
+def _rate(config: TrainConfig, update: int, updates: int, is_warm: bool) -> float:
     return learning_rate(
         update,
         config.epochs * updates,
         peak=config.learning_rate,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=0 if is_warm else config.warmup_steps,
         schedule=config.schedule,
     )
 

@@ -219,6 +219,18 @@ def test_it_begins_where_the_earlier_one_ended(train: Train, framework: str, mak
     assert warm.best_epoch == 0
 
 
+def test_an_optimizer_that_goes_on_has_no_warm_up(
+    train: Train, framework: str, make_day: Make, earlier: dict[str, Path]
+):
+    options: dict[str, Any] = {"from_run": str(earlier[framework]), "epochs": 1}
+    losses = [train(make_day(f"of-{steps}", warmup_steps=steps, **options)).losses for steps in (0, 10**6)]
+    assert losses[0] == losses[1]
+    # one that starts anew has: at hardly any rate weights stay
+    path = Path(train(make_day("anew", warmup_steps=10**6, optimizer="adam", **options)).weights)
+    start = start_of(framework, make_day("start", **(options | {"optimizer": "adam"})))[0]["item_table"]
+    np.testing.assert_allclose(load_weights(path)["item_table"], start, atol=1e-4)
+
+
 def test_gone_items_are_kept_where_asked_for(
     train: Train, framework: str, make_day: Make, earlier: dict[str, Path], tmp_path: Path
 ):

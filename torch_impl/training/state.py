@@ -52,14 +52,16 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     return progress
 
 
-def start_optimizer(steps: TrainingSteps, start: WarmStart) -> None:
-    """Takes up the optimizer's state of an earlier run, where it fits; raises ``ConfigError`` for a checkpoint that
-    cannot be read."""
+def start_optimizer(steps: TrainingSteps, start: WarmStart) -> bool:
+    """Takes up the optimizer's state of an earlier run, and says whether it fits; raises ``ConfigError`` for a
+    checkpoint that cannot be read."""
     tensors = {name: tensor for name, tensor in tensors_of(steps).items() if name.startswith("optimizer/")}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     parameters = {name: name.split("/", 2)[2] for name in tensors}
-    for name, source in start.optimizer_state("torch", shapes, parameters).items():
+    state = start.optimizer_state("torch", shapes, parameters)
+    for name, source in state.items():
         fill(tensors[name], source)
+    return bool(state)
 
 
 class Copy:

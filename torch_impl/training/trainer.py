@@ -19,9 +19,11 @@ from ...recsys.run.epoch import StepLoop
 from ...recsys.run.experiment import held_out, longest_batch, weighing_targets
 from ...recsys.run.item_optimizer import item_rule
 from ...recsys.run.profile import Profile
+from ...recsys.run.progress import Progress
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
 from ...recsys.run.steps import MOST_BATCHES, stay_on_device
+from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import write_weights
 from ...recsys.serving.evaluation import HeldOut
 from ..devices import memory
@@ -29,7 +31,7 @@ from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
 from ..serving.evaluate import Ranker, start_evaluation_on
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
-from .state import Copy, tensors_of
+from .state import Copy, restore, start_optimizer, tensors_of
 from .steps import TrainingSteps
 
 if TYPE_CHECKING:
@@ -79,6 +81,16 @@ class Trainer:
         inputs, targets = (torch.from_numpy(ids).to(self.steps.device) for ids in (batch.inputs, batch.targets))
         with options_refused(ArgumentError), self._fabric.autocast():
             self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)
+
+    def start_from(self, start: WarmStart) -> None:
+        """Takes up the optimizer's state of an earlier run, where it fits; it is warm then."""
+        self._loop.is_warm = start_optimizer(self.steps, start)
+
+    def restore(self, run: RunDirectory) -> Progress:
+        """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
+        progress = restore(self.steps, run)
+        progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm
+        return progress
 
     def compile_ahead(self) -> None:
         if self.config.has_test:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks import scaling
 from benchmarks.scaling import measure as measuring
 from benchmarks.scaling import torch_steps
-from benchmarks.scaling.__main__ import app
+from benchmarks.scaling.__main__ import CSV, app
 from benchmarks.scaling.cases import GOALS, KINDS, PROVIDERS, STRONG, WEAK, Case, case_of
 from benchmarks.scaling.jax_collectives import local
 from benchmarks.scaling.jax_devices import measure_devices
@@ -34,6 +35,10 @@ def small(kind: str, gpus: int) -> Case:
     if kind == WEAK:
         return Case(WEAK, gpus, 4000 * gpus, ROWS, 16, DIM, 64, "float32", rounds=1, steps=2)
     return Case(STRONG, gpus, 800, 2 * ROWS // gpus, 0, DIM, 800, "bfloat16", rounds=1, steps=2)
+
+
+def test_the_readmes_tables_are_the_rows():
+    assert markdown(read(CSV)) in (Path(scaling.__file__).parent / "README.md").read_text()
 
 
 def silent(stage: str) -> None:

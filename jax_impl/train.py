@@ -9,7 +9,7 @@ from flax import nnx
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..interop import local_gpus
-from ..recsys import TrainConfig, num_batches, prepare_data
+from ..recsys import ConfigError, TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
@@ -51,6 +51,8 @@ def train(config: TrainConfig) -> TrainResult:
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
     the folder keeps the best weights and the checkpoint of earlier epochs.
     """
+    if config.devices > 1:
+        raise ConfigError(f"devices: expected 1 with JAX (cce-minus-torch trains on several), got {config.devices}")
     profile = Profile()
     with on_device(config.device), logging_redirect_tqdm():
         if local_gpus():

@@ -6,7 +6,7 @@ from .data.datasets import DATASETS, load_dataset
 from .data.filters import keep_frequent, keep_rated
 from .data.interactions import Interactions, read_interactions
 from .data.ragged import Ragged
-from .errors import ConfigError, DataError, DivergedError, DownloadError
+from .errors import ConfigError, DataError, DivergedError, DownloadError, RankError
 from .protocol.batches import (
     IGNORE,
     MASK,
@@ -56,6 +56,7 @@ __all__ = [
     "MetricsTally",
     "PopularityBaseline",
     "Ragged",
+    "RankError",
     "SeenItems",
     "Split",
     "TrainConfig",

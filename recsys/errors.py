@@ -15,5 +15,9 @@ class ConfigError(ValueError):
     """An option has an unusable value; the message names the option, what it expects and what it got."""
 
 
+class RankError(RuntimeError):
+    """A process of a training on several devices has ended by itself; the message names its rank."""
+
+
 class DivergedError(ArithmeticError):
     """The loss or the weights of a training are no finite numbers; the message names the epoch and the step."""

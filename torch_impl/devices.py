@@ -14,14 +14,16 @@ from ..recsys.run.background import in_thread, no_collector
 from .tables.host_memory import HostMemoryError
 
 
-def device_of(name: str) -> torch.device:
-    """``cpu``, ``cuda``, or with ``auto`` a GPU where there is one; raises ``ConfigError`` for others and for a GPU
-    that is not there."""
+def device_of(name: str, number: int | None = None) -> torch.device:
+    """``cpu``, ``cuda``, or with ``auto`` a GPU where there is one, that of this ``number`` if any; raises
+    ``ConfigError`` for others and for a GPU that is not there."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device: expected auto, cpu or cuda, got {name}")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda" if number is None else f"cuda:{number}")
 
 
 def start_ahead(device: torch.device) -> None:

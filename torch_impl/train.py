@@ -6,16 +6,19 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import TrainConfig, num_batches, prepare_data
+from ..recsys import ConfigError, TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
+from ..recsys.run.fingerprint import Fingerprint
 from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
@@ -30,13 +33,13 @@ from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import device_of, enough_memory, memory, start_ahead
 from .models import build_model
 from .models.weights import load_weights, start_weights
+from .ranks import Ranks, joined
 from .training.launcher import fabric_of
 from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-@enough_memory()
 def train(config: TrainConfig) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
@@ -49,13 +52,28 @@ def train(config: TrainConfig) -> TrainResult:
     continues. Batches, negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the
     result of an uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless ``deterministic``).
 
+    With ``devices`` it does so in as many processes, or in those that torchrun has started: each takes its part of
+    every batch and has its own draws, gradients are averaged, and the first one writes.
+
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, before
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
-    the folder keeps the best weights and the checkpoint of earlier epochs.
+    the folder keeps the best weights and the checkpoint of earlier epochs. A process that ends by itself is named by a
+    ``RankError``, after the others have been ended.
     """
+    if config.devices > 1 and not dist.is_torchelastic_launched():
+        from .training.processes import train_in_processes
+
+        return train_in_processes(config)
+    with joined(config) as ranks:
+        return _train(config, ranks)
+
+
+@enough_memory()
+def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
+    """As one of the ``ranks``."""
     profile = Profile()
     import_ahead("lightning_fabric")  # which brings PyTorch's compiler
-    device = device_of(config.device)
+    device = device_of(config.device, ranks.local)
     start_ahead(device)
     run = find_run(config, "torch")
     earlier = EarlierRun.of(config, run)
@@ -66,6 +84,12 @@ def train(config: TrainConfig) -> TrainResult:
         asked, config = config, resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
+    if ranks.number > 1 and item_rule(config, split.num_items):
+        raise ConfigError(
+            f"devices: expected 1 with an item_optimizer that moves rows alone, as from ten million items on (adamw "
+            f"moves all), got {ranks.number}"
+        )
+    ranks.require_alike(f"{replace(config, device='auto', data='-', out='-')} {Fingerprint.of(split)}")
     require_memory(config, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
@@ -84,22 +108,24 @@ def train(config: TrainConfig) -> TrainResult:
                 start_weights(model, start)
             if config.resume and run.best_weights.exists():
                 side.require_same(run.best_weights, "resume")
-            trainer = Trainer(model.to(device), config, split, fabric_of(config, device))
+            trainer = Trainer(model.to(device), config, split, fabric_of(config, device), ranks=ranks)
             if start is not None:
                 trainer.start_from(start)
             trainer.try_loss()
-        with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):
+        claim = claim_run(run, config, interactions, split, side.columns, left_names(asked, config))
+        with claim if ranks.is_first else contextlib.nullcontext():
             progress = trainer.restore(run)
-            recorder = Recorder(
-                run, config, progress, num_batches(split.train, batch_size=config.batch_size), popularity
-            )
+            steps = num_batches(split.train, batch_size=config.batch_size)
+            recorder = Recorder(run, config, progress, steps, popularity, writes=ranks.is_first)
 
             def test() -> dict[str, float]:
+                ranks.wait()  # the first one has written them
                 load_weights(model, run.best_weights)
                 return trainer.test()
 
             metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-    return finish_run(run, recorder.result(metrics), profile if config.profile else None)
+    result = recorder.result(metrics)
+    return finish_run(run, result, profile if config.profile else None) if ranks.is_first else result
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ..errors import ConfigError, DataError, DivergedError
+from ..errors import ConfigError, DataError, DivergedError, RankError
 from ..run.background import import_large
 from ..run.config import TrainConfig
 from ..serving.export import ExportedModel, LoadExported
@@ -54,13 +54,13 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
 
 def guarded(work: Callable[[], object]) -> None:
     """Does a command's work with its log on the terminal. `DataError` and `ConfigError` end the program with a message
-    of one line and status 2, `DivergedError` with status 1: the command was right, its training failed. Other errors
-    are faults of the program and keep their traceback."""
+    of one line and status 2, `DivergedError` and `RankError` with status 1: the command was right, its training failed.
+    Other errors are faults of the program and keep their traceback."""
     # force: an import may have configured the root logger already (Orbax's does), with another format.
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("cce_minus").setLevel(logging.INFO)
     try:
         work()
-    except (DataError, ConfigError, DivergedError) as error:
+    except (DataError, ConfigError, DivergedError, RankError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1 if isinstance(error, DivergedError) else 2) from error
+        raise typer.Exit(1 if isinstance(error, DivergedError | RankError) else 2) from error

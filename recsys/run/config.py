@@ -90,6 +90,7 @@ _LEAST: dict[str, int] = {
     "eval_every": 1,
     "test_users": 0,
     "seed": 0,
+    "devices": 1,
 }
 
 
@@ -171,6 +172,12 @@ class TrainConfig(LossOptions):
 
     precision: str = option("fp32", "Run", "fp32, or bf16 for mixed precision with fp32 weights.")
     device: str = option("auto", "Run", "cpu, cuda, or auto: cuda where there is one.")
+    devices: int = option(
+        1,
+        "Run",
+        "GPUs of this host that share the batches, a process each; with device = cpu processes. It is left out under "
+        "torchrun, which starts them itself. PyTorch only.",
+    )
     data_on: str = option(
         "auto",
         "Run",

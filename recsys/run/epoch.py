@@ -27,7 +27,8 @@ class StepLoop(Generic[Losses]):
 
     ``train(steps)`` trains and returns the losses, ``fetch(portions)`` what waits for those of several portions on the
     host (`EpochLosses`). Of a run that is profiled, the first portion that nothing is compiled for is done within
-    ``trace()``: the first of each length compiles. Rates have no warm-up once the optimizer ``is_warm``.
+    ``trace()``: the first of each length compiles. Rates have no warm-up once the optimizer ``is_warm``. Progress
+    ``is_shown`` on a terminal.
     """
 
     config: TrainConfig
@@ -38,6 +39,7 @@ class StepLoop(Generic[Losses]):
     on_device: bool
     most: int
     is_warm: bool = False
+    is_shown: bool = True
     _compiled: set[int] = field(default_factory=set)
     _is_traced: bool = False
     _ahead: tuple[int, Future[Steps], Iterator[Steps]] | None = None
@@ -48,7 +50,7 @@ class StepLoop(Generic[Losses]):
         losses = EpochLosses(epoch, epoch * total, self.fetch)
         portions = prefetched(self._steps(epoch))
         # disable=None: no bar where the output is no terminal.
-        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None)
+        bar = tqdm(desc=f"epoch {epoch}", total=total, leave=False, disable=None if self.is_shown else True)
         with bar, contextlib.closing(portions), profile.part("steps"):
             for steps in profile.waits(portions, "waiting for batches"):
                 is_compiled = steps.length in self._compiled

@@ -67,7 +67,7 @@ class Epochs:
 
 class Recorder:
     """Keeps ``progress`` up to date, and writes what epochs leave. ``steps`` are an epoch's; ``popularity`` comes to
-    `popularity_metrics` by the end.
+    `popularity_metrics` by the end. One that does not ``write`` keeps the progress alone, as another process's does.
 
     The best weights come first, then the rows of the metrics log, then the checkpoint: a run killed in between repeats
     epochs from the checkpoint before, and writes the same again.
@@ -80,11 +80,16 @@ class Recorder:
         progress: Progress,
         steps: int,
         popularity: Future[dict[str, dict[str, float]]],
+        *,
+        writes: bool = True,
     ) -> None:
         self.progress, self._popularity = progress, popularity
         self._run, self._keep_last, self._steps = run, not config.has_validation, steps
         self._weights_of, self._rows, self._checkpoint_of = progress.best_epoch, progress.epochs, progress.epochs
         self._started = time.perf_counter() - progress.seconds
+        self._writes = writes
+        if not writes:
+            return
         names = metric_names(parse_cutoffs(config.metrics_at))
         with usable("out", WRITABLE):
             self._log = MetricsLog(run.metrics_log, metric_names=names, resume_after=progress.epochs - 1)
@@ -112,6 +117,8 @@ class Recorder:
     def finish(self, test: dict[str, float]) -> None:
         """Writes the result with the metrics of the ``test``, and draws the log; raises ``ConfigError`` for a folder
         that cannot be written."""
+        if not self._writes:
+            return
         of_part = self._popularity.result()
         of_valid = {"popularity": of_part["valid"][SELECTION_METRIC]} if of_part["valid"] else {}
         logs = {NAMES[self._run.framework]: self._run.metrics_log}
@@ -127,6 +134,10 @@ class Recorder:
 
     def write(self, epochs: Epochs) -> None:
         """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
+        if not self._writes:
+            self._weights_of, self._rows = epochs.progress.best_epoch, epochs.progress.epochs
+            self._checkpoint_of = epochs.progress.epochs
+            return
         with usable("out", WRITABLE, SafetensorError):
             if epochs.best is not None:
                 epochs.best.write_weights(self._run.best_weights)

@@ -22,7 +22,7 @@ from .fingerprint import Fingerprint
 from .saved_options import left_of
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
-_MAY_CHANGE = ("epochs", "device", "data_on", "table_on", "deterministic", "profile", "out", "resume")
+_MAY_CHANGE = ("epochs", "device", "devices", "data_on", "table_on", "deterministic", "profile", "out", "resume")
 # Files that may have moved, because what they hold is compared: with the fingerprint and with the weights' features.
 _MAY_MOVE = ("data", "titles", "item_features", "item_vectors")
 

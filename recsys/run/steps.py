@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,17 @@ class Steps:
         """Batches that do not only fill: the first so many."""
         return int(self.counts.sum())
 
+    def of_rank(self, index: int, number: int) -> Steps:
+        """The part of rank ``index`` of ``number``: of each batch every so many-th row from it on; batches are filled
+        up to a multiple first."""
+        fills = {"rows": -1, "masked": False, "inputs": PAD, "targets": IGNORE}
+        parts = {
+            name: _part(array, fill, index, number)
+            for name, fill in fills.items()
+            if (array := getattr(self, name)) is not None
+        }
+        return replace(self, **parts)
+
     @classmethod
     def of_batch(cls, batch: Batch, step: int, config: TrainConfig) -> Steps:
         """One update from one batch, the run's batch ``step``, at the rate of a constant schedule."""
@@ -65,6 +76,11 @@ class Steps:
             inputs=batch.inputs[None, None],
             targets=batch.targets[None, None],
         )
+
+
+def _part(array: npt.NDArray, fill: int, index: int, number: int) -> npt.NDArray:
+    more = [(0, -array.shape[axis] % number if axis == 2 else 0) for axis in range(array.ndim)]
+    return np.ascontiguousarray(np.pad(array, more, constant_values=fill)[:, :, index::number])
 
 
 def num_updates(config: TrainConfig, split: Split) -> int:

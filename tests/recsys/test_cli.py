@@ -49,7 +49,7 @@ RUNS = [
         split="global-temporal",
         split_quantile=0.8, valid_fraction=0.1, metrics_at="5,10", filter_seen=True, test_users=9,
     ),
-    TrainConfig(out="runs/torch", train_on_valid=True),
+    TrainConfig(out="runs/torch", train_on_valid=True, devices=2),
     TrainConfig(out="runs/torch", split="none", from_run="runs/yesterday", gone_items="keep"),
     TrainConfig(out="runs/torch", items="all.csv", item_optimizer="rowwise-adagrad", item_learning_rate=0.1,
     table_dtype="bf16", table_on="host"),

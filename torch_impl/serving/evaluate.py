@@ -18,6 +18,7 @@ from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, start_evaluation
 from ..devices import captured, to_device
 from ..models.sequence_model import SequenceModel
+from ..ranks import Ranks
 from .ranking import Seen, compile_ranking, rank_and_top
 
 
@@ -59,7 +60,8 @@ class Ranker:
     """The ranks and counts of ``start_evaluation``, in the memory of the model's device until all are found.
 
     With ``captures``, on a GPU, batches are ranked by a CUDA graph, captured at the first of their shape: for a model
-    whose parameters stay in their memory and that is evaluated again and again.
+    whose parameters stay in their memory and that is evaluated again and again. Several ``ranks`` take the batches in
+    turn, and all find the same.
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class Ranker:
         candidates: npt.NDArray[np.bool_] | None = None,
         *,
         captures: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.model, self._chunk = model, chunk
+        self.model, self._chunk, self._of_ranks = model, chunk, ranks or Ranks()
         self._candidates = None if candidates is None else torch.from_numpy(candidates).to(model.item_table.device)
         self._captures = captures and model.item_table.is_cuda
         self._rows = model.item_rows().detach()
@@ -102,6 +105,9 @@ class Ranker:
             self._rows.copy_(rows)
 
     def add(self, batch: EvalBatch) -> None:
+        if len(self._ranks) % self._of_ranks.number != self._of_ranks.index:  # another rank's
+            self._ranks.append(torch.zeros(batch.count, dtype=torch.int64, device=self._rows.device))
+            return
         arrays = batch.inputs, batch.target, np.array([batch.count])
         inputs, target, count = (to_device(torch.from_numpy(array), self._rows.device) for array in arrays)
         seen = Seen.of(batch.seen, len(inputs), self._rows.device)
@@ -109,8 +115,9 @@ class Ranker:
         self._ranks.append(rank(inputs, target, count, seen)[: batch.count])
 
     def found(self) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.int32]]]:
-        ranks = torch.cat(self._ranks).cpu().numpy() if self._ranks else np.zeros(0, np.int64)
-        return ranks, dict(zip(self._cutoffs, self._counts[:, :-1].cpu().numpy(), strict=True))
+        ranks = torch.cat(self._ranks) if self._ranks else torch.zeros(0, dtype=torch.int64, device=self._rows.device)
+        counts = self._of_ranks.sum(self._counts[:, :-1]).cpu().numpy()
+        return self._of_ranks.sum(ranks).cpu().numpy(), dict(zip(self._cutoffs, counts, strict=True))
 
     @torch.no_grad()
     def _rank(self, inputs: Tensor, target: Tensor, count: Tensor, seen: Seen | None) -> Tensor:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...kernels.draws.permutation import fold_seeds
+from ...kernels.draws.permutation import fold_seed, fold_seeds
 from ...kernels.negatives.objectives import Objective
 from ...kernels.negatives.uniform import UniformNegatives
 from ...recsys import IGNORE, Ragged, TrainConfig
@@ -21,6 +21,7 @@ from ...recsys.run.steps import Steps
 from ..devices import captured, no_cast_cache, to_device
 from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
+from ..ranks import Ranks
 from ..tables.working_set import working_set
 from .objective import Loss, follow, row_loss, training_loss
 from .optimizer import TableOptimizer, make_optimizer, set_rate
@@ -56,9 +57,9 @@ class TrainingSteps:
     is ``loss`` (by default the objective's). With an ``item_rule`` the item table has an optimizer of its own, which
     moves what a step touches, and the loss is the objective's on these rows; those of a table in the host's memory are
     read a step ahead. With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one.
-    ``sequences`` are the users' to gather
-    batches from; None where steps bring their batches. All of this stays in its memory: a graph, captured at the first
-    steps of their shape, reads and writes it there.
+    Several ``ranks`` share each batch and take the same steps, by the mean over all of its targets. ``sequences`` are
+    the users' to gather batches from; None where steps bring their batches. All of this stays in its memory: a graph,
+    captured at the first steps of their shape, reads and writes it there.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TrainingSteps:
         loss: Loss = training_loss,
         item_rule: str | None = None,
         weighing_targets: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.config, self.frequencies = model, config, frequencies
         self.device = model.item_table.device
@@ -84,7 +86,7 @@ class TrainingSteps:
             name: parameter.detach().clone() for name, parameter in self.parameters.items() if config.ema_decay
         }
         self._objective, self._autocast, self._loss_of_all = objective, autocast, loss
-        self._weighing_targets = weighing_targets
+        self._weighing_targets, self._ranks = weighing_targets, ranks or Ranks()
         self._sequences = None if sequences is None else Sequences(sequences, self.device)
         self._captures = self.device.type == "cuda" and objective.impl != "reference"  # which waits for the device
         self._forms = dict[object, _Form]()
@@ -93,6 +95,9 @@ class TrainingSteps:
     def __call__(self, steps: Steps) -> Tensor:
         """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
+        if (ranks := self._ranks).number > 1:  # each has draws of its own
+            steps = steps.of_rank(ranks.index, ranks.number)
+            seeds = np.array([fold_seed(int(seed), ranks.index) for seed in seeds], np.uint64)
         operands = self._operands(steps, seeds)
         form = self._form_of(steps, operands)
         for name, operand in operands.items():
@@ -107,7 +112,9 @@ class TrainingSteps:
                 form.run_update()
         if self._form.ahead is not None:
             self._form.ahead.end()
-        return form.losses[: steps.num_batches].clone()
+        losses = form.losses[: steps.num_batches].clone()
+        ranks.average([losses])
+        return losses
 
     def _form_of(self, steps: Steps, operands: dict[str, Tensor]) -> _Form:
         """The form of ``steps``, which is from now on the one in use; made where there is none yet."""
@@ -172,6 +179,7 @@ class TrainingSteps:
         inputs, targets = self._gathered(self._form.batch)
         frequencies = follow(self.frequencies, targets, self._objective)
         if frequencies is not None and self.frequencies is not None:
+            self._ranks.average([frequencies])
             self.frequencies.copy_(frequencies)
         with self._autocast():
             return self._weight(targets) * self.loss_of(
@@ -179,7 +187,12 @@ class TrainingSteps:
             )
 
     def _weight(self, targets: Tensor) -> Tensor | float:
-        return 1.0 if self._weighing_targets is None else (targets != IGNORE).sum() / self._weighing_targets
+        """What the mean loss of a batch, or of a rank's part of it, counts: the mean over ranks is the batch's."""
+        if self._weighing_targets is None and self._ranks.number == 1:
+            return 1.0
+        counted = (targets != IGNORE).sum().float()
+        every = self._weighing_targets or self._ranks.sum(counted).clamp(min=1)
+        return self._ranks.number * counted / every
 
     def _loss_ahead(self, ahead: RowsAhead) -> Tensor:
         """The same of rows that were read before it, while those of the batch after it are read."""
@@ -217,6 +230,7 @@ class TrainingSteps:
     def _update(self) -> None:
         """The optimizer's step on the mean gradient of its batches, which is nothing afterwards."""
         accumulates = self.config.accumulate > 1
+        self._ranks.average(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
         if accumulates:
             share = self._form.held["shares"].index_select(0, self._form.update)[0]
             for parameter in self.parameters.values():

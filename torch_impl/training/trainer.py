@@ -29,6 +29,7 @@ from ...recsys.serving.evaluation import HeldOut
 from ..devices import memory
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
+from ..ranks import Ranks
 from ..serving.evaluate import Ranker, start_evaluation_on
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, restore, start_optimizer, tensors_of
@@ -46,9 +47,17 @@ class Trainer:
     """
 
     def __init__(
-        self, model: SequenceModel, config: TrainConfig, split: Split, fabric: Fabric, *, loss: Loss = training_loss
+        self,
+        model: SequenceModel,
+        config: TrainConfig,
+        split: Split,
+        fabric: Fabric,
+        *,
+        loss: Loss = training_loss,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.config, self.split, self._fabric = model, config, split, fabric
+        self._ranks = ranks or Ranks()
         self._objective = objective_of(config, split)
         device = model.item_table.device
         frequencies = start_frequencies(self._objective, split)
@@ -63,6 +72,7 @@ class Trainer:
             loss=loss,
             item_rule=item_rule(config, split.num_items),
             weighing_targets=weighing_targets(config, split),
+            ranks=self._ranks,
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
@@ -70,8 +80,10 @@ class Trainer:
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
-        self._ranker = Ranker(model, captures=True)
-        self._loop = StepLoop(config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES)
+        self._ranker = Ranker(model, captures=True, ranks=self._ranks)
+        self._loop = StepLoop(
+            config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES, is_shown=self._ranks.is_first
+        )
 
     @torch.no_grad()
     def try_loss(self) -> None:
@@ -89,6 +101,7 @@ class Trainer:
     def restore(self, run: RunDirectory) -> Progress:
         """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
         progress = restore(self.steps, run)
+        self._ranks.take_from_first(tensors_of(self.steps).values())
         progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm
         return progress
 
@@ -143,6 +156,8 @@ class Trainer:
             parameter.copy_(weights[name])
 
     def snapshot(self) -> Snapshot:
+        if not self._ranks.is_first:
+            return Snapshot(_written_by_the_first, dict)
         copy, config = Copy(tensors_of(self.steps)), self.model.config
         kept = "average/" if self.steps.averages else "model/"
 
@@ -151,6 +166,10 @@ class Trainer:
             write_weights(path, config, weights | self._constants)
 
         return Snapshot(write, copy.tensors, copy.is_live)
+
+
+def _written_by_the_first(path: Path) -> None:
+    raise AssertionError(f"{path} is the first rank's to write")
 
 
 def _fetch(portions: list[Tensor]) -> Callable[[], np.ndarray]:

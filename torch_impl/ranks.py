@@ -1,0 +1,114 @@
+"""The processes that train together, a device each: which of them this one is, and what they exchange."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..recsys import ConfigError, TrainConfig
+
+PROJECT = __name__.split(".")[0]
+"""The logger of all of the project."""
+
+_LARGE = 2**20  # numbers of a gradient that is worth a collective of its own: others are copied together
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process is number ``index`` of ``number``, on the device ``local`` of its host. Alone it exchanges
+    nothing."""
+
+    index: int = 0
+    number: int = 1
+    local: int | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one logs and writes."""
+        return self.index == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, the same bits on all."""
+        if self.number > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Puts the mean over ranks in each tensor's place."""
+        if self.number == 1:
+            return
+        every = [tensor for tensor in tensors if tensor.numel()]
+        small = [tensor for tensor in every if tensor.numel() < _LARGE]
+        for tensor in every:
+            if tensor.numel() >= _LARGE:
+                dist.all_reduce(tensor)
+                tensor.div_(self.number)
+        if small:
+            together = torch.cat([tensor.reshape(-1) for tensor in small])
+            dist.all_reduce(together)
+            together.div_(self.number)
+            for tensor, mean in zip(small, together.split([tensor.numel() for tensor in small]), strict=True):
+                tensor.copy_(mean.view_as(tensor))
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Puts the first rank's numbers in each tensor's place."""
+        if self.number > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Waits until all ranks are here."""
+        if self.number > 1:
+            dist.barrier()
+
+    def require_alike(self, told: str) -> None:
+        """Raises ``ConfigError``, on all ranks, unless all have been ``told`` the same."""
+        if self.number == 1:
+            return
+        every = [""] * self.number
+        dist.all_gather_object(every, told)
+        if others := [rank for rank, each in enumerate(every) if each != every[0]]:
+            raise ConfigError(
+                f"devices: expected the same options and events on all ranks, got others than rank 0's on "
+                f"{', '.join(map(str, others))}"
+            )
+
+
+@contextmanager
+def joined(config: TrainConfig) -> Iterator[Ranks]:
+    """The ranks that torchrun has started, of which this process is one, alone where it has started none; the first one
+    is heard, the others are silent. Raises ``ConfigError`` where there are fewer GPUs, or other ``devices`` are asked
+    for."""
+    if not dist.is_torchelastic_launched():
+        yield Ranks()
+        return
+    index, number, local, of_host = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    if config.devices not in (1, of_host):
+        raise ConfigError(f"devices: expected 1 or {of_host}, the processes of this host, got {config.devices}")
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        if (present := torch.cuda.device_count()) < of_host:
+            raise ConfigError(f"devices: expected at most {present}, the GPUs of this host, got {of_host}")
+        torch.cuda.set_device(local)
+    else:
+        torch.set_num_threads(max((os.cpu_count() or 1) // of_host, 1))
+    logger = logging.getLogger(PROJECT)
+    level = logger.level
+    if index:
+        logger.setLevel(logging.ERROR)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
+    try:
+        yield Ranks(index, number, local)
+    finally:
+        logger.setLevel(level)
+        dist.destroy_process_group()

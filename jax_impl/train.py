@@ -9,10 +9,11 @@ from flax import nnx
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..interop import local_gpus
-from ..recsys import ConfigError, TrainConfig, num_batches, prepare_data
+from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
+from ..recsys.run.item_optimizer import item_rule, rows_are_one_devices
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -26,6 +27,7 @@ from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import enough_memory, memory, on_device
 from .models import DTYPES, build_model
 from .models.weights import load_weights, start_weights
+from .ranks import mesh_of
 from .training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ def train(config: TrainConfig) -> TrainResult:
     continues. Batches, negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the
     result of an uninterrupted one (on CUDA up to XLA's own rounding, unless ``deterministic``).
 
+    With ``devices`` so many of this host's share each batch: each takes its part and has its own draws, and gradients
+    are averaged.
+
     XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of other work
     on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as needed.
 
@@ -51,8 +56,6 @@ def train(config: TrainConfig) -> TrainResult:
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
     the folder keeps the best weights and the checkpoint of earlier epochs.
     """
-    if config.devices > 1:
-        raise ConfigError(f"devices: expected 1 with JAX (cce-minus-torch trains on several), got {config.devices}")
     profile = Profile()
     with on_device(config.device), logging_redirect_tqdm():
         if local_gpus():
@@ -67,6 +70,8 @@ def train(config: TrainConfig) -> TrainResult:
             popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
+        if config.devices > 1 and item_rule(config, split.num_items):
+            raise rows_are_one_devices(config.devices)
         with profile.part("model"):
             model = build_model(
                 ModelConfig.from_train(config, split.num_items, side.num_features),
@@ -82,7 +87,7 @@ def train(config: TrainConfig) -> TrainResult:
                 start_weights(model, start)
             if config.resume and run.best_weights.exists():
                 side.require_same(run.best_weights, "resume")
-            trainer = Trainer(model, config, split)
+            trainer = Trainer(model, config, split, mesh_of(config))
             if start is not None:
                 trainer.start_from(start)
         with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):

@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import ConfigError, TrainConfig, num_batches, prepare_data
+from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.fingerprint import Fingerprint
-from ..recsys.run.item_optimizer import item_rule
+from ..recsys.run.item_optimizer import item_rule, rows_are_one_devices
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -85,10 +85,7 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     if ranks.number > 1 and item_rule(config, split.num_items):
-        raise ConfigError(
-            f"devices: expected 1 with an item_optimizer that moves rows alone, as from ten million items on (adamw "
-            f"moves all), got {ranks.number}"
-        )
+        raise rows_are_one_devices(ranks.number)
     ranks.require_alike(f"{replace(config, device='auto', data='-', out='-')} {Fingerprint.of(split)}")
     require_memory(config, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.

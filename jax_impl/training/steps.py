@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -13,19 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from ...kernels.draws.permutation import fold_seeds
 from ...kernels.negatives.objectives import Objective
-from ...kernels.plan.row_update import RowRule
-from ...recsys import IGNORE, Ragged, TrainConfig
+from ...recsys import Ragged, TrainConfig
 from ...recsys.run.background import in_thread
 from ...recsys.run.item_optimizer import item_rate_share
 from ...recsys.run.steps import Steps
-from ..models.parts import Graph, Parts, shape_of
+from ..models.parts import Parts, shape_of
 from ..models.sequence_model import SequenceModel
+from ..ranks import OF_ALL, OF_EACH, on_all, on_first, rows_of_ranks, seeds_of_ranks
 from ..tables.optimizers import RowState
 from .objective import Loss, follow, row_loss, training_loss
 from .optimizer import make_optimizer
+from .plan import Plan
 from .sequences import Sequences
 from .table_steps import gradients_of, move_table, rows_touched, split_table, start_table, table_rule
 
@@ -42,31 +44,14 @@ class State(NamedTuple):
     items: RowState | None = None
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What shapes the program of the steps: it is compiled once for an equal one."""
-
-    graph: Graph
-    optimizer: Any
-    objective: Objective
-    loss: Loss
-    accumulate: int
-    length: int
-    ema_decay: float
-    clip_norm: float
-    item_rule: RowRule | None
-    item_rate_share: float
-    rounding_seed: int
-    weighing_targets: float | None
-
-
 class TrainingSteps:
     """Trains ``model`` by `Steps`, and holds the ``state`` that they move; the model's own arrays are used up.
 
     Everything random in batch s follows from (config.seed, s). ``sequences`` are the users' to gather batches from;
     None where steps bring their batches. ``loss`` is by default the objective's. With an ``item_rule`` the item table
     has an optimizer of its own, which moves what a step touches, and the loss is the objective's on these rows.
-    With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one.
+    With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one. The devices of a
+    ``mesh`` share each batch, and take the same steps: by the mean over all of its targets.
     """
 
     def __init__(
@@ -80,9 +65,11 @@ class TrainingSteps:
         loss: Loss = training_loss,
         item_rule: str | None = None,
         weighing_targets: float | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         self.config = config
         graph, parameters, self._constants = Parts.of(model)
+        self._constants_on_one = self._constants
         rule = None if item_rule is None else table_rule(item_rule, config)
         clip_norm = config.clip_norm if rule is None else 0.0  # with the rows' gradients, beforehand
         optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, clip_norm)
@@ -90,17 +77,17 @@ class TrainingSteps:
         dense = parameters if rule is None else split_table(parameters)[0]
         items = None if rule is None else start_table(parameters, rule)
         self.state: State = State(parameters, optimizer.init(dense), averages, frequencies, items)
-        self._plan = _Plan(
+        self._plan = Plan(
             graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
             config.clip_norm, rule, item_rate_share(config),
-            config.seed if config.table_dtype == "bf16" else 0, weighing_targets,
+            config.seed if config.table_dtype == "bf16" else 0, weighing_targets, mesh,
         )  # fmt: skip
         self._sequences = None if sequences is None else Sequences.of(sequences)
         self._ahead = dict[object, Future[Callable[..., tuple[State, Array]]]]()
 
     def __call__(self, steps: Steps) -> Array:
         """Trains by ``steps`` and returns the losses (U, A) float32 of their batches, on the device."""
-        held = self.state, self._constants, self._sequences, self._operands(steps)
+        held = *self._placed(), self._operands(steps)
         if (ahead := self._ahead.get(_form(steps))) is not None:
             self.state, losses = ahead.result()(*held)
         else:
@@ -109,7 +96,7 @@ class TrainingSteps:
 
     def compile_ahead(self, steps: Steps) -> None:
         """Compiles in a thread what trains by steps like these; what goes wrong is raised where it is needed."""
-        held = jax.tree.map(shape_of, (self.state, self._constants, self._sequences, self._operands(steps)))
+        held = jax.tree.map(shape_of, (*self._placed(), self._operands(steps)))
         precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
         def work() -> Callable[..., tuple[State, Array]]:
@@ -118,11 +105,20 @@ class TrainingSteps:
 
         self._ahead[_form(steps)] = in_thread(work, f"compile steps of length {steps.length}")
 
+    def _placed(self) -> tuple[State, Any, Sequences | None]:
+        if self._plan.mesh is not None:
+            held = self.state, self._constants, self._sequences
+            self.state, self._constants, self._sequences = on_all(held, self._plan.mesh)
+        return self.state, self._constants, self._sequences
+
     def _operands(self, steps: Steps) -> dict[str, np.ndarray]:
-        shape = steps.counts.size, self.config.accumulate
+        shape: tuple[int, ...] = steps.counts.size, self.config.accumulate
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
+        if self._plan.mesh is not None:
+            number = self._plan.mesh.size
+            steps, seeds, shape = rows_of_ranks(steps, number), seeds_of_ranks(seeds, number), (*shape, number)
         return {
-            "seeds": np.stack([seeds >> 32, seeds & 0xFFFFFFFF], axis=1).astype(np.uint32).reshape(*shape, 2),
+            "seeds": np.stack([seeds >> 32, seeds & 0xFFFFFFFF], axis=-1).astype(np.uint32).reshape(*shape, 2),
             "rates": steps.rates,
             "counts": steps.counts,
             **{
@@ -135,7 +131,7 @@ class TrainingSteps:
     def _program(self) -> Any:
         return _program(self.config.deterministic and jax.default_backend() == "gpu")
 
-    def _plan_of(self, steps: Steps) -> _Plan:
+    def _plan_of(self, steps: Steps) -> Plan:
         return replace(self._plan, length=steps.length)
 
     def release(self) -> None:
@@ -143,12 +139,17 @@ class TrainingSteps:
         for array in jax.tree.leaves(self.state):
             array.delete()
 
+    def state_on_one(self) -> State:
+        """The state as one device has it, until the next steps."""
+        placed = self._plan.mesh is not None and len(jax.tree.leaves(self.state)[0].devices()) > 1
+        return on_first(self.state) if placed else self.state
+
     def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, of ``state`` or of now: with the averages, if there are any, in place of the
         parameters."""
-        state = state or self.state
+        state = state or self.state_on_one()
         weights = state.parameters if state.averages is None else state.averages
-        return Parts(self._plan.graph, weights, self._constants)
+        return Parts(self._plan.graph, weights, self._constants_on_one)
 
 
 def _form(steps: Steps) -> object:
@@ -163,14 +164,30 @@ def _program(deterministic: bool) -> Any:
 
 
 def _train(
-    state: State, constants: Any, sequences: Sequences | None, operands: dict[str, Array], *, plan: _Plan
+    state: State, constants: Any, sequences: Sequences | None, operands: dict[str, Array], *, plan: Plan
 ) -> tuple[State, Array]:
+    if plan.mesh is None:
+        return _train_one(state, constants, sequences, operands, plan=plan)
+    cuts = {name: OF_ALL if name in ("rates", "counts") else OF_EACH for name in operands}
+    # what is replicated is so by its making: psum gives all devices the same bits
+    shared = jax.shard_map(
+        partial(_train_one, plan=plan), mesh=plan.mesh, in_specs=(OF_ALL, OF_ALL, OF_ALL, cuts), out_specs=OF_ALL,
+        check_vma=False,
+    )  # fmt: skip
+    return shared(state, constants, sequences, operands)
+
+
+def _train_one(
+    state: State, constants: Any, sequences: Sequences | None, operands: dict[str, Array], *, plan: Plan
+) -> tuple[State, Array]:
+    if plan.mesh is not None:
+        operands = operands | {"seeds": operands["seeds"][:, :, 0]}
     update = _update if plan.item_rule is None else _update_rows
     return jax.lax.scan(partial(update, constants=constants, sequences=sequences, plan=plan), state, operands)
 
 
 def _update(
-    state: State, operands: dict[str, Array], *, constants: Any, sequences: Sequences | None, plan: _Plan
+    state: State, operands: dict[str, Array], *, constants: Any, sequences: Sequences | None, plan: Plan
 ) -> tuple[State, Array]:
     """One update from the mean gradient of its batches; one without batches leaves the state as it is."""
     batch = partial(_batch, state.parameters, constants=constants, sequences=sequences, plan=plan)
@@ -189,6 +206,7 @@ def _update(
         nothing = jax.tree.map(jnp.zeros_like, state.parameters)
         (gradients, frequencies), losses = jax.lax.scan(add, (nothing, state.frequencies), own)
         gradients = jax.tree.map(lambda gradient: gradient / jnp.maximum(count, 1), gradients)
+    gradients, losses = plan.mean((gradients, losses))
     moves, moments = plan.optimizer.update(gradients, state.optimizer, state.parameters)
     parameters = jax.tree.map(lambda weight, move: weight - rate * move, state.parameters, moves)
     averages = state.averages
@@ -199,7 +217,7 @@ def _update(
 
 
 def _update_rows(
-    state: State, operands: dict[str, Array], *, constants: Any, sequences: Sequences | None, plan: _Plan
+    state: State, operands: dict[str, Array], *, constants: Any, sequences: Sequences | None, plan: Plan
 ) -> tuple[State, Array]:
     """`_update` by one batch, which moves the rows of the item table that it touches."""
     assert plan.item_rule is not None
@@ -214,7 +232,7 @@ def _update_rows(
 
     def loss_of(others: list[Array], rows: Array) -> Array:
         model = Parts(plan.graph, join(others, table), constants).model()
-        return _weight(targets, plan) * row_loss(model, rows, given, dropout_key, objective=objective)
+        return plan.weight(targets) * row_loss(model, rows, given, dropout_key, objective=objective)
 
     loss, gradients = gradients_of(loss_of, others, table, given, plan.clip_norm)
     moves, moments = plan.optimizer.update(gradients[0], state.optimizer, others)
@@ -241,25 +259,21 @@ def _batch(
     *,
     constants: Any,
     sequences: Sequences | None,
-    plan: _Plan,
+    plan: Plan,
 ) -> tuple[Array | None, tuple[Any, Array]]:
     """The frequencies with the batch's targets, its gradients and its loss."""
     inputs, targets = _gathered(sequences, operands, plan.length)
     words = operands["seeds"]
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
-    followed = follow(frequencies, targets, plan.objective)
+    followed = plan.mean(follow(frequencies, targets, plan.objective))
 
     def loss_of(parameters: Any) -> Array:
         model = Parts(plan.graph, parameters, constants).model()
         loss = plan.loss(model, inputs, targets, words, dropout_key, objective=plan.objective, frequencies=followed)
-        return _weight(targets, plan) * loss
+        return plan.weight(targets) * loss
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)
     return followed, (gradients, loss)
-
-
-def _weight(targets: Array, plan: _Plan) -> Array | float:
-    return 1.0 if plan.weighing_targets is None else (targets != IGNORE).sum() / plan.weighing_targets
 
 
 def _gathered(sequences: Sequences | None, operands: dict[str, Array], length: int) -> tuple[Array, Array]:

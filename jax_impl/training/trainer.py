@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 
 from ...kernels import ArgumentError
 from ...recsys import Split, TrainConfig, evaluation_options
@@ -45,7 +46,7 @@ class Trainer:
     Batches, draws and dropout follow from (seed, epoch, step), so that a resumed run repeats an uninterrupted one.
     """
 
-    def __init__(self, model: SequenceModel, config: TrainConfig, split: Split) -> None:
+    def __init__(self, model: SequenceModel, config: TrainConfig, split: Split, mesh: Mesh | None = None) -> None:
         self.config, self.split = config, split
         self._objective = objective_of(config, split)
         frequencies = start_frequencies(self._objective, split)
@@ -59,6 +60,7 @@ class Trainer:
             sequences=split.train if on_device else None,
             item_rule=item_rule(config, split.num_items),
             weighing_targets=weighing_targets(config, split),
+            mesh=mesh,
         )
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
@@ -115,7 +117,7 @@ class Trainer:
             jax.block_until_ready(self.steps.state)
 
     def largest_weight(self) -> Array:
-        return largest_weight(self.steps.state.parameters)
+        return largest_weight(self.steps.state_on_one().parameters)
 
     def validate(self) -> Callable[[], dict[str, float]]:
         self._ranker.parts = self.steps.parts()
@@ -132,7 +134,7 @@ class Trainer:
         self.steps.release()
 
     def snapshot(self) -> Snapshot:
-        copy = Copy(self.steps.state)
+        copy = Copy(self.steps.state_on_one())
 
         def write(path: Path) -> None:
             save_weights(self.steps.parts(copy.state()).model(), path)

@@ -175,8 +175,8 @@ class TrainConfig(LossOptions):
     devices: int = option(
         1,
         "Run",
-        "GPUs of this host that share the batches, a process each; with device = cpu processes. It is left out under "
-        "torchrun, which starts them itself. PyTorch only.",
+        "GPUs of this host that share the batches, with PyTorch a process each. It is left out under torchrun, which "
+        "starts them itself.",
     )
     data_on: str = option(
         "auto",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,13 +56,11 @@ class Steps:
     def of_rank(self, index: int, number: int) -> Steps:
         """The part of rank ``index`` of ``number``: of each batch every so many-th row from it on; batches are filled
         up to a multiple first."""
-        fills = {"rows": -1, "masked": False, "inputs": PAD, "targets": IGNORE}
-        parts = {
-            name: _part(array, fill, index, number)
-            for name, fill in fills.items()
-            if (array := getattr(self, name)) is not None
-        }
-        return replace(self, **parts)
+        return self.with_batches(lambda name: _part(getattr(self, name), _FILLS[name], index, number))
+
+    def with_batches(self, made: Callable[[str], npt.NDArray]) -> Steps:
+        """The same with other batches, ``made`` for each name of an array that there is."""
+        return replace(self, **{name: made(name) for name in _FILLS if getattr(self, name) is not None})
 
     @classmethod
     def of_batch(cls, batch: Batch, step: int, config: TrainConfig) -> Steps:
@@ -76,6 +74,10 @@ class Steps:
             inputs=batch.inputs[None, None],
             targets=batch.targets[None, None],
         )
+
+
+_FILLS = {"rows": -1, "masked": False, "inputs": PAD, "targets": IGNORE}
+"""Of a row that only fills a batch."""
 
 
 def _part(array: npt.NDArray, fill: int, index: int, number: int) -> npt.NDArray:

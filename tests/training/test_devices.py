@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,13 +32,42 @@ ALIKE = {
 }
 
 
+def results_of(framework: str, *configs: TrainConfig) -> list[dict[str, Any]]:
+    """What the trainings, one after the other, write as their result; JAX's in a process of two devices."""
+    if framework == "torch":
+        for config in configs:
+            train(config)
+    else:
+        code = f"""
+from cce_minus.recsys import TrainConfig
+from cce_minus.jax_impl.train import train
+for text in {[config.to_json() for config in configs]!r}:
+    train(TrainConfig.from_json(text))
+"""
+        flags = "--xla_force_host_platform_device_count=2"
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((Path(config.out) / "result.json").read_text()) for config in configs]
+
+
 @pytest.mark.parametrize("options", ALIKE.values(), ids=ALIKE)
-def test_two_processes_take_the_steps_of_one(make_config: Make, options: dict[str, Any]):
-    one, two = (train(make_config(f"of-{devices}", devices=devices, **EXACT, **options)) for devices in (1, 2))
-    np.testing.assert_allclose(two.losses, one.losses, rtol=2e-5)
-    first, second = (load_file(result.weights) for result in (one, two))
+def test_two_take_the_steps_of_one(framework: str, make_config: Make, options: dict[str, Any]):
+    configs = [make_config(f"of-{devices}", devices=devices, **EXACT, **options) for devices in (1, 2)]
+    one, two = results_of(framework, *configs)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=2e-5)
+    first, second = (load_file(Path(config.out) / "best.safetensors") for config in configs)
     for name, weight in first.items():
         np.testing.assert_allclose(second[name], weight, atol=3e-4, err_msg=name)
+
+
+def test_a_run_of_jax_goes_on_with_another_number(make_config: Make):
+    config = make_config(devices=2, epochs=1)
+    results_of("jax", config, replace(config, devices=1, epochs=2, resume=True))
+    last = results_of("jax", replace(config, devices=2, epochs=3, resume=True))[0]
+    assert len(last["losses"]) == 3
+    assert np.isfinite(last["losses"]).all()
 
 
 @pytest.fixture
@@ -118,7 +148,9 @@ def test_errors(make_config: Make, tmp_path: Path):
         with pytest.raises(ConfigError, match=message):
             train(config)
         assert not Path(config.out).is_dir()
-    with pytest.raises(ConfigError, match=r"^devices: expected 1 with JAX"):
+    with pytest.raises(ConfigError, match=r"^devices: expected at most 1, those of this host, got 2"):
         train_in_jax(make_config(devices=2))
+    with pytest.raises(ConfigError, match=r"^devices: expected 1 with an item_optimizer"):
+        train_in_jax(of_rows)
     with pytest.raises(ConfigError, match=r"^devices: expected a number from 1 up, got 0"):
         make_config(devices=0)

@@ -1,0 +1,48 @@
+"""What shapes the program of a training's steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from ...kernels.negatives.objectives import Objective
+from ...kernels.plan.row_update import RowRule
+from ...recsys import IGNORE
+from ..models.parts import Graph
+from ..ranks import AXIS
+from .objective import Loss
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The program is compiled once for an equal one."""
+
+    graph: Graph
+    optimizer: Any
+    objective: Objective
+    loss: Loss
+    accumulate: int
+    length: int
+    ema_decay: float
+    clip_norm: float
+    item_rule: RowRule | None
+    item_rate_share: float
+    rounding_seed: int
+    weighing_targets: float | None
+    mesh: Mesh | None
+
+    def weight(self, targets: Array) -> Array | float:
+        """What the mean loss of a batch, or of a device's part of it, counts: the mean over devices is the batch's."""
+        counted, every = (targets != IGNORE).sum(), self.weighing_targets
+        if self.mesh is None:
+            return 1.0 if every is None else counted / every
+        return self.mesh.size * counted / (every or jnp.maximum(jax.lax.psum(counted, AXIS), 1))
+
+    def mean(self, tree: Any) -> Any:
+        """The mean over devices."""
+        return tree if self.mesh is None else jax.lax.pmean(tree, AXIS)

@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> TrainResult:
     if config.devices > 1 and not dist.is_torchelastic_launched():
         from .training.processes import train_in_processes
 
-        return train_in_processes(config)
+        return train_in_processes(train, config)
     with joined(config) as ranks:
         return _train(config, ranks)
 

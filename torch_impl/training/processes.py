@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -14,8 +15,10 @@ from ...recsys import ConfigError, DataError, DivergedError, RankError, TrainCon
 from ...recsys.run.progress import TrainResult
 from ..ranks import PROJECT
 
+Train = Callable[[TrainConfig], TrainResult]
 
-def train_in_processes(config: TrainConfig) -> TrainResult:
+
+def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
     """``train(config)`` in ``config.devices`` processes; its typed errors are raised here as they were there.
 
     Raises ``RankError`` where a signal has ended a process, after the others have been ended, too.
@@ -36,7 +39,7 @@ def train_in_processes(config: TrainConfig) -> TrainResult:
     for logger in loggers.values():
         logger.setLevel(logging.CRITICAL)  # what goes wrong is told below
     try:
-        return elastic_launch(launch, train_rank)(config, level)[0]
+        return elastic_launch(launch, train_rank)(train, config, level)[0]
     except ChildFailedError as error:
         raised = _own_error(error, config.devices)
         raise raised from (None if raised is error else error)
@@ -47,10 +50,8 @@ def train_in_processes(config: TrainConfig) -> TrainResult:
             logger.setLevel(before[name])
 
 
-def train_rank(config: TrainConfig, level: int) -> TrainResult:
+def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
     """Trains as one of the processes, whose log is of this ``level``."""
-    from ..train import train
-
     logging.basicConfig(format="%(message)s")
     logging.getLogger(PROJECT).setLevel(level)
     return train(config)

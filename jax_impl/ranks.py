@@ -23,11 +23,11 @@ def mesh_of(config: TrainConfig) -> Mesh | None:
     """The mesh of ``config.devices``, None of one. Raises ``ConfigError`` where this host has fewer."""
     if config.devices == 1:
         return None
-    (default,) = jnp.zeros(()).devices()
-    present = jax.local_devices(backend=default.platform)
+    (default,) = jnp.zeros(()).devices()  # which has the model, and evaluates
+    present = [default, *(each for each in jax.local_devices(backend=default.platform) if each != default)]
     if len(present) < config.devices:
         raise ConfigError(f"devices: expected at most {len(present)}, those of this host, got {config.devices}")
-    return jax.make_mesh((config.devices,), (AXIS,), (AxisType.Auto,), devices=present[: config.devices])
+    return Mesh(np.array(present[: config.devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def on_all(tree: Any, mesh: Mesh) -> Any:
@@ -42,8 +42,9 @@ def on_first(tree: Any) -> Any:
 
 def rows_of_ranks(steps: Steps, number: int) -> Steps:
     """``steps`` whose batches' rows are each rank's, one rank's behind the other's."""
-    parts = [steps.of_rank(index, number) for index in range(number)]
-    return steps.with_batches(lambda name: np.concatenate([getattr(part, name) for part in parts], axis=2))
+    return steps.with_batches(
+        lambda name: np.concatenate([steps.part(name, index, number) for index in range(number)], axis=2)
+    )
 
 
 def seeds_of_ranks(seeds: np.ndarray, number: int) -> np.ndarray:

@@ -58,6 +58,7 @@ def train(config: TrainConfig) -> TrainResult:
     """
     profile = Profile()
     with on_device(config.device), logging_redirect_tqdm():
+        mesh = mesh_of(config)
         if local_gpus():
             import_ahead("torch")  # the kernels' compiler needs it
         run = find_run(config, "jax")
@@ -87,7 +88,7 @@ def train(config: TrainConfig) -> TrainResult:
                 start_weights(model, start)
             if config.resume and run.best_weights.exists():
                 side.require_same(run.best_weights, "resume")
-            trainer = Trainer(model, config, split, mesh_of(config))
+            trainer = Trainer(model, config, split, mesh)
             if start is not None:
                 trainer.start_from(start)
         with claim_run(run, config, interactions, split, side.columns, left_names(asked, config)):

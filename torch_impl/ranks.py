@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..recsys import ConfigError, TrainConfig
+from .loss.exchange import all_gather
 
 PROJECT = __name__.split(".")[0]
 """The logger of all of the project."""
@@ -40,6 +41,12 @@ class Ranks:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors of this one's shape, one behind the other."""
+        if self.number == 1:
+            return tensor
+        return all_gather(tensor, None).flatten(0, 1)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Puts the mean over ranks in each tensor's place."""
@@ -106,9 +113,11 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
     level = logger.level
     if index:
         logger.setLevel(logging.ERROR)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
+    if not dist.is_initialized():  # a training before this one may have ended in an error
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
     try:
         yield Ranks(index, number, local)
     finally:
         logger.setLevel(level)
-        dist.destroy_process_group()
+    # not after an error, whose frames may hold graphs with collectives: NCCL would wait for their end
+    dist.destroy_process_group()

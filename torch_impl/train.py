@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..recsys import TrainConfig, num_batches, prepare_data
+from ..recsys import DivergedError, TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
@@ -28,6 +28,7 @@ from ..recsys.run.progress import TrainResult
 from ..recsys.run.recorder import Recorder, finish_run
 from ..recsys.run.run_directory import claim_run, find_run
 from ..recsys.run.side_information import side_information
+from ..recsys.run.steps import stay_on_device
 from ..recsys.run.training_loop import run_epochs
 from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import device_of, enough_memory, memory, start_ahead
@@ -86,10 +87,13 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
         side = side_information(config, interactions)
     if ranks.number > 1 and item_rule(config, split.num_items):
         raise rows_are_one_devices(ranks.number)
-    ranks.require_alike(f"{replace(config, device='auto', data='-', out='-')} {Fingerprint.of(split)}")
-    require_memory(config, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
+    if ranks.number > 1:
+        alike = replace(config, device="auto", data="-", out="-"), stay_on_device(config, split, memory(device))
+        ranks.require_alike(f"{alike} {Fingerprint.of(split)}")
+    of_all = replace(config, devices=ranks.number)
+    require_memory(of_all, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
-    with torch.random.fork_rng(), _deterministic(config.deterministic), logging_redirect_tqdm():
+    with torch.random.fork_rng(_drawing(device)), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):
             torch.manual_seed(config.seed)
             # a large table is nowhere else
@@ -116,13 +120,26 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
             recorder = Recorder(run, config, progress, steps, popularity, writes=ranks.is_first)
 
             def test() -> dict[str, float]:
-                ranks.wait()  # the first one has written them
-                load_weights(model, run.best_weights)
+                if ranks.is_first:  # which has written them, perhaps where no other reads
+                    load_weights(model, run.best_weights)
+                ranks.take_from_first(parameter.detach() for parameter in model.parameters())
                 return trainer.test()
 
-            metrics = run_epochs(trainer, config, progress, recorder, profile, test)
+            try:
+                metrics = run_epochs(trainer, config, progress, recorder, profile, test)
+            except DivergedError:
+                ranks.wait()  # of all, until the first one has written what was before: a process that ends ends all
+                raise
+            finally:
+                if ranks.number > 1:
+                    trainer.steps.release()
     result = recorder.result(metrics)
     return finish_run(run, result, profile if config.profile else None) if ranks.is_first else result
+
+
+def _drawing(device: torch.device) -> list[int]:
+    """The GPU whose generator a run seeds beside the CPU's, if any."""
+    return [device.index or 0] if device.type == "cuda" else []
 
 
 @contextlib.contextmanager

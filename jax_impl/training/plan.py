@@ -43,6 +43,10 @@ class Plan:
             return 1.0 if every is None else counted / every
         return self.mesh.size * counted / (every or jnp.maximum(jax.lax.psum(counted, AXIS), 1))
 
+    def gathered(self, rows: Array) -> Array:
+        """All devices' rows, one device's behind the other's."""
+        return rows if self.mesh is None else jax.lax.all_gather(rows, AXIS, tiled=True)
+
     def mean(self, tree: Any) -> Any:
         """The mean over devices."""
         return tree if self.mesh is None else jax.lax.pmean(tree, AXIS)

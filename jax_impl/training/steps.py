@@ -265,7 +265,7 @@ def _batch(
     inputs, targets = _gathered(sequences, operands, plan.length)
     words = operands["seeds"]
     dropout_key = jax.random.fold_in(jax.random.key(words[0]), words[1])
-    followed = plan.mean(follow(frequencies, targets, plan.objective))
+    followed = None if frequencies is None else follow(frequencies, plan.gathered(targets), plan.objective)
 
     def loss_of(parameters: Any) -> Array:
         model = Parts(plan.graph, parameters, constants).model()

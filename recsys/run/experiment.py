@@ -203,10 +203,10 @@ def loss_options(config: TrainConfig, split: Split) -> dict[str, Any]:
     """What the training loss is made of: ``config``'s options of the loss by name, and what they leave to the data.
 
     ``item_counts`` (V,) int64 come from the training part alone. Sizes of 0 become 2 sqrt(N), the choice of SCE's
-    authors (arXiv 2409.18721), for the N positions with a target of a mean batch: a number of the run, so that shapes
-    never change.
+    authors (arXiv 2409.18721), for the N positions with a target of a device's part of a mean batch: a number of the
+    run, so that shapes never change.
     """
-    balanced = max(1, round(2 * math.sqrt(mean_positions(config, split))))
+    balanced = max(1, round(2 * math.sqrt(mean_positions(config, split) / config.devices)))
     return {
         "loss": config.loss,
         "negatives": config.negatives,

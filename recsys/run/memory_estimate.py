@@ -30,7 +30,7 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None, *, num_featu
     """
     numbers = num_items * config.dim
     table = numbers * (2 if config.table_dtype == "bf16" else 4)
-    places = config.batch_size * config.max_length
+    places = -(-config.batch_size // config.devices) * config.max_length
     if rule is None:
         gradient, moments, touched = 2 * table, _MOMENTS[config.optimizer] * table, 0
     else:

@@ -56,7 +56,15 @@ class Steps:
     def of_rank(self, index: int, number: int) -> Steps:
         """The part of rank ``index`` of ``number``: of each batch every so many-th row from it on; batches are filled
         up to a multiple first."""
-        return self.with_batches(lambda name: _part(getattr(self, name), _FILLS[name], index, number))
+        return self.with_batches(lambda name: np.ascontiguousarray(self.part(name, index, number)))
+
+    def part(self, name: str, index: int, number: int) -> npt.NDArray:
+        """Of the batches' array of this ``name``."""
+        array = getattr(self, name)
+        if array.shape[2] % number:
+            more = [(0, -size % number if axis == 2 else 0) for axis, size in enumerate(array.shape)]
+            array = np.pad(array, more, constant_values=_FILLS[name])
+        return array[:, :, index::number]
 
     def with_batches(self, made: Callable[[str], npt.NDArray]) -> Steps:
         """The same with other batches, ``made`` for each name of an array that there is."""
@@ -78,11 +86,6 @@ class Steps:
 
 _FILLS = {"rows": -1, "masked": False, "inputs": PAD, "targets": IGNORE}
 """Of a row that only fills a batch."""
-
-
-def _part(array: npt.NDArray, fill: int, index: int, number: int) -> npt.NDArray:
-    more = [(0, -array.shape[axis] % number if axis == 2 else 0) for axis in range(array.ndim)]
-    return np.ascontiguousarray(np.pad(array, more, constant_values=fill)[:, :, index::number])
 
 
 def num_updates(config: TrainConfig, split: Split) -> int:

@@ -47,6 +47,19 @@ def draws_negatives(changes: dict[str, Any], option: str) -> bool:
     return option == "group_size" or changes.get("negatives") != "in-batch"
 
 
+@pytest.fixture(scope="session")
+def long_tailed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 users who walk round the catalog, most of them for a few items, every sixth for many."""
+    rng = np.random.default_rng(0)
+    lengths = [30 if user % 6 == 0 else int(rng.integers(4, 9)) for user in range(120)]
+    users = np.repeat(np.arange(120), lengths)
+    steps = np.concatenate([np.arange(length) for length in lengths])
+    items = (rng.integers(0, ITEMS, 120)[users] + steps * (1 + users % 3)) % ITEMS
+    path = tmp_path_factory.mktemp("data") / "long_tailed.parquet"
+    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": steps}), path)
+    return path
+
+
 @pytest.fixture
 def make_config(interactions: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """A small run on CPU; keyword arguments replace options, ``out`` is relative to the test's folder."""

@@ -10,8 +10,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from cce_minus.jax_impl.training.trainer import Trainer as JaxTrainer
@@ -37,19 +35,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "bert4rec": {"model": "bert4rec"},
     "averaged": {"ema_decay": 0.9},
 }
-
-
-@pytest.fixture(scope="session")
-def long_tailed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 users who walk round the catalog, most of them for a few items, every sixth for many."""
-    rng = np.random.default_rng(0)
-    lengths = [30 if user % 6 == 0 else int(rng.integers(4, 9)) for user in range(120)]
-    users = np.repeat(np.arange(120), lengths)
-    steps = np.concatenate([np.arange(length) for length in lengths])
-    items = (rng.integers(0, ITEMS, 120)[users] + steps * (1 + users % 3)) % ITEMS
-    path = tmp_path_factory.mktemp("data") / "long_tailed.parquet"
-    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": steps}), path)
-    return path
 
 
 @pytest.fixture

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import tempfile
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -21,33 +26,61 @@ Train = Callable[[TrainConfig], TrainResult]
 def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
     """``train(config)`` in ``config.devices`` processes; its typed errors are raised here as they were there.
 
-    Raises ``RankError`` where a signal has ended a process, after the others have been ended, too.
+    Raises ``RankError`` where a process has ended otherwise, after the others have been ended, too.
     """
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=config.devices,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(),
-    )
     level = logging.getLogger(PROJECT).getEffectiveLevel()
-    loggers = {name: logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn")}
-    before = {name: logger.level for name, logger in loggers.items()}
-    for logger in loggers.values():
-        logger.setLevel(logging.CRITICAL)  # what goes wrong is told below
+    with tempfile.TemporaryDirectory() as folder, _callers_signals(), _silent("torch."):
+        launch = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=config.devices,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",  # the host's own name may be nowhere known
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            return elastic_launch(launch, train_rank)(train, config, level)[0]
+        except ChildFailedError as error:
+            raised = _own_error(error, config.devices)
+            raise raised from (None if raised is error else error)
+        except SignalException as ended:
+            raise KeyboardInterrupt from ended
+
+
+@contextmanager
+def _silent(start: str) -> Iterator[None]:
+    """Loggers whose names begin so tell nothing: what goes wrong is raised."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith(start)]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
-        return elastic_launch(launch, train_rank)(train, config, level)[0]
-    except ChildFailedError as error:
-        raised = _own_error(error, config.devices)
-        raise raised from (None if raised is error else error)
-    except SignalException as signal:
-        raise KeyboardInterrupt from signal
+        yield
     finally:
-        for name, logger in loggers.items():
-            logger.setLevel(before[name])
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+@contextmanager
+def _callers_signals() -> Iterator[None]:
+    """Puts back what the caller does at signals, which the launcher takes for itself in the main thread."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in signals} if is_main else {}
+    environment = os.environ.get(_SIGNALS)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if environment is None:
+            os.environ.pop(_SIGNALS, None)
+
+
+_SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
 def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
@@ -60,10 +93,13 @@ def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
 def _own_error(error: ChildFailedError, number: int) -> Exception:
     rank, failure = error.get_first_failure()
     told: Any = failure.message
-    if not isinstance(told, dict):  # ended by a signal
+    if not isinstance(told, dict):
+        how, then = told, "resume goes on from the last checkpoint"
+        if failure.exitcode >= 0:
+            how, then = f"exit code {failure.exitcode}", 'a script that trains needs if __name__ == "__main__":'
         return RankError(
             f"devices: expected {number} processes that end together, got rank {rank} (process {failure.pid}) ended by "
-            f"{told}; resume goes on from the last checkpoint"
+            f"{how}; {then}"
         )
     kind, _, text = told["message"].partition(": ")
     typed = {each.__name__: each for base in (ConfigError, DataError, DivergedError) for each in _with_subclasses(base)}

@@ -145,6 +145,11 @@ class TrainingSteps:
         if self._form.ahead is not None:
             self._form.ahead.end()
 
+    def release(self) -> None:
+        """Frees the graphs: a process group does not end before those that hold its collectives."""
+        self._forms.clear()
+        vars(self).pop("_form", None)  # there is none where nothing was left to train
+
     def _operands(self, steps: Steps, seeds: npt.NDArray[np.uint64]) -> dict[str, Tensor]:
         arrays = {
             "seeds": seeds.view(np.int64),
@@ -159,10 +164,9 @@ class TrainingSteps:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _seed_dropout(self, seed: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
+        on_gpu = self.device.type == "cuda"
+        generator = torch.cuda.default_generators[self.device.index or 0] if on_gpu else torch.default_generator
+        generator.manual_seed(seed)
 
     def _at(self, name: str, index: Tensor) -> Tensor:
         """The operand of the batch ``index`` (1,)."""
@@ -177,9 +181,9 @@ class TrainingSteps:
 
     def _loss(self) -> Tensor:
         inputs, targets = self._gathered(self._form.batch)
-        frequencies = follow(self.frequencies, targets, self._objective)
-        if frequencies is not None and self.frequencies is not None:
-            self._ranks.average([frequencies])
+        frequencies = None
+        if self.frequencies is not None:
+            frequencies = follow(self.frequencies, self._ranks.gather(targets), self._objective)
             self.frequencies.copy_(frequencies)
         with self._autocast():
             return self._weight(targets) * self.loss_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ class Trainer:
     ) -> None:
         self.model, self.config, self.split, self._fabric = model, config, split, fabric
         self._ranks = ranks or Ranks()
-        self._objective = objective_of(config, split)
+        self._objective = objective_of(replace(config, devices=self._ranks.number), split)
         device = model.item_table.device
         frequencies = start_frequencies(self._objective, split)
         on_device = stay_on_device(config, split, memory(device))
@@ -90,7 +91,8 @@ class Trainer:
         """Computes the loss of one of the longest batches, so that what only the loss refuses is a ``ConfigError``
         before a run claims its folder. Draws from torch's generator."""
         batch = longest_batch(self.config, self.split)
-        inputs, targets = (torch.from_numpy(ids).to(self.steps.device) for ids in (batch.inputs, batch.targets))
+        own = slice(self._ranks.index, None, self._ranks.number)
+        inputs, targets = (torch.from_numpy(ids[own]).to(self.steps.device) for ids in (batch.inputs, batch.targets))
         with options_refused(ArgumentError), self._fabric.autocast():
             self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)
 
@@ -115,7 +117,10 @@ class Trainer:
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:
-        """Writes a trace of what is done inside."""
+        """Writes a trace of what is done inside, the first rank's."""
+        if not self._ranks.is_first:
+            yield
+            return
         with torch.profiler.profile() as trace:
             yield
             if self.model.item_table.is_cuda:

@@ -177,14 +177,14 @@ if __name__ == "__main__":
 
 def test_what_epochs_left_is_written_where_a_later_one_diverges(make_config: Make):
     """By the first process, before the others, which have nothing to write, end all."""
-    config = make_config(devices=2, optimizer="sgd", learning_rate=1e30, warmup_steps=8, epochs=9, negatives="all")
+    config = make_config(devices=2, optimizer="sgd", learning_rate=1e7, warmup_steps=10**6, epochs=9, negatives="all")
     with pytest.raises(DivergedError, match="epoch"):
         train(config)
     alone = replace(config, devices=1, out=str(Path(config.out).parent / "alone"))
     with pytest.raises(DivergedError):
         train(alone)
     written = [len(read_metrics_log(Path(each.out) / "metrics.csv")) for each in (config, alone)]
-    assert written[0] == written[1]
+    assert written[0] == written[1] >= 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -181,9 +181,9 @@ class TrainingSteps:
 
     def _loss(self) -> Tensor:
         inputs, targets = self._gathered(self._form.batch)
-        frequencies = None
-        if self.frequencies is not None:
-            frequencies = follow(self.frequencies, self._ranks.gather(targets), self._objective)
+        every = targets if self.frequencies is None else self._ranks.gather(targets)
+        frequencies = follow(self.frequencies, every, self._objective)
+        if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)
         with self._autocast():
             return self._weight(targets) * self.loss_of(

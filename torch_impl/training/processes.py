@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from ...recsys import ConfigError, DataError, DivergedError, RankError, TrainConfig
 from ...recsys.run.progress import TrainResult
 from ..ranks import PROJECT
+from .heartbeat import SILENCE, Heartbeat
 
 Train = Callable[[TrainConfig], TrainResult]
 
@@ -41,10 +43,12 @@ def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        heartbeat = Heartbeat(config.devices)
         try:
-            return elastic_launch(launch, train_rank)(train, config, level)[0]
+            with heartbeat.watch():
+                return elastic_launch(launch, train_rank)(train, config, level, heartbeat)[0]
         except ChildFailedError as error:
-            raised = _own_error(error, config.devices)
+            raised = _own_error(error, config.devices, heartbeat.silent)
             raise raised from (None if raised is error else error)
         except SignalException as ended:
             raise KeyboardInterrupt from ended
@@ -83,26 +87,38 @@ def _callers_signals() -> Iterator[None]:
 _SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
-def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
+def train_rank(train: Train, config: TrainConfig, level: int, heartbeat: Heartbeat) -> TrainResult:
     """Trains as one of the processes, whose log is of this ``level``."""
+    heartbeat.beat(int(os.environ["RANK"]))
     logging.basicConfig(format="%(message)s")
     logging.getLogger(PROJECT).setLevel(level)
-    return train(config)
+    try:
+        return train(config)
+    except _TYPED:
+        raise
+    except Exception:
+        time.sleep(_GIVES_WAY)  # it may follow from another's end, which is what is to be told
+        raise
 
 
-def _own_error(error: ChildFailedError, number: int) -> Exception:
+_TYPED, _GIVES_WAY = (ConfigError, DataError, DivergedError), 3
+
+
+def _own_error(error: ChildFailedError, number: int, silent: set[int]) -> Exception:
     rank, failure = error.get_first_failure()
     told: Any = failure.message
     if not isinstance(told, dict):
         how, then = told, "resume goes on from the last checkpoint"
-        if failure.exitcode >= 0:
+        if rank in silent:
+            how = f"its parent after {SILENCE:.0f} s without a sign of life"
+        elif failure.exitcode >= 0:
             how, then = f"exit code {failure.exitcode}", 'a script that trains needs if __name__ == "__main__":'
         return RankError(
             f"devices: expected {number} processes that end together, got rank {rank} (process {failure.pid}) ended by "
             f"{how}; {then}"
         )
     kind, _, text = told["message"].partition(": ")
-    typed = {each.__name__: each for base in (ConfigError, DataError, DivergedError) for each in _with_subclasses(base)}
+    typed = {each.__name__: each for base in _TYPED for each in _with_subclasses(base)}
     return typed[kind](text) if kind in typed else error
 
 

@@ -77,9 +77,7 @@ class Ranks:
             dist.barrier()
 
     def require_alike(self, told: str) -> None:
-        """Raises ``ConfigError``, on all ranks, unless all have been ``told`` the same."""
-        if self.number == 1:
-            return
+        """Raises ``ConfigError``, on all of several ranks, unless all have been ``told`` the same."""
         every = [""] * self.number
         dist.all_gather_object(every, told)
         if others := [rank for rank, each in enumerate(every) if each != every[0]]:

@@ -85,9 +85,9 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
         asked, config = config, resolved(config, split)
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
-    if ranks.number > 1 and item_rule(config, split.num_items):
-        raise rows_are_one_devices(ranks.number)
     if ranks.number > 1:
+        if item_rule(config, split.num_items):
+            raise rows_are_one_devices(ranks.number)
         alike = replace(config, device="auto", data="-", out="-"), stay_on_device(config, split, memory(device))
         ranks.require_alike(f"{alike} {Fingerprint.of(split)}")
     of_all = replace(config, devices=ranks.number)

@@ -19,7 +19,7 @@ from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.fingerprint import Fingerprint
-from ..recsys.run.item_optimizer import item_rule, rows_are_one_devices
+from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -86,12 +86,12 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     if ranks.number > 1:
-        if item_rule(config, split.num_items):
-            raise rows_are_one_devices(ranks.number)
         alike = replace(config, device="auto", data="-", out="-"), stay_on_device(config, split, memory(device))
         ranks.require_alike(f"{alike} {Fingerprint.of(split)}")
     of_all = replace(config, devices=ranks.number)
-    require_memory(of_all, split.num_items, memory(device), lends_host=True, num_features=side.num_features)
+    require_memory(
+        of_all, split.num_items, memory(device), lends_host=ranks.number == 1, num_features=side.num_features
+    )
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(_drawing(device)), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):

@@ -123,11 +123,3 @@ def _obstacle(options: Mapping[str, Any]) -> str | None:
     if options["ema_decay"]:
         return f"ema_decay = {options['ema_decay']}"
     return None
-
-
-def rows_are_one_devices(number: int) -> ConfigError:
-    """The error of a training whose item table moves by rows on so many devices."""
-    return ConfigError(
-        f"devices: expected 1 with an item_optimizer that moves rows alone, as from ten million items on (adamw moves "
-        f"all), got {number}"
-    )

@@ -25,16 +25,18 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None, *, num_featu
     """Bytes of the device's memory by what they are for: the item table, its gradient, its optimizer, its averages,
     the features of items with the rows (V, D) float32 that they make, and a step's activations.
 
-    ``rule`` moves the rows of the table that a step touches; None: all of it, by a gradient as the output's rows and
-    one as the inputs'. What ``config.table_on`` puts into the host's memory is `host_bytes`.
+    ``rule`` moves the rows of the table that a step touches, of which each of ``config.devices`` has its part; None:
+    all of it, on each device, by a gradient as the output's rows and one as the inputs'. What ``config.table_on`` puts
+    into the host's memory is `host_bytes`.
     """
+    num_items = num_items if rule is None else -(-num_items // config.devices)
     numbers = num_items * config.dim
     table = numbers * (2 if config.table_dtype == "bf16" else 4)
     places = -(-config.batch_size // config.devices) * config.max_length
     if rule is None:
         gradient, moments, touched = 2 * table, _MOMENTS[config.optimizer] * table, 0
     else:
-        touched = draws_of(config) + 2 * places
+        touched = -(-draws_of(config) // config.devices) + (2 if config.devices == 1 else 4) * places
         rows = 4 * config.dim * touched
         on_host = config.table_on == "host"
         gradient = (5 if on_host else 2) * rows  # with the rows of the steps before and after
@@ -65,7 +67,10 @@ def require_memory(
     the host's memory unless the framework ``lends_host``.
     """
     if config.table_on == "host" and not lends_host:
-        raise ConfigError("table_on: expected device where kernels read the device's memory alone (JAX), got host")
+        raise ConfigError(
+            "table_on: expected device with JAX and on several devices, where kernels read their device's memory "
+            "alone, got host"
+        )
     rule = item_rule(config, num_items)
     log_item_rule(config, num_items)
     parts = estimate(config, num_items, rule, num_features=num_features)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from cce_minus.torch_impl.train import train
 from safetensors.numpy import load_file
 
 from tests.training.commands import call
+from tests.training.devices import results_of
 
 Make = Callable[..., TrainConfig]
 EXACT: dict[str, Any] = {"negatives": "all", "dropout": 0.0, "learning_rate": 0.1, "optimizer": "sgd"}
@@ -35,26 +35,6 @@ ALIKE: dict[str, dict[str, Any]] = {
     "clipped, averaged": {"clip_norm": 0.05, "ema_decay": 0.9, "data_on": "host", "batch_size": 5},
     "masked": {"model": "bert4rec", "optimizer": "adam", "learning_rate": 1e-3},
 }
-
-
-def results_of(framework: str, *configs: TrainConfig) -> list[dict[str, Any]]:
-    """What the trainings, one after the other, write as their result; JAX's in a process of two devices."""
-    if framework == "torch":
-        for config in configs:
-            train(config)
-    else:
-        code = f"""
-from cce_minus.recsys import TrainConfig
-from cce_minus.jax_impl.train import train
-for text in {[config.to_json() for config in configs]!r}:
-    train(TrainConfig.from_json(text))
-"""
-        flags = "--xla_force_host_platform_device_count=2"
-        environment = os.environ | {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((Path(config.out) / "result.json").read_text()) for config in configs]
 
 
 @pytest.fixture
@@ -205,9 +185,7 @@ train(TrainConfig.from_json({config.to_json()!r}))
 
 def test_errors(make_config: Make, tmp_path: Path):
     (tmp_path / "file").write_text("")
-    of_rows = make_config(devices=2, item_optimizer="rowwise-adagrad", num_negatives=1)
     for config, message in (
-        (of_rows, "^devices: expected 1 with an item_optimizer"),
         (make_config(devices=2, init_weights=str(tmp_path / "none")), "none: expected a safetensors file"),
         (make_config("file", devices=2), "^out: expected a folder"),
     ):

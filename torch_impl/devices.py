@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -76,3 +76,12 @@ def captured(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
     """
     with no_collector(), no_cast_cache(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         yield
+
+
+def as_graph(*parts: Callable[[], None]) -> Callable[[], None]:
+    """What runs ``parts``, captured one after the other as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    with captured(graph):  # a thread may copy a checkpoint meanwhile
+        for part in parts:
+            part()
+    return graph.replay

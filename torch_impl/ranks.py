@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
+from ..kernels.draws.shard import Shard
 from ..recsys import ConfigError, TrainConfig
+from ..recsys.run.run_directory import RunDirectory
+from .heartbeat import watching_others
 from .loss.exchange import all_gather
 
 PROJECT = __name__.split(".")[0]
@@ -42,14 +46,22 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def largest(self, number: Tensor) -> Tensor:
+        """The largest over ranks, NaN if there is one among them."""
+        return self.gather(number.view(1)).amax()
+
+    def shard(self, num_items: int) -> Shard | None:
+        """This rank's part of a table of all items; None where it has all of it."""
+        return None if self.number == 1 else Shard(num_items, self.number, self.index)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """All ranks' tensors of this one's shape, one behind the other."""
         if self.number == 1:
             return tensor
         return all_gather(tensor, None).flatten(0, 1)
 
-    def average(self, tensors: Iterable[Tensor]) -> None:
-        """Puts the mean over ranks in each tensor's place."""
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Puts the sum over ranks in each tensor's place."""
         if self.number == 1:
             return
         every = [tensor for tensor in tensors if tensor.numel()]
@@ -57,13 +69,11 @@ class Ranks:
         for tensor in every:
             if tensor.numel() >= _LARGE:
                 dist.all_reduce(tensor)
-                tensor.div_(self.number)
         if small:
             together = torch.cat([tensor.reshape(-1) for tensor in small])
             dist.all_reduce(together)
-            together.div_(self.number)
-            for tensor, mean in zip(small, together.split([tensor.numel() for tensor in small]), strict=True):
-                tensor.copy_(mean.view_as(tensor))
+            for tensor, total in zip(small, together.split([tensor.numel() for tensor in small]), strict=True):
+                tensor.copy_(total.view_as(tensor))
 
     def take_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Puts the first rank's numbers in each tensor's place."""
@@ -75,6 +85,15 @@ class Ranks:
         """Waits until all ranks are here."""
         if self.number > 1:
             dist.barrier()
+
+    def have_begun(self, run: RunDirectory) -> bool:
+        """Whether torchrun has started the processes again, after some of them had begun the ``run``; the first rank
+        knows."""
+        if self.number == 1 or int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0:
+            return False
+        begun = [run.config.exists()]
+        dist.broadcast_object_list(begun)
+        return begun[0]
 
     def require_alike(self, told: str) -> None:
         """Raises ``ConfigError``, on all of several ranks, unless all have been ``told`` the same."""
@@ -113,8 +132,11 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
         logger.setLevel(logging.ERROR)
     if not dist.is_initialized():  # a training before this one may have ended in an error
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
+    store, _, _ = next(rendezvous("env://"))  # beside the group's, which may wait
+    signs = dist.PrefixStore(f"{PROJECT} {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     try:
-        yield Ranks(index, number, local)
+        with watching_others(signs, index, number):
+            yield Ranks(index, number, local)
     finally:
         logger.setLevel(level)
     # not after an error, whose frames may hold graphs with collectives: NCCL would wait for their end

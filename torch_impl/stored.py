@@ -17,10 +17,10 @@ def stored(tensor: Tensor) -> Stored:
 
     def pieces() -> Iterator[np.ndarray]:
         if not tensor.ndim:
-            yield _to_numpy(tensor)
+            yield to_numpy(tensor)
             return
         for first, end in row_ranges(tuple(tensor.shape), tensor.itemsize):
-            yield _to_numpy(tensor[first:end])
+            yield to_numpy(tensor[first:end])
 
     return Stored(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), pieces)
 
@@ -49,7 +49,8 @@ def _fill_rows(tensor: Tensor, source: MappedRows) -> None:
         tensor.index_copy_(0, target.to(tensor.device), values.to(tensor.device, tensor.dtype))
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A copy on the host, of bfloat16 the words."""
     on_host = tensor.detach().cpu().contiguous()
     return on_host.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else on_host.numpy()
 

@@ -14,19 +14,20 @@ import torch
 import torch.distributed as dist
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..kernels import fold_seed
 from ..recsys import DivergedError, TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.fingerprint import Fingerprint
-from ..recsys.run.item_optimizer import item_rule
+from ..recsys.run.item_optimizer import item_rule, require_shareable
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
 from ..recsys.run.profile import Profile
 from ..recsys.run.progress import TrainResult
 from ..recsys.run.recorder import Recorder, finish_run
-from ..recsys.run.run_directory import claim_run, find_run
+from ..recsys.run.run_directory import RunDirectory, claim_run, find_run
 from ..recsys.run.side_information import side_information
 from ..recsys.run.steps import stay_on_device
 from ..recsys.run.training_loop import run_epochs
@@ -54,7 +55,8 @@ def train(config: TrainConfig) -> TrainResult:
     result of an uninterrupted one (on CUDA up to the rounding of PyTorch's own kernels, unless ``deterministic``).
 
     With ``devices`` it does so in as many processes, or in those that torchrun has started: each takes its part of
-    every batch and has its own draws, gradients are averaged, and the first one writes.
+    every batch and has its own draws, gradients are added up, and the first one writes. Where the item table moves by
+    rows each has its part of it, and draws from that. Processes that torchrun starts again go on from the checkpoint.
 
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, before
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
@@ -76,6 +78,8 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
     import_ahead("lightning_fabric")  # which brings PyTorch's compiler
     device = device_of(config.device, ranks.local)
     start_ahead(device)
+    if ranks.have_begun(RunDirectory.of(config.out, "torch")):
+        config = replace(config, resume=True)
     run = find_run(config, "torch")
     earlier = EarlierRun.of(config, run)
     with profile.part("load"):
@@ -86,6 +90,7 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
         popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
         side = side_information(config, interactions)
     if ranks.number > 1:
+        require_shareable(config, split.num_items, ranks.number)
         alike = replace(config, device="auto", data="-", out="-"), stay_on_device(config, split, memory(device))
         ranks.require_alike(f"{alike} {Fingerprint.of(split)}")
     of_all = replace(config, devices=ranks.number)
@@ -95,11 +100,13 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(_drawing(device)), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):
-            torch.manual_seed(config.seed)
+            by_rows = item_rule(config, split.num_items) is not None
+            shard = ranks.shard(split.num_items) if by_rows else None
+            torch.manual_seed(config.seed if shard is None else fold_seed(config.seed, shard.index))
             # a large table is nowhere else
-            with device if item_rule(config, split.num_items) else contextlib.nullcontext():
+            with device if by_rows else contextlib.nullcontext():
                 model_config = ModelConfig.from_train(config, split.num_items, side.num_features)
-                model = build_model(model_config, host_table=config.table_on == "host")
+                model = build_model(model_config, host_table=config.table_on == "host", shard=shard)
             model.start_items(side)
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)
@@ -120,9 +127,11 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
             recorder = Recorder(run, config, progress, steps, popularity, writes=ranks.is_first)
 
             def test() -> dict[str, float]:
-                if ranks.is_first:  # which has written them, perhaps where no other reads
+                ranks.wait()  # until the first one has written them
+                if ranks.is_first or shard is not None:
                     load_weights(model, run.best_weights)
-                ranks.take_from_first(parameter.detach() for parameter in model.parameters())
+                if shard is None:  # perhaps no other reads where it has written
+                    ranks.take_from_first(parameter.detach() for parameter in model.parameters())
                 return trainer.test()
 
             try:

@@ -47,6 +47,11 @@ class SeenItems:
         """(num_rows + 1,) int32: row r has the pairs ``offsets[r]:offsets[r + 1]``."""
         return np.searchsorted(self.row, np.arange(num_rows + 1)).astype(np.int32)
 
+    def of_shard(self, index: int, number: int) -> SeenItems:
+        """Those among the items index, index + number, .., by their places there."""
+        is_own = self.item % number == index
+        return SeenItems(self.row[is_own], self.item[is_own] // number, self.room)
+
     def padded(self, num_rows: int) -> tuple[dict[str, npt.NDArray[np.int32]], int]:
         """``row`` and ``item`` filled up to the room with row ``num_rows`` and `NO_ITEM`, and ``first``, the offsets,
         by name; and how many pairs a row has room for."""

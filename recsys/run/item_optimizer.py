@@ -107,6 +107,15 @@ def draws_of(config: TrainConfig) -> int:
     return -(-config.batch_size * config.max_length // config.group_size) * config.num_negatives
 
 
+def require_shareable(config: TrainConfig, num_items: int, number: int) -> None:
+    """Raises ``ConfigError`` where ``number`` devices cannot have a part each of the item table and move its rows."""
+    if number > 1 and item_rule(config, num_items) is not None and config.loss != "softmax":
+        raise ConfigError(
+            f"loss: expected softmax where {number} devices have a part each of the item table (with item_optimizer = "
+            f"adamw each has all of it), got {config.loss}"
+        )
+
+
 def _has_features(options: Mapping[str, Any]) -> bool:
     as_features = options["item_vectors"] is not None and options["item_vectors_as"] == "features"
     return options["item_features"] is not None or as_features

@@ -22,7 +22,7 @@ from .metrics_log import MetricsLog
 from .profile import PROFILE, Profile
 from .progress import SELECTION_METRIC, Progress, TrainResult, metric_names
 from .run_directory import NAMES, WRITABLE, RunDirectory
-from .tensor_file import Stored
+from .tensor_file import Stored, take_part
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ class Snapshot:
     """The state of a training after an epoch; both calls may wait for the device.
 
     ``write_weights(path)`` writes what was validated; ``tensors()`` are what training goes on from, by name. Later
-    steps leave them as they are, unless the snapshot ``is_live``: a large state, of which there is no copy.
+    steps leave them as they are, unless the snapshot ``is_live``: a large state, of which there is no copy. Processes
+    that gather what one of them writes do so in the calls of all of them.
     """
 
     write_weights: Callable[[Path], None]
@@ -67,7 +68,8 @@ class Epochs:
 
 class Recorder:
     """Keeps ``progress`` up to date, and writes what epochs leave. ``steps`` are an epoch's; ``popularity`` comes to
-    `popularity_metrics` by the end. One that does not ``write`` keeps the progress alone, as another process's does.
+    `popularity_metrics` by the end. One that does not ``write`` keeps the progress alone, and takes part in what
+    another process writes.
 
     The best weights come first, then the rows of the metrics log, then the checkpoint: a run killed in between repeats
     epochs from the checkpoint before, and writes the same again.
@@ -135,6 +137,9 @@ class Recorder:
     def write(self, epochs: Epochs) -> None:
         """Writes what epochs leave; raises ``ConfigError`` for a folder that cannot be written."""
         if not self._writes:
+            if epochs.best is not None:
+                epochs.best.write_weights(self._run.best_weights)
+            take_part(epochs.last.tensors())
             self._weights_of, self._rows = epochs.progress.best_epoch, epochs.progress.epochs
             self._checkpoint_of = epochs.progress.epochs
             return

@@ -41,12 +41,13 @@ def whole(
     dtype: str, shape: tuple[int, ...], number: int, rows_of_parts: Callable[[int, int], Sequence[np.ndarray]]
 ) -> Stored:
     """The tensor of ``shape`` whose ``number`` parts have the rows ``rows_of_parts(first, end)`` each, as many of all:
-    where the last row of a part is no item's, it says nothing."""
+    where the last row of a part is no item's, it says nothing. A process that has no parts, as another one puts them
+    together, has no pieces either."""
     rows, itemsize = -(-shape[0] // number), Stored(dtype, shape, list).numpy_dtype.itemsize
 
     def pieces() -> Iterator[np.ndarray]:
         for first, end in row_ranges((rows, number, *shape[1:]), itemsize):
-            together = np.stack(rows_of_parts(first, end), axis=1)
-            yield together.reshape(-1, *shape[1:])[: shape[0] - first * number]
+            if parts := rows_of_parts(first, end):
+                yield np.stack(parts, axis=1).reshape(-1, *shape[1:])[: shape[0] - first * number]
 
     return Stored(dtype, shape, pieces)

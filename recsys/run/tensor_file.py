@@ -84,7 +84,7 @@ def row_ranges(shape: tuple[int, ...], itemsize: int) -> Iterator[tuple[int, int
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
     """Writes ``tensors`` by name to ``path``, and ``metadata`` with them."""
-    ordered = sorted(tensors.items(), key=lambda named: (-named[1].numpy_dtype.itemsize, named[0]))  # all aligned
+    ordered = _ordered(tensors)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in ordered:
@@ -97,6 +97,18 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Stored], metadata: Mappi
         for name, tensor in ordered:
             written = sum(file.write(np.ascontiguousarray(piece).data) for piece in tensor.pieces())
             assert written == tensor.nbytes, name
+
+
+def take_part(tensors: Mapping[str, Stored]) -> None:
+    """Asks for the pieces of ``tensors`` when another process writes them, for those that processes gather."""
+    for _, tensor in _ordered(tensors):
+        for _ in tensor.pieces():
+            pass
+
+
+def _ordered(tensors: Mapping[str, Stored]) -> list[tuple[str, Stored]]:
+    """So that all are aligned."""
+    return sorted(tensors.items(), key=lambda named: (-named[1].numpy_dtype.itemsize, named[0]))
 
 
 class _OpenFile:

@@ -128,7 +128,8 @@ import os, signal, threading, time
 from pathlib import Path
 from cce_minus.recsys import RankError, TrainConfig
 from cce_minus.torch_impl.train import train
-from cce_minus.torch_impl.training import heartbeat, processes
+from cce_minus.torch_impl import heartbeat
+from cce_minus.torch_impl.training import processes
 
 def end():
     log = Path({str(Path(config.out) / "metrics.csv")!r})

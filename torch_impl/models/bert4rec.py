@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ...kernels.draws.shard import Shard
 from ...recsys import MASK
 from ...recsys.run.model_config import ModelConfig
 from .sequence_model import SequenceModel
@@ -23,8 +24,8 @@ class BERT4Rec(SequenceModel):
 
     name = "bert4rec"
 
-    def __init__(self, config: ModelConfig, *, host_table: bool = False) -> None:
-        super().__init__(config, host_table=host_table)
+    def __init__(self, config: ModelConfig, *, host_table: bool = False, shard: Shard | None = None) -> None:
+        super().__init__(config, host_table=host_table, shard=shard)
         self.mask_vector = nn.Parameter(torch.empty(config.dim).normal_(std=INIT_STD))
 
     def next_item_hidden(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...kernels.draws.shard import Shard
 from ...recsys.run.model_config import ModelConfig
 from ...recsys.run.side_information import SideInformation
 from ..tables.embedding import embedded
@@ -28,8 +29,9 @@ class SequenceModel(nn.Module):
 
     ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
     ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the projection (P, D)
-    is learned. A caller who needs the rows too computes them once and passes them on. With ``host_table`` a GPU's table
-    is in the host's memory.
+    is learned. A caller who needs the rows too computes them once and passes them on, or each input's own (B, L, D),
+    zeros of padding. With ``host_table`` a GPU's table is in the host's memory; with a ``shard`` table and features
+    have its items alone.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) in the dtype
     of the computation (float32, or the autocast dtype up to the last norm). Positions are counted from the sequence's
@@ -48,13 +50,14 @@ class SequenceModel(nn.Module):
     item_features: Tensor | None
     feature_projection: nn.Parameter | None
 
-    def __init__(self, config: ModelConfig, *, host_table: bool = False) -> None:
+    def __init__(self, config: ModelConfig, *, host_table: bool = False, shard: Shard | None = None) -> None:
         super().__init__()
         config.require(self.name)
-        self.config = config
+        self.config, self.shard = config, shard
+        num_rows = config.num_items if shard is None else shard.size
         empty = host_tensor if host_table else device_tensor
         place = torch.empty(0).device
-        self.item_table = nn.Parameter(empty((config.num_items, config.dim), DTYPES[config.table_dtype], place))
+        self.item_table = nn.Parameter(empty((num_rows, config.dim), DTYPES[config.table_dtype], place))
         self.position_table = nn.Parameter(torch.empty(config.max_length, config.dim))
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -62,7 +65,7 @@ class SequenceModel(nn.Module):
         )
         self.final_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPS)
         p = config.num_features
-        self.register_buffer("item_features", torch.zeros(config.num_items, p) if p else None)
+        self.register_buffer("item_features", torch.zeros(num_rows, p) if p else None)
         self.register_parameter("feature_projection", nn.Parameter(torch.empty(p, config.dim)) if p else None)
         self._reset_parameters()
 
@@ -81,10 +84,11 @@ class SequenceModel(nn.Module):
     def start_items(self, side: SideInformation) -> None:
         """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at the
         standard deviation of its own."""
+        own = slice(None) if self.shard is None else slice(self.shard.index, None, self.shard.num_shards)
         if self.item_features is not None:
-            self.item_features.copy_(torch.from_numpy(side.features))
+            self.item_features.copy_(torch.from_numpy(side.features[own]))
         if side.initial is not None:
-            self.item_table.copy_(torch.from_numpy(side.initial) * INIT_STD)
+            self.item_table.copy_(torch.from_numpy(side.initial[own]) * INIT_STD)
 
     def item_rows(self) -> Tensor:
         """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else
@@ -122,9 +126,10 @@ class SequenceModel(nn.Module):
 
     def embed(self, inputs: Tensor, rows: Tensor) -> Tensor:
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
-        ids."""
+        ids; or times ``rows`` (B, L, D) as they are."""
+        own = rows if rows.ndim == 3 else embedded(rows, inputs)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
-        return embedded(rows, inputs).float() * math.sqrt(self.config.dim)
+        return own.float() * math.sqrt(self.config.dim)
 
     def attention_mask(self, inputs: Tensor) -> Tensor:
         """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""

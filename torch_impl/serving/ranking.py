@@ -129,6 +129,12 @@ def item_scores(hidden: Tensor, table: Tensor, items: Tensor) -> Tensor:
     return torch.where(items == NO_ITEM, -torch.inf, torch.cat(scores, dim=1))
 
 
+def best_of(items: Tensor, scores: Tensor, k: int) -> Tensor:
+    """The k of ``items`` (B, n) int64 with the highest ``scores`` (B, n), as `top_items` orders them; (B, k)."""
+    keys = torch.where(items == NO_ITEM, _LEFT_OUT, _sort_keys(scores, items))
+    return _items(keys.topk(k, dim=1).values)
+
+
 def _plans(
     hidden: Tensor,
     table: Tensor,
@@ -176,12 +182,14 @@ def rank_by_kernels(
     return rank.long(), top.long()
 
 
-def compile_ranking(num_users: int, table: Tensor, k: int, most_seen: int, *, has_candidates: bool) -> None:
-    """Compiles, without touching the GPU, what ranks ``num_users`` targets among a ``table`` on it, for users with at
-    most so many seen items."""
+def compile_ranking(
+    num_users: int, table: Tensor, k: int, most_seen: int, *, has_candidates: bool = False, has_targets: bool = True
+) -> None:
+    """Compiles, without touching the GPU, what ranks ``num_users`` targets, if there are any, among a ``table`` on it,
+    for users with at most so many seen items."""
     from ...kernels.launch.ranking import compile_kernels
 
-    plans = plan_ranking(num_users, len(table), table.shape[1], k, True, most_seen, has_candidates) or ()
+    plans = plan_ranking(num_users, len(table), table.shape[1], k, has_targets, most_seen, has_candidates) or ()
     dtypes = dict.fromkeys(("target", "seen_first", "seen_items"), "int32")
     dtypes |= {"hidden": "float32", "table": str(table.dtype).removeprefix("torch."), "candidates": "uint8"}
     for plan in set(plans):

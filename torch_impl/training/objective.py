@@ -12,11 +12,13 @@ from ...kernels.negatives.objectives import Objective, make_objective
 from ...recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
 from ...recsys.option_checks import options_refused
 from ..loss.binary import sampled_linear_binary_cross_entropy
+from ..loss.catalog_shard import CatalogShard
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
 from ..loss.scalable import scalable_linear_cross_entropy
 from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
+from ..tables.shard_rows import input_rows
 
 Loss = Callable[..., Tensor]
 """`training_loss`, or another function with its arguments."""
@@ -85,6 +87,32 @@ def row_loss(model: SequenceModel, rows: Tensor, given: WorkingSet, *, objective
     if o.loss in ("bce", "gbce"):
         return sampled_linear_binary_cross_entropy(*operands, gbce_t=o.gbce_t, impl=o.impl)
     return sampled_linear_cross_entropy(*operands, logq_correction=o.logq_correction, impl=o.impl)
+
+
+def shared_row_loss(
+    model: SequenceModel,
+    rows: Tensor,
+    given: WorkingSet,
+    inputs: Tensor,
+    *,
+    objective: Objective,
+    catalog: CatalogShard,
+) -> Tensor:
+    """Returns the same loss of a rank's ``inputs`` (B, L), by the ``rows`` (T, D) that all ranks' batches touch of its
+    part of the table. Gradients of rows are those of the sum of all ranks' losses."""
+    rows, device = model.with_features(rows, given.ids), rows.device.type
+    # what autocast rounds to anyway crosses the network so
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    hidden = model(inputs, input_rows(rows, given, catalog=catalog, dtype=dtype))
+    return sampled_linear_cross_entropy(
+        hidden,
+        rows,
+        given.target,
+        given,
+        logq_correction=objective.logq_correction,
+        catalog=catalog,
+        impl=objective.impl,
+    )
 
 
 def step_seed(config: TrainConfig, step: int) -> int:

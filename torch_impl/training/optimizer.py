@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...kernels import fold_seed
 from ...recsys import TrainConfig
 from ...recsys.run.item_optimizer import item_rate_share
 from ...recsys.run.optimizer_choices import BETAS, EPS, SMOOTHING
+from ..models.sequence_model import SequenceModel
+from ..ranks import Ranks
 from ..tables.item_table import ItemTable
 from ..tables.optimizers import LazyAdam, PartialRowWiseAdam, RowOptimizer, RowWiseAdagrad
 
@@ -66,7 +69,8 @@ def _make_state(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
 class TableOptimizer:
     """The optimizer of an item table by a row ``rule``, on the device: what a step touches moves, and nothing else."""
 
-    def __init__(self, weight: nn.Parameter, rule: str, config: TrainConfig) -> None:
+    def __init__(self, model: SequenceModel, rule: str, config: TrainConfig) -> None:
+        weight, shard = model.item_table, model.shard
         self.table, self._share = ItemTable.of(weight, host=config.table_on == "host"), item_rate_share(config)
         betas: dict[str, Any] = {} if rule == "rowwise_adagrad" else {"betas": BETAS}
         self._rate = torch.zeros(1, device=weight.device)
@@ -75,7 +79,7 @@ class TableOptimizer:
             lr=self._rate,
             eps=EPS,
             weight_decay=config.weight_decay,
-            seed=config.seed,
+            seed=config.seed if shard is None else fold_seed(config.seed, shard.index),
             impl=config.impl,
             **betas,
         )
@@ -103,6 +107,18 @@ class TableOptimizer:
             touched.rows.count.zero_()
         self.step(self._rate)
         self.state["step"].copy_(before)
+
+
+def clip_gradients(dense: list[nn.Parameter], rows: list[Tensor], most: float, ranks: Ranks | None) -> None:
+    """Scales the gradients of ``dense`` parameters and ``rows`` down to a norm of at most ``most`` together; with
+    ``ranks`` the rows are those of this one's part of the items, while the dense gradients are the same on all."""
+    if ranks is None:
+        nn.utils.clip_grad_norm_([*dense, *rows], most)
+        return
+    of_dense, of_rows = (
+        nn.utils.get_total_norm([each.grad for each in some if each.grad is not None]) ** 2 for some in (dense, rows)
+    )
+    nn.utils.clip_grads_with_norm_([*dense, *rows], most, (of_dense + ranks.sum(of_rows)).sqrt())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: Tensor) -> None:

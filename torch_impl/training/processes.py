@@ -19,8 +19,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ...recsys import ConfigError, DataError, DivergedError, RankError, TrainConfig
 from ...recsys.run.progress import TrainResult
+from ..heartbeat import SILENCE, Heartbeat
 from ..ranks import PROJECT
-from .heartbeat import SILENCE, Heartbeat
 
 Train = Callable[[TrainConfig], TrainResult]
 

@@ -18,13 +18,14 @@ from ...kernels.negatives.objectives import Objective
 from ...kernels.negatives.uniform import UniformNegatives
 from ...recsys import IGNORE, Ragged, TrainConfig
 from ...recsys.run.steps import Steps
-from ..devices import captured, no_cast_cache, to_device
+from ..devices import as_graph, no_cast_cache, to_device
+from ..loss.catalog_shard import CatalogShard
 from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
 from ..ranks import Ranks
 from ..tables.working_set import working_set
-from .objective import Loss, follow, row_loss, training_loss
-from .optimizer import TableOptimizer, make_optimizer, set_rate
+from .objective import Loss, follow, row_loss, shared_row_loss, training_loss
+from .optimizer import TableOptimizer, clip_gradients, make_optimizer, set_rate
 from .rows_ahead import RowsAhead
 from .sequences import Sequences
 
@@ -57,7 +58,8 @@ class TrainingSteps:
     is ``loss`` (by default the objective's). With an ``item_rule`` the item table has an optimizer of its own, which
     moves what a step touches, and the loss is the objective's on these rows; those of a table in the host's memory are
     read a step ahead. With ``weighing_targets`` the loss of a batch is weighed by its number of targets over that one.
-    Several ``ranks`` share each batch and take the same steps, by the mean over all of its targets. ``sequences`` are
+    Several ``ranks`` share each batch and take the same steps, by the mean over all of its targets; where the model has
+    a shard of the items, each moves the rows of its own. ``sequences`` are
     the users' to gather batches from; None where steps bring their batches. All of this stays in its memory: a graph,
     captured at the first steps of their shape, reads and writes it there.
     """
@@ -79,7 +81,7 @@ class TrainingSteps:
         self.model, self.config, self.frequencies = model, config, frequencies
         self.device = model.item_table.device
         self.parameters = dict(model.named_parameters())
-        self.items = None if item_rule is None else TableOptimizer(model.item_table, item_rule, config)
+        self.items = None if item_rule is None else TableOptimizer(model, item_rule, config)
         self._dense = [p for name, p in self.parameters.items() if self.items is None or name != "item_table"]
         self.optimizer = make_optimizer(self._dense, config)
         self.averages = {
@@ -87,6 +89,7 @@ class TrainingSteps:
         }
         self._objective, self._autocast, self._loss_of_all = objective, autocast, loss
         self._weighing_targets, self._ranks = weighing_targets, ranks or Ranks()
+        self._catalog = None if model.shard is None else CatalogShard(model.config.num_items)
         self._sequences = None if sequences is None else Sequences(sequences, self.device)
         self._captures = self.device.type == "cuda" and objective.impl != "reference"  # which waits for the device
         self._forms = dict[object, _Form]()
@@ -95,10 +98,12 @@ class TrainingSteps:
     def __call__(self, steps: Steps) -> Tensor:
         """Trains by ``steps`` and returns the losses (batches,) float32, on the device; waits for nothing on a GPU."""
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
-        if (ranks := self._ranks).number > 1:  # each has draws of its own
+        shared, ranks = seeds, self._ranks
+        if ranks.number > 1:  # each has draws of its own
             steps = steps.of_rank(ranks.index, ranks.number)
             seeds = np.array([fold_seed(int(seed), ranks.index) for seed in seeds], np.uint64)
-        operands = self._operands(steps, seeds)
+        # of shards all draw by one seed, which each folds by itself
+        operands = self._operands(steps, seeds if self._catalog is None else shared)
         form = self._form_of(steps, operands)
         for name, operand in operands.items():
             form.held[name].copy_(to_device(operand, self.device))
@@ -113,7 +118,7 @@ class TrainingSteps:
         if self._form.ahead is not None:
             self._form.ahead.end()
         losses = form.losses[: steps.num_batches].clone()
-        ranks.average([losses])
+        ranks.add_up([losses])
         return losses
 
     def _form_of(self, steps: Steps, operands: dict[str, Tensor]) -> _Form:
@@ -191,12 +196,12 @@ class TrainingSteps:
             )
 
     def _weight(self, targets: Tensor) -> Tensor | float:
-        """What the mean loss of a batch, or of a rank's part of it, counts: the mean over ranks is the batch's."""
+        """What the mean loss of a batch, or of a rank's part of it, counts: the sum over ranks is the batch's."""
         if self._weighing_targets is None and self._ranks.number == 1:
             return 1.0
         counted = (targets != IGNORE).sum().float()
         every = self._weighing_targets or self._ranks.sum(counted).clamp(min=1)
-        return self._ranks.number * counted / every
+        return counted / every
 
     def _loss_ahead(self, ahead: RowsAhead) -> Tensor:
         """The same of rows that were read before it, while those of the batch after it are read."""
@@ -211,12 +216,16 @@ class TrainingSteps:
             operands = self.model, inputs, targets, seed
             return self._loss_of_all(*operands, objective=self._objective, frequencies=frequencies)
         given = self._set_of(inputs, targets, seed)
-        return row_loss(self.model, self.items.table(given), given, objective=self._objective)
+        rows = self.items.table(given)
+        if self._catalog is None:
+            return row_loss(self.model, rows, given, objective=self._objective)
+        return shared_row_loss(self.model, rows, given, inputs, objective=self._objective, catalog=self._catalog)
 
     def _set_of(self, inputs: Tensor, targets: Tensor, seed: int | Tensor) -> WorkingSet:
-        sampler, num_items = self._objective.sampler, len(self.model.item_table)
+        sampler = self._objective.sampler
         assert isinstance(sampler, UniformNegatives)
-        return working_set(sampler, targets, num_items=num_items, seed=seed, inputs=inputs, impl=self._objective.impl)
+        options = {"inputs": inputs, "catalog": self._catalog, "impl": self._objective.impl}
+        return working_set(sampler, targets, num_items=self.model.config.num_items, seed=seed, **options)
 
     def _set_at(self, index: Tensor) -> WorkingSet:
         return self._set_of(*self._gathered(index), self._at("seeds", index))
@@ -234,7 +243,7 @@ class TrainingSteps:
     def _update(self) -> None:
         """The optimizer's step on the mean gradient of its batches, which is nothing afterwards."""
         accumulates = self.config.accumulate > 1
-        self._ranks.average(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
+        self._ranks.add_up(parameter.grad for parameter in self.parameters.values() if parameter.grad is not None)
         if accumulates:
             share = self._form.held["shares"].index_select(0, self._form.update)[0]
             for parameter in self.parameters.values():
@@ -242,7 +251,7 @@ class TrainingSteps:
                 parameter.grad *= share
         if self.config.clip_norm:
             rows = [] if self.items is None else self.items.gradients()
-            torch.nn.utils.clip_grad_norm_([*self._dense, *rows], self.config.clip_norm)
+            clip_gradients(self._dense, rows, self.config.clip_norm, None if self._catalog is None else self._ranks)
         rate = self._form.held["rates"].index_select(0, self._form.update)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
@@ -267,8 +276,8 @@ class TrainingSteps:
         with torch.cuda.device(self.device), no_cast_cache():
             self._warm_up()
             if self.config.accumulate == 1:
-                return _captured(self._batch, self._update), _nothing
-            return _captured(self._batch), _captured(self._update)
+                return as_graph(self._batch, self._update), lambda: None
+            return as_graph(self._batch), as_graph(self._update)
 
     def _warm_up(self) -> None:
         frequencies = None if self.frequencies is None else self.frequencies.clone()
@@ -286,15 +295,3 @@ class TrainingSteps:
         torch.cuda.current_stream().wait_stream(stream)
         if frequencies is not None and self.frequencies is not None:
             self.frequencies.copy_(frequencies)
-
-
-def _captured(*parts: Callable[[], None]) -> Callable[[], None]:
-    graph = torch.cuda.CUDAGraph()
-    with captured(graph):  # a thread may copy a checkpoint meanwhile
-        for part in parts:
-            part()
-    return graph.replay
-
-
-def _nothing() -> None:
-    pass

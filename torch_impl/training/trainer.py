@@ -23,7 +23,7 @@ from ...recsys.run.profile import Profile
 from ...recsys.run.progress import Progress
 from ...recsys.run.recorder import Snapshot
 from ...recsys.run.run_directory import WRITABLE, RunDirectory
-from ...recsys.run.steps import MOST_BATCHES, stay_on_device
+from ...recsys.run.steps import MOST_BATCHES, Steps, stay_on_device
 from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import write_weights
 from ...recsys.serving.evaluation import HeldOut
@@ -32,8 +32,9 @@ from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight
 from ..ranks import Ranks
 from ..serving.evaluate import Ranker, start_evaluation_on
+from ..serving.sharded_ranking import ShardRanker
 from .objective import Loss, objective_of, start_frequencies, step_seed, training_loss
-from .state import Copy, restore, start_optimizer, tensors_of
+from .state import Copy, restore, shard_of, shared_snapshot, start_optimizer, tensors_of
 from .steps import TrainingSteps
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ class Trainer:
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
         self._constants = {name: buffer.cpu().numpy() for name, buffer in model.named_buffers()}
-        self._ranker = Ranker(model, captures=True, ranks=self._ranks)
+        self._ranker = (
+            Ranker(model, captures=True, ranks=self._ranks)
+            if model.shard is None
+            else ShardRanker(model, model.shard, self._ranks)
+        )
         self._loop = StepLoop(
             config, split, self.steps, _fetch, self._traced, on_device, MOST_BATCHES, is_shown=self._ranks.is_first
         )
@@ -90,9 +95,10 @@ class Trainer:
     def try_loss(self) -> None:
         """Computes the loss of one of the longest batches, so that what only the loss refuses is a ``ConfigError``
         before a run claims its folder. Draws from torch's generator."""
-        batch = longest_batch(self.config, self.split)
-        own = slice(self._ranks.index, None, self._ranks.number)
-        inputs, targets = (torch.from_numpy(ids[own]).to(self.steps.device) for ids in (batch.inputs, batch.targets))
+        steps = Steps.of_batch(longest_batch(self.config, self.split), 0, self.config)
+        steps = steps.of_rank(self._ranks.index, self._ranks.number)
+        assert steps.inputs is not None and steps.targets is not None  # noqa: PT018
+        inputs, targets = (torch.from_numpy(ids[0, 0]).to(self.steps.device) for ids in (steps.inputs, steps.targets))
         with options_refused(ArgumentError), self._fabric.autocast():
             self.steps.loss_of(inputs, targets, step_seed(self.config, 0), self.steps.frequencies)
 
@@ -103,7 +109,8 @@ class Trainer:
     def restore(self, run: RunDirectory) -> Progress:
         """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
         progress = restore(self.steps, run)
-        self._ranks.take_from_first(tensors_of(self.steps).values())
+        tensors = tensors_of(self.steps)
+        self._ranks.take_from_first(each for name, each in tensors.items() if shard_of(self.steps, name) is None)
         progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm
         return progress
 
@@ -131,7 +138,7 @@ class Trainer:
             trace.export_chrome_trace(str(folder / "torch.json.gz"))
 
     def largest_weight(self) -> Tensor:
-        return largest_weight(self.model)
+        return self._ranks.largest(largest_weight(self.model))
 
     def validate(self) -> Callable[[], dict[str, float]]:
         with self._averaged(), self._fabric.autocast():
@@ -161,8 +168,10 @@ class Trainer:
             parameter.copy_(weights[name])
 
     def snapshot(self) -> Snapshot:
+        if self.model.shard is not None:
+            return shared_snapshot(self.steps, self._ranks)
         if not self._ranks.is_first:
-            return Snapshot(_written_by_the_first, dict)
+            return Snapshot(lambda path: None, dict)
         copy, config = Copy(tensors_of(self.steps)), self.model.config
         kept = "average/" if self.steps.averages else "model/"
 
@@ -171,10 +180,6 @@ class Trainer:
             write_weights(path, config, weights | self._constants)
 
         return Snapshot(write, copy.tensors, copy.is_live)
-
-
-def _written_by_the_first(path: Path) -> None:
-    raise AssertionError(f"{path} is the first rank's to write")
 
 
 def _fetch(portions: list[Tensor]) -> Callable[[], np.ndarray]:

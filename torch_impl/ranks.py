@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from ..kernels.draws.shard import Shard
 from ..recsys import ConfigError, TrainConfig
 from ..recsys.run.run_directory import RunDirectory
-from .heartbeat import watching_others
+from .heartbeat import watching_each_other
 from .loss.exchange import all_gather
 
 PROJECT = __name__.split(".")[0]
@@ -135,8 +135,9 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
     store, _, _ = next(rendezvous("env://"))  # beside the group's, which may wait
     signs = dist.PrefixStore(f"{PROJECT} {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     try:
-        with watching_others(signs, index, number):
+        with watching_each_other(signs, index, number):
             yield Ranks(index, number, local)
+            dist.barrier()  # until all is written: the launcher ends all with a process that ends badly
     finally:
         logger.setLevel(level)
     # not after an error, whose frames may hold graphs with collectives: NCCL would wait for their end

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,47 +115,6 @@ def test_processes_of_torchrun_are_the_same(shared: TrainConfig, tmp_path: Path)
     assert done.stderr.count("epoch 1 ") == 1, "one process tells"
     for name in ("best.safetensors", "catalog.parquet"):
         assert (tmp_path / "other" / name).read_bytes() == (Path(shared.out) / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("ended", "message"), [("SIGKILL", "ended by Signal 9"), ("SIGSTOP", "by its parent after 8 s without a sign of l")]
-)
-def test_a_process_that_ends_or_stops_ends_the_others_and_is_named(make_config: Make, ended: str, message: str):
-    config = make_config(devices=2, epochs=10**6, patience=10**6)
-    code = f"""
-import os, signal, threading, time
-from pathlib import Path
-from cce_minus.recsys import RankError, TrainConfig
-from cce_minus.torch_impl.train import train
-from cce_minus.torch_impl import heartbeat
-from cce_minus.torch_impl.training import processes
-
-def end():
-    log = Path({str(Path(config.out) / "metrics.csv")!r})
-    while not log.exists() or log.read_text().count(chr(10)) < 2:
-        time.sleep(0.05)
-    tasks = Path("/proc/self/task").glob("*/children")
-    children = [int(pid) for task in tasks for pid in task.read_text().split()]
-    trains = [pid for pid in children if b"spawn_main" in Path(f"/proc/{{pid}}/cmdline").read_bytes()]
-    os.kill(trains[1], signal.{ended})
-
-if __name__ == "__main__":
-    heartbeat.SILENCE = processes.SILENCE = 8.0
-    threading.Thread(target=end, daemon=True).start()
-    try:
-        train(TrainConfig.from_json({config.to_json()!r}))
-    except RankError as error:
-        print(error)
-"""
-    script = Path(config.out).parent / "ended.py"
-    script.write_text(code)
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=150, check=False)
-    assert "devices: expected 2 processes that end together, got rank 1" in done.stdout, done.stderr[-2000:]
-    assert message in done.stdout
-    assert time.monotonic() - began < 60
-    epochs = len(read_metrics_log(Path(config.out) / "metrics.csv"))
-    assert np.isfinite(train(replace(config, devices=1, resume=True, epochs=epochs)).losses).all()
 
 
 def test_what_epochs_left_is_written_where_a_later_one_diverges(make_config: Make):

@@ -19,7 +19,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ...recsys import ConfigError, DataError, DivergedError, RankError, TrainConfig
 from ...recsys.run.progress import TrainResult
-from ..heartbeat import SILENCE, Heartbeat
 from ..ranks import PROJECT
 
 Train = Callable[[TrainConfig], TrainResult]
@@ -43,12 +42,10 @@ def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
-        heartbeat = Heartbeat(config.devices)
         try:
-            with heartbeat.watch():
-                return elastic_launch(launch, train_rank)(train, config, level, heartbeat)[0]
+            return elastic_launch(launch, train_rank)(train, config, level)[0]
         except ChildFailedError as error:
-            raised = _own_error(error, config.devices, heartbeat.silent)
+            raised = _own_error(error, config.devices)
             raise raised from (None if raised is error else error)
         except SignalException as ended:
             raise KeyboardInterrupt from ended
@@ -87,9 +84,8 @@ def _callers_signals() -> Iterator[None]:
 _SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
-def train_rank(train: Train, config: TrainConfig, level: int, heartbeat: Heartbeat) -> TrainResult:
+def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
     """Trains as one of the processes, whose log is of this ``level``."""
-    heartbeat.beat(int(os.environ["RANK"]))
     logging.basicConfig(format="%(message)s")
     logging.getLogger(PROJECT).setLevel(level)
     try:
@@ -104,14 +100,12 @@ def train_rank(train: Train, config: TrainConfig, level: int, heartbeat: Heartbe
 _TYPED, _GIVES_WAY = (ConfigError, DataError, DivergedError), 3
 
 
-def _own_error(error: ChildFailedError, number: int, silent: set[int]) -> Exception:
+def _own_error(error: ChildFailedError, number: int) -> Exception:
     rank, failure = error.get_first_failure()
     told: Any = failure.message
     if not isinstance(told, dict):
         how, then = told, "resume goes on from the last checkpoint"
-        if rank in silent:
-            how = f"its parent after {SILENCE:.0f} s without a sign of life"
-        elif failure.exitcode >= 0:
+        if failure.exitcode >= 0:
             how, then = f"exit code {failure.exitcode}", 'a script that trains needs if __name__ == "__main__":'
         return RankError(
             f"devices: expected {number} processes that end together, got rank {rank} (process {failure.pid}) ended by "

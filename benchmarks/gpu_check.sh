@@ -10,7 +10,7 @@ export XLA_PYTHON_CLIENT_PREALLOCATE=false PYTHONUNBUFFERED=1
 python3 -m pip install -q --no-deps --no-build-isolation -e . || exit 1
 big=tests/loss/test_gpu_grid.py::test_sizes_beyond_int32 # tens of gigabytes each: alone on the device
 python3 -m pytest -q -n "${WORKERS:-14}" --tb=short -o faulthandler_timeout=150 --deselect "$big" \
-    tests/loss tests/interop tests/kernels tests/tables tests/training/test_gpu_curves.py tests/training/test_gpu_captured.py tests/training/test_grouped_batches.py tests/training/test_devices.py tests/benchmarks/test_gpu_study.py tests/benchmarks/test_runs_on_gpu.py > "$OUT/tests.txt" 2>&1
+    tests/loss tests/interop tests/kernels tests/tables tests/training/test_gpu_curves.py tests/training/test_gpu_captured.py tests/training/test_grouped_batches.py tests/training/test_devices.py tests/training/test_sharded_tables.py tests/benchmarks/test_gpu_study.py tests/benchmarks/test_runs_on_gpu.py > "$OUT/tests.txt" 2>&1
 tests=$?
 python3 -m pytest -q --tb=short "$big" > "$OUT/big.txt" 2>&1
 sizes=$?

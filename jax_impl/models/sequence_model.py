@@ -72,14 +72,14 @@ class SequenceModel(nnx.Module):
         """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at the
         standard deviation of its own."""
         if self.item_features is not None:
-            self.item_features[...] = filled(self.item_features[...], Stored.of(side.features))
+            self.item_features = ItemFeatures(filled(self.item_features[...], Stored.of(side.features)))
         if (initial := side.initial) is not None:
 
             def scaled() -> Iterator[np.ndarray]:
                 for first, end in row_ranges(initial.shape, initial.itemsize):
                     yield initial[first:end] * np.float32(INIT_STD)
 
-            self.item_table[...] = filled(self.item_table[...], Stored("float32", initial.shape, scaled))
+            self.item_table = nnx.Param(filled(self.item_table[...], Stored("float32", initial.shape, scaled)))
 
     def item_rows(self) -> Array:
         """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else

@@ -115,7 +115,8 @@ def sharded_losses(
         if given.gathered is None:
             raise ArgumentValueError("negatives", "a working set that was made with the catalog", "one without")
         check_working_set(given, num_items_of(linear_weight), np.shape(target), seed=seed, log_q=log_q, history=history)
-    own = [own_sampler(negatives if given is None else given.sampler, shard) for shard in shards]  # type: ignore[arg-type]
+    sampler: Any = negatives if given is None else given.sampler
+    own = [own_sampler(sampler, shard) for shard in shards]
     draws = [each.draw(shard.size) for shard, each in zip(shards, own, strict=True)]
     sizes, plans = [shard.size for shard in shards], [None] * len(shards)
     if given is not None:
@@ -128,7 +129,7 @@ def sharded_losses(
         logit_scale=logit_scale, seed=seed, draws=given is None and draws[0].random, log_q=log_q, history=history,
     )  # fmt: skip
     if given is None:
-        tables = shard_tables(negatives, shards, draws[0], home_of(arguments))  # type: ignore[arg-type]
+        tables = shard_tables(sampler, shards, draws[0], home_of(arguments))
         known = tables.log_weight if log_q is None else log_q
         arguments = arguments._replace(tables=tables)
     else:

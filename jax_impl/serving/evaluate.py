@@ -97,8 +97,7 @@ class Ranker:
         self._waiting.append(batch)
         self._left -= 1
         if len(self._waiting) == self._size or not self._left:
-            fill = replace(batch, count=0)
-            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)))
+            self._rank(_filled(self._waiting, self._size))
             self._waiting = []
 
     def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
@@ -110,10 +109,7 @@ class Ranker:
 
     def _rank(self, batches: list[EvalBatch]) -> None:
         portion = len(self._ranks)
-        arrays = self._kept[portion] if portion < len(self._kept) else _stacked(batches)
-        if self._keeps and portion == len(self._kept):
-            arrays = jax.device_put(arrays) if self._spread is None else self._spread.placed(arrays)
-            self._kept.append(arrays)
+        arrays = self._kept[portion] if portion < len(self._kept) else self._placed(_stacked(batches))
         program = None if self.ahead is None else self.ahead.program_of(arrays)
         operands = _operands(self.parts, self._counts, arrays, self._spread, self._candidates)
         if program is not None:
@@ -123,6 +119,16 @@ class Ranker:
             self._counts, ranks = call(*operands)
         # only the last batch has rows that fill it
         self._ranks.append((ranks, sum(batch.count for batch in batches)))
+
+    def _placed(self, arrays: Batches) -> Batches:
+        """A new portion where it is ranked."""
+        if self._spread is not None:
+            arrays = self._spread.placed(arrays)
+        elif self._keeps:
+            arrays = jax.device_put(arrays)
+        if self._keeps:
+            self._kept.append(arrays)
+        return arrays
 
 
 class Ahead(NamedTuple):
@@ -148,13 +154,16 @@ def compile_ahead(
             return compiled()
 
     def compiled() -> tuple[Any, Any]:
-        portion = _stacked(list(itertools.islice(batches, _portion(len(batches), spread))))
+        size = _portion(len(batches), spread)
+        portion = _stacked(_filled(list(itertools.islice(batches, size)), size))
         counts = jax.ShapeDtypeStruct((len(cutoffs), num_items), jnp.int32)
         if spread is not None:
             counts = spread.counts_of(len(cutoffs), num_items)
-        graph, *operands = _operands(parts, counts, portion, spread, None)
+        shapes = jax.tree.map(shape_of, portion) if spread is None else spread.shapes_of(portion)
+        graph, *operands = _operands(parts, counts, shapes, spread, None)
         call = _call(cutoffs, num_items, spread, None)
-        program = call.func.lower(graph, *jax.tree.map(shape_of, operands), **call.keywords).compile()
+        ranks: Any = call.func  # a function of `jax.jit`
+        program = ranks.lower(graph, *jax.tree.map(shape_of, operands), **call.keywords).compile()
         return jax.tree.map(np.shape, portion), program
 
     return Ahead(in_thread(work, "compile the ranking"))
@@ -176,6 +185,11 @@ def _portion(num_batches: int, spread: Spread | None) -> int:
     portions, together = max(-(-num_batches // MOST_BATCHES), 1), 1 if spread is None else spread.batches_at_once
     size = max(-(-num_batches // portions), 1)
     return -(-size // together) * together
+
+
+def _filled(batches: list[EvalBatch], size: int) -> list[EvalBatch]:
+    """So many batches, of which the last ones only fill up."""
+    return batches + [replace(batches[-1], count=0)] * (size - len(batches))
 
 
 def _stacked(batches: list[EvalBatch]) -> Batches:

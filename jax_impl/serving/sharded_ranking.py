@@ -42,8 +42,9 @@ def rank_batches_on_shards(
         hidden = Parts(graph, parameters, constants).model().next_item_hidden(inputs, _embedded(inputs, rows))
         own = top_items(hidden, rows, min(most, len(rows)), None, _own(seen, len(rows)), candidates)
         items = jnp.where(own == NO_ITEM, NO_ITEM, own * number + index)
-        lists = (jax.lax.all_gather(each, AXIS, axis=1, tiled=True) for each in (item_scores(hidden, rows, own), items))
-        scores, top = merged(*lists, most)
+        lists = item_scores(hidden, rows, own), items
+        scores, items = (jax.lax.all_gather(each, AXIS, axis=1, tiled=True) for each in lists)
+        scores, top = merged(scores, items, most)
         is_target = (top == target[:, None]) & ~jnp.isnan(scores)
         ranks = jnp.where(is_target.any(1), is_target.argmax(1).astype(jnp.int32) + 1, num_items + 1)
         return with_lists(counts, top, _places(top, len(rows)), num_targets, cutoffs), ranks

@@ -64,6 +64,11 @@ class Spread:
         """Where they are ranked."""
         return jax.device_put(batches, NamedSharding(self.mesh, self.of_batches))
 
+    def shapes_of(self, batches: Batches) -> Batches:
+        """Of batches that are `placed`."""
+        place = NamedSharding(self.mesh, self.of_batches)
+        return jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=place), batches)
+
 
 @partial(jax.jit, static_argnames=("graph", "cutoffs", "num_items", "spread"), donate_argnames="counts")
 def rank_and_count_on_mesh(

@@ -55,19 +55,19 @@ def shard_working_set(
     check_own_log_q(negatives, None if log_q is None else Spec(tuple(log_q.shape), str(log_q.dtype)), size)
     check_own_history(history, target, ignore_index, size)
     plans = [plan_group_draw(each, num_rows, shard.size, IGNORED) for shard, each in zip(shards, own, strict=True)]
-    kinds = {plan: _Kind(plan, each) for plan, each in reversed(list(zip(plans, own, strict=True)))}
-    kind_of = tuple(list(kinds).index(plan) for plan in plans)
+    kinds = tuple(_Kind(plan, own[plans.index(plan)]) for plan in dict.fromkeys(plans))
+    kind_of = tuple(list(dict.fromkeys(plans)).index(plan) for plan in plans)
     num_drawn = max(plan.num_drawn for plan in plans)
     bound = num_drawn + 2 * (int(np.size(target)) + (0 if inputs is None else int(np.size(inputs)))) + MORE_ROWS
     arrays = placed({"target": target, "inputs": inputs, "seed": as_seed(seed), "log_q": log_q, "history": history})
     tables = shard_tables(negatives, shards, own[0].draw(size), home_of(arrays))
-    static = _Static(negatives, tuple(kinds.values()), kind_of, catalog, ignore_index, min(bound, size), impl)
+    static = _Static(negatives, kinds, kind_of, catalog, ignore_index, min(bound, size), impl)
     return _working_set(arrays, tables, static)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A shard's draw, and the sampler of one that draws so."""
+    """A shard's draw, and the sampler of the first one that draws so."""
 
     plan: GroupDraw | ListDraw
     sampler: Negatives

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,8 +16,12 @@ from ..recsys import ConfigError, TrainConfig
 from ..recsys.run.steps import Steps
 
 AXIS = "rank"
-OF_EACH, OF_ALL = P(None, None, AXIS), P()
-"""How operands of steps (U, A, B, ..) are cut, and what every device has."""
+OF_EACH, OF_ALL, OF_ITEMS = P(None, None, AXIS), P(), P(AXIS)
+"""How operands of steps (U, A, B, ..) are cut, what every device has, and how a sharded item table is cut: as a
+`CatalogShard` says."""
+
+_OF_ITEMS = ("item_table", "item_features", "items/first", "items/second")
+"""Ends of the names of arrays with a row for each item."""
 
 
 def mesh_of(config: TrainConfig) -> Mesh | None:
@@ -30,13 +35,29 @@ def mesh_of(config: TrainConfig) -> Mesh | None:
     return Mesh(np.array(present[: config.devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def on_all(tree: Any, mesh: Mesh) -> Any:
-    """The arrays on every device; those that are there stay."""
-    return jax.device_put(tree, NamedSharding(mesh, OF_ALL))
+def name_of(path: Any) -> str:
+    """An array's name in a state: where in its tree it is."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def specs_of(tree: Any, *, is_sharded: bool) -> Any:
+    """How the arrays of a state lie on a mesh: those with a row for each item sharded where the item table
+    ``is_sharded``, the others on all devices."""
+
+    def spec(path: Any, _: Any) -> P:
+        return OF_ITEMS if is_sharded and name_of(path).endswith(_OF_ITEMS) else OF_ALL
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def on_mesh(tree: Any, mesh: Mesh, *, is_sharded: bool) -> Any:
+    """The arrays as `specs_of` says; those that are there stay."""
+    shardings = jax.tree.map(partial(NamedSharding, mesh), specs_of(tree, is_sharded=is_sharded))
+    return jax.device_put(tree, shardings)
 
 
 def on_first(tree: Any) -> Any:
-    """What the first device has of arrays `on_all`, without a copy."""
+    """What the first device has of arrays that all devices have, without a copy."""
     return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
 
 

@@ -1,10 +1,16 @@
-"""Arrays of a device to files and from them, in pieces."""
+"""Arrays of devices to files and from them, in pieces.
+
+A table whose rows the devices of a mesh share is in files as a whole; here each device has its part of it alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from ..recsys.run.mapped_rows import MappedRows
+from ..recsys.run.table_shards import mapped_rows_of_shard, rows_of_shard, whole
 from ..recsys.run.tensor_file import Stored, row_ranges
 
 
@@ -25,11 +32,32 @@ def stored(array: Array | np.ndarray) -> Stored:
             yield _words(np.asarray(array))
             return
         for first, end in ranges:
-            with _on_its_device(array):
-                piece = np.asarray(array[first:end])
-            yield _words(piece)
+            yield _rows(array, first, end)
 
     return Stored(array.dtype.name, array.shape, pieces)
+
+
+def is_sharded(array: Any) -> bool:
+    """Whether devices share the rows of ``array``, or of what has its shape and sharding."""
+    sharding = getattr(array, "sharding", None)
+    return sharding is not None and not sharding.is_fully_replicated
+
+
+def whole_shape(array: Any, num_items: int) -> tuple[int, ...]:
+    """The shape of ``array`` in a file; a sharded one has a row for each of ``num_items``."""
+    return (num_items, *array.shape[1:]) if is_sharded(array) else array.shape
+
+
+def stored_whole(array: Array | np.ndarray, num_items: int) -> Stored:
+    """`stored`, of a sharded array the rows of ``num_items`` in their order."""
+    if not isinstance(array, Array) or not is_sharded(array):
+        return stored(array)
+    parts = _parts(array)
+
+    def rows_of_parts(first: int, end: int) -> list[np.ndarray]:
+        return [_rows(part, first, end) for part in parts]
+
+    return whole(array.dtype.name, whole_shape(array, num_items), len(parts), rows_of_parts)
 
 
 def array_of(source: Stored, dtype: DTypeLike | None = None) -> Array:
@@ -45,14 +73,59 @@ def array_of(source: Stored, dtype: DTypeLike | None = None) -> Array:
     return array
 
 
-def filled(array: Array, source: Stored | MappedRows) -> Array:
+def filled(array: Any, source: Stored | MappedRows) -> Array:
     """``array``, which is used up, with ``source`` in its place and dtype; of mapped rows those that have a place,
-    while others stay."""
+    while others stay. Of a `Stored` one, its shape, dtype and sharding are enough."""
+    if is_sharded(array):
+        return _filled_parts(array, source)
     if not isinstance(source, MappedRows):
         return array_of(source, array.dtype)
     for places, rows in source.pieces():
         array = _with_rows_at(array, _in_dtype(rows, source.dtype), places)
     return array
+
+
+def _filled_parts(array: Any, source: Stored | MappedRows) -> Array:
+    """`filled` of a sharded array, from one reading of the whole ``source``."""
+    if not isinstance(array, Array) or array.is_deleted():
+        array = jnp.zeros(array.shape, array.dtype, device=array.sharding)
+    parts = _parts(array)
+    firsts = [0] * len(parts)
+    for pieces in zip(*_pieces_of_parts(source, len(parts)), strict=True):
+        for index, piece in enumerate(pieces):
+            if isinstance(piece, tuple):
+                places, rows = piece
+                parts[index] = _with_rows_at(parts[index], _in_dtype(rows, source.dtype), places)
+            elif len(piece):
+                parts[index] = _with_rows(parts[index], _in_dtype(piece, source.dtype), firsts[index])
+                firsts[index] += len(piece)
+    return jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
+
+
+def _pieces_of_parts(source: Stored | MappedRows, number: int) -> list[Iterator[Any]]:
+    """What each part has of the pieces of ``source``, of which one at a time is in memory where parts take turns."""
+    found: list[Iterator[Any]] = []
+    for index, stream in enumerate(itertools.tee(iter(source.pieces()), number)):
+        shared: Any = replace(source, pieces=partial(_as_it_is, stream))
+        part = mapped_rows_of_shard if isinstance(source, MappedRows) else rows_of_shard
+        found.append(iter(part(shared, index, number).pieces()))
+    return found
+
+
+def _as_it_is(stream: Iterator[Any]) -> Iterator[Any]:
+    return stream
+
+
+def _parts(array: Array) -> list[Array]:
+    """What each device has, in the order of the rows."""
+    return [shard.data for shard in sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)]
+
+
+def _rows(array: Array | np.ndarray, first: int, end: int) -> np.ndarray:
+    if (first, end) == (0, len(array)):  # a slice would be a copy on the device
+        return _words(np.asarray(array))
+    with _on_its_device(array):
+        return _words(np.asarray(array[first:end]))
 
 
 def _on_its_device(array: Array | np.ndarray) -> contextlib.AbstractContextManager[object]:

@@ -13,6 +13,7 @@ from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
+from ..recsys.run.item_optimizer import item_rule
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -25,6 +26,7 @@ from ..recsys.run.training_loop import run_epochs
 from ..recsys.run.warm_start import EarlierRun, require_same_items
 from .devices import enough_memory, memory, on_device
 from .models import DTYPES, build_model
+from .models.sharded import build_sharded_model
 from .models.weights import load_weights, start_weights
 from .ranks import mesh_of
 from .training.trainer import Trainer
@@ -45,8 +47,8 @@ def train(config: TrainConfig) -> TrainResult:
     continues. Batches, negatives and dropout follow from (seed, epoch, step), so a killed and resumed run ends with the
     result of an uninterrupted one (on CUDA up to XLA's own rounding, unless ``deterministic``).
 
-    With ``devices`` so many of this host's share each batch: each takes its part and has its own draws, and gradients
-    are averaged.
+    With ``devices`` so many of this host's share each batch, and gradients are those of all of its targets: each takes
+    its part and has its own draws. Where the item table has an optimizer of its own, each has a part of the table.
 
     XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of other work
     on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as needed.
@@ -71,11 +73,12 @@ def train(config: TrainConfig) -> TrainResult:
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
         with profile.part("model"):
-            model = build_model(
-                ModelConfig.from_train(config, split.num_items, side.num_features),
-                rngs=nnx.Rngs(config.seed),
-                dtype=DTYPES[config.precision],
-            )
+            model_config = ModelConfig.from_train(config, split.num_items, side.num_features)
+            dtype = DTYPES[config.precision]
+            if mesh is None or item_rule(config, split.num_items) is None:
+                model = build_model(model_config, rngs=nnx.Rngs(config.seed), dtype=dtype)
+            else:
+                model = build_sharded_model(model_config, mesh, seed=config.seed, dtype=dtype)
             model.start_items(side)
             if config.init_weights is not None:
                 load_weights(model, config.init_weights)

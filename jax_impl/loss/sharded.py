@@ -7,6 +7,7 @@ target's score and the logsumexp of its negatives, goes to the shard whose row i
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import IGNORED, Options, check_working_set, correction_of
 from ...kernels.negatives.base import Negatives, kept_with_sampler
 from ...kernels.negatives.history import History
+from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
 from ...kernels.plan.problem import Choices
 from .arguments import Arguments, checked_arguments, home_of, is_array, num_items_of
 from .catalog_shard import CatalogShard
@@ -36,14 +38,22 @@ from .working_set import WorkingSet
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A shard's call on its first ``size`` rows; of a working set with the ``plan`` that it was drawn by."""
+
+    sampled: Sampled
+    size: int
+    plan: GroupDraw | ListDraw | None
+
+
+@dataclass(frozen=True)
 class Sharded:
     """What is static in a call on a sharded catalog: ``kinds`` of shards, by their numbers of items and draws, and
     ``kind_of`` each shard."""
 
     options: Options
     catalog: CatalogShard
-    kinds: tuple[Sampled, ...]
-    sizes: tuple[int, ...]
+    kinds: tuple[Kind, ...]
     kind_of: tuple[int, ...]
 
 
@@ -105,17 +115,21 @@ def sharded_losses(
         if given.gathered is None:
             raise ArgumentValueError("negatives", "a working set that was made with the catalog", "one without")
         check_working_set(given, num_items_of(linear_weight), np.shape(target), seed=seed, log_q=log_q, history=history)
-        draws = [on_rows(given.sampler.draw(given.num_items), given.num_items)] * len(shards)
+    sampler: Any = negatives if given is None else given.sampler
+    own = [own_sampler(sampler, shard) for shard in shards]
+    draws = [each.draw(shard.size) for shard, each in zip(shards, own, strict=True)]
+    sizes, plans = [shard.size for shard in shards], [None] * len(shards)
+    if given is not None:
+        num_rows = len(shards) * math.prod(np.shape(target))
+        plans = [plan_group_draw(each, num_rows, size, IGNORED) for size, each in zip(sizes, own, strict=True)]
+        draws = [on_rows(draw, size) for size, draw in zip(sizes, draws, strict=True)]
         sizes = [num_items_of(linear_weight)] * len(shards)
-    else:
-        draws = [own_sampler(negatives, shard).draw(shard.size) for shard in shards]  # type: ignore[arg-type]
-        sizes = [shard.size for shard in shards]
     arguments = checked_arguments(
         input, linear_weight, target, None, options, linear_bias=linear_bias, sample_weight=sample_weight,
         logit_scale=logit_scale, seed=seed, draws=given is None and draws[0].random, log_q=log_q, history=history,
     )  # fmt: skip
     if given is None:
-        tables = shard_tables(negatives, shards, draws[0], home_of(arguments))  # type: ignore[arg-type]
+        tables = shard_tables(sampler, shards, draws[0], home_of(arguments))
         known = tables.log_weight if log_q is None else log_q
         arguments = arguments._replace(tables=tables)
     else:
@@ -130,9 +144,12 @@ def sharded_losses(
         is_shard=True,
     )
     own_options = replace(options, ignore_index=IGNORED, return_lse=True)
-    kinds = {(size, draw): Sampled(own_options, draw, choices) for size, draw in zip(sizes, draws, strict=True)}
-    kind_of = tuple(list(kinds).index(each) for each in zip(sizes, draws, strict=True))
-    static = Sharded(options, catalog, tuple(kinds.values()), tuple(size for size, _ in kinds), kind_of)
+    of_shards = [
+        Kind(Sampled(own_options, draw, choices), size, plan)
+        for draw, size, plan in zip(draws, sizes, plans, strict=True)
+    ]
+    kinds = tuple(dict.fromkeys(of_shards))
+    static = Sharded(options, catalog, kinds, tuple(map(kinds.index, of_shards)))
     return evaluate(_sharded_rows, arguments, static)
 
 
@@ -156,9 +173,10 @@ def _sharded_rows(x: Operands, arguments: Arguments, static: Sharded) -> tuple[A
     x = x._replace(input=gathered(x.input, axis), target=target)
     slot_ends, log_weight = (None if table is None else table[index] for table in arguments.tables)
 
-    def rows_of(kind: Sampled, size: int, arrays: tuple[Any, ...]) -> Array:
-        """(2, P N) the score of each row's target and the logsumexp of its negatives, on the first ``size`` rows."""
+    def rows_of(kind: Kind, arrays: tuple[Any, ...]) -> Array:
+        """(2, P N) the score of each row's target and the logsumexp of its negatives."""
         x, log_q, history, slot_ends, log_weight, given = arrays
+        size = kind.size
         x = x._replace(weight=x.weight[:size], bias=None if x.bias is None else x.bias[:size])
         tables = Tables(
             None if slot_ends is None else slot_ends[:, :size].reshape(-1),
@@ -166,17 +184,26 @@ def _sharded_rows(x: Operands, arguments: Arguments, static: Sharded) -> tuple[A
         )
         own = Arguments(
             x.input, x.weight, x.target, None, x.bias, None, x.scale, x.seed, None if log_q is None else log_q[:size],
-            history, tables, given,
+            history, tables, None if given is None else _own_part(given, kind.plan),
         )  # fmt: skip
-        return jnp.stack(sampled_rows(x, own, kind)[:2])  # type: ignore[arg-type]
+        return jnp.stack(sampled_rows(x, own, kind.sampled)[:2])  # type: ignore[arg-type]
 
-    branches = [functools.partial(rows_of, *kind) for kind in zip(static.kinds, static.sizes, strict=True)]
+    branches = [functools.partial(rows_of, kind) for kind in static.kinds]
     arrays = x, log_q, history, slot_ends, log_weight, given
     kind = jnp.asarray(static.kind_of)[index]
     parts = jax.lax.switch(kind, branches, arrays) if len(branches) > 1 else branches[0](arrays)
     parts = exchanged(parts.reshape(2, num_shards, num_rows).swapaxes(0, 1), axis)
     loss, lse = _joined(parts, owner)
     return loss, lse if options.return_lse else None, counts
+
+
+def _own_part(given: WorkingSet, plan: GroupDraw | ListDraw | None) -> WorkingSet:
+    """The working set of its own number of items, without what fills it up to the shapes of other shards'."""
+    assert plan is not None
+    drawn, weight, size = given.drawn, given.history_weight, plan.num_items
+    if drawn is not None:
+        drawn = drawn[:, : plan.columns] if isinstance(plan, ListDraw) else drawn[: plan.num_drawn + len(given.ids)]
+    return replace(given, drawn=drawn, history_weight=None if weight is None else weight[:size], num_items=size)
 
 
 @jax.custom_vjp

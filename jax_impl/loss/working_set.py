@@ -28,8 +28,9 @@ class WorkingSet:
     ``gathered`` (P N,) int32, of a catalog that devices share, else None: places of the targets of all shards' rows, -2
     of those that other shards have; ``target`` then says which shard has a row's own, and ``inputs`` (P, ...) are
     places of all shards' inputs, -1 of those that other shards have.
-    ``seed`` (2,) uint32: the words (high, low) that rows are shuffled by. ``sampler`` draws from ``num_items``;
-    ``ignore_index`` is that of the targets that were given.
+    ``seed`` (2,) uint32: the words (high, low) that rows are shuffled by. ``sampler`` draws from ``num_items``; of a
+    catalog that devices share it is the whole one's, and ``num_items`` those of the largest shard, to whose shapes
+    ``drawn`` and ``history_weight`` are filled up. ``ignore_index`` is that of the targets that were given.
     """
 
     ids: Array

@@ -33,8 +33,10 @@ class BERT4Rec(SequenceModel):
         """Returns the state (B, D) that scores the next item after the histories ``inputs`` (B, L), padded on the left:
         that of a masked place put behind their last max_length - 1 items."""
         self.check_inputs(inputs)
-        kept = inputs[:, max(inputs.shape[1] + 1 - self.config.max_length, 0) :]
-        masked = jnp.concatenate([kept, jnp.full_like(inputs[:, :1], MASK)], axis=1)
+        first = max(inputs.shape[1] + 1 - self.config.max_length, 0)
+        masked = jnp.concatenate([inputs[:, first:], jnp.full_like(inputs[:, :1], MASK)], axis=1)
+        if rows is not None and rows.ndim == 3:
+            rows = jnp.concatenate([rows[:, first:], jnp.zeros_like(rows[:, :1])], axis=1)
         return self(masked, rows, last_only=True)[:, -1]
 
     def embed(self, inputs: Array, rows: Array) -> Array:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
 from ...recsys.run.model_config import ModelConfig
 from ...recsys.run.side_information import SideInformation
+from ...recsys.run.tensor_file import Stored, row_ranges
+from ..stored import filled
 from .transformer import INIT_STD, Block, causal_mask, layer_norm
 
 
@@ -31,7 +34,8 @@ class SequenceModel(nnx.Module):
 
     ``rows = item_rows()`` (V, D) are ``item_table``, plus ``item_features @ feature_projection`` if
     ``config.num_features`` P > 0: the features (V, P) are constants, zeros until ``start_items``, the projection (P, D)
-    is learned. A caller who needs the rows too computes them once and passes them on.
+    is learned. A caller who needs the rows too computes them once and passes them on, or each input's own (B, L, D),
+    zeros of padding.
 
     Inputs (B, L) integers, L <= max_length, items 0..V-1 and -1 for padding on the left. Returns (B, L, D) float32.
     ``dtype`` is the matrix products' (float32 means float32: no TF32 on GPU); parameters, residual stream and norms are
@@ -54,7 +58,7 @@ class SequenceModel(nnx.Module):
         self.config = config
         self.dtype = jnp.dtype(dtype)
         init = nnx.initializers.normal(INIT_STD)
-        self.item_table = nnx.Param(_start_table(rngs.params(), config))
+        self.item_table = nnx.Param(start_table(rngs.params(), config))
         self.position_table = nnx.Param(init(rngs.params(), (config.max_length, config.dim), jnp.float32))
         self.dropout = nnx.Dropout(config.dropout)
         sizes = config.dim, config.num_heads, config.dropout
@@ -68,9 +72,14 @@ class SequenceModel(nnx.Module):
         """Takes the features of ``side`` and, if it has initial rows, those in place of the item table's, at the
         standard deviation of its own."""
         if self.item_features is not None:
-            self.item_features[...] = jnp.asarray(side.features)
-        if side.initial is not None:
-            self.item_table[...] = (jnp.asarray(side.initial) * INIT_STD).astype(self.item_table[...].dtype)
+            self.item_features = ItemFeatures(filled(self.item_features[...], Stored.of(side.features)))
+        if (initial := side.initial) is not None:
+
+            def scaled() -> Iterator[np.ndarray]:
+                for first, end in row_ranges(initial.shape, initial.itemsize):
+                    yield initial[first:end] * np.float32(INIT_STD)
+
+            self.item_table = nnx.Param(filled(self.item_table[...], Stored("float32", initial.shape, scaled)))
 
     def item_rows(self) -> Array:
         """Returns the embeddings (V, D) of all items: without features the table itself, float32 or bfloat16, else
@@ -112,12 +121,13 @@ class SequenceModel(nnx.Module):
 
     def embed(self, inputs: Array, rows: Array) -> Array:
         """Returns sqrt(D) times those of ``rows`` (V, D) that ``inputs`` (B, L) name, (B, L, D), zeros for negative
-        ids."""
-        # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
-        ids = jnp.where(inputs >= 0, inputs, len(rows))
-        items = rows.at[ids].get(mode="fill", fill_value=0).astype(jnp.float32)
+        ids; or times ``rows`` (B, L, D) as they are."""
+        if rows.ndim == 2:
+            # Out-of-range ids read 0 and, in the backward pass, are dropped: padding costs no scatter to a real row.
+            ids = jnp.where(inputs >= 0, inputs, len(rows))
+            rows = rows.at[ids].get(mode="fill", fill_value=0)
         # sqrt(D), as in SASRec's paper: without it the small initial item rows drown among positions and blocks.
-        return items * math.sqrt(self.config.dim)
+        return rows.astype(jnp.float32) * math.sqrt(self.config.dim)
 
     def attention_mask(self, inputs: Array) -> Array:
         """Returns the (B, L, L) boolean mask of what each place of ``inputs`` (B, L) sees."""
@@ -130,7 +140,7 @@ class SequenceModel(nnx.Module):
 
 
 @partial(jax.jit, static_argnames="config")
-def _start_table(key: Array, config: ModelConfig) -> Array:
-    """In one program, in which no float32 copy of a bfloat16 table is made."""
+def start_table(key: Array, config: ModelConfig) -> Array:
+    """An item table (V, D), by one program, in which no float32 copy of a bfloat16 table is made."""
     table = nnx.initializers.normal(INIT_STD)(key, (config.num_items, config.dim), jnp.float32)
     return table.astype(jnp.bfloat16 if config.table_dtype == "bf16" else jnp.float32)

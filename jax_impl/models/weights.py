@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.typing import DTypeLike
 
 from ...recsys.run.tensor_file import Stored
 from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import read_weights, write_weights
-from ..stored import array_of, filled, stored
+from ..stored import filled, stored_whole, whole_shape
 from .sequence_model import ItemFeatures, SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
@@ -28,7 +27,7 @@ Named = tuple[tuple[Any, ...], str, nnx.Variable, bool]
 def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Writes the parameters and item features of ``model`` as safetensors, with its configuration in the metadata."""
     tensors = {
-        name: Stored.of(np.asarray(param[...]).T) if kernel else stored(param[...])
+        name: Stored.of(np.asarray(param[...]).T) if kernel else stored_whole(param[...], model.config.num_items)
         for _, name, param, kernel in _parameters(model)
     }
     write_weights(path, model.config, tensors)
@@ -37,23 +36,21 @@ def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
     """Loads ``path`` into ``model`` in place; raises ``WeightsError`` (a ``ValueError``) naming what differs."""
     parameters = _parameters(model)
-    tensors = read_weights(path, model.config, _shapes(parameters))
+    tensors = read_weights(path, model.config, _shapes(model, parameters))
     # Not by an index: a model of shapes alone (``nnx.eval_shape``) has no arrays to write into.
-    loaded = [
-        (path, param.replace(_loaded(tensors[name], param.dtype, kernel))) for path, name, param, kernel in parameters
-    ]
+    loaded = [(path, param.replace(_loaded(tensors[name], param, kernel))) for path, name, param, kernel in parameters]
     nnx.update(model, nnx.from_flat_state(loaded))
 
 
 def start_weights(model: SequenceModel, start: WarmStart) -> None:
     """Loads the weights of an earlier run into ``model`` in place; its item features stay. Raises ``WeightsError``."""
     parameters = _parameters(model)
-    sources = start.weights(_shapes(parameters))
+    sources = start.weights(_shapes(model, parameters))
     loaded = []
     for path, name, param, kernel in parameters:
         if (source := sources.get(name)) is not None:
             is_stored = isinstance(source, Stored)  # as each kernel is
-            array = _loaded(source, param.dtype, kernel) if is_stored else filled(param[...], source)
+            array = _loaded(source, param, kernel) if is_stored else filled(param[...], source)
             loaded.append((path, param.replace(array)))
     nnx.update(model, nnx.from_flat_state(loaded))
 
@@ -73,10 +70,13 @@ def _parameters(model: SequenceModel) -> list[Named]:
     return parameters
 
 
-def _shapes(parameters: list[Named]) -> dict[str, tuple[int, ...]]:
+def _shapes(model: SequenceModel, parameters: list[Named]) -> dict[str, tuple[int, ...]]:
     """Of the tensors in a file."""
-    return {name: param.shape[::-1] if kernel else param.shape for _, name, param, kernel in parameters}
+    return {
+        name: param.shape[::-1] if kernel else whole_shape(param.get_raw_value(), model.config.num_items)
+        for _, name, param, kernel in parameters
+    }
 
 
-def _loaded(tensor: Stored, dtype: DTypeLike, kernel: bool) -> Array:
-    return jnp.asarray(tensor.array().T) if kernel else array_of(tensor, dtype)
+def _loaded(tensor: Stored, param: nnx.Variable, kernel: bool) -> Array:
+    return jnp.asarray(tensor.array().T) if kernel else filled(param.get_raw_value(), tensor)

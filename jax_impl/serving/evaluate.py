@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
-from ...recsys import NO_ITEM, EvalBatch, Ragged
+from ...recsys import EvalBatch, Ragged
 from ...recsys.run.background import in_thread
 from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, start_evaluation
-from ..models.parts import Graph, Parts, shape_of
+from ..models.parts import Parts, shape_of
 from ..models.sequence_model import SequenceModel
-from .ranking import Seen, rank_and_top
+from .batch_ranking import Batches, rank_batches
+from .ranking import Seen
+from .spread import Spread, rank_and_count_on_mesh
 
 MOST_BATCHES = 32
 """Ranked by one call, so that the host has little to do for each."""
@@ -62,7 +64,8 @@ class Ranker:
 
     ``parts`` are those of the model now; others of the same shapes may take their place. Batches are ranked several
     at once, in portions of one size. With ``keeps`` they stay on the device, for a model that is evaluated on the same
-    ones again and again. ``ahead`` is `compile_ahead` of the same shapes, without candidates.
+    ones again and again. ``ahead`` is `compile_ahead` of the same shapes, without candidates. With a ``spread`` the
+    devices of a mesh share the work, as `on_mesh` places the model, and all items compete.
     """
 
     def __init__(
@@ -74,52 +77,58 @@ class Ranker:
         *,
         keeps: bool = False,
         ahead: Ahead | None = None,
+        spread: Spread | None = None,
     ) -> None:
-        self.parts, self.num_items = parts, num_items
+        self.parts, self.num_items, self._spread = parts, num_items, spread
         self.ahead, self._chunk, self._keeps = ahead, chunk, keeps
         self._candidates = None if candidates is None else jnp.asarray(candidates)
         self._kept: list[Batches] = []
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
-        self._cutoffs, self._size = cutoffs, _portion(num_batches)
+        self._cutoffs, self._size = cutoffs, _portion(num_batches, self._spread)
         self._left, self._waiting = num_batches, list[EvalBatch]()
         self._ranks: list[tuple[Array, int]] = []
-        self._counts = jnp.zeros((len(cutoffs), self.num_items), jnp.int32)
+        if self._spread is None:
+            self._counts = jnp.zeros((len(cutoffs), self.num_items), jnp.int32)
+        else:
+            self._counts = self._spread.start_counts(len(cutoffs), self.num_items)
 
     def add(self, batch: EvalBatch) -> None:
         self._waiting.append(batch)
         self._left -= 1
         if len(self._waiting) == self._size or not self._left:
-            fill = replace(batch, count=0)
-            self._rank(self._waiting + [fill] * (self._size - len(self._waiting)))
+            self._rank(_filled(self._waiting, self._size))
             self._waiting = []
 
     def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
         ranks = [np.asarray(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
-        return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(
-            zip(self._cutoffs, np.asarray(self._counts), strict=True)
-        )
+        counts = np.asarray(self._counts)
+        if self._spread is not None:
+            counts = self._spread.whole_counts(counts, self.num_items)
+        return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(zip(self._cutoffs, counts, strict=True))
 
     def _rank(self, batches: list[EvalBatch]) -> None:
         portion = len(self._ranks)
-        arrays = self._kept[portion] if portion < len(self._kept) else _stacked(batches)
-        if self._keeps and portion == len(self._kept):
-            arrays = jax.device_put(arrays)
-            self._kept.append(arrays)
-        graph, *model = self.parts
-        operands = *model, self._candidates, self._counts, arrays
+        arrays = self._kept[portion] if portion < len(self._kept) else self._placed(_stacked(batches))
         program = None if self.ahead is None else self.ahead.program_of(arrays)
+        operands = _operands(self.parts, self._counts, arrays, self._spread, self._candidates)
         if program is not None:
-            self._counts, ranks = program(*operands)
+            self._counts, ranks = program(*operands[1:])
         else:
-            self._counts, ranks = _rank_and_count(graph, *operands, cutoffs=self._cutoffs, chunk=self._chunk)
+            call = _call(self._cutoffs, self.num_items, self._spread, self._chunk)
+            self._counts, ranks = call(*operands)
         # only the last batch has rows that fill it
         self._ranks.append((ranks, sum(batch.count for batch in batches)))
 
-
-Batches = tuple[Any, Any, Any, Seen | None]
-"""Of several: the inputs (batches, B, L), the targets (batches, B), how many rows of each (batches,) are no filling,
-and its seen items."""
+    def _placed(self, arrays: Batches) -> Batches:
+        """A new portion where it is ranked."""
+        if self._spread is not None:
+            arrays = self._spread.placed(arrays)
+        elif self._keeps:
+            arrays = jax.device_put(arrays)
+        if self._keeps:
+            self._kept.append(arrays)
+        return arrays
 
 
 class Ahead(NamedTuple):
@@ -133,9 +142,11 @@ class Ahead(NamedTuple):
         return program if jax.tree.map(np.shape, batches) == shapes else None
 
 
-def compile_ahead(parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple[int, ...]) -> Ahead:
+def compile_ahead(
+    parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple[int, ...], spread: Spread | None = None
+) -> Ahead:
     """Compiles in a thread, while other work goes on, what ranks ``batches`` for these ``cutoffs`` with a model of the
-    shapes of ``parts``; what goes wrong is raised where it is needed."""
+    shapes of ``parts``, on the devices of a ``spread``; what goes wrong is raised where it is needed."""
     precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
     def work() -> tuple[Any, Any]:
@@ -143,19 +154,42 @@ def compile_ahead(parts: Parts, num_items: int, batches: HeldOut, cutoffs: tuple
             return compiled()
 
     def compiled() -> tuple[Any, Any]:
-        portion = _stacked(list(itertools.islice(batches, _portion(len(batches)))))
-        graph, *model = parts
+        size = _portion(len(batches), spread)
+        portion = _stacked(_filled(list(itertools.islice(batches, size)), size))
         counts = jax.ShapeDtypeStruct((len(cutoffs), num_items), jnp.int32)
-        operands = jax.tree.map(shape_of, (*model, None, counts, portion))
-        program = _rank_and_count.lower(graph, *operands, cutoffs=cutoffs, chunk=None).compile()
+        if spread is not None:
+            counts = spread.counts_of(len(cutoffs), num_items)
+        shapes = jax.tree.map(shape_of, portion) if spread is None else spread.shapes_of(portion)
+        graph, *operands = _operands(parts, counts, shapes, spread, None)
+        call = _call(cutoffs, num_items, spread, None)
+        ranks: Any = call.func  # a function of `jax.jit`
+        program = ranks.lower(graph, *jax.tree.map(shape_of, operands), **call.keywords).compile()
         return jax.tree.map(np.shape, portion), program
 
     return Ahead(in_thread(work, "compile the ranking"))
 
 
-def _portion(num_batches: int) -> int:
-    portions = max(-(-num_batches // MOST_BATCHES), 1)
-    return max(-(-num_batches // portions), 1)
+def _operands(parts: Parts, counts: Any, batches: Batches, spread: Spread | None, candidates: Any) -> tuple[Any, ...]:
+    """What `_call` is called with."""
+    return (*parts, candidates, counts, batches) if spread is None else (*parts, counts, batches)
+
+
+def _call(cutoffs: tuple[int, ...], num_items: int, spread: Spread | None, chunk: int | None) -> partial[Any]:
+    """What ranks batches, with its static arguments but the graph."""
+    if spread is None:
+        return partial(_rank_and_count, cutoffs=cutoffs, chunk=chunk)
+    return partial(rank_and_count_on_mesh, cutoffs=cutoffs, num_items=num_items, spread=spread)
+
+
+def _portion(num_batches: int, spread: Spread | None) -> int:
+    portions, together = max(-(-num_batches // MOST_BATCHES), 1), 1 if spread is None else spread.batches_at_once
+    size = max(-(-num_batches // portions), 1)
+    return -(-size // together) * together
+
+
+def _filled(batches: list[EvalBatch], size: int) -> list[EvalBatch]:
+    """So many batches, of which the last ones only fill up."""
+    return batches + [replace(batches[-1], count=0)] * (size - len(batches))
 
 
 def _stacked(batches: list[EvalBatch]) -> Batches:
@@ -167,31 +201,4 @@ def _stacked(batches: list[EvalBatch]) -> Batches:
     return inputs, targets, counts, seen
 
 
-@partial(jax.jit, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")
-def _rank_and_count(
-    graph: Graph,
-    parameters: Any,
-    constants: Any,
-    candidates: Array | None,
-    counts: Array,
-    batches: Batches,
-    *,
-    cutoffs: tuple[int, ...],
-    chunk: int | None,
-) -> tuple[Array, Array]:
-    """``counts`` (cutoffs, V) with the lists of batches, and the ranks (batches, B) of their targets.
-
-    The model comes in `Parts`: what a call hands over is arrays alone.
-    """
-    rows = Parts(graph, parameters, constants).model().item_rows()
-
-    def rank(counts: Array, batch: tuple[Array, Array, Array, Seen | None]) -> tuple[Array, Array]:
-        inputs, target, num_targets, seen = batch
-        hidden = Parts(graph, parameters, constants).model().next_item_hidden(inputs, rows)
-        ranks, top = rank_and_top(hidden, rows, target, max(cutoffs), chunk, seen, candidates)
-        is_counted = (jnp.arange(len(top)) < num_targets)[:, None] & (top != NO_ITEM)
-        items = jnp.where(is_counted, top, len(rows))
-        more = [count.at[items[:, :k]].add(1, mode="drop") for count, k in zip(counts, cutoffs, strict=True)]
-        return jnp.stack(more), ranks
-
-    return jax.lax.scan(rank, counts, batches)
+_rank_and_count = jax.jit(rank_batches, static_argnames=("graph", "cutoffs", "chunk"), donate_argnames="counts")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 from ...interop import as_varying, own_settings, varying_axes
 from ...kernels.errors import ArgumentTypeError, ArgumentValueError
 from ...kernels.negatives.arguments import IGNORED, Spec, check_own_log_q
+from ...kernels.negatives.base import Negatives
 from ...kernels.negatives.history import History
 from ...kernels.negatives.samplers import Sampler
 from ...kernels.plan.group_draw import GroupDraw, ListDraw, plan_group_draw
@@ -49,27 +51,59 @@ def shard_working_set(
     """The working set of this shard, of all shards' rows."""
     shards = catalog.shards()
     own = [own_sampler(negatives, shard) for shard in shards]
-    size, draw = shards[0].size, own[0].draw(shards[0].size)
-    if any(shard.size != size or each.draw(shard.size) != draw for shard, each in zip(shards, own, strict=True)):
-        expected = f"num_items and numbers of negatives that are multiples of the {len(shards)} shards"
-        raise ArgumentValueError("catalog", expected, f"{catalog.num_items} items, {negatives.text}")
+    size, num_rows = catalog.rows(len(shards)), len(shards) * int(np.size(target))
     check_own_log_q(negatives, None if log_q is None else Spec(tuple(log_q.shape), str(log_q.dtype)), size)
     check_own_history(history, target, ignore_index, size)
-    plan = plan_group_draw(own[0], len(shards) * int(np.size(target)), size, IGNORED)
-    bound = plan.num_drawn + 2 * (int(np.size(target)) + (0 if inputs is None else int(np.size(inputs)))) + MORE_ROWS
+    plans = [plan_group_draw(each, num_rows, shard.size, IGNORED) for shard, each in zip(shards, own, strict=True)]
+    kinds = tuple(_Kind(plan, own[plans.index(plan)]) for plan in dict.fromkeys(plans))
+    kind_of = tuple(list(dict.fromkeys(plans)).index(plan) for plan in plans)
+    num_drawn = max(plan.num_drawn for plan in plans)
+    bound = num_drawn + 2 * (int(np.size(target)) + (0 if inputs is None else int(np.size(inputs)))) + MORE_ROWS
     arrays = placed({"target": target, "inputs": inputs, "seed": as_seed(seed), "log_q": log_q, "history": history})
-    tables = shard_tables(negatives, shards, draw, home_of(arrays))
-    return _working_set(arrays, tables, own[0], plan, catalog, ignore_index, min(bound, size), impl)
+    tables = shard_tables(negatives, shards, own[0].draw(size), home_of(arrays))
+    static = _Static(negatives, kinds, kind_of, catalog, ignore_index, min(bound, size), impl)
+    return _working_set(arrays, tables, static)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
-def _working_set(
-    arrays: dict[str, Any], tables: Tables, sampler: Sampler, plan: GroupDraw | ListDraw, catalog: CatalogShard,
-    ignore_index: int, bound: int, impl: str,
-) -> WorkingSet:  # fmt: skip
-    axis = catalog.axis_name
+@dataclass(frozen=True)
+class _Kind:
+    """A shard's draw, and the sampler of the first one that draws so."""
+
+    plan: GroupDraw | ListDraw
+    sampler: Negatives
+
+
+@dataclass(frozen=True)
+class _Static:
+    """What is static in a call: the ``kinds`` of shards, and ``kind_of`` each of them."""
+
+    negatives: Sampler
+    kinds: tuple[_Kind, ...]
+    kind_of: tuple[int, ...]
+    catalog: CatalogShard
+    ignore_index: int
+    bound: int
+    impl: str
+
+
+class _Own(NamedTuple):
+    """What a shard has of its own, in shapes that all shards have."""
+
+    ids: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    target: Array
+    inputs: Array | None
+    drawn: Array | None
+    positions: Array | None
+    log_weight: Array | None
+    whole: Array | None
+
+
+@partial(jax.jit, static_argnums=2)
+def _working_set(arrays: dict[str, Any], tables: Tables, static: _Static) -> WorkingSet:
+    catalog, axis, ignore_index = static.catalog, static.catalog.axis_name, static.ignore_index
     with own_settings():
-        words, log_q, size = seed_words(arrays["seed"]), arrays["log_q"], plan.num_items
+        words, log_q = seed_words(arrays["seed"]), arrays["log_q"]
         history = None if arrays["history"] is None else History(*map(as_int32, arrays["history"]))
         given: Any = as_int32(arrays["target"]), None if arrays["inputs"] is None else as_int32(arrays["inputs"])
         given = as_varying((*given, words, log_q, history), varying_axes(given) | manual_axes(axis))
@@ -85,32 +119,61 @@ def _working_set(
             is_item = (of_all >= 0) & (of_all < catalog.num_items)
             of_all = jnp.where(is_item, places_in(of_all, catalog, -1), -1)
         words, index = folded_words(words, catalog), jax.lax.axis_index(axis)
-        slot_ends, known = (None if table is None else table[index] for table in tables)
-        tables = Tables(None if slot_ends is None else slot_ends.reshape(-1), known)
-        found = found_rows(every, of_all, words, tables.slot_ends, plan, bound, impl)
-        ids, whole = found.rows.ids, None
-        if log_q is None:
-            log_weight, whole = row_log_weights(tables, ids, sampler, size, None, history is not None)
-        else:
-            _, whole = list_operands(tables, sampler.draw(size).batch_share, size, log_q)
-            whole = of_shard(whole)
-            log_weight = whole[ids]
+        tables = Tables(*(None if table is None else table[index] for table in tables))
+        branches = [partial(_own_rows, kind, static, history is not None) for kind in static.kinds]
+        operands = every, of_all, words, tables, log_q
+        kind = jnp.asarray(static.kind_of)[index]
+        found = jax.lax.switch(kind, branches, operands) if len(branches) > 1 else branches[0](operands)
         return WorkingSet(
-            ids=ids,
-            count=found.rows.count,
+            ids=found.ids,
+            count=found.count,
             target=owners(flat, counts, catalog).reshape(target.shape),
             inputs=found.inputs,
             drawn=found.drawn,
             positions=found.positions,
-            log_weight=log_weight,
+            log_weight=found.log_weight,
             history=history,
-            history_weight=None if history is None else whole,
+            history_weight=found.whole,
             seed=jax.lax.bitcast_convert_type(words[::-1], jnp.uint32),
             gathered=jnp.where(every == ELSEWHERE, ELSEWHERE, found.target),
-            sampler=sampler,
-            num_items=size,
+            sampler=static.negatives,
+            num_items=catalog.rows(len(static.kind_of)),
             ignore_index=ignore_index,
         )
+
+
+def _own_rows(kind: _Kind, static: _Static, has_history: bool, operands: Any) -> _Own:
+    """What a shard of this kind finds, filled up to the shapes of the largest."""
+    every, of_all, words, tables, log_q = operands
+    plan, sampler, size = kind.plan, kind.sampler, kind.plan.num_items
+    slot_ends, known = tables
+    tables = Tables(
+        None if slot_ends is None else slot_ends[:, :size].reshape(-1), None if known is None else known[:size]
+    )
+    found = found_rows(every, of_all, words, tables.slot_ends, plan, static.bound, static.impl)
+    ids, whole = found.rows.ids, None
+    if log_q is None:
+        log_weight, whole = row_log_weights(tables, ids, sampler, size, None, has_history)
+    else:
+        _, whole = list_operands(tables, sampler.draw(size).batch_share, size, log_q[:size])
+        whole = of_shard(whole)
+        log_weight = whole[ids]
+    plans = [each.plan for each in static.kinds]
+    drawn = found.drawn
+    if drawn is not None and drawn.ndim == 2:
+        most = max(each.columns for each in plans if isinstance(each, ListDraw))
+        drawn = _filled(drawn, most, -1)
+    elif drawn is not None:
+        drawn = _filled(drawn, len(drawn) + max(each.num_drawn for each in plans) - plan.num_drawn, -1)
+    if whole is not None:
+        whole = _filled(whole, max(each.num_items for each in plans), 0) if has_history else None
+    return _Own(ids, found.rows.count, found.target, found.inputs, drawn, found.positions, log_weight, whole)
+
+
+def _filled(array: Array, size: int, value: float) -> Array:
+    """``array`` with a last axis of ``size``."""
+    rest = size - array.shape[-1]
+    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, rest)], constant_values=value) if rest else array
 
 
 def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard, dtype: DTypeLike | None = None) -> Array:

@@ -74,8 +74,7 @@ def working_set(
         catalog: the table is this device's part of one that the devices of a mesh's axis share, as of the loss, which
             is given it again. The rows are those of the shard that all shards' rows touch, and T at most what is drawn
             there, twice the targets and inputs of one shard, and 1024: where an uneven catalog has more of on one
-            shard, losses are NaN. ``input_rows`` gives what inputs embed; log_q and history are the shard's. Shards
-            must be alike: num_items and numbers of negatives multiples of theirs.
+            shard, losses are NaN. ``input_rows`` gives what inputs embed; log_q and history are the shard's.
         impl: "triton", "reference", or "auto": decided when the call is lowered, triton on CUDA.
 
     Raises ArgumentTypeError or ArgumentValueError, naming the argument: for draws of more than half the catalog, of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,15 @@ from jax.typing import ArrayLike
 from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
 from ...recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
-from ...recsys.option_checks import options_refused
+from ...recsys.option_checks import options_refused, require
 from ..loss.binary import sampled_linear_binary_cross_entropy
+from ..loss.catalog_shard import CatalogShard
 from ..loss.cross_entropy import sampled_linear_cross_entropy
 from ..loss.frequencies import update_frequencies
 from ..loss.scalable import scalable_linear_cross_entropy
 from ..loss.working_set import WorkingSet
 from ..models.sequence_model import SequenceModel
+from ..tables.shard_rows import input_rows
 
 Loss = Callable[..., Array]
 """`training_loss`, or another function with its arguments."""
@@ -94,6 +97,27 @@ def row_loss(
     if o.loss in ("bce", "gbce"):
         return sampled_linear_binary_cross_entropy(*operands, gbce_t=o.gbce_t, impl=o.impl)
     return sampled_linear_cross_entropy(*operands, logq_correction=o.logq_correction, impl=o.impl)
+
+
+def shared_row_loss(
+    inputs: Array, model: SequenceModel, rows: Array, given: WorkingSet, dropout_key: Array | None = None, *,
+    objective: Objective, catalog: CatalogShard,
+) -> Array:  # fmt: skip
+    """Returns the same loss of this device's batch, ``inputs`` (B, L), inside ``jax.shard_map``: of a working set made
+    with the ``catalog`` that devices share, and its ``rows`` (T, D). Raises ``ConfigError`` for a loss that shards of a
+    catalog do not have."""
+    number = jax.lax.axis_size(catalog.axis_name)
+    expected = f"softmax where {number} devices have a part each of the item table (with item_optimizer = adamw each "
+    require(objective.loss == "softmax", "loss", f"{expected}has all of it)", objective.loss)
+    rows = model.with_features(rows, given.ids)
+    # what crosses the network is half as much in the dtype of a bfloat16 model's products
+    dtype = jnp.bfloat16 if model.dtype == jnp.bfloat16 else None
+    embedded = input_rows(rows, given, catalog=catalog, dtype=dtype)
+    hidden = model(inputs, embedded, rngs=None if dropout_key is None else nnx.Rngs(dropout=dropout_key))
+    return sampled_linear_cross_entropy(
+        hidden.astype(model.dtype), rows, given.target, given, logq_correction=objective.logq_correction,
+        catalog=catalog, impl=objective.impl,
+    )  # fmt: skip
 
 
 def step_seed(config: TrainConfig, step: int) -> npt.NDArray[np.uint32]:

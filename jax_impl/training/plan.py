@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ...kernels.negatives.objectives import Objective
 from ...kernels.plan.row_update import RowRule
 from ...recsys import IGNORE
+from ..loss.catalog_shard import CatalogShard
 from ..models.parts import Graph
 from ..ranks import AXIS
 from .objective import Loss
@@ -35,18 +36,24 @@ class Plan:
     rounding_seed: int
     weighing_targets: float | None
     mesh: Mesh | None
+    catalog: CatalogShard | None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the devices of the mesh share the item table."""
+        return self.catalog is not None
 
     def weight(self, targets: Array) -> Array | float:
-        """What the mean loss of a batch, or of a device's part of it, counts: the mean over devices is the batch's."""
+        """What the mean loss of a batch, or of a device's part of it, counts: the sum over devices is the batch's."""
         counted, every = (targets != IGNORE).sum(), self.weighing_targets
         if self.mesh is None:
             return 1.0 if every is None else counted / every
-        return self.mesh.size * counted / (every or jnp.maximum(jax.lax.psum(counted, AXIS), 1))
+        return counted / (every or jnp.maximum(jax.lax.psum(counted, AXIS), 1))
 
     def gathered(self, rows: Array) -> Array:
         """All devices' rows, one device's behind the other's."""
         return rows if self.mesh is None else jax.lax.all_gather(rows, AXIS, tiled=True)
 
-    def mean(self, tree: Any) -> Any:
-        """The mean over devices."""
-        return tree if self.mesh is None else jax.lax.pmean(tree, AXIS)
+    def total(self, tree: Any) -> Any:
+        """The sum over devices."""
+        return tree if self.mesh is None else jax.lax.psum(tree, AXIS)

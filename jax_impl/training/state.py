@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -15,7 +16,9 @@ from ...recsys.run.run_directory import RunDirectory
 from ...recsys.run.tensor_file import Stored
 from ...recsys.run.warm_start import WarmStart
 from ..devices import memory
-from ..stored import array_of, filled, stored
+from ..models.parts import shape_of
+from ..ranks import name_of
+from ..stored import filled, is_sharded, stored_whole, whole_shape
 from .earlier import find_earlier, read_earlier
 from .steps import State, TrainingSteps
 
@@ -23,7 +26,7 @@ from .steps import State, TrainingSteps
 def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     """Takes up the last checkpoint of ``run``; without one, new ``Progress``. Raises ``ConfigError``."""
     named, tree = jax.tree_util.tree_flatten_with_path(steps.state)
-    shapes = {_name(path): (array.shape, array.dtype.name) for path, array in named}
+    shapes = {name_of(path): (whole_shape(array, steps.num_items), array.dtype.name) for path, array in named}
     path = run.checkpoints / NAME
     if path.exists():
         found, progress = read_checkpoint(path)
@@ -33,10 +36,10 @@ def restore(steps: TrainingSteps, run: RunDirectory) -> Progress:
     else:
         return Progress()
     require_arrays(path, found, shapes)
-    names = [_name(path) for path, _ in named]
+    wanted = {name_of(path): shape_of(array) for path, array in named}
     del named
     steps.release()  # the old state makes room
-    steps.state = jax.tree.unflatten(tree, [array_of(found[name]) for name in names])
+    steps.state = jax.tree.unflatten(tree, [filled(shape, found[name]) for name, shape in wanted.items()])
     return progress
 
 
@@ -44,8 +47,10 @@ def start_optimizer(steps: TrainingSteps, start: WarmStart) -> bool:
     """Takes up the optimizer's state of an earlier run, and says whether it fits; raises ``ConfigError`` for a
     checkpoint that cannot be read."""
     named, tree = jax.tree_util.tree_flatten_with_path(steps.state)
-    arrays = {_name(path): array for path, array in named}
-    shapes = {name: array.shape for name, array in arrays.items() if name.startswith(_OPTIMIZERS)}
+    arrays = {name_of(path): array for path, array in named}
+    shapes = {
+        name: whole_shape(array, steps.num_items) for name, array in arrays.items() if name.startswith(_OPTIMIZERS)
+    }
     # beside an optimizer of the table's own those of the others are numbered
     others = [each for name in arrays if (each := name.removeprefix("parameters/")) not in (name, "item_table")]
     state = start.optimizer_state("jax", shapes, {n: _parameter(n, others) for n in shapes})
@@ -67,26 +72,29 @@ def _parameter(state: str, others: list[str]) -> str:
 
 
 class Copy:
-    """A copy of ``state`` as it is now, which reaches the host when it is asked for, in any thread.
+    """A copy of the ``state`` of a model of ``num_items`` as it is now, which reaches the host when it is asked for, in
+    any thread.
 
     There is none of a large state (``is_live``), which leaves the device in pieces, before the next step.
     """
 
-    def __init__(self, state: State) -> None:
-        size = sum(array.nbytes for array in jax.tree.leaves(state))
+    def __init__(self, state: State, num_items: int) -> None:
+        leaves = jax.tree.leaves(state)
+        size = sum(math.prod(each.sharding.shard_shape(each.shape)) * each.dtype.itemsize for each in leaves)
         self.is_live = is_too_large_to_copy(size, memory())
         self._state: Any = state if self.is_live else _copied(state)
+        self._num_items, self._is_sharded = num_items, any(map(is_sharded, leaves))
 
     def state(self) -> State:
-        """The copy in NumPy arrays; a live state as it is."""
-        if not self.is_live:
+        """The copy in NumPy arrays; a live state, and one of an item table that devices share, as it is."""
+        if not self.is_live and not self._is_sharded:  # the host has no table as a whole
             self._state = jax.device_get(_in_pinned_memory(self._state))
         return self._state
 
     def tensors(self) -> dict[str, Stored]:
         """The same by name."""
         named, _ = jax.tree_util.tree_flatten_with_path(self.state())
-        return {_name(path): stored(array) for path, array in named}
+        return {name_of(path): stored_whole(array, self._num_items) for path, array in named}
 
 
 def _in_pinned_memory(state: Any) -> Any:
@@ -100,7 +108,3 @@ def _in_pinned_memory(state: Any) -> Any:
 @jax.jit
 def _copied(state: State) -> State:
     return jax.tree.map(jnp.copy, state)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")

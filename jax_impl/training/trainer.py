@@ -32,7 +32,9 @@ from ..loss.arguments import check_impl
 from ..models.parts import Parts
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
+from ..ranks import on_mesh
 from ..serving.evaluate import Ranker, compile_ahead, start_evaluation_on
+from ..serving.spread import Spread
 from .objective import objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, restore, start_optimizer
 from .steps import TrainingSteps
@@ -50,7 +52,9 @@ class Trainer:
         self.config, self.split = config, split
         self._objective = objective_of(config, split)
         frequencies = start_frequencies(self._objective, split)
-        self._try_loss(model, frequencies)
+        rule = item_rule(config, split.num_items)
+        if mesh is None or rule is None:
+            self._try_loss(model, frequencies)
         on_device = stay_on_device(config, split, memory())
         self.steps = TrainingSteps(
             model,
@@ -58,16 +62,21 @@ class Trainer:
             self._objective,
             frequencies=frequencies,
             sequences=split.train if on_device else None,
-            item_rule=item_rule(config, split.num_items),
+            item_rule=rule,
             weighing_targets=weighing_targets(config, split),
             mesh=mesh,
         )
+        if self.steps.is_sharded:
+            with options_refused(ArgumentError):  # as `_try_loss`, of which a loss on shards is no part
+                self.steps.trace(Steps.of_batch(longest_batch(config, split), 0, config))
+        self._spread = None if mesh is None else Spread(mesh, self.steps.is_sharded)
         self._evaluation = evaluation_options(config, split)
         sizes = {name: self._evaluation.pop(name) for name in ("filter_seen", "batch_size")}
         self._valid, self._test = (
             HeldOut(*held_out(config, split, part), max_length=config.max_length, **sizes) for part in ("valid", "test")
         )
-        self._ranker = Ranker(self.steps.parts().shapes(), split.num_items, keeps=self._valid.is_small)
+        parts = self.steps.parts().shapes()
+        self._ranker = Ranker(parts, split.num_items, keeps=self._valid.is_small, spread=self._spread)
         most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
         self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
 
@@ -98,7 +107,7 @@ class Trainer:
         if self.config.has_test:
             first = self._valid if self.config.has_validation else self._test
             cutoffs, shapes = self._evaluation["cutoffs"], self.steps.parts().shapes()
-            self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs)
+            self._ranker.ahead = compile_ahead(shapes, self.split.num_items, first, cutoffs, self._spread)
 
     def train_epoch(self, epoch: int, profile: Profile) -> Callable[[], float]:
         return self._loop.epoch(epoch, profile)
@@ -117,7 +126,7 @@ class Trainer:
             jax.block_until_ready(self.steps.state)
 
     def largest_weight(self) -> Array:
-        return largest_weight(self.steps.state_on_one().parameters)
+        return largest_weight(self.steps.kept_state().parameters)
 
     def validate(self) -> Callable[[], dict[str, float]]:
         self._ranker.parts = self.steps.parts()
@@ -125,7 +134,11 @@ class Trainer:
 
     def test(self, model: SequenceModel) -> dict[str, float]:
         """Metrics of the test part, of another ``model`` of the same shapes; see `release`."""
-        ranker = Ranker(Parts.of(model), self.split.num_items, ahead=self._ranker.ahead)
+        graph, *arrays = Parts.of(model)
+        if self._spread is not None:
+            arrays = on_mesh(arrays, self._spread.mesh, is_sharded=self._spread.is_sharded)
+        parts = Parts(graph, *arrays)
+        ranker = Ranker(parts, self.split.num_items, ahead=self._ranker.ahead, spread=self._spread)
         return start_evaluation_on(self._test, ranker, **self._evaluation)()
 
     def release(self) -> None:
@@ -134,7 +147,7 @@ class Trainer:
         self.steps.release()
 
     def snapshot(self) -> Snapshot:
-        copy = Copy(self.steps.state_on_one())
+        copy = Copy(self.steps.kept_state(), self.steps.num_items)
 
         def write(path: Path) -> None:
             save_weights(self.steps.parts(copy.state()).model(), path)

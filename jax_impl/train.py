@@ -13,7 +13,7 @@ from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
 from ..recsys.run.data_summary import data_summary
 from ..recsys.run.experiment import popularity_metrics
-from ..recsys.run.item_optimizer import item_rule
+from ..recsys.run.item_optimizer import item_rule, require_shareable
 from ..recsys.run.left_to_the_log import left_names, resolved
 from ..recsys.run.memory_estimate import require_memory
 from ..recsys.run.model_config import ModelConfig
@@ -72,6 +72,7 @@ def train(config: TrainConfig) -> TrainResult:
             popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
             side = side_information(config, interactions)
         require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
+        require_shareable(config, split.num_items, config.devices)
         with profile.part("model"):
             model_config = ModelConfig.from_train(config, split.num_items, side.num_features)
             dtype = DTYPES[config.precision]

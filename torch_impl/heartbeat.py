@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -20,13 +21,14 @@ SILENCE = 45.0
 """Seconds without a sign of life."""
 
 _EVERY = 1.0
-_GONE = b""
+_GONE = "gone"
 
 
 @contextmanager
-def watching_each_other(store: dist.Store, rank: int, number: int) -> Iterator[None]:
-    """Inside, this one of ``number`` ranks gives signs of life in a ``store`` that is theirs alone, and ends one that
-    has given some and is silent: the launcher of the ranks sees that end. Where it is on another host, this one ends.
+def watching_each_other(store: Any, rank: int, number: int) -> Iterator[None]:
+    """Inside, this one of ``number`` ranks gives signs of life in a ``store`` of torch.distributed that is theirs
+    alone, and ends one that has given some and is silent: the launcher of the ranks sees that end. Where that one is on
+    another host, this one ends.
 
     A thread of Python gives them. It does so while others wait for a collective, and not in a process that is stopped
     or does not let go of the interpreter.
@@ -46,7 +48,7 @@ def watching_each_other(store: dist.Store, rank: int, number: int) -> Iterator[N
         thread.join()
 
 
-def _give_and_watch(store: dist.Store, rank: int, number: int, left: threading.Event) -> None:
+def _give_and_watch(store: Any, rank: int, number: int, left: threading.Event) -> None:
     store.set(f"process {rank}", f"{_machine()} {os.getpid()}")
     awake = before = time.monotonic()
     signs, heard = [_GONE] * number, [0.0] * number
@@ -60,14 +62,14 @@ def _give_and_watch(store: dist.Store, rank: int, number: int, left: threading.E
             awake = now
         before = now
         for other in range(number):
-            sign = store.get(str(other)) if store.check([str(other)]) else _GONE
+            sign = store.get(str(other)).decode() if store.check([str(other)]) else _GONE
             if sign != signs[other]:
                 signs[other], heard[other] = sign, now
             if sign != _GONE and now - max(heard[other], awake) > SILENCE:
                 _end(store, other, number)
 
 
-def _end(store: dist.Store, silent: int, number: int) -> None:
+def _end(store: Any, silent: int, number: int) -> None:
     if store.add(f"ends {silent}", 1) == 1:  # the first to see it
         logger.error(
             "devices: expected %d processes that give signs of life, got rank %d silent for %.0f s; it is ended, and "

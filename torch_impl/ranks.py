@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -133,7 +134,8 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
     if not dist.is_initialized():  # a training before this one may have ended in an error
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
     store, _, _ = next(rendezvous("env://"))  # beside the group's, which may wait
-    signs = dist.PrefixStore(f"{PROJECT} {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    own: Any = dist.PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+    signs = own(f"{PROJECT} {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     try:
         with watching_each_other(signs, index, number):
             yield Ranks(index, number, local)

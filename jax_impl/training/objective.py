@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from jax.typing import ArrayLike
 from ...kernels import ArgumentError, fold_seed
 from ...kernels.negatives.objectives import Objective, make_objective
 from ...recsys import Split, TrainConfig, item_counts, loss_options, smoothed_frequencies
-from ...recsys.option_checks import options_refused, require
+from ...recsys.option_checks import options_refused
 from ..loss.binary import sampled_linear_binary_cross_entropy
 from ..loss.catalog_shard import CatalogShard
 from ..loss.cross_entropy import sampled_linear_cross_entropy
@@ -104,11 +103,8 @@ def shared_row_loss(
     objective: Objective, catalog: CatalogShard,
 ) -> Array:  # fmt: skip
     """Returns the same loss of this device's batch, ``inputs`` (B, L), inside ``jax.shard_map``: of a working set made
-    with the ``catalog`` that devices share, and its ``rows`` (T, D). Raises ``ConfigError`` for a loss that shards of a
-    catalog do not have."""
-    number = jax.lax.axis_size(catalog.axis_name)
-    expected = f"softmax where {number} devices have a part each of the item table (with item_optimizer = adamw each "
-    require(objective.loss == "softmax", "loss", f"{expected}has all of it)", objective.loss)
+    with the ``catalog`` that devices share, and its ``rows`` (T, D)."""
+    assert objective.loss == "softmax", objective.loss
     rows = model.with_features(rows, given.ids)
     # what crosses the network is half as much in the dtype of a bfloat16 model's products
     dtype = jnp.bfloat16 if model.dtype == jnp.bfloat16 else None

@@ -90,22 +90,13 @@ def test_traces():
             on_four(negatives, rows=rows)
 
 
-@pytest.mark.parametrize(
-    ("num_items", "negatives", "message"),
-    [
-        (803, UniformNegatives(8, 16), "^catalog: expected num_items and numbers of negatives that are multiples"),
-        (800, UniformNegatives(9, 16), "^catalog: expected num_items and numbers of negatives that are multiples"),
-        (800, AllItems(), "^negatives: "),
-    ],
-)
-def test_errors_of_working_sets(num_items: int, negatives: Any, message: str):
+def test_working_sets_are_of_draws():
     def call(target: Array) -> Array:
-        catalog = CatalogShard(num_items, "shard")
-        return working_set(negatives, target, num_items=num_items, seed=1, catalog=catalog).target
+        return working_set(AllItems(), target, num_items=800, seed=1, catalog=CatalogShard(800, "shard")).target
 
     mesh = AbstractMesh((4,), ("shard",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(call, mesh=mesh, in_specs=P("shard"), out_specs=P("shard"))
-    with pytest.raises((ArgumentTypeError, ArgumentValueError), match=message):
+    with pytest.raises(ArgumentTypeError, match=r"^negatives: "):
         jax.eval_shape(mapped, jax.ShapeDtypeStruct((80,), jnp.int32))
 
 

@@ -71,7 +71,7 @@ HALF = ("half precision", "rows in half precision")
 @pytest.mark.parametrize("name", RUNS)
 def test_captured_training_is_eager_training(name: str, make_config: Make):
     options = {"device": "cuda", "dropout": 0.3, **RUNS[name]}
-    with mock.patch.object(steps_module, "_captured", wraps=steps_module._captured) as capture:
+    with mock.patch.object(steps_module, "as_graph", wraps=steps_module.as_graph) as capture:
         captured = train(make_config("captured", **options))
         graphs = 1 if options.get("accumulate", 1) == 1 else 2  # a batch's, and an update's
         assert capture.call_count == graphs

@@ -113,7 +113,7 @@ def test_jax_compiles_each_length_ahead(grouped: Make):
 @pytest.mark.parametrize("kind", ["gathered", "accumulated", "of the host", "rows alone"])
 def test_each_length_is_captured(grouped: Make, kind: str):
     options = {"device": "cuda", "dropout": 0.3, **KINDS[kind]}
-    with mock.patch.object(steps_module, "_captured", wraps=steps_module._captured) as capture:
+    with mock.patch.object(steps_module, "as_graph", wraps=steps_module.as_graph) as capture:
         by_graphs = train_torch(grouped("graphs", **options))
         assert capture.call_count == (4 if kind == "accumulated" else 2)
     with eager_steps():

@@ -20,6 +20,7 @@ from ..devices import captured, to_device
 from ..models.sequence_model import SequenceModel
 from ..ranks import Ranks
 from .ranking import Seen, compile_ranking, rank_and_top
+from .sharded_ranking import ShardRanker
 
 
 def evaluate(
@@ -45,7 +46,9 @@ def evaluate(
     return start_evaluation_on(batches, Ranker(model, chunk, mask), **options)()
 
 
-def start_evaluation_on(batches: HeldOut, ranker: Ranker, **options: Any) -> Callable[[], dict[str, float]]:
+def start_evaluation_on(
+    batches: HeldOut, ranker: Ranker | ShardRanker, **options: Any
+) -> Callable[[], dict[str, float]]:
     """Gives the device all its work and returns what waits for the same metrics of ``batches``, as ``ranker`` ranks
     them."""
     model = ranker.model

@@ -29,7 +29,7 @@ class ShardRanker:
     """
 
     def __init__(self, model: SequenceModel, shard: Shard, ranks: Ranks) -> None:
-        self.model, self._shard, self._ranks_of_all = model, shard, ranks
+        self.model, self._shard, self._all = model, shard, ranks
         self._per_rank = -(-shard.num_items // shard.num_shards)
 
     def compile_ahead(self, batches: HeldOut, cutoffs: tuple[int, ...]) -> None:
@@ -65,8 +65,8 @@ class ShardRanker:
         filled = k - own.shape[1]
         items = torch.nn.functional.pad(items, (0, filled), value=NO_ITEM)
         scores = torch.nn.functional.pad(scores, (0, filled), value=-torch.inf)
-        every = (self._ranks_of_all.gather(each[None]).transpose(0, 1).flatten(1) for each in (items, scores))
-        top = best_of(*every, k)
+        items, scores = (self._all.gather(each[None]).transpose(0, 1).flatten(1) for each in (items, scores))
+        top = best_of(items, scores, k)
         self._count(top[: batch.count])
         is_target = top == target[:, None]
         rank = torch.where(is_target.any(1), is_target.int().argmax(1) + 1, shard.num_items + 1)
@@ -74,7 +74,7 @@ class ShardRanker:
 
     def found(self) -> tuple[npt.NDArray[np.int64], dict[int, npt.NDArray[np.int32]]]:
         ranks = torch.cat(self._ranks) if self._ranks else torch.zeros(0, dtype=torch.int64)
-        every = self._ranks_of_all.gather(self._counts[None, :, :-1])  # (ranks, cutoffs, V / ranks)
+        every = self._all.gather(self._counts[None, :, :-1])  # (ranks, cutoffs, V / ranks)
         counts = every.permute(1, 2, 0).flatten(1)[:, : self._shard.num_items].cpu().numpy()
         return ranks.cpu().numpy(), dict(zip(self._cutoffs, counts, strict=True))
 
@@ -82,7 +82,7 @@ class ShardRanker:
         """The states (B, D) that score the next items, from the rows that all ranks have of ``inputs`` (B, L)."""
         shard = self._shard
         is_own = (inputs >= 0) & (inputs % shard.num_shards == shard.index)
-        rows = self._ranks_of_all.sum(embedded(self._rows, torch.where(is_own, inputs // shard.num_shards, -1)))
+        rows = self._all.sum(embedded(self._rows, torch.where(is_own, inputs // shard.num_shards, -1)))
         places = torch.arange(inputs.numel(), device=inputs.device).view(inputs.shape)
         return self.model.next_item_hidden(torch.where(inputs >= 0, places, inputs), rows.flatten(0, 1))
 

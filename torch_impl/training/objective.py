@@ -100,6 +100,7 @@ def shared_row_loss(
 ) -> Tensor:
     """Returns the same loss of a rank's ``inputs`` (B, L), by the ``rows`` (T, D) that all ranks' batches touch of its
     part of the table. Gradients of rows are those of the sum of all ranks' losses."""
+    assert objective.loss == "softmax", objective.loss
     rows, device = model.with_features(rows, given.ids), rows.device.type
     # what autocast rounds to anyway crosses the network so
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import platform
 import signal
 import threading
 import time
@@ -37,7 +38,10 @@ def watching_each_other(store: Any, rank: int, number: int) -> Iterator[None]:
 
     def watch() -> None:
         with suppress(dist.DistError):  # where the store's process has ended, and so does this one
-            _give_and_watch(store, rank, number, left)
+            try:
+                _give_and_watch(store, rank, number, left)
+            finally:
+                store.set(str(rank), _GONE)
 
     thread = threading.Thread(target=watch, name="watch ranks", daemon=True)
     thread.start()
@@ -45,17 +49,16 @@ def watching_each_other(store: Any, rank: int, number: int) -> Iterator[None]:
         yield
     finally:
         left.set()
-        thread.join()
+        thread.join(10 * _EVERY)  # not for a store that does not answer
 
 
 def _give_and_watch(store: Any, rank: int, number: int, left: threading.Event) -> None:
-    store.set(f"process {rank}", f"{_machine()} {os.getpid()}")
+    store.set(f"process {rank}", f"{machine()} {os.getpid()}")
     awake = before = time.monotonic()
     signs, heard = [_GONE] * number, [0.0] * number
     for count in itertools.count():
         store.set(str(rank), str(count))
         if left.wait(_EVERY):
-            store.set(str(rank), _GONE)
             return
         now = time.monotonic()
         if now - before > 5 * _EVERY:  # all have slept, as by a terminal's Ctrl-Z
@@ -75,13 +78,17 @@ def _end(store: Any, silent: int, number: int) -> None:
             "devices: expected %d processes that give signs of life, got rank %d silent for %.0f s; it is ended, and "
             "resume goes on from the last checkpoint", number, silent, SILENCE,
         )  # fmt: skip
-        machine, process = store.get(f"process {silent}").decode().rsplit(" ", 1)
-        if machine == _machine():
-            os.kill(int(process), signal.SIGKILL)
+        where, process = store.get(f"process {silent}").decode().rsplit(" ", 1)
+        if where == machine():
+            with suppress(ProcessLookupError):  # it has ended by now
+                os.kill(int(process), signal.SIGKILL)
         else:
             os._exit(1)  # the main thread may wait for the silent one for ever
 
 
-def _machine() -> str:
-    """What has the same process numbers."""
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+def machine() -> str:
+    """What has the same process numbers: the running host, and where containers have numbers of their own, which."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()

@@ -17,8 +17,9 @@ from torch.distributed.rendezvous import rendezvous
 from ..kernels.draws.shard import Shard
 from ..recsys import ConfigError, TrainConfig
 from ..recsys.run.run_directory import RunDirectory
-from .heartbeat import watching_each_other
+from .heartbeat import machine, watching_each_other
 from .loss.exchange import all_gather
+from .meeting import meeting
 
 PROJECT = __name__.split(".")[0]
 """The logger of all of the project."""
@@ -34,6 +35,8 @@ class Ranks:
     index: int = 0
     number: int = 1
     local: int | None = None
+    job: str = ""
+    """What torchrun started them as, the same when it starts them again."""
 
     @property
     def is_first(self) -> bool:
@@ -88,12 +91,10 @@ class Ranks:
             dist.barrier()
 
     def have_begun(self, run: RunDirectory) -> bool:
-        """Whether torchrun has started the processes again, after some of them had begun the ``run``; the first rank
-        knows."""
-        if self.number == 1 or int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0:
-            return False
-        begun = [run.config.exists()]
-        dist.broadcast_object_list(begun)
+        """Whether the processes are started again, after this job had begun the ``run``; the first rank knows."""
+        begun = [bool(self.job) and run.job.exists() and run.job.read_text() == self.job]
+        if self.number > 1:
+            dist.broadcast_object_list(begun)
         return begun[0]
 
     def require_alike(self, told: str) -> None:
@@ -102,7 +103,7 @@ class Ranks:
         dist.all_gather_object(every, told)
         if others := [rank for rank, each in enumerate(every) if each != every[0]]:
             raise ConfigError(
-                f"devices: expected the same options and events on all ranks, got others than rank 0's on "
+                f"devices: expected the same options, events and checkpoint on all ranks, got others than rank 0's on "
                 f"{', '.join(map(str, others))}"
             )
 
@@ -131,16 +132,26 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
     level = logger.level
     if index:
         logger.setLevel(logging.ERROR)
+    prefixed: Any = dist.PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+    of_group, of_signs = (next(rendezvous("env://"))[0] for _ in range(2))  # of which the one may wait
+    name = meeting(of_group, index, number)
     if not dist.is_initialized():  # a training before this one may have ended in an error
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device("cuda", local) if on_gpu else None)
-    store, _, _ = next(rendezvous("env://"))  # beside the group's, which may wait
-    own: Any = dist.PrefixStore  # pyright: ignore[reportPrivateImportUsage]
-    signs = own(f"{PROJECT} {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        place = torch.device("cuda", local) if on_gpu else None
+        group = {"store": prefixed(f"{name} group", of_group), "rank": index, "world_size": number, "device_id": place}
+        dist.init_process_group("nccl" if on_gpu else "gloo", **group)
+    told = [_job()]
+    dist.broadcast_object_list(told)
     try:
-        with watching_each_other(signs, index, number):
-            yield Ranks(index, number, local)
+        with watching_each_other(prefixed(f"{name} signs", of_signs), index, number):
+            yield Ranks(index, number, local, told[0])
             dist.barrier()  # until all is written: the launcher ends all with a process that ends badly
     finally:
         logger.setLevel(level)
     # not after an error, whose frames may hold graphs with collectives: NCCL would wait for their end
     dist.destroy_process_group()
+
+
+def _job() -> str:
+    """The launcher's own name of what it runs, or else the launcher."""
+    name = os.environ["TORCHELASTIC_RUN_ID"]
+    return f"{machine()} {os.getppid()}" if name == "none" else name

@@ -48,4 +48,6 @@ def _gathered_by_first(own: Tensor, shard: Shard) -> list[Tensor]:
         sent = own.contiguous().view(-1).view(torch.uint8)  # gloo does not know every dtype
         received = [torch.empty_like(sent) for _ in range(shard.num_shards)] if shard.index == 0 else None
         dist.gather(sent, received)
+        if own.is_cuda:  # NCCL counts from the call: pieces that wait for the first rank's disk would time out
+            torch.cuda.current_stream().synchronize()
         return [each.view(own.dtype).view(own.shape) for each in received or []]

@@ -121,7 +121,9 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
                 trainer.start_from(start)
             trainer.try_loss()
         claim = claim_run(run, config, interactions, split, side.columns, left_names(asked, config))
-        with claim if ranks.is_first else contextlib.nullcontext():
+        with _left_together(ranks), claim if ranks.is_first else contextlib.nullcontext():
+            if ranks.is_first and ranks.job:
+                run.job.write_text(ranks.job)
             progress = trainer.restore(run)
             steps = num_batches(split.train, batch_size=config.batch_size)
             recorder = Recorder(run, config, progress, steps, popularity, writes=ranks.is_first)
@@ -136,14 +138,22 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
 
             try:
                 metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-            except DivergedError:
-                ranks.wait()  # of all, until the first one has written what was before: a process that ends ends all
-                raise
             finally:
                 if ranks.number > 1:
                     trainer.steps.release()
     result = recorder.result(metrics)
     return finish_run(run, result, profile if config.profile else None) if ranks.is_first else result
+
+
+@contextlib.contextmanager
+def _left_together(ranks: Ranks) -> Iterator[None]:
+    """A training that diverges does so on all ranks, which leave once the first one has written what was before: a
+    process that ends ends all."""
+    try:
+        yield
+    except DivergedError:
+        ranks.wait()
+        raise
 
 
 def _drawing(device: torch.device) -> list[int]:

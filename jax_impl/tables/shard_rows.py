@@ -194,8 +194,9 @@ def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard, d
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", rows.shape)
-    # out-of-range places read 0, and their gradients go to no row
+    # out-of-range places read 0, and their gradients go to no row; what a working set had no room for is NaN
     own = rows.at[jnp.where(places >= 0, places, len(rows))].get(mode="fill", fill_value=0)
+    own = jnp.where((places < len(rows))[..., None], own, jnp.nan)
     if dtype is not None:
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ArgumentTypeError("dtype", "a floating dtype or None", str(dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -75,19 +74,20 @@ class Copy:
     """A copy of the ``state`` of a model of ``num_items`` as it is now, which reaches the host when it is asked for, in
     any thread.
 
-    There is none of a large state (``is_live``), which leaves the device in pieces, before the next step.
+    There is none of a large state, or of an item table that devices share (``is_live``), which leaves the devices in
+    pieces, before the next step.
     """
 
     def __init__(self, state: State, num_items: int) -> None:
         leaves = jax.tree.leaves(state)
-        size = sum(math.prod(each.sharding.shard_shape(each.shape)) * each.dtype.itemsize for each in leaves)
-        self.is_live = is_too_large_to_copy(size, memory())
+        # the host has no table as a whole
+        self.is_live = any(map(is_sharded, leaves)) or is_too_large_to_copy(sum(a.nbytes for a in leaves), memory())
         self._state: Any = state if self.is_live else _copied(state)
-        self._num_items, self._is_sharded = num_items, any(map(is_sharded, leaves))
+        self._num_items = num_items
 
     def state(self) -> State:
-        """The copy in NumPy arrays; a live state, and one of an item table that devices share, as it is."""
-        if not self.is_live and not self._is_sharded:  # the host has no table as a whole
+        """The copy in NumPy arrays; a live state as it is."""
+        if not self.is_live:
             self._state = jax.device_get(_in_pinned_memory(self._state))
         return self._state
 

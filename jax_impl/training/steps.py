@@ -59,7 +59,7 @@ class TrainingSteps:
         mesh: Mesh | None = None,
     ) -> None:
         self.config, self.num_items = config, model.config.num_items
-        graph, parameters, self._constants = Parts.of(model)
+        graph, parameters, constants = Parts.of(model)
         rule = None if item_rule is None else table_rule(item_rule, config)
         clip_norm = config.clip_norm if rule is None else 0.0  # with the rows' gradients, beforehand
         optimizer = make_optimizer(config.optimizer, config.weight_decay, config.momentum, clip_norm)
@@ -67,14 +67,24 @@ class TrainingSteps:
         dense = parameters if rule is None else split_table(parameters)[0]
         items = None if rule is None else start_table(parameters, rule)
         catalog = None if rule is None or mesh is None else CatalogShard(self.num_items, AXIS)
-        self.state: State = State(parameters, optimizer.init(dense), averages, frequencies, items)
         self._plan = Plan(
             graph, optimizer, objective, loss, config.accumulate, config.max_length, config.ema_decay,
             config.clip_norm, rule, item_rate_share(config),
             config.seed if config.table_dtype == "bf16" else 0, weighing_targets, mesh, catalog,
         )  # fmt: skip
-        self._sequences = None if sequences is None else Sequences.of(sequences)
+        own = None if sequences is None else Sequences.of(sequences)
+        self._constants, self._sequences = self._placed((constants, own))
+        self.state = State(parameters, optimizer.init(dense), averages, frequencies, items)
         self._ahead = dict[object, Future[Callable[..., tuple[State, Array]]]]()
+
+    @property
+    def state(self) -> State:
+        """What steps move, on all devices."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = self._placed(state)
 
     @property
     def mesh(self) -> Mesh | None:
@@ -87,16 +97,16 @@ class TrainingSteps:
 
     def __call__(self, steps: Steps) -> Array:
         """Trains by ``steps`` and returns the losses (U, A) float32 of their batches, on the device."""
-        held = *self._placed(), self._operands(steps)
+        held = self._state, self._constants, self._sequences, self._operands(steps)
         if (ahead := self._ahead.get(_form(steps))) is not None:
-            self.state, losses = ahead.result()(*held)
+            self._state, losses = ahead.result()(*held)
         else:
-            self.state, losses = self._program(*held, plan=self._plan_of(steps))
+            self._state, losses = self._program(*held, plan=self._plan_of(steps))
         return losses
 
     def compile_ahead(self, steps: Steps) -> None:
         """Compiles in a thread what trains by steps like these; what goes wrong is raised where it is needed."""
-        held = jax.tree.map(shape_of, (*self._placed(), self._operands(steps)))
+        held = jax.tree.map(shape_of, (self._state, self._constants, self._sequences, self._operands(steps)))
         precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
         def work() -> Callable[..., tuple[State, Array]]:
@@ -110,12 +120,8 @@ class TrainingSteps:
         held = jax.tree.map(shape_of, (self.state, self._constants, None, self._operands(steps)))
         jax.eval_shape(partial(train, plan=self._plan_of(steps)), *held)
 
-    def _placed(self) -> tuple[State, Any, Sequences | None]:
-        if self._plan.mesh is not None:
-            held = self.state, self._constants, self._sequences
-            placed = on_mesh(held, self._plan.mesh, is_sharded=self.is_sharded)
-            self.state, self._constants, self._sequences = placed
-        return self.state, self._constants, self._sequences
+    def _placed(self, tree: Any) -> Any:
+        return tree if self.mesh is None else on_mesh(tree, self.mesh, is_sharded=self.is_sharded)
 
     def _operands(self, steps: Steps) -> dict[str, np.ndarray]:
         shape: tuple[int, ...] = steps.counts.size, self.config.accumulate
@@ -150,15 +156,14 @@ class TrainingSteps:
 
     def kept_state(self) -> State:
         """The state until the next steps: of several devices what the first has, unless they share the item table."""
-        state = self._placed()[0]
-        return state if self.mesh is None or self.is_sharded else on_first(state)
+        return self._state if self.mesh is None or self.is_sharded else on_first(self._state)
 
     def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, on all devices: with the averages, if there are any, in place of the
         parameters. Of ``state``, or of now."""
-        placed, constants, _ = self._placed()
-        state = state or placed
-        return Parts(self._plan.graph, state.parameters if state.averages is None else state.averages, constants)
+        state = state or self._state
+        weights = state.parameters if state.averages is None else state.averages
+        return Parts(self._plan.graph, weights, self._constants)
 
 
 def _words(seeds: npt.NDArray[np.uint64], shape: tuple[int, ...]) -> npt.NDArray[np.uint32]:

@@ -53,6 +53,8 @@ class Trainer:
         self._objective = objective_of(config, split)
         frequencies = start_frequencies(self._objective, split)
         rule = item_rule(config, split.num_items)
+        with options_refused(ArgumentError):
+            check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
         if mesh is None or rule is None:
             self._try_loss(model, frequencies)
         on_device = stay_on_device(config, split, memory())
@@ -86,7 +88,6 @@ class Trainer:
         batch = longest_batch(self.config, self.split)
         operands = model, batch.inputs, batch.targets, step_seed(self.config, 0)
         with options_refused(ArgumentError):
-            check_impl(self._objective.impl, model.item_table[...])  # a traced array knows no device
             nnx.eval_shape(partial(training_loss, objective=self._objective), *operands, frequencies=frequencies)
 
     def start_from(self, start: WarmStart) -> None:

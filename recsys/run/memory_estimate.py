@@ -18,6 +18,7 @@ _TOLD = GIB  # an estimate from which a run says it
 _MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "rmsprop": 1, "sgd": 1}
 _TABLE_STATES = {"rowwise_adagrad": 0, "partial_rowwise_adam": 1, "lazy_adam": 2}  # of the table's shape, float32
 _SMALLER = "a smaller dim or batch_size takes less"
+_EXCHANGED = 6  # of each place and column of all devices: rows of inputs sent and got, hidden states, gradients
 _BLOCK_NUMBERS = 16  # of each place and column that a block keeps for its backward pass, about
 
 
@@ -33,6 +34,7 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None, *, num_featu
     numbers = num_items * config.dim
     table = numbers * (2 if config.table_dtype == "bf16" else 4)
     places = -(-config.batch_size // config.devices) * config.max_length
+    exchanged = 0 if rule is None or config.devices == 1 else _EXCHANGED * config.devices
     if rule is None:
         gradient, moments, touched = 2 * table, _MOMENTS[config.optimizer] * table, 0
     else:
@@ -49,7 +51,7 @@ def estimate(config: TrainConfig, num_items: int, rule: str | None, *, num_featu
         "its optimizer": moments,
         "its average": table if config.ema_decay else 0,
         "item features": 4 * (num_items * (num_features + config.dim) + touched * num_features) if num_features else 0,
-        "a batch": 4 * places * config.dim * (_BLOCK_NUMBERS * config.num_blocks + 4),
+        "a batch": 4 * places * config.dim * (_BLOCK_NUMBERS * config.num_blocks + 4 + exchanged),
     }
 
 

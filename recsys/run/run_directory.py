@@ -54,6 +54,11 @@ class RunDirectory:
         return self.path / f"{self.framework}-checkpoints"
 
     @property
+    def job(self) -> Path:
+        """What a launcher of processes called those that began the run."""
+        return self.checkpoints / "job"
+
+    @property
     def catalog(self) -> Path:
         return self.path / "catalog.parquet"
 

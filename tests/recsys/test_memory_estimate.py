@@ -67,7 +67,7 @@ def test_a_table_in_the_hosts_memory_leaves_the_device_its_rows(caplog: pytest.L
     caplog.set_level(logging.INFO)
     require_memory(config, MANY, 80 * GIB, lends_host=True)
     assert caplog.messages[-1] == "the host's memory: about 59.6 GiB"
-    with pytest.raises(ConfigError, match=r"table_on: expected device where .*, got host"):
+    with pytest.raises(ConfigError, match=r"table_on: expected device with JAX and on several devices, .*, got host"):
         require_memory(config, MANY, 80 * GIB, lends_host=False)
 
 

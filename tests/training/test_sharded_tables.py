@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -62,12 +64,23 @@ def load_file_of(config: TrainConfig, name: str = "best.safetensors") -> dict[st
     return {name: as_numbers(tensor.array(), tensor.dtype) for name, tensor in found.items()}
 
 
-@pytest.mark.parametrize("number", [2, 3])
-def test_frameworks_take_the_same_steps(make: Make, number: int):
+def test_gradients_are_those_of_the_sum_of_losses(make: Make):
+    """By differences of the losses, in every direction of some; of JAX by the same steps, below."""
+    config = make(devices=2, dropout=0.0, batch_size=13)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "tests.training.sharded_gradients", config.to_json()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("number", "clip_norm"), [(2, 0.0), (3, 0.05)])
+def test_frameworks_take_the_same_steps(make: Make, number: int, clip_norm: float):
+    """By an optimizer whose steps are as long as the gradients."""
     start = make("start", epochs=1)
     results_of("torch", start)
-    options = {"init_weights": str(Path(start.out) / "best.safetensors"), "dropout": 0.0, "learning_rate": 1e-3}
-    configs = [make(name, devices=number, epochs=1, clip_norm=0.2, **options) for name in ("torch", "jax")]
+    options = {"init_weights": str(Path(start.out) / "best.safetensors"), "dropout": 0.0, "optimizer": "sgd"}
+    options |= {"learning_rate": 0.5, "item_learning_rate": 1e-3, "epochs": 1, "devices": number}
+    configs = [make(name, clip_norm=clip_norm, **options) for name in ("torch", "jax")]
     results = [results_of(config.out.rsplit("/", 1)[-1], config)[0] for config in configs]
     np.testing.assert_allclose(results[1]["losses"], results[0]["losses"], rtol=1e-4)
     weights = [load_file_of(config) for config in configs]

@@ -30,6 +30,7 @@ class ShardRanker:
 
     def __init__(self, model: SequenceModel, shard: Shard, ranks: Ranks) -> None:
         self.model, self._shard, self._all = model, shard, ranks
+        self._rows = model.item_rows().detach()
         self._per_rank = -(-shard.num_items // shard.num_shards)
 
     def compile_ahead(self, batches: HeldOut, cutoffs: tuple[int, ...]) -> None:
@@ -40,13 +41,15 @@ class ShardRanker:
                 size, seen = len(batch.inputs), batch.seen
                 most_seen = 0 if seen is None else seen.padded(size)[1]
                 k = min(max(cutoffs), self._shard.size)
-                compile_ranking(size, self.model.item_table, k, most_seen, has_targets=False)
+                compile_ranking(size, self._rows, k, most_seen, has_targets=False)
 
-        if self.model.item_table.is_cuda:
+        if self._rows.is_cuda:
             in_thread(work, "compile the ranking")
 
     def start(self, cutoffs: tuple[int, ...], num_batches: int) -> None:
-        self._rows = self.model.item_rows().detach()
+        rows = self.model.item_rows().detach()
+        if rows.data_ptr() != self._rows.data_ptr():
+            self._rows.copy_(rows)
         self._cutoffs, self._ranks = cutoffs, list[Tensor]()
         # one place more, for other ranks' items
         shape = len(cutoffs), self._per_rank + 1

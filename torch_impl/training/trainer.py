@@ -109,6 +109,8 @@ class Trainer:
     def restore(self, run: RunDirectory) -> Progress:
         """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
         progress = restore(self.steps, run)
+        if self._ranks.number > 1:
+            self._ranks.require_alike(f"a checkpoint of {progress.epochs} epochs")
         tensors = tensors_of(self.steps)
         self._ranks.take_from_first(each for name, each in tensors.items() if shard_of(self.steps, name) is None)
         progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm

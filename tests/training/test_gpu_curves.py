@@ -27,8 +27,9 @@ def walks(steps: int) -> np.ndarray:
 @pytest.mark.parametrize("negatives", ["uniform", "all"])
 def test_loss_curves_agree(tmp_path: Path, negatives: str):
     config = TrainConfig(
-        dim=64, max_length=LENGTH, dropout=0.0, negatives=negatives, learning_rate=1e-3, warmup_steps=20
-    )
+        dim=64, max_length=LENGTH, batch_size=BATCH, dropout=0.0, negatives=negatives, learning_rate=1e-3,
+        warmup_steps=20,
+    )  # fmt: skip
     sequences = walks(STEPS)
     train, nobody = Ragged.from_rows(list(sequences[0])), np.zeros(0, np.int32)
     split = Split(train, Ragged.from_rows([]), nobody, Ragged.from_rows([]), nobody, ITEMS)

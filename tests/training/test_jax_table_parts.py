@@ -39,7 +39,8 @@ ROWS = 14  # of a part, of which two have one more than items
 
 def test_on_several_devices():
     """Each `check` here, in a process that has so many."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"}
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.training.test_jax_table_parts"]
     folder = Path(__file__).parents[2]
     done = subprocess.run(

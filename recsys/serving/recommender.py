@@ -23,6 +23,7 @@ from ..files import usable
 from ..option_checks import check_type
 from ..protocol.popularity import PopularityBaseline
 from ..run.config import TrainConfig
+from ..run.events import Callback
 from ..run.experiment import held_out, split_events
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory
@@ -73,7 +74,7 @@ class BaseRecommender(ABC):
         self._forget()
 
     @abstractmethod
-    def _train(self, config: TrainConfig) -> TrainResult:
+    def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
         """Trains as the framework's ``train`` does."""
 
     @abstractmethod
@@ -96,21 +97,22 @@ class BaseRecommender(ABC):
         self._options = changed
         return self
 
-    def fit(self, log: Log, y: None = None) -> Self:
+    def fit(self, log: Log, y: None = None, *, callbacks: Sequence[Callback] = ()) -> Self:
         """Trains a new model on ``log`` and keeps the weights of its best epoch.
 
         ``log`` has an event a row, with the columns ``user_column``, ``item_column`` and ``time_column`` (and
         ``rating_column`` with ``min_rating``): a path, a pattern or a folder of Parquet, CSV, TSV or JSON lines, the
         name of a data set, or a table in memory (`arrow_table`). Of the latter a copy is kept in the folder of the run,
-        as users' histories are needed to recommend to them. ``y`` is there for scikit-learn's sake alone. Raises what
-        the framework's ``train`` raises, and leaves the object as it was then.
+        as users' histories are needed to recommend to them. ``y`` is there for scikit-learn's sake alone. ``callbacks``
+        are told the run's events (`recsys.run.events`). Raises what the framework's ``train`` raises, and leaves the
+        object as it was then.
         """
         temporary = tempfile.TemporaryDirectory(prefix="cce-minus-") if self.get_params()["out"] is None else None
         config = _config({**self._options, "out": temporary.name} if temporary else self._options)
         config, new = with_log(config, self._framework, log)
         self._model = None  # its memory may be needed; it is loaded again if this fails
         try:
-            result = self._train(config)
+            result = self._train(config, callbacks)
         except BaseException:
             if not RunDirectory(Path(config.out), self._framework).config.exists():  # no run that needs it
                 remove_new(new)
@@ -219,7 +221,8 @@ class BaseRecommender(ABC):
         """Writes all that `load` and the commands need into a new ``folder``: the run without its checkpoints."""
         files, to = self._fitted().files, Path(folder)
         with usable("folder", "a new folder"):
-            left_out = shutil.ignore_patterns("*-checkpoints", files.trace.name, ".*")
+            logs = [path.name for path in (files.trace, *files.tracked)]
+            left_out = shutil.ignore_patterns("*-checkpoints", *logs, ".*")
             shutil.copytree(files.path, to, ignore=left_out)
 
     @classmethod

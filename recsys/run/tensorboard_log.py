@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Mapping
@@ -22,11 +23,11 @@ class TensorBoardLog(TrackedRun):
         self._writer: Any = None
 
     def start(self, event: RunStarted) -> None:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(event.folder / "tensorboard"))
         if event.resumed:
+            SessionLog = _messages("event").SessionLog
             self._add(event.first_epoch, session_log=SessionLog(status=SessionLog.START))
         self._add(event.first_epoch, summary=_text("options", json.dumps(options_of(event), indent=2)))
         self._writer.flush()
@@ -44,25 +45,25 @@ class TensorBoardLog(TrackedRun):
             self._writer.close()
 
     def _scalars(self, values: Mapping[str, float], epoch: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        Summary = _messages("summary").Summary
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._add(epoch, summary=Summary(value=scalars))
 
     def _add(self, step: int, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        self._writer.add_event(_messages("event").Event(wall_time=time.time(), step=step, **content))
 
-        self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
+
+def _messages(name: str) -> Any:
+    """A module of TensorBoard's messages, whose classes are made as it is imported."""
+    return importlib.import_module(f"tensorboard.compat.proto.{name}_pb2")
 
 
 def _text(tag: str, text: str) -> Any:
     """A summary that TensorBoard shows as a block of text."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-
+    Summary, SummaryMetadata = _messages("summary").Summary, _messages("summary").SummaryMetadata
+    TensorShapeProto = _messages("tensor_shape").TensorShapeProto
     block = "\n".join(f"    {line}" for line in text.splitlines())  # of Markdown
-    tensor = TensorProto(
+    tensor = _messages("tensor").TensorProto(
         dtype="DT_STRING",
         string_val=[block.encode()],
         tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),

@@ -24,12 +24,12 @@ from ..option_checks import check_type
 from ..protocol.popularity import PopularityBaseline
 from ..run.config import TrainConfig
 from ..run.events import Callback
-from ..run.experiment import held_out, split_events
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory
 from ..run.saved_options import given_options
 from .candidates import candidates_of
 from .fitted_log import columns_of, remove_new, with_log
+from .measured import measured, require_measurable
 from .recommendations import recommend_parts
 from .requests import all_users, listed, sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
@@ -143,21 +143,21 @@ class BaseRecommender(ABC):
         filter_seen: bool | None = None,
         test_users: int | None = None,
         batch_size: int | None = None,
-    ) -> dict[str, float]:
+        by: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Metrics, ``ndcg@10`` and so on, of held-out events among the full catalog: of the ``part`` "test" or "valid"
-        of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given."""
-        if part not in ("test", "valid"):
-            raise ConfigError(f"part: expected test or valid, got {part}")
+        of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given.
+
+        With ``by``, of "history" (a target's earlier events) and "item" (its item's training events), ``["by"]`` has by
+        these names, and by labels such as "6-20", the number of ``targets`` with so many, and their metrics."""
         run = self._fitted()
-        run.require_part(part)
+        require_measurable(run, part, by)
         given = {
             "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
         }  # fmt: skip
         changes = {name: value for name, value in given.items() if value is not None}
         config, interactions = dataclasses.replace(run.config, **changes), self._events(log)
-        split = split_events(config, interactions)
-        run.tell_others(interactions, split)
-        return self._served().evaluate(*held_out(config, split, part), split, config=config)
+        return measured(run, self._served, config, interactions, part, by, lambda: self._popularity().counts)
 
     def recommend(
         self,

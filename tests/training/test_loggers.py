@@ -75,12 +75,12 @@ def _newest(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def mlflow_client() -> Iterator[Callable[[str], Any]]:
+def mlflow_client() -> Callable[[str], Any]:
     for module in ("mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(module)
     from mlflow import MlflowClient
 
-    yield lambda uri: MlflowClient(tracking_uri=uri)
+    return lambda uri: MlflowClient(tracking_uri=uri)
 
 
 def test_mlflow_reads_a_run_and_what_was_resumed(
@@ -121,7 +121,7 @@ def test_mlflow_is_told_where_and_that_a_run_failed(
     assert run.info.status == "FAILED"
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
-    with pytest.raises(ConfigError, match="^log_to: expected mlflow to take the run, got: "):
+    with pytest.raises(ConfigError, match=r"^log_to: expected mlflow to take the run, got: "):
         train(make_config("other", log_to="mlflow"))
     assert not (tmp_path / "other").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from .tracked_run import TrackedRun, id_of, keep_id, options_of
 
 EXPERIMENT = "cce-minus"
 """The experiment of a run, unless MLFLOW_EXPERIMENT_NAME names another."""
+
+MOST_PARAMS = 100
+"""That MLflow takes at once."""
 
 
 class MlflowLog(TrackedRun):
@@ -26,10 +30,13 @@ class MlflowLog(TrackedRun):
         self._id = ""
 
     def start(self, event: RunStarted) -> None:
+        is_local = not os.environ.get("MLFLOW_TRACKING_URI")
+        if is_local:  # nothing leaves the computer; MLflow reads this when it is imported
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
+        from mlflow.entities import Param
 
         artifacts = event.folder / "mlflow" / "artifacts"
-        is_local = not os.environ.get("MLFLOW_TRACKING_URI")
         if is_local:
             artifacts.mkdir(parents=True, exist_ok=True)
         uri = _local(event.folder) if is_local else None  # None: MLflow looks at its variables
@@ -39,8 +46,9 @@ class MlflowLog(TrackedRun):
             experiment = _experiment(client, artifacts.as_uri() if is_local else None)
             known = client.create_run(experiment, run_name=event.folder.name).info.run_id
             keep_id(event.folder, self.name, known)
-            for name, value in options_of(event).items():
-                client.log_param(known, name, value)
+            params = [Param(name, str(value)) for name, value in options_of(event).items()]
+            for first in range(0, len(params), MOST_PARAMS):
+                client.log_batch(known, params=params[first : first + MOST_PARAMS])
         else:
             client.update_run(known, status="RUNNING")
         self._client, self._id = client, known
@@ -57,8 +65,11 @@ class MlflowLog(TrackedRun):
             self._client.set_terminated(self._id, "FAILED")
 
     def _metrics(self, values: Mapping[str, float], epoch: int) -> None:
-        for name, value in values.items():
-            self._client.log_metric(self._id, name.replace("@", "_at_"), value, step=epoch)
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name.replace("@", "_at_"), value, now, epoch) for name, value in values.items()]
+        self._client.log_batch(self._id, metrics=metrics)
 
 
 def _local(folder: Path) -> str:

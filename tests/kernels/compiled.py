@@ -1,10 +1,11 @@
-"""Compiles the loss's kernels for a GPU that is not here: ``python -m tests.kernels.compiled 89 bfloat16`` prints the most
-bytes of shared memory that one of them takes on compute capability 8.9."""
+"""Compiles the loss's kernels for a GPU that is not here: ``python -m tests.kernels.compiled 89 bfloat16`` prints the
+most bytes of shared memory that one of them takes on compute capability 8.9."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,8 +40,8 @@ def most_shared_memory(capability: int, dtype: Dtype) -> int:
     driver.set_active(NoGpu(capability))  # pyright: ignore[reportArgumentType]
     compiled: list[Any] = []
 
-    def compile_now(program: programs.Program, dtypes: Any) -> None:
-        compiled.extend(program._kernels(*programs._stand_ins([dtypes[name] for name in program.names])))
+    def compile_now(self: programs.Program, dtypes: Mapping[str, torch.dtype]) -> None:
+        compiled.extend(self._kernels(*programs._stand_ins([dtypes[name] for name in self.names])))
 
     torch.cuda.device = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
     torch.cuda.current_device = lambda: 0

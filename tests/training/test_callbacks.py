@@ -19,6 +19,7 @@ from cce_minus.recsys import (
     TrainConfig,
     read_metrics_log,
 )
+from cce_minus.recsys.run.events import Event
 from cce_minus.recsys.serving.recommender import BaseRecommender
 from cce_minus.torch_impl.train import train as train_in_torch
 
@@ -34,13 +35,13 @@ class StopsAfter:
     def __init__(self, epoch: int, path: Path) -> None:
         self.epoch, self.path = epoch, path
 
-    def __call__(self, event: object) -> object:
+    def __call__(self, event: Event) -> object:
         with self.path.open("a") as file:
             file.write(f"{type(event).__name__}\n")
         return STOP if isinstance(event, EpochEnded) and event.epoch == self.epoch else None
 
 
-def fails(event: object) -> None:
+def fails(event: Event) -> None:
     if isinstance(event, EpochEnded) and event.epoch == 1:
         raise LookupError("no such thing")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import struct
@@ -130,7 +131,7 @@ def test_mlflow_is_told_where_and_that_a_run_failed(
 def records_of(run: Path) -> Iterator[Any]:
     """The records of an offline run of wandb, whose file is a log as LevelDB writes it: a header of 7 bytes, then
     blocks of 32 KiB of (checksum, length, kind) and bytes, where the kinds 1 and 4 end a record."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 
     (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
     data, place, whole = file.read_bytes(), 7, b""
@@ -141,7 +142,7 @@ def records_of(run: Path) -> Iterator[Any]:
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
-            yield Record.FromString(whole)
+            yield messages.Record.FromString(whole)
             whole = b""
 
 

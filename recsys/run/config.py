@@ -199,7 +199,7 @@ class TrainConfig(LossOptions):
         False, "Run", "Write where the seconds went (profile.json) and a trace of some steps (folder trace)."
     )
     log_to: str | None = option(
-        None, "Run", "Loggers beside metrics.csv: tensorboard, mlflow, wandb, or several of them with commas between."
+        None, "Run", "Loggers beside metrics.csv: tensorboard, mlflow, wandb, several with commas, or none."
     )
     out: str = option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
     init_weights: str | None = option(None, "Run", "Safetensors file of initial weights, written by either framework.")

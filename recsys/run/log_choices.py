@@ -11,13 +11,14 @@ LOGGERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "
 
 
 def parse_loggers(text: str | None) -> tuple[str, ...]:
-    """The names of a list such as ``tensorboard,mlflow``, none of None. Raises ``ConfigError`` for others."""
-    if text is None:
+    """The names of a list such as ``tensorboard,mlflow``, none of None and ``none``, by which a run that goes on leaves
+    those that it had. Raises ``ConfigError`` for others."""
+    if text in (None, "none"):
         return ()
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
         if name not in LOGGERS:
-            raise ConfigError(f"log_to: expected names among {', '.join(LOGGERS)}, got {name!r}")
+            raise ConfigError(f"log_to: expected none, or names among {', '.join(LOGGERS)}, got {name!r}")
     if len(set(names)) < len(names):
         raise ConfigError(f"log_to: expected each name once, got {text}")
     return names

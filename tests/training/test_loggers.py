@@ -168,8 +168,8 @@ def test_wandb_keeps_a_run_offline(make_config: Make, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("csv", "expected names among tensorboard, mlflow, wandb, got 'csv'"),
-        ("", "expected names among tensorboard, mlflow, wandb, got ''"),
+        ("csv", "expected none, or names among tensorboard, mlflow, wandb, got 'csv'"),
+        ("", "expected none, or names among tensorboard, mlflow, wandb, got ''"),
         ("mlflow,mlflow", "expected each name once, got mlflow,mlflow"),
     ],
 )
@@ -177,6 +177,7 @@ def test_other_names_are_refused(names: str, message: str):
     with pytest.raises(ConfigError, match=f"^log_to: {message}"):
         TrainConfig(log_to=names)
     assert parse_loggers("wandb, tensorboard") == ("wandb", "tensorboard")
+    assert parse_loggers("none") == parse_loggers(None) == ()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])

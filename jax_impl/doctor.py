@@ -25,8 +25,9 @@ _PREALLOCATES = "XLA_PYTHON_CLIENT_PREALLOCATE"
 def facts() -> Framework:
     """Whether this JAX finds a GPU and takes its memory at once, and whether the PyTorch beside it, whose launchers
     start the kernels, finds one too."""
-    is_gpu = jax.default_backend() == "gpu"
     shares = os.environ.get(_PREALLOCATES, "true").lower() in ("0", "false") or _fraction() is not None
+    os.environ.setdefault(_PREALLOCATES, "false")  # another program may have the GPU; XLA looks when it starts
+    is_gpu = jax.default_backend() == "gpu"
     return Framework(
         name="jax",
         cuda=_cuda(),

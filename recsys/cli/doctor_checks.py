@@ -167,6 +167,8 @@ def folder_checks(machine: Machine) -> Iterator[Check]:
 def runs_here(machine: Machine, framework: Framework) -> Check:
     """What a call does here, and what it refuses."""
     title = NAMES[framework.name]
+    if framework.has_gpu and (framework.rocm is not None or any(gpu.capability < OLDEST for gpu in machine.gpus)):
+        return passed("runs here", f"plain {title} with --device cpu")
     if framework.has_gpu:
         return passed("runs here", f"Triton kernels on the GPU, plain {title} with --device cpu")
     refused = "--device cuda and impl='triton' are refused (ConfigError, ArgumentValueError)"

@@ -117,6 +117,9 @@ def test_what_is_wrong_has_a_line_that_says_what_to_do(case: str):
     assert found.status == status
     assert found.advice.startswith(advice)
     assert found.found
+    if case in ("ROCm", "an old GPU"):
+        there = dataclasses.replace(framework, has_gpu=True)
+        assert runs_here(machine, there).found == "plain PyTorch with --device cpu"
 
 
 def test_results_are_held_to_float64():

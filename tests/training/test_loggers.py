@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,8 @@ def records_of(run: Path) -> Iterator[Any]:
         if 32768 - place % 32768 < 7:
             place += 32768 - place % 32768
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + length > len(data):
+            return  # half of a record, which is still being written
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
@@ -153,7 +156,11 @@ def test_wandb_keeps_a_run_offline(make_config: Make, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     config = make_config(epochs=2, log_to="wandb")
     result = train(config)
-    rows, summary = [], {}
+    rows, summary, until = [], {}, time.monotonic() + 30
+    # the service of wandb writes in its own time, after the run has finished too
+    while "exit" not in [record.WhichOneof("record_type") for record in records_of(Path(config.out))]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
     for record in records_of(Path(config.out)):
         if record.WhichOneof("record_type") == "history":
             rows.append({item.key or item.nested_key[0]: item.value_json for item in record.history.item})

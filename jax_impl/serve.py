@@ -17,6 +17,7 @@ from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from ..recsys.serving.candidates import Ids
 from ..recsys.serving.encoder_program import EncoderProgram
+from ..recsys.serving.evaluation import TakeRanks
 from .devices import enough_memory, on_device
 from .models import DTYPES, build_model
 from .models.sequence_model import SequenceModel
@@ -38,10 +39,17 @@ class ServedModel:
 
     @enough_memory()
     def evaluate(
-        self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
+        self,
+        histories: Ragged,
+        targets: npt.NDArray[np.int32],
+        split: Split,
+        *,
+        config: TrainConfig,
+        take_ranks: TakeRanks | None = None,
     ) -> dict[str, float]:
         with on_device(self.device):
-            return evaluate(self.model, histories, targets, **evaluation_options(config, split))
+            options = evaluation_options(config, split)
+            return evaluate(self.model, histories, targets, **options, take_ranks=take_ranks)
 
     @enough_memory()
     def recommend(

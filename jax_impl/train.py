@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 from flax import nnx
@@ -11,7 +12,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..interop import local_gpus
 from ..recsys import TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
+from ..recsys.run.callbacks import Callbacks
 from ..recsys.run.data_summary import data_summary
+from ..recsys.run.events import Callback
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.item_optimizer import item_rule, require_shareable
 from ..recsys.run.left_to_the_log import left_names, resolved
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 @enough_memory()
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested; with ``split = none`` there
@@ -50,6 +53,8 @@ def train(config: TrainConfig) -> TrainResult:
     With ``devices`` so many of this host's share each batch, and gradients are those of all of its targets: each takes
     its part and has its own draws. Where the item table has an optimizer of its own, each has a part of the table.
 
+    Each of ``callbacks`` is told the run's events (`recsys.run.events`), after the loggers of ``log_to``.
+
     XLA takes three quarters of a GPU's memory at its first use and leaves little to the PyTorch tensors of other work
     on that GPU: set XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment to let it grow as needed.
 
@@ -63,6 +68,7 @@ def train(config: TrainConfig) -> TrainResult:
         if local_gpus():
             import_ahead("torch")  # the kernels' compiler needs it
         run = find_run(config, "jax")
+        told = Callbacks(run, config, callbacks)
         earlier = EarlierRun.of(config, run)
         with profile.part("load"):
             interactions, split = prepare_data(config, run.catalog if config.resume else None)
@@ -103,8 +109,9 @@ def train(config: TrainConfig) -> TrainResult:
                 load_weights(model, run.best_weights)
                 return trainer.test(model)
 
-            metrics = run_epochs(trainer, config, progress, recorder, profile, test)
-    return finish_run(run, recorder.result(metrics), profile if config.profile else None)
+            with told.of_run(config, progress):
+                metrics = run_epochs(trainer, config, progress, recorder, profile, test, told)
+    return finish_run(run, recorder.result(metrics), profile if config.profile else None, told)
 
 
 if __name__ == "__main__":

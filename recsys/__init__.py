@@ -35,6 +35,7 @@ from .protocol.popularity import PopularityBaseline, item_counts, smoothed_frequ
 from .protocol.seen import SeenItems, fewest_unseen, seen_items
 from .protocol.splits import SPLITS, Split, by_session, global_temporal, leave_one_out, make_split
 from .run.config import TrainConfig
+from .run.events import STOP, EpochEnded, RunEnded, RunFailed, RunStarted
 from .run.experiment import epoch_batches, evaluation_options, loss_options, prepare_data
 from .run.metrics_log import MetricsLog, read_metrics_log
 
@@ -45,11 +46,13 @@ __all__ = [
     "NO_ITEM",
     "PAD",
     "SPLITS",
+    "STOP",
     "Batch",
     "ConfigError",
     "DataError",
     "DivergedError",
     "DownloadError",
+    "EpochEnded",
     "EvalBatch",
     "Interactions",
     "MetricsLog",
@@ -57,6 +60,9 @@ __all__ = [
     "PopularityBaseline",
     "Ragged",
     "RankError",
+    "RunEnded",
+    "RunFailed",
+    "RunStarted",
     "SeenItems",
     "Split",
     "TrainConfig",

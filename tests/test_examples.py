@@ -50,6 +50,20 @@ def test_tutorial_beats_popularity_and_finds_the_next_chapter(framework: str):
     assert "Series 3, chapter 4" in new.split(": ")[1].split(" | ")[0]
 
 
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_search_ends_bad_trials_early_and_finds_good_options(framework: str):
+    pytest.importorskip("optuna")
+    run = subprocess.run(
+        [sys.executable, str(DOCS / "examples/search_with_optuna.py"), framework],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (pruned,) = re.findall(r"^8 trials, of which (\d) ended early", run.stdout, re.MULTILINE)
+    assert int(pruned) >= 1
+    (valid, test) = re.findall(r"^NDCG@10 on validation: (\S+), on the test: (\S+)$", run.stdout, re.MULTILINE)[0]
+    assert min(float(valid), float(test)) > 0.8
+
+
 def test_quick_starts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)

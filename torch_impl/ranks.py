@@ -54,6 +54,12 @@ class Ranks:
         """The largest over ranks, NaN if there is one among them."""
         return self.gather(number.view(1)).amax()
 
+    def any(self, asked: bool, device: torch.device) -> bool:
+        """Whether any rank has ``asked``; exchanged on ``device``, a rank's own."""
+        if self.number == 1:
+            return asked
+        return bool(self.largest(torch.tensor(float(asked), device=device)))
+
     def shard(self, num_items: int) -> Shard | None:
         """This rank's part of a table of all items; None where it has all of it."""
         return None if self.number == 1 else Shard(num_items, self.number, self.index)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..recsys import TrainConfig
+from ..recsys.run.events import Callback
 from ..recsys.run.progress import TrainResult
 from ..recsys.serving.recommender import BaseRecommender
 from .serve import ServedModel, load_served
@@ -23,8 +25,8 @@ class Recommender(BaseRecommender):
 
     _framework = "torch"
 
-    def _train(self, config: TrainConfig) -> TrainResult:
-        return train(config)
+    def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
+        return train(config, callbacks=callbacks)
 
     def _load(self, weights: Path, device: str, precision: str) -> ServedModel:
         return load_served(weights, device, precision)

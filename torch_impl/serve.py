@@ -16,6 +16,7 @@ from ..recsys.run.tensor_file import Stored, row_ranges
 from ..recsys.run.weights_file import read_config
 from ..recsys.serving.candidates import Ids
 from ..recsys.serving.encoder_program import EncoderProgram
+from ..recsys.serving.evaluation import TakeRanks
 from .devices import device_of, enough_memory, memory
 from .models import build_model
 from .models.sequence_model import SequenceModel
@@ -40,10 +41,17 @@ class ServedModel:
 
     @enough_memory()
     def evaluate(
-        self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
+        self,
+        histories: Ragged,
+        targets: npt.NDArray[np.int32],
+        split: Split,
+        *,
+        config: TrainConfig,
+        take_ranks: TakeRanks | None = None,
     ) -> dict[str, float]:
         with self._autocast():
-            return evaluate(self.model, histories, targets, **evaluation_options(config, split))
+            options = evaluation_options(config, split)
+            return evaluate(self.model, histories, targets, **options, take_ranks=take_ranks)
 
     @enough_memory()
     def recommend(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..kernels import fold_seed
 from ..recsys import DivergedError, TrainConfig, num_batches, prepare_data
 from ..recsys.run.background import import_ahead, in_thread
+from ..recsys.run.callbacks import Callbacks
 from ..recsys.run.data_summary import data_summary
+from ..recsys.run.events import Callback
 from ..recsys.run.experiment import popularity_metrics
 from ..recsys.run.fingerprint import Fingerprint
 from ..recsys.run.item_optimizer import item_rule, require_shareable
@@ -42,7 +44,7 @@ from .training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """Trains the model as ``config`` says and tests the weights of the epoch with the best validation NDCG@10.
 
     With ``train_on_valid`` there is no validation, and the last epoch's weights are tested; with ``split = none`` there
@@ -58,6 +60,9 @@ def train(config: TrainConfig) -> TrainResult:
     every batch and has its own draws, gradients are added up, and the first one writes. Where the item table moves by
     rows each has its part of it, and draws from that. Processes that torchrun starts again go on from the checkpoint.
 
+    Each of ``callbacks`` is told the run's events (`recsys.run.events`), after the loggers of ``log_to``: by the first
+    process alone, to which ``devices`` sends them pickled.
+
     Raises ``DataError`` for unusable data and ``ConfigError`` for unusable options, initial weights or folder, before
     the first step and with no folder left behind, and ``DivergedError`` once the loss or the weights are not finite:
     the folder keeps the best weights and the checkpoint of earlier epochs. A process that ends by itself is named by a
@@ -66,13 +71,13 @@ def train(config: TrainConfig) -> TrainResult:
     if config.devices > 1 and not dist.is_torchelastic_launched():
         from .training.processes import train_in_processes
 
-        return train_in_processes(train, config)
+        return train_in_processes(train, config, callbacks)
     with joined(config) as ranks:
-        return _train(config, ranks)
+        return _train(config, ranks, callbacks)
 
 
 @enough_memory()
-def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
+def _train(config: TrainConfig, ranks: Ranks, callbacks: Sequence[Callback]) -> TrainResult:
     """As one of the ``ranks``."""
     profile = Profile()
     import_ahead("lightning_fabric")  # which brings PyTorch's compiler
@@ -81,6 +86,7 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
     if ranks.have_begun(RunDirectory.of(config.out, "torch")):
         config = replace(config, resume=True)
     run = find_run(config, "torch")
+    told = Callbacks(run, config, callbacks, tells=ranks.is_first, agree=partial(ranks.any, device=device))
     earlier = EarlierRun.of(config, run)
     with profile.part("load"):
         interactions, split = prepare_data(config, run.catalog if config.resume else None)
@@ -137,12 +143,13 @@ def _train(config: TrainConfig, ranks: Ranks) -> TrainResult:
                 return trainer.test()
 
             try:
-                metrics = run_epochs(trainer, config, progress, recorder, profile, test)
+                with told.of_run(config, progress):
+                    metrics = run_epochs(trainer, config, progress, recorder, profile, test, told)
             finally:
                 if ranks.number > 1:
                     trainer.steps.release()
     result = recorder.result(metrics)
-    return finish_run(run, result, profile if config.profile else None) if ranks.is_first else result
+    return finish_run(run, result, profile if config.profile else None, told) if ranks.is_first else result
 
 
 @contextlib.contextmanager

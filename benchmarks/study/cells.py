@@ -84,7 +84,7 @@ it is not given belongs here with the value that leaves them."""
 
 _NO_RESULT = (
     "data", "titles", "title_column", "metrics_at", "seed", "device", "data_on", "table_on", "deterministic", "profile",
-    "out", "init_weights", "from_run", "gone_items", "resume",
+    "out", "init_weights", "from_run", "gone_items", "resume", "log_to",
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def prepared(cell: Cell, data: Path) -> Split:
 
 _NOT_HERE = (
     "train_on_valid", "item_features", "item_vectors", "init_weights", "from_run", "ema_decay", "table_dtype",
-    "table_on", "deterministic", "profile",
+    "table_on", "deterministic", "profile", "log_to",
 )  # fmt: skip
 _DATA_OPTIONS = tuple(field for field in dataclasses.fields(TrainConfig) if field.metadata["group"] == "Data")
 

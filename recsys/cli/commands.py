@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
@@ -13,6 +14,7 @@ from ..run.background import import_large
 from ..run.config import TrainConfig
 from ..serving.export import ExportedModel, LoadExported
 from .compare_command import add_compare
+from .doctor_command import add_doctor
 from .export_command import add_export
 from .forget_command import add_forget
 from .serving_commands import add_serving
@@ -20,8 +22,8 @@ from .train_command import add_train
 
 
 def framework_app(framework: str, package: str | None) -> typer.Typer:
-    """The command line of ``framework``, whose ``package`` has ``train.train`` and ``serve.load_served``; they are
-    imported when a command needs them, because --help need not wait for a framework."""
+    """The command line of ``framework``, whose ``package`` has ``train.train``, ``serve.load_served`` and ``doctor``;
+    they are imported when a command needs them, because --help need not wait for a framework."""
 
     def train(config: TrainConfig) -> object:
         return import_large(f"{package}.train").train(config)
@@ -29,7 +31,12 @@ def framework_app(framework: str, package: str | None) -> typer.Typer:
     def load(weights: Path, device: str, precision: str) -> ExportedModel:
         return import_large(f"{package}.serve").load_served(weights, device, precision)
 
-    return build_app(framework, train, load)
+    def doctor() -> ModuleType:
+        return import_large(f"{package}.doctor")
+
+    app = build_app(framework, train, load)
+    add_doctor(app, framework, doctor)
+    return app
 
 
 def build_app(framework: str, train: Callable[[TrainConfig], object], load: LoadExported) -> typer.Typer:

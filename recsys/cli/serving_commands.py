@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
-from ..serving.served_run import Load, ServedRun, evaluate_run
+from ..serving.measured import BY, evaluate_run, require_measurable
+from ..serving.served_run import Load, ServedRun
 from .recommend_command import add_recommend
 from .serving_options import Data, Device, Run
 
@@ -36,27 +36,42 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
             int | None, typer.Option(help="Users that are ranked, at random; 0: all; the run's if not given.")
         ] = None,
         batch_size: Annotated[int | None, typer.Option(help="Users scored at once; the run's if not given.")] = None,
+        by: Annotated[
+            str | None,
+            typer.Option(
+                help="Also by parts of the targets: history (events before the target: 1-5, 6-20, 21-50, 51+), item "
+                "(training events of the target: 0, 1-5, 6-50, 51+), or both with a comma."
+            ),
+        ] = None,
         data: Data = None,
         device: Device = "auto",
         as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ) -> None:
         def work() -> None:
-            if part not in ("test", "valid"):
-                raise ConfigError(f"part: expected test or valid, got {part}")
-            served = ServedRun.open(run, data)
-            served.require_part(part)  # before what follows from it is said of other options
+            served, parts = ServedRun.open(run, data), () if by is None else tuple(by.split(","))
+            require_measurable(served, part, parts)  # before what follows from it is said of other options
             given = {
                 "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
             }  # fmt: skip
             changes = {name: value for name, value in given.items() if value is not None}
             config = dataclasses.replace(served.config, device=device, **changes)
-            metrics = evaluate_run(served, load, config, part)
-            typer.echo(
-                json.dumps(metrics)
-                if as_json
-                else "\n".join(f"{name:<14} {value:.4f}" for name, value in metrics.items())
-            )
+            metrics = evaluate_run(served, load, config, part, parts)
+            if as_json:
+                typer.echo(json.dumps(metrics))
+                return
+            tables = [_table(name, rows) for name, rows in metrics.pop(BY, {}).items()]
+            typer.echo("\n\n".join(["\n".join(f"{name:<14} {value:.4f}" for name, value in metrics.items()), *tables]))
 
         guarded(work)
 
     add_recommend(app, framework, load, guarded)
+
+
+def _table(name: str, segments: Mapping[str, Mapping[str, float]]) -> str:
+    """The metrics of segments, one a line; of one without targets there are none."""
+    metrics = max((list(segment) for segment in segments.values()), key=len)[1:]
+    lines = [f"{name:<10} {'targets':>9}" + "".join(f" {metric:>9}" for metric in metrics)]
+    for label, segment in segments.items():
+        values = "".join(f" {segment[metric]:>9.4f}" if metric in segment else f" {'-':>9}" for metric in metrics)
+        lines.append(f"{label:<10} {segment['targets']:>9}{values}")
+    return "\n".join(lines)

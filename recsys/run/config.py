@@ -19,6 +19,7 @@ from ..protocol.splits import NO_SPLIT, SPLITS
 from .data_options import option
 from .feature_choices import NUMERIC_USES, VECTOR_USES, check_features
 from .item_optimizer import ITEM_OPTIMIZERS, TABLE_DTYPES, TABLE_PLACES, check_item_optimizer
+from .log_choices import parse_loggers
 from .loss_choices import GROUP_SIZES, LOSSES, NEGATIVES, check_loss, said_negatives, without_unused
 from .loss_options import LossOptions
 from .model_choices import MODELS, check_model
@@ -197,6 +198,9 @@ class TrainConfig(LossOptions):
     profile: bool = option(
         False, "Run", "Write where the seconds went (profile.json) and a trace of some steps (folder trace)."
     )
+    log_to: str | None = option(
+        None, "Run", "Loggers beside metrics.csv: tensorboard, mlflow, wandb, several with commas, or none."
+    )
     out: str = option("runs/sasrec", "Run", "Folder for checkpoints, weights, config.json and the metrics log.")
     init_weights: str | None = option(None, "Run", "Safetensors file of initial weights, written by either framework.")
     from_run: str | None = option(
@@ -242,6 +246,7 @@ class TrainConfig(LossOptions):
         check_optimizer(vars(self), defaults)
         check_item_optimizer(vars(self), defaults)
         check_start(vars(self), defaults)
+        parse_loggers(self.log_to)
 
     def located(self) -> TrainConfig:
         """The same with absolute paths, so that it holds in any working folder."""

@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 
 from ..files import usable
 from ..protocol.cutoffs import parse_cutoffs
+from .callbacks import Callbacks
 from .checkpoint_file import write_checkpoint
 from .config import TrainConfig
+from .events import EpochEnded, RunEnded
 from .learning_curve import plot_learning_curve
 from .metrics_log import MetricsLog
 from .profile import PROFILE, Profile
@@ -60,6 +62,11 @@ class Epochs:
     best: Snapshot | None
     last: Snapshot
     progress: Progress
+
+    @property
+    def last_epoch(self) -> EpochEnded:
+        """The last of them, as callbacks are told it."""
+        return EpochEnded(**self.rows[-1], is_best=self.progress.best_epoch == self.rows[-1]["epoch"])
 
     def followed_by(self, later: Epochs) -> Epochs:
         """Both as one: of the checkpoints the later one, of the best weights the later best."""
@@ -154,10 +161,11 @@ class Recorder:
             self._checkpoint_of = epochs.progress.epochs
 
 
-def finish_run(run: RunDirectory, result: TrainResult, profile: Profile | None) -> TrainResult:
-    """Writes the ``profile`` of a finished run, if any, and tells its ``result``."""
+def finish_run(run: RunDirectory, result: TrainResult, profile: Profile | None, callbacks: Callbacks) -> TrainResult:
+    """Writes the ``profile`` of a finished run, if any, and tells its ``result``, to ``callbacks`` too."""
     if profile is not None:
         with usable("out", WRITABLE):
             logger.info("%s", profile.write(run.path / PROFILE))
     logger.info("%s", result.summary())
+    callbacks.tell(RunEnded(result))
     return result

@@ -19,10 +19,13 @@ from ..protocol.splits import Split
 from .config import PATHS, TrainConfig
 from .feature_columns import write_columns
 from .fingerprint import Fingerprint
+from .log_choices import LOGGERS
 from .saved_options import left_of
 
 # Options that may differ when a run is resumed: they do not change the result of any epoch.
-_MAY_CHANGE = ("epochs", "device", "devices", "data_on", "table_on", "deterministic", "profile", "out", "resume")
+_MAY_CHANGE = (
+    "epochs", "device", "devices", "data_on", "table_on", "deterministic", "profile", "log_to", "out", "resume",
+)  # fmt: skip
 # Files that may have moved, because what they hold is compared: with the fingerprint and with the weights' features.
 _MAY_MOVE = ("data", "titles", "item_features", "item_vectors")
 
@@ -98,6 +101,11 @@ class RunDirectory:
         return self.path / "trace"
 
     @property
+    def tracked(self) -> tuple[Path, ...]:
+        """What loggers of other programs leave."""
+        return tuple(self.path / name for name in (*LOGGERS, "tracking.json"))
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -112,6 +120,7 @@ class RunDirectory:
             self.metrics_log,
             self.config,
             self.trace,
+            *self.tracked,
         )
 
 

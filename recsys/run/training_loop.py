@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, SupportsFloat
 
 from .background import Writer, import_ahead, short_turns
+from .callbacks import Callbacks
 from .config import TrainConfig
 from .losses import require_finite_weights
 from .profile import Profile
@@ -44,9 +45,10 @@ def run_epochs(
     recorder: Recorder,
     profile: Profile,
     test: Callable[[], dict[str, float]],
+    callbacks: Callbacks | None = None,
 ) -> dict[str, float]:
     """Trains until the epochs or the patience are used up, and returns what ``test()`` measures of the best weights;
-    nothing where no part is held out for it.
+    nothing where no part is held out for it. A callback that asks for it ends the training like a patience used up.
 
     What epochs leave is written meanwhile. A checkpoint is thus behind by at most the epochs that the one before took
     to write; the last one is written by the end.
@@ -54,8 +56,9 @@ def run_epochs(
     import_ahead("matplotlib.figure")  # of the learning curve
     if progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
         training.compile_ahead()
+    stops = False
     with short_turns(), Writer(recorder.write, Epochs.followed_by) as writer:
-        while progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
+        while not stops and progress.epochs < config.epochs and not _is_out_of_patience(progress, config):
             epoch = progress.epochs
             loss_of_epoch = training.train_epoch(epoch, profile)
             due = config.has_validation and (epoch + 1) % config.eval_every == 0
@@ -69,9 +72,13 @@ def run_epochs(
                 require_finite_weights(float(largest), epoch)
                 metrics = validation()
             with profile.part("checkpoints"):
-                writer.submit(recorder.end_epoch(loss, metrics, snapshot))
+                ended = recorder.end_epoch(loss, metrics, snapshot)
+                writer.submit(ended)
                 if snapshot.is_live:  # the next step would change it
                     writer.wait_for(recorder.all_is_written)
+            if callbacks is not None:
+                with profile.part("callbacks"):
+                    stops = callbacks.end_epoch(ended.last_epoch)
         with profile.part("checkpoints"):
             writer.wait_for(recorder.results_are_written)
         with profile.part("test"):

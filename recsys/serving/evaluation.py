@@ -35,6 +35,9 @@ class Ranker(Protocol):
         ...
 
 
+TakeRanks = Callable[[npt.NDArray[np.integer]], object]
+"""Is given the ranks (rows,) of an evaluation's targets in their order, from 1, once they are found."""
+
 Top = Callable[[npt.NDArray[np.int32], SeenItems | None], tuple[npt.ArrayLike, npt.ArrayLike]]
 """``top(inputs (B, L), seen)``: the best items (B, k) that ``seen`` does not leave out, and their scores (B, k)."""
 
@@ -81,6 +84,7 @@ def start_evaluation(
     *,
     cutoffs: Sequence[int] = (10,),
     information: npt.NDArray[np.float64] | None = None,
+    take_ranks: TakeRanks | None = None,
 ) -> Callable[[], dict[str, float]]:
     """Gives the device all its work and returns what waits for the metrics.
 
@@ -88,14 +92,22 @@ def start_evaluation(
 
     Ranks the targets after the last ``max_length`` items of each history, as ``ranker`` does. Seen items compete too;
     ``filter_seen`` leaves all items of a history, however long, out of its ranking and top list, except for the target.
-    ``information`` (V,) float64 is ``self_information`` of the training part; without it there is no Surprisal. Raises
-    ``ConfigError`` for cutoffs below 1 and information of another catalog.
+    ``information`` (V,) float64 is ``self_information`` of the training part; without it there is no Surprisal.
+    ``take_ranks`` is given the ranks that the metrics are made of. Raises ``ConfigError`` for cutoffs below 1 and
+    information of another catalog.
     """
     check_tally(num_items, cutoffs, information)
     ranker.start(tuple(cutoffs), len(batches))
     for batch in batches:
         ranker.add(batch)
-    return lambda: tallied_metrics(*ranker.found(), information)
+
+    def metrics() -> dict[str, float]:
+        ranks, occurrences = ranker.found()
+        if take_ranks is not None:
+            take_ranks(ranks)
+        return tallied_metrics(ranks, occurrences, information)
+
+    return metrics
 
 
 def recommend_batches(

@@ -23,12 +23,13 @@ from ..files import usable
 from ..option_checks import check_type
 from ..protocol.popularity import PopularityBaseline
 from ..run.config import TrainConfig
-from ..run.experiment import held_out, split_events
+from ..run.events import Callback
 from ..run.progress import TrainResult
 from ..run.run_directory import RunDirectory
 from ..run.saved_options import given_options
 from .candidates import candidates_of
 from .fitted_log import columns_of, remove_new, with_log
+from .measured import measured, require_measurable
 from .recommendations import recommend_parts
 from .requests import all_users, listed, sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
@@ -73,7 +74,7 @@ class BaseRecommender(ABC):
         self._forget()
 
     @abstractmethod
-    def _train(self, config: TrainConfig) -> TrainResult:
+    def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
         """Trains as the framework's ``train`` does."""
 
     @abstractmethod
@@ -96,21 +97,22 @@ class BaseRecommender(ABC):
         self._options = changed
         return self
 
-    def fit(self, log: Log, y: None = None) -> Self:
+    def fit(self, log: Log, y: None = None, *, callbacks: Sequence[Callback] = ()) -> Self:
         """Trains a new model on ``log`` and keeps the weights of its best epoch.
 
         ``log`` has an event a row, with the columns ``user_column``, ``item_column`` and ``time_column`` (and
         ``rating_column`` with ``min_rating``): a path, a pattern or a folder of Parquet, CSV, TSV or JSON lines, the
         name of a data set, or a table in memory (`arrow_table`). Of the latter a copy is kept in the folder of the run,
-        as users' histories are needed to recommend to them. ``y`` is there for scikit-learn's sake alone. Raises what
-        the framework's ``train`` raises, and leaves the object as it was then.
+        as users' histories are needed to recommend to them. ``y`` is there for scikit-learn's sake alone. ``callbacks``
+        are told the run's events (`recsys.run.events`). Raises what the framework's ``train`` raises, and leaves the
+        object as it was then.
         """
         temporary = tempfile.TemporaryDirectory(prefix="cce-minus-") if self.get_params()["out"] is None else None
         config = _config({**self._options, "out": temporary.name} if temporary else self._options)
         config, new = with_log(config, self._framework, log)
         self._model = None  # its memory may be needed; it is loaded again if this fails
         try:
-            result = self._train(config)
+            result = self._train(config, callbacks)
         except BaseException:
             if not RunDirectory(Path(config.out), self._framework).config.exists():  # no run that needs it
                 remove_new(new)
@@ -141,21 +143,21 @@ class BaseRecommender(ABC):
         filter_seen: bool | None = None,
         test_users: int | None = None,
         batch_size: int | None = None,
-    ) -> dict[str, float]:
+        by: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Metrics, ``ndcg@10`` and so on, of held-out events among the full catalog: of the ``part`` "test" or "valid"
-        of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given."""
-        if part not in ("test", "valid"):
-            raise ConfigError(f"part: expected test or valid, got {part}")
+        of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given.
+
+        With ``by``, of "history" (a target's earlier events) and "item" (its item's training events), ``["by"]`` has by
+        these names, and by labels such as "6-20", the number of ``targets`` with so many, and their metrics."""
         run = self._fitted()
-        run.require_part(part)
+        require_measurable(run, part, by)
         given = {
             "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
         }  # fmt: skip
         changes = {name: value for name, value in given.items() if value is not None}
         config, interactions = dataclasses.replace(run.config, **changes), self._events(log)
-        split = split_events(config, interactions)
-        run.tell_others(interactions, split)
-        return self._served().evaluate(*held_out(config, split, part), split, config=config)
+        return measured(run, self._served, config, interactions, part, by, lambda: self._popularity().counts)
 
     def recommend(
         self,
@@ -219,7 +221,8 @@ class BaseRecommender(ABC):
         """Writes all that `load` and the commands need into a new ``folder``: the run without its checkpoints."""
         files, to = self._fitted().files, Path(folder)
         with usable("folder", "a new folder"):
-            left_out = shutil.ignore_patterns("*-checkpoints", files.trace.name, ".*")
+            logs = [path.name for path in (files.trace, *files.tracked)]
+            left_out = shutil.ignore_patterns("*-checkpoints", *logs, ".*")
             shutil.copytree(files.path, to, ignore=left_out)
 
     @classmethod

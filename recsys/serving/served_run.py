@@ -21,12 +21,13 @@ from ..errors import ConfigError
 from ..files import usable
 from ..protocol.splits import Split
 from ..run.config import TrainConfig
-from ..run.experiment import held_out, read_events, split_events
+from ..run.experiment import read_events, split_events
 from ..run.fingerprint import Fingerprint
 from ..run.run_directory import RunDirectory
 from ..run.tensor_file import Stored
 from ..run.weights_file import read_config
 from .candidates import Ids
+from .evaluation import TakeRanks
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,16 @@ class ServedModel(Protocol):
     """A trained model of either framework, in evaluation mode on its device."""
 
     def evaluate(
-        self, histories: Ragged, targets: npt.NDArray[np.int32], split: Split, *, config: TrainConfig
-    ) -> dict[str, float]: ...
+        self,
+        histories: Ragged,
+        targets: npt.NDArray[np.int32],
+        split: Split,
+        *,
+        config: TrainConfig,
+        take_ranks: TakeRanks | None = None,
+    ) -> dict[str, float]:
+        """Metrics of the targets after the histories, as ``config`` ranks them; ``take_ranks`` is given their ranks."""
+        ...
 
     def recommend(
         self, histories: Ragged, k: int, *, filter_seen: bool, candidates: Ids | None = None
@@ -139,12 +148,3 @@ def _served(files: RunDirectory) -> TrainConfig:
     config = TrainConfig.read(files.config)
     data = str(files.events) if files.holds_log(config) else config.data
     return dataclasses.replace(config, titles=None, items=None, data=data)
-
-
-def evaluate_run(run: ServedRun, load: Load, config: TrainConfig, part: str) -> dict[str, float]:
-    """Metrics of the run's weights on the data's ``test`` or ``valid`` part, by the options of ``config``."""
-    run.require_part(part)
-    interactions, split = run.read_data()
-    run.tell_others(interactions, split)
-    model = run.load(load, config.device)
-    return model.evaluate(*held_out(config, split, part), split, config=config)

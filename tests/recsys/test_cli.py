@@ -67,7 +67,7 @@ RUNS = [
     TrainConfig(out="runs/torch", loss="sce", n_buckets=5, bucket_size_x=6, bucket_size_y=7, mix_x=True),
     TrainConfig(
         out="runs/torch", accumulate=2, optimizer="sgd", momentum=0.5, schedule="cosine", clip_norm=1.0, ema_decay=0.9,
-        data_on="host", deterministic=True, profile=True,
+        data_on="host", deterministic=True, profile=True, log_to="tensorboard,wandb",
     ),
 ]  # fmt: skip
 

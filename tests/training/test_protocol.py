@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from cce_minus.recsys import TrainConfig, prepare_data, read_metrics_log
 from cce_minus.recsys.run.experiment import held_out
-from cce_minus.recsys.serving.served_run import ServedRun, evaluate_run
+from cce_minus.recsys.serving.measured import evaluate_run
+from cce_minus.recsys.serving.served_run import ServedRun
 from safetensors.numpy import load_file
 
 from tests.training.commands import call, error_of, recommend

@@ -128,7 +128,7 @@ def test_a_fit_that_fails_leaves_the_one_before(
             recommender(**SMALL, out=str(out)).fit(log)
         assert not out.parent.exists()
 
-    def diverges(self: BaseRecommender, config: Any) -> Any:
+    def diverges(self: BaseRecommender, config: Any, callbacks: Any) -> Any:
         (Path(config.out) / "config.json").touch()
         raise DivergedError("loss")
 

@@ -9,26 +9,34 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ...recsys import ConfigError, DataError, DivergedError, RankError, TrainConfig
+from ...recsys.run.callbacks import require_sendable
+from ...recsys.run.events import Callback
 from ...recsys.run.progress import TrainResult
 from ..ranks import PROJECT
 
-Train = Callable[[TrainConfig], TrainResult]
+
+class Train(Protocol):
+    """The training of one process."""
+
+    def __call__(self, config: TrainConfig, *, callbacks: Sequence[Callback] = ()) -> TrainResult: ...
 
 
-def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
+def train_in_processes(train: Train, config: TrainConfig, callbacks: Sequence[Callback] = ()) -> TrainResult:
     """``train(config)`` in ``config.devices`` processes; its typed errors are raised here as they were there.
 
-    Raises ``RankError`` where a process has ended otherwise, after the others have been ended, too.
+    ``callbacks`` are pickled, so that what they collect stays in the first process; raises ``ConfigError`` for one that
+    cannot be. Raises ``RankError`` where a process has ended otherwise, after the others have been ended, too.
     """
+    require_sendable(callbacks, config.devices)
     level = logging.getLogger(PROJECT).getEffectiveLevel()
     with tempfile.TemporaryDirectory() as folder, _callers_signals(), _silent("torch."):
         launch = LaunchConfig(
@@ -43,7 +51,7 @@ def train_in_processes(train: Train, config: TrainConfig) -> TrainResult:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            return elastic_launch(launch, train_rank)(train, config, level)[0]
+            return elastic_launch(launch, train_rank)(train, config, level, callbacks)[0]
         except ChildFailedError as error:
             raised = _own_error(error, config.devices)
             raise raised from (None if raised is error else error)
@@ -84,12 +92,12 @@ def _callers_signals() -> Iterator[None]:
 _SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
-def train_rank(train: Train, config: TrainConfig, level: int) -> TrainResult:
+def train_rank(train: Train, config: TrainConfig, level: int, callbacks: Sequence[Callback]) -> TrainResult:
     """Trains as one of the processes, whose log is of this ``level``."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger(PROJECT).setLevel(level)
     try:
-        return train(config)
+        return train(config, callbacks=callbacks)
     except _TYPED:
         raise
     except Exception:

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..serving import requests
 from .app import make_app
 from .connections import PatientProtocol
+from .front import Front
 from .limits import Limits
 from .loaded_run import LoadedRun
 from .metrics import Metrics
@@ -35,12 +36,7 @@ def serve(path: Path, load: Callable[[Path], LoadedRun], *, host: str, port: int
     logging.getLogger(requests.__name__).setLevel(logging.ERROR)
     metrics = Metrics()
     keeper = RunKeeper(path, load, seconds=watch, metrics=metrics)
-    config = uvicorn.Config(
-        make_app(keeper, limits, metrics), http=PatientProtocol, ws="none", lifespan="on", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, limit_concurrency=limits.max_connections,
-        timeout_keep_alive=limits.keep_alive, h11_max_incomplete_event_size=limits.max_header,
-        timeout_graceful_shutdown=int(2 * limits.timeout) + 1,
-    )  # fmt: skip
+    config = server_config(make_app(keeper, limits, metrics), limits)
     with _listening(host, port) as sock:
         address = sock.getsockname()
         shown = f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]
@@ -60,6 +56,24 @@ def serve(path: Path, load: Callable[[Path], LoadedRun], *, host: str, port: int
     if keeper.failure is not None:
         raise keeper.failure
     logger.info("stopped")
+
+
+def server_config(app: Front, limits: Limits) -> uvicorn.Config:
+    """uvicorn's options: it says nothing of its own to clients, and trusts nothing that they say of others."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive,
+        h11_max_incomplete_event_size=limits.max_header,
+        timeout_graceful_shutdown=int(2 * limits.timeout) + 1,
+    )
 
 
 async def _serve(server: uvicorn.Server, keeper: RunKeeper, sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -67,6 +67,7 @@ class _Server:
     def __init__(self, keeper: RunKeeper, limits: Limits, metrics: Metrics) -> None:
         self._keeper, self._limits, self._metrics = keeper, limits, metrics
         self._batcher = Batcher(limits, metrics)
+        self._page = Path(__file__).with_name("page.html").read_bytes()
         self._inside = 0  # requests whose bodies are read and that are not answered
 
     @contextlib.asynccontextmanager
@@ -81,7 +82,7 @@ class _Server:
 
     async def page(self, request: Request) -> Response:
         del request
-        return HTMLResponse(files(__package__).joinpath("page.html").read_bytes(), headers=_PAGE_HEADERS)
+        return HTMLResponse(self._page, headers=_PAGE_HEADERS)
 
     async def health(self, request: Request) -> Response:
         del request

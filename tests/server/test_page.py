@@ -117,6 +117,7 @@ def test_picture(tmp_path: Path, visit: Visit):
             visit.add(title)
         visit.texts("#history li", 3)
         visit.texts("#best li", 10)
+        visit.page.mouse.move(0, 0)
         visit.page.wait_for_timeout(300)
         visit.page.screenshot(path=IMAGE, full_page=True)
     assert visit.wrong == []

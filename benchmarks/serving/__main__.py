@@ -54,7 +54,9 @@ def run(
     case = {"framework": framework, "data": Path(data).name, "clients": clients, "seconds": seconds}
     full = {**case, **row, "cpu": _cpu(), **versions(commit or head), **packages}
     try:
-        replace_rows(csv, [full], COLUMNS, key=CASE, place=lambda row: (row["framework"] != "torch", row["clients"]))
+        replace_rows(
+            csv, [full], COLUMNS, key=CASE, place=lambda row: (row["framework"] != "torch", int(row["clients"]))
+        )
     except ResultsError as error:
         raise fail(error) from error
     typer.echo(_table([{name: str(value) for name, value in full.items()}]))
@@ -88,8 +90,8 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 def _machine(row: dict[str, str]) -> str:
     return (
-        f"{row['cpu']}, {row['cores']} cores, Python {row['python']}, torch {row['torch']}, jax {row['jax']}, starlette "
-        f"{row['starlette']}, uvicorn {row['uvicorn']}, commit {row['commit']}"
+        f"{row['cpu']}, {row['cores']} cores, Python {row['python']}, torch {row['torch']}, jax {row['jax']}, "
+        f"starlette {row['starlette']}, uvicorn {row['uvicorn']}, commit {row['commit']}"
     )
 
 

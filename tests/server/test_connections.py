@@ -127,3 +127,13 @@ def test_requests_of_one_connection_are_answered_in_turn(port: int):
     one = HEAD + b"content-length: 28\r\n\r\n" + BODY
     last = HEAD + b"connection: close\r\ncontent-length: 28\r\n\r\n" + BODY
     assert talk(port, one + one + last).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged(port: int):
+    seconds: list[float] = []
+    with httpx.Client() as client:
+        for _ in range(21):
+            began = time.perf_counter()
+            client.post(f"http://127.0.0.1:{port}/recommend", json={"sequences": [[1]], "k": 2})
+            seconds.append(time.perf_counter() - began)
+    assert sorted(seconds)[10] < 0.035

@@ -16,6 +16,10 @@ from .metrics import Metrics
 logger = logging.getLogger(__name__)
 
 
+_MOST_TOLD = 1000
+"""Characters of an error, which may quote what was sent."""
+
+
 def told(methods: Mapping[str, str], request: Request, error: Exception) -> Response:
     """An ``HTTPException`` as JSON; ``methods`` are those of the server's paths."""
     assert isinstance(error, HTTPException)
@@ -24,7 +28,7 @@ def told(methods: Mapping[str, str], request: Request, error: Exception) -> Resp
         text = f"path: expected one of {', '.join(methods)}, got {request.url.path!r:.80}"
     elif error.status_code == 405:
         text = f"method: expected {methods[request.url.path]}, got {request.method:.20}"
-    return JSONResponse({"error": text}, error.status_code, headers=error.headers)
+    return JSONResponse({"error": text[:_MOST_TOLD]}, error.status_code, headers=error.headers)
 
 
 def fault(request: Request, error: Exception) -> Response:
@@ -56,7 +60,7 @@ class Front:
         try:
             await self._app(scope, receive, counted)
         except Exception:  # told of as 500 by the application already
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %r failed", scope["method"], scope["path"])
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.request(path, status, time.perf_counter() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,7 +95,7 @@ def _about(run: ServedRun, framework: str) -> dict[str, Any]:
         "data": files.events.name if data == str(files.events) else Path(data).name,
         "epochs": None if result is None else len(result.losses),
         "best_epoch": None if result is None else result.best_epoch,
-        "test": {} if result is None else result.test,
+        "test": {} if result is None else {name: at for name, at in result.test.items() if math.isfinite(at)},
         "loaded": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 

@@ -60,6 +60,12 @@ def test_bodies(path: str, body: bytes, status: int, text: str):
     assert text in answer.json()["error"]
 
 
+def test_what_was_sent_is_not_sent_back_as_a_whole():
+    answer = asked(lambda client: client.post("/recommend", json={"users": ["x" * 100_000]}))
+    assert answer.status_code == 422
+    assert len(answer.json()["error"]) == 1000
+
+
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "text"),
     [

@@ -60,7 +60,7 @@ class Walk:
         raise AssertionError("no server evaluates")
 
 
-def walk_run(model: Any, *, name: str = "walk", with_events: bool = True) -> LoadedRun:
+def walk_run(model: Any, *, name: str = "walk") -> LoadedRun:
     """A run of ``model``: items 0..19, titled by their numbers, and user u of 0..4 who had item u."""
     titles = [f"Title {item}" for item in range(ITEMS)]
     catalog = Catalog(np.arange(ITEMS), titles)
@@ -68,7 +68,7 @@ def walk_run(model: Any, *, name: str = "walk", with_events: bool = True) -> Loa
     events = Interactions(users, users, users.astype(np.int64), np.arange(5), np.arange(ITEMS), titles, "walk")
     popularity = PopularityBaseline(Ragged(users, np.arange(6)), ITEMS)
     about = {"run": name, "framework": "torch", "model": "walk", "items": ITEMS}
-    return LoadedRun(name, model, catalog, about, *((events, popularity) if with_events else ()))
+    return LoadedRun(name, model, catalog, about, events, popularity)
 
 
 def keeper_of(loaded: LoadedRun | None, metrics: Metrics) -> RunKeeper:

@@ -1,4 +1,4 @@
-"""Check that the wheel holds the five packages, their type markers, the server's page and the licence, and nothing else."""
+"""Check that the wheel holds the five packages, their type markers, the page and the licence, and nothing else."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from .compare_command import add_compare
 from .doctor_command import add_doctor
 from .export_command import add_export
 from .forget_command import add_forget
+from .serve_command import add_serve
 from .serving_commands import add_serving
 from .train_command import add_train
 
@@ -41,8 +42,8 @@ def framework_app(framework: str, package: str | None) -> typer.Typer:
 
 def build_app(framework: str, train: Callable[[TrainConfig], object], load: LoadExported) -> typer.Typer:
     """Command line with the subcommands ``train``, which calls ``train`` with the resolved `TrainConfig`, ``compare``,
-    ``forget``, and ``evaluate``, ``recommend`` and ``export``, which serve a run's weights with the model that ``load``
-    makes of them. Errors end the program as `guarded` says."""
+    ``forget``, and ``evaluate``, ``recommend``, ``export`` and ``serve``, which use a run's weights with the model that
+    ``load`` makes of them. Errors end the program as `guarded` says."""
     app = typer.Typer(
         name=f"cce-minus-{framework}",
         help=f"Train and serve sequential recommenders on large catalogs with {framework}.",
@@ -55,6 +56,7 @@ def build_app(framework: str, train: Callable[[TrainConfig], object], load: Load
     add_compare(app, framework, guarded)
     add_serving(app, framework, load, guarded)
     add_export(app, framework, load, guarded)
+    add_serve(app, framework, load, guarded)
     add_forget(app, framework, guarded)
     return app
 

@@ -94,19 +94,37 @@ def recommend_parts(
     with tqdm(desc="recommend", total=len(requests), unit=" users", leave=False, disable=None) as bar:
         for begin in range(0, max(len(requests), 1), PART):
             part = requests.part(begin, begin + PART)
-            known = np.flatnonzero(~part.unknown)
-            # a row that is unknown is empty: the others' values are all
-            rows = Ragged(part.histories.values, offsets_of(part.histories.lengths[known]))
-            found = model.recommend(rows, k, filter_seen=filter_seen, candidates=candidates)
-            items = np.full((len(part), k), NO_ITEM, np.int64)
-            scores = np.full((len(part), k), -np.inf, np.float32)
-            items[known], scores[known] = found
-            if popular is not None and part.unknown.any():
-                first = np.asarray(popular)[:k]
-                places = np.ix_(part.unknown, np.arange(len(first)))
-                items[places], scores[places] = first, np.nan
+            yield recommend_part(
+                model, catalog, part, k, filter_seen=filter_seen, candidates=candidates, popular=popular
+            )
             bar.update(len(part))
-            yield Recommended(part, items, scores, catalog)
+
+
+def recommend_part(
+    model: ServedModel,
+    catalog: Catalog,
+    part: Requests,
+    k: int,
+    *,
+    filter_seen: bool = True,
+    candidates: Ids | None = None,
+    popular: Ids | None = None,
+) -> Recommended:
+    """The k best items for all of a ``part`` at once, with the options of `recommend_parts`."""
+    if popular is None and part.unknown.any():
+        raise ConfigError(f"popular: expected items for {part.unknown.sum()} users without a history, got none")
+    known = np.flatnonzero(~part.unknown)
+    # a row that is unknown is empty: the others' values are all
+    rows = Ragged(part.histories.values, offsets_of(part.histories.lengths[known]))
+    found = model.recommend(rows, k, filter_seen=filter_seen, candidates=candidates)
+    items = np.full((len(part), k), NO_ITEM, np.int64)
+    scores = np.full((len(part), k), -np.inf, np.float32)
+    items[known], scores[known] = found
+    if popular is not None and part.unknown.any():
+        first = np.asarray(popular)[:k]
+        places = np.ix_(part.unknown, np.arange(len(first)))
+        items[places], scores[places] = first, np.nan
+    return Recommended(part, items, scores, catalog)
 
 
 def recommend_run(

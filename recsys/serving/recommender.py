@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..data.interactions import Interactions
 from ..data.memory_tables import Log, write_table
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..files import usable
 from ..option_checks import check_type
 from ..protocol.popularity import PopularityBaseline
@@ -31,7 +31,7 @@ from .candidates import candidates_of
 from .fitted_log import columns_of, remove_new, with_log
 from .measured import measured, require_measurable
 from .recommendations import recommend_parts
-from .requests import all_users, listed, sequence_requests, user_requests
+from .requests import all_users, item_ids, listed, sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
 from .similar_items import similar_items_table
 
@@ -244,12 +244,7 @@ class BaseRecommender(ABC):
 
     def _ids(self, name: str, labels: Iterable[str | int]) -> npt.NDArray[np.int32]:
         """Items by their original ids; ``name`` is the argument's."""
-        catalog, asked = self._fitted().catalog, listed(name, labels)
-        ids = catalog.ids(asked)
-        if (ids < 0).any():
-            unknown = [label for label, item in zip(asked, ids, strict=True) if item < 0]
-            raise DataError(f"{name}: expected items of the catalog ({len(catalog)} of them), got {unknown[0]!r}")
-        return ids
+        return item_ids(name, labels, self._fitted().catalog)
 
     def _fitted(self) -> ServedRun:
         if self._run is None:

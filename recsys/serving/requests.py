@@ -71,6 +71,16 @@ def listed(name: str, values: Any) -> list[Any]:
             for value in found]  # fmt: skip
 
 
+def item_ids(name: str, labels: Iterable[str | int], catalog: Catalog) -> npt.NDArray[np.int32]:
+    """Items (n,) by their original ids; raises `DataError` that names the argument for one that the catalog lacks."""
+    asked = listed(name, labels)
+    ids = catalog.ids(asked)
+    if (ids < 0).any():
+        unknown = next(label for label, item in zip(asked, ids, strict=True) if item < 0)
+        raise DataError(f"{name}: expected items of the catalog ({len(catalog)} of them), got {unknown!r:.80}")
+    return ids
+
+
 def user_requests(interactions: Interactions, users: Sequence[Any], *, unknown: str = "error") -> Requests:
     """The whole histories of users by their original ids, in the order in which they are named.
 
@@ -134,7 +144,7 @@ def sequence_requests(
         odd = next((user for user in users if not _is_text(user)), None)
         raise DataError(f"{source}: expected {USER!r} to be text everywhere, or integers, got {odd!r:.80} among them")
     for user, sequence in zip(users, sequences, strict=True):
-        if not isinstance(sequence, list) or not all(map(_is_id, sequence)):
+        if not isinstance(sequence, list) or not all(map(is_id, sequence)):
             raise DataError(
                 f"{source}: expected a list of item ids (text or integers) for user {user!r}, got {sequence!r:.80}"
             )
@@ -174,7 +184,7 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
     """Items match by their text, however large a number is."""
     return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
 

@@ -84,7 +84,7 @@ class TrainingSteps:
 
     @state.setter
     def state(self, state: State) -> None:
-        self._state = self._placed(state)
+        self._state: State = self._placed(state)
 
     @property
     def mesh(self) -> Mesh | None:
@@ -161,7 +161,7 @@ class TrainingSteps:
     def parts(self, state: State | None = None) -> Parts:
         """The model as it is validated, on all devices: with the averages, if there are any, in place of the
         parameters. Of ``state``, or of now."""
-        state = state or self._state
+        state = self._state if state is None else state
         weights = state.parameters if state.averages is None else state.averages
         return Parts(self._plan.graph, weights, self._constants)
 

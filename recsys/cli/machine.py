@@ -97,7 +97,7 @@ def _supported(extras: Sequence[str]) -> dict[str, str]:
         project = metadata.metadata(PROJECT)
     except metadata.PackageNotFoundError:  # run from its files
         return {}
-    found: dict[str, str] = {"python": project.get("Requires-Python", "")}
+    found: dict[str, str] = {"python": project["Requires-Python"] or ""}
     for line in project.get_all("Requires-Dist") or ():
         each = Requirement(line)
         if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):

@@ -25,7 +25,7 @@ class WandbLog(TrackedRun):
         self._run: Any = None
 
     def start(self, event: RunStarted) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         known = id_of(event.folder, self.name) if event.resumed else None
         self._run = wandb.init(

@@ -31,6 +31,8 @@ def check(config: TrainConfig, ranks: Ranks) -> None:
     objective = objective_of(config, split)
     steps = TrainingSteps(model, config, objective, contextlib.nullcontext, item_rule=rule, ranks=ranks)
     batch = Steps.of_batch(longest_batch(config, split), 0, config).of_rank(ranks.index, ranks.number)
+    assert batch.inputs is not None
+    assert batch.targets is not None
     inputs, targets = (torch.from_numpy(ids[0, 0]) for ids in (batch.inputs, batch.targets))
     items = steps.items
     assert items is not None

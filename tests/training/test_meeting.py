@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -11,9 +12,11 @@ from cce_minus.recsys import RankError
 from cce_minus.torch_impl import meeting as module
 from cce_minus.torch_impl.meeting import meeting
 
+HashStore: Any = dist.HashStore  # pyright: ignore[reportPrivateImportUsage]
+
 
 def test_each_start_has_a_name_of_its_own():
-    store, names = dist.HashStore(), set[str]()
+    store, names = HashStore(), set[str]()
     for _ in range(3):
         with ThreadPoolExecutor(4) as ranks:
             (name,) = set(ranks.map(lambda rank: meeting(store, rank, 4), range(4)))
@@ -23,5 +26,5 @@ def test_each_start_has_a_name_of_its_own():
 
 def test_ranks_that_do_not_come_are_named():
     with mock.patch.object(module, "_LONGEST", 0.1), pytest.raises(RankError, match=r"got none of \[1, 2\]"):
-        meeting(dist.HashStore(), 0, 3)
-    assert meeting(dist.HashStore(), 0, 1)
+        meeting(HashStore(), 0, 3)
+    assert meeting(HashStore(), 0, 1)

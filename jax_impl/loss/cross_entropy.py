@@ -123,7 +123,7 @@ def sampled_linear_cross_entropy(
 
     Raises:
         ArgumentTypeError, ArgumentValueError: naming the argument. For arrays in the host's memory and
-        outside jit also for a target or id that is no item; elsewhere such a row's loss is NaN.
+            outside jit also for a target or id that is no item; elsewhere such a row's loss is NaN.
         NotImplementedError: on second derivatives and forward mode (jvp, jacfwd).
     """
     options = Options(ignore_index, reduction, softcap, remove_accidental_hits, return_lse, impl, logq_correction)

@@ -119,7 +119,7 @@ def sampled_linear_cross_entropy(
 
     Raises:
         ArgumentTypeError, ArgumentValueError: naming the argument. On CPU also for a target or id that is no item; on
-        CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
+            CUDA, where reading them would wait for the device, such a row's loss is NaN. DTensors raise, too.
         NotImplementedError: on second derivatives and in forward mode (jvp, jacfwd, hessian).
     """
     catalog = checked_catalog(catalog, linear_weight, negatives)

@@ -32,6 +32,8 @@ def main() -> None:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    (source / "assets").mkdir()
+    shutil.copy(Path(__file__).parent / "iframe-worker.js", source / "assets")
     for package in PACKAGES:
         (api / package).symlink_to(ROOT / package, target_is_directory=True)
 

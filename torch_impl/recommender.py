@@ -15,7 +15,7 @@ from .train import train
 
 class Recommender(BaseRecommender):
     """A sequential recommender, trained and served by PyTorch. Options are those of training, by keyword; `fit` takes a
-    path or a table in memory, and any run's folder can be loaded, whichever framework trained it::
+    path or a table in memory, and any run's folder can be loaded, whichever framework trained it:
 
         model = Recommender(epochs=20, dim=128).fit("events.parquet")
         model.recommend(users=["u1", "u2"], k=10)

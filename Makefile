@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint types wheel clean
+.PHONY: demo test test-all lint types wheel site release-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.demo
@@ -32,6 +32,18 @@ types: wheel
 	$(BIN)/python -m pip install --quiet --no-deps --target build/typing dist/*.whl
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# the pages of the repository and of the API, in build/site; a link that leads nowhere fails
+site: $(VENV)/.docs
+	$(BIN)/python .ci/site_source.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# what is uploaded: the sdist, the wheel built from it, and both in new environments of each Python there is
+release-check: $(VENV)/.build
+	rm -rf build/lib build/bdist.* build/release
+	$(BIN)/python -m build --no-isolation --outdir build/release . > /dev/null
+	$(BIN)/python .ci/check_wheel.py build/release
+	$(BIN)/python .ci/release_check.py build/release
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +55,16 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@
+
+# neither needs torch: the packages that they list are read, not imported
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python .ci/extra.py docs > $(VENV)/docs.txt
+	$(PIP) -r $(VENV)/docs.txt
+	touch $@
+
+$(VENV)/.build: $(BIN)/python constraints.txt
+	$(PIP) "setuptools>=77" wheel build
 	touch $@
 
 clean:

@@ -1,0 +1,61 @@
+"""Install the wheel of a folder into a new environment of each Python that is there, and look at what it brings.
+
+Without its dependencies, so that it takes seconds: every module is compiled, warnings being errors, the packages are
+found where they belong, and the commands' modules exist. The wheel was built from the sdist (`python -m build`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+VERSIONS = ("3.11", "3.12", "3.13")
+CHECK = """
+import compileall, importlib.metadata, importlib.util, pathlib, sys, warnings
+import cce_minus
+warnings.simplefilter("error")
+(folder,) = cce_minus.__path__
+packages = sorted(path.name for path in pathlib.Path(folder).iterdir())
+assert packages == ["interop", "jax_impl", "kernels", "recsys", "torch_impl"], packages
+assert compileall.compile_dir(folder, quiet=1, force=True)
+distribution = importlib.metadata.distribution("cce-minus")
+for entry in distribution.entry_points:
+    assert pathlib.Path(folder, *entry.module.split(".")[1:]).with_suffix(".py").is_file(), entry
+print(f"Python {sys.version.split()[0]}: cce-minus {distribution.version}, as expected")
+"""
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of the ``version`` that runs: a version manager's shim may stand for one that is not installed."""
+    found = shutil.which(f"python{version}")
+    asked = found and subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True, check=False)
+    return found if asked and asked.returncode == 0 else None
+
+
+def check(python: str, wheel: Path) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        inside = str(Path(folder) / "bin" / "python")
+        install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+        subprocess.run([*install, str(wheel)], check=True)
+        return subprocess.run([inside, "-c", CHECK], cwd=folder, check=False).returncode == 0
+
+
+def main(folder: str) -> None:
+    (wheel,), (_sdist,) = Path(folder).glob("*.whl"), Path(folder).glob("*.tar.gz")
+    there = {version: interpreter(version) for version in VERSIONS}
+    for version in VERSIONS:
+        if there[version] is None:
+            print(f"Python {version}: skipped, not on this machine")
+    pythons = [python for python in there.values() if python]
+    if not pythons:
+        sys.exit("no Python to install the wheel into")
+    if failed := [python for python in pythons if not check(python, wheel.resolve())]:
+        sys.exit(f"{wheel.name}: not as expected with {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -39,7 +39,7 @@ site: $(VENV)/.docs
 
 # what is uploaded: the sdist, the wheel built from it, and both in new environments of each Python there is
 release-check: $(VENV)/.build
-	rm -rf build/lib build/bdist.* build/release
+	rm -rf build/release
 	$(BIN)/python -m build --no-isolation --outdir build/release . > /dev/null
 	$(BIN)/python .ci/check_wheel.py build/release
 	$(BIN)/python .ci/release_check.py build/release

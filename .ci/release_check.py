@@ -49,7 +49,7 @@ def main(folder: str) -> None:
     there = {version: interpreter(version) for version in VERSIONS}
     for version in VERSIONS:
         if there[version] is None:
-            print(f"Python {version}: skipped, not on this machine")
+            print(f"Python {version}: skipped, no python{version} that runs is on the PATH")
     pythons = [python for python in there.values() if python]
     if not pythons:
         sys.exit("no Python to install the wheel into")

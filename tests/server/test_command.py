@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cce_minus.recsys.cli.commands import build_app
+from cce_minus.recsys.serving import requests
 from typer.testing import CliRunner
 
 from tests.server.walks import served
@@ -33,7 +35,9 @@ def error_of(result: Any) -> str:
         (("--max-body", 0), "max_body: expected a positive number, got 0"),
         (("--timeout", "nan"), "timeout: expected a positive number, got nan"),
         (("--batch-ms", -1), "batch_ms: expected a number from 0 up, got -1"),
-        (("--watch", -1), "watch: expected a number from 0 up, got -1"),
+        (("--watch", -1), "watch: expected a number of seconds from 0 to 86400, got -1"),
+        (("--watch", "1e10"), "watch: expected a number of seconds from 0 to 86400, got 10000000000.0"),
+        (("--max-items", 0), "max_items: expected a positive number, got 0"),
         (("--port", 70000), "port: expected an integer from 0 to 65535, got 70000"),
         (("--host", "no.such.host.invalid"), "host: expected an address and port to listen on"),
     ],
@@ -49,6 +53,8 @@ def test_a_folder_without_a_run(tmp_path: Path):
 def test_a_port_that_is_taken(films: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "host: expected an address and port" in error_of(run(films, "--port", taken.getsockname()[1]))
+    # the process may go on to what has such things to tell
+    assert logging.getLogger(requests.__name__).level == logging.NOTSET
 
 
 def test_without_the_packages(films: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,23 +13,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import uvicorn
-from cce_minus.recsys.server.app import make_app
 from cce_minus.recsys.server.limits import Limits
-from cce_minus.recsys.server.metrics import Metrics
 from cce_minus.recsys.server.serve import server_config
 
-from tests.server.walks import Walk, items_of, keeper_of, walk_run
+from tests.server.walks import Walk, app_of, items_of, walk_run
 
 BODY = b'{"sequences": [[1]], "k": 2}'
-HEAD = b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = b"POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """Of a server in a thread, which waits half a second for bodies and one for heads."""
-    metrics = Metrics()
     limits = Limits(timeout=0.5, keep_alive=1, max_header=2000, max_body=5000)
-    server = uvicorn.Server(server_config(make_app(keeper_of(walk_run(Walk()), metrics), limits, metrics), limits))
+    server = uvicorn.Server(server_config(app_of(walk_run(Walk()), limits), limits))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
         thread.start()

@@ -4,6 +4,7 @@ allowed are held."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -12,12 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from cce_minus.recsys.server.app import make_app
 from cce_minus.recsys.server.limits import Limits
-from cce_minus.recsys.server.metrics import Metrics
 from cce_minus.recsys.server.serve import server_config
 
-from tests.server.walks import ITEMS, Walk, keeper_of, walk_run
+from tests.server.walks import ITEMS, Walk, app_of, walk_run
 
 BODY = json.dumps({"sequences": [[1]] * 200, "k": ITEMS, "filter_seen": False}).encode()
 
@@ -26,10 +25,8 @@ class Server:
     """In a thread, with small buffers of the system, a keep-alive of a second and up to three connections."""
 
     def __init__(self) -> None:
-        metrics, limits = Metrics(), Limits(keep_alive=1, max_connections=3)
-        self.uvicorn = uvicorn.Server(
-            server_config(make_app(keeper_of(walk_run(Walk()), metrics), limits, metrics), limits)
-        )
+        limits = Limits(keep_alive=1, max_connections=3)
+        self.uvicorn = uvicorn.Server(server_config(app_of(walk_run(Walk()), limits), limits))
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.port = self.socket.getsockname()[1]
@@ -111,11 +108,8 @@ def test_connections_beyond_the_bound_are_refused_and_the_others_answered(server
     server.until(0)
     held = [server.connect() for _ in range(3)]
     server.until(3)
-    with server.connect() as refused:
-        try:
-            assert refused.recv(1) == b""
-        except ConnectionResetError:
-            pass
+    with server.connect() as refused, contextlib.suppress(ConnectionResetError):
+        assert refused.recv(1) == b""
     assert server.connections() == 3
     held[0].sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert held[0].recv(15) == b"HTTP/1.1 200 OK"

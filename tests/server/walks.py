@@ -23,12 +23,14 @@ from cce_minus.recsys.data.ragged import Ragged
 from cce_minus.recsys.protocol.popularity import PopularityBaseline
 from cce_minus.recsys.run.tensor_file import Stored
 from cce_minus.recsys.server.app import make_app
+from cce_minus.recsys.server.front import Front
+from cce_minus.recsys.server.hosts import Hosts
 from cce_minus.recsys.server.limits import Limits
 from cce_minus.recsys.server.loaded_run import LoadedRun
 from cce_minus.recsys.server.metrics import Metrics
 from cce_minus.recsys.server.reload import RunKeeper
 
-ITEMS = 20
+ITEMS, HERE = 20, Hosts("127.0.0.1")
 
 
 class Walk:
@@ -82,10 +84,23 @@ def keeper_of(loaded: LoadedRun | None, metrics: Metrics) -> RunKeeper:
     return keeper
 
 
+def app_of(loaded: LoadedRun, limits: Limits) -> Front:
+    """Of a server on this machine."""
+    metrics = Metrics()
+    return make_app(keeper_of(loaded, metrics), limits, metrics, HERE, unexpected)
+
+
+def unexpected(error: BaseException) -> None:
+    raise AssertionError(error)
+
+
 @contextlib.asynccontextmanager
-async def client_of(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    keeper: RunKeeper, limits: Limits, metrics: Metrics, *, hosts: Hosts = HERE,
+    failed: Callable[[BaseException], object] = unexpected,
+) -> AsyncIterator[httpx.AsyncClient]:  # fmt: skip
     """Of an application in this event loop."""
-    app = make_app(keeper, limits, metrics)
+    app = make_app(keeper, limits, metrics, hosts, failed)
     messages = asyncio.Queue[Any]()
     started, ended = asyncio.Event(), asyncio.Event()
 
@@ -97,7 +112,7 @@ async def client_of(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> Asyn
     await asyncio.wait_for(started.wait(), 10)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as client:
             yield client
     finally:
         await messages.put({"type": "lifespan.shutdown"})

@@ -62,6 +62,9 @@ class Batcher:
                 if batch := self._take():
                     await self._answer(batch, worker)
         finally:
+            for job in self._waiting:
+                if not job.answer.done():
+                    job.answer.set_exception(RuntimeError("server: expected a model that answers, got none"))
             if not worker.close(_PATIENCE):
                 logger.error("model: expected its call to end, got one that goes on; it is left behind")
 

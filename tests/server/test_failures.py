@@ -71,7 +71,8 @@ def test_the_row_that_fails_is_found_by_halves():
         first = ask(client, 1)
         assert await asyncio.to_thread(model.entered.wait, 10)
         tasks = [ask(client, 7 if number == 11 else 1) for number in range(32)]
-        await asyncio.sleep(0.1)
+        while "cce_minus_waiting_requests 32\n" not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.01)
         model.goes_on.set()
         return [await first, *await asyncio.gather(*tasks)]
 

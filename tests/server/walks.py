@@ -37,7 +37,7 @@ class Walk:
     """Recommends the ``step``-th items after the last one of a history, whose scores fall from 100 by one each."""
 
     def __init__(self, step: int = 1) -> None:
-        self.step, self.calls = step, list[int]()
+        self.step, self.calls, self.asked = step, list[int](), list[list[int]]()
         self.entered, self.goes_on = threading.Event(), threading.Event()
         self.goes_on.set()
 
@@ -46,6 +46,7 @@ class Walk:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         del filter_seen, candidates
         self.calls.append(len(histories))
+        self.asked.append([int(history[-1]) for history in histories])
         self.entered.set()
         assert self.goes_on.wait(30)
         last = np.array([history[-1] for history in histories], np.int64).reshape(-1, 1)
@@ -161,9 +162,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(run: Path, *options: str, framework: str = "torch") -> Iterator[Served]:
-    """The command ``serve``, once it has loaded the run."""
-    code = f"from cce_minus.{framework}_impl.cli import main; main()"
+def served(run: Path, *options: str, framework: str = "torch", before: str = "") -> Iterator[Served]:
+    """The command ``serve`` in a process that has executed ``before``, once it has loaded the run."""
+    code = f"{before}\nfrom cce_minus.{framework}_impl.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(run), "--port", "0", "--device", "cpu", *options]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}

@@ -35,7 +35,7 @@ def enough_memory() -> Iterator[None]:
             raise
         raise LowMemoryError(
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
-            f"{str(error).splitlines()[0]:.200}"
+            f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_a_fault_of_the_model_is_the_servers(
     if isinstance(error, Exception):
         assert items_of(beside) == [[6]]
     assert items_of(after) == [[7]]
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("text", ["", "1 MiB\nmore"])
+def test_too_little_memory_is_told_apart(framework: str, text: str):
+    devices = importlib.import_module(f"cce_minus.{framework}_impl.devices")
+    with pytest.raises(LowMemoryError, match=r"got: (MemoryError|1 MiB)$"), devices.enough_memory():
+        raise MemoryError(text)
 
 
 def test_the_row_that_fails_is_found_by_halves():

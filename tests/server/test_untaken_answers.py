@@ -22,10 +22,10 @@ BODY = json.dumps({"sequences": [[1]] * 200, "k": ITEMS, "filter_seen": False}).
 
 
 class Server:
-    """In a thread, with small buffers of the system, a keep-alive of a second and up to three connections."""
+    """In a thread, with small buffers of the system and up to three connections."""
 
-    def __init__(self) -> None:
-        limits = Limits(keep_alive=1, max_connections=3)
+    def __init__(self, keep_alive: int) -> None:
+        limits = Limits(keep_alive=keep_alive, max_connections=3)
         self.uvicorn = uvicorn.Server(server_config(app_of(walk_run(Walk()), limits), limits))
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -52,15 +52,21 @@ class Server:
         return connection
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
+@contextlib.contextmanager
+def running(keep_alive: int) -> Iterator[Server]:
+    server = Server(keep_alive)
     with server.socket:
         server.thread.start()
         yield server
         server.uvicorn.should_exit = True
         server.thread.join(20)
         assert not server.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running(keep_alive=1) as server:
+        yield server
 
 
 def request(*headers: str, version: str = "1.1") -> bytes:
@@ -104,14 +110,14 @@ def test_an_answer_that_is_taken_slowly_comes_whole(server: Server):
     assert len(json.loads(found.partition(b"\r\n\r\n")[2])["rows"]) == 200
 
 
-def test_connections_beyond_the_bound_are_refused_and_the_others_answered(server: Server):
-    server.until(0)
-    held = [server.connect() for _ in range(3)]
-    server.until(3)
-    with server.connect() as refused, contextlib.suppress(ConnectionResetError):
-        assert refused.recv(1) == b""
-    assert server.connections() == 3
-    held[0].sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    assert held[0].recv(15) == b"HTTP/1.1 200 OK"
-    for connection in held:
-        connection.close()
+def test_connections_beyond_the_bound_are_refused_and_the_others_answered():
+    with running(keep_alive=60) as server:
+        held = [server.connect() for _ in range(3)]
+        server.until(3)
+        with server.connect() as refused, contextlib.suppress(ConnectionResetError):
+            assert refused.recv(1) == b""
+        assert server.connections() == 3
+        held[0].sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert held[0].recv(15) == b"HTTP/1.1 200 OK"
+        for connection in held:
+            connection.close()

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..data.catalog import Catalog
 from ..errors import ConfigError, DataError, LowMemoryError
 from .batching import Batcher
 from .bodies import Bodies, Body
@@ -115,8 +116,8 @@ class _Server:
             text, limit = asked_items(request.query_params.multi_items(), self._limits.max_k)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        search = partial(find_items, catalog, text, limit, self._limits.timeout)
-        return JSONResponse({"items": await self._in_time(self._search.do(search))})
+        search = partial(_searched, catalog, text, limit, self._limits.timeout)
+        return await self._in_time(self._search.do(search))
 
     async def recommend(self, request: Request) -> Response:
         return await self._answer(request, ask_recommend)
@@ -182,6 +183,10 @@ class _Server:
         if self._keeper.loaded is None:
             raise HTTPException(503, "run: expected one that is loaded, got one that is being loaded", _LATER)
         return self._keeper.loaded
+
+
+def _searched(catalog: Catalog, text: str, limit: int, seconds: float) -> Response:
+    return JSONResponse({"items": find_items(catalog, text, limit, seconds)})
 
 
 def _checked(ask: Ask, body: bytes, loaded: LoadedRun, limits: Limits) -> Question:

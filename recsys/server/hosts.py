@@ -7,8 +7,11 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 
+from ..option_checks import require
+
 ANY = "*"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PLAIN = re.compile(r"[^\s:/@\[\]]+")
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 
@@ -16,10 +19,13 @@ class Hosts:
     """Those of a server that listens on ``host``: loopback's, this very one, and ``others``, of which `ANY` allows all.
 
     A server that listens on all addresses may be called by any address, which, unlike a name, nobody makes point
-    elsewhere.
+    elsewhere. Raises ``ConfigError`` for others that are no names.
     """
 
     def __init__(self, host: str, others: Sequence[str] = ()) -> None:
+        for name in others:
+            is_name = _PLAIN.fullmatch(name) or _address(name.removeprefix("[").removesuffix("]"))
+            require(bool(is_name), "allow_host", f"a name or an address without a port, or {ANY}", f"{name!r:.80}")
         self._has_any = ANY in others
         self._names = {_name(each) for each in (*_LOOPBACK, host, *others)}
         self._has_addresses = _is_unspecified(host)
@@ -57,4 +63,4 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _is_unspecified(host: str) -> bool:
     address = _address(host)
-    return host == "" or (address is not None and address.is_unspecified)
+    return address is not None and address.is_unspecified

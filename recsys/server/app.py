@@ -160,11 +160,14 @@ class _Server:
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` comes to; raises ``HTTPException`` 504 where it takes too long, and 503 where too many wait."""
         seconds = self._limits.timeout
+        clock = asyncio.timeout(seconds)
         with self._counted(work):
             try:
-                async with asyncio.timeout(seconds):
+                async with clock:
                     return await work
             except TimeoutError as error:
+                if not clock.expired():  # it is the model's
+                    raise
                 raise HTTPException(504, f"timeout: expected an answer within {seconds:g} s, got none") from error
 
     @contextlib.contextmanager

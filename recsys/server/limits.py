@@ -10,7 +10,8 @@ from ..option_checks import check_type, require
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server; raises ``ConfigError`` for one that is no positive number (``batch_ms`` may be 0).
+    """Bounds of a server; raises ``ConfigError`` for one that is no positive number (``batch_ms`` may be 0), and for
+    less room for all bodies than for one.
 
     A request: ``max_body`` bytes, ``max_rows`` users, sequences or items, ``max_ids`` ids in a sequence or among the
     candidates, ``max_k`` items a row and ``max_items`` of an answer, ``timeout`` seconds for its body and as many for
@@ -42,3 +43,4 @@ class Limits:
                 require(0 <= value < float("inf"), field.name, "a number from 0 up", value)
             else:
                 require(0 < value < float("inf"), field.name, "a positive number", value)
+        require(self.max_bodies >= self.max_body, "max_bodies", f"at least max_body = {self.max_body}", self.max_bodies)

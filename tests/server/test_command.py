@@ -39,6 +39,7 @@ def error_of(result: Any) -> str:
         (("--watch", -1), "watch: expected a number of seconds from 0 to 86400, got -1"),
         (("--watch", "1e10"), "watch: expected a number of seconds from 0 to 86400, got 10000000000.0"),
         (("--allow-host", "films.example:80"), "allow_host: expected a name or an address without a port, or *, got"),
+        (("--max-bodies", 1000), "max_bodies: expected at least max_body = 1048576, got 1000"),
         (("--max-items", 0), "max_items: expected a positive number, got 0"),
         (("--port", 70000), "port: expected an integer from 0 to 65535, got 70000"),
         (("--host", "no.such.host.invalid"), "host: expected an address and port to listen on"),

@@ -43,6 +43,7 @@ def ask(client: httpx.AsyncClient, item: int, **options: Any) -> asyncio.Task[ht
         (LowMemoryError("memory: expected enough, got 1 MiB"), 503, "1"),
         (MemoryError("1 MiB"), 503, "1"),
         (ConfigError("k: expected a secret"), 500, None),
+        (TimeoutError("a secret"), 500, None),
         (StopIteration("a secret"), 500, None),
         (SystemExit("a secret"), 500, None),
     ],

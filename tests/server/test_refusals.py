@@ -100,7 +100,7 @@ def test_all_bodies_together_are_bounded_until_they_are_checked():
         model.goes_on.set()
         return [refused, await waits, await first, await post(body)]
 
-    refused, *answers = asked(work, model, max_bodies=1500)
+    refused, *answers = asked(work, model, max_body=1500, max_bodies=1500)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.json()["error"] == "max_bodies: expected at most 1500 bytes of all bodies at once, got more"
     assert [items_of(answer) for answer in answers] == [[[2]]] * 3

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..recsys import ConfigError
+from ..recsys.errors import LowMemoryError
 
 
 def on_device(name: str) -> AbstractContextManager[object]:
@@ -25,16 +26,16 @@ def on_device(name: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Raises ``ConfigError`` where the memory does not hold what the options ask for."""
+    """Raises `LowMemoryError` where the memory does not hold what the options ask for."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         # XLA's errors say what they are in their text alone.
         if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
-        raise ConfigError(
+        raise LowMemoryError(
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
-            f"{str(error).splitlines()[0]:.200}"
+            f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
         ) from error
 
 

@@ -15,6 +15,10 @@ class ConfigError(ValueError):
     """An option has an unusable value; the message names the option, what it expects and what it got."""
 
 
+class LowMemoryError(ConfigError):
+    """The memory does not hold what the options, or one call of a model, ask for."""
+
+
 class RankError(RuntimeError):
     """A process of a training on several devices has ended by itself; the message names its rank."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..recsys import ConfigError
+from ..recsys.errors import LowMemoryError
 from ..recsys.run.background import in_thread, no_collector
 from .tables.host_memory import HostMemoryError
 
@@ -39,16 +40,16 @@ def memory(device: torch.device) -> int:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Raises ``ConfigError`` where the memory does not hold what the options ask for."""
+    """Raises `LowMemoryError` where the memory does not hold what the options ask for."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError | HostMemoryError)
         if not is_memory and "can't allocate memory" not in str(error):
             raise
-        raise ConfigError(
+        raise LowMemoryError(
             f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
-            f"{str(error).splitlines()[0]:.200}"
+            f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
         ) from error
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -16,35 +15,43 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..errors import ConfigError, DataError
+from ..data.catalog import Catalog
+from ..errors import ConfigError, DataError, LowMemoryError
 from .batching import Batcher
-from .bodies import read_json_body
+from .bodies import Bodies, Body
 from .front import Front, fault, told
+from .hosts import Hosts
 from .item_search import asked_items, find_items
 from .limits import Limits
 from .loaded_run import LoadedRun
 from .metrics import Metrics
-from .questions import Found, Question
+from .page import read_page
+from .questions import Question
 from .reload import RunKeeper
 from .schema import Ask, MalformedError, ask_recommend, ask_similar
+from .worker import Worker
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SMALL_BODY, _SMALL_ANSWER = 2**13, 2000
+_SMALL_BODY, _SMALL_ANSWER = 2**13, 250
 """Bytes of a body and items of an answer that the event loop reads and writes itself, in less than a millisecond."""
 
 _LATER = {"Retry-After": "1"}
 
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
-}
+_PATIENCE = 1.0
+"""Seconds that each thread has to end in when the server does."""
 
 
-def make_app(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> Front:
-    """The application that answers with what ``keeper`` has loaded; its lifespan has the thread of the model."""
-    server = _Server(keeper, limits, metrics)
+def make_app(
+    keeper: RunKeeper, limits: Limits, metrics: Metrics, hosts: Hosts, failed: Callable[[BaseException], object]
+) -> Front:
+    """The application that answers with what ``keeper`` has loaded; its lifespan has the thread of the model.
+
+    ``failed`` is called with what has ended that thread's work: nothing more is answered then.
+    """
+    server = _Server(keeper, limits, metrics, failed)
     routes = {
         "/": ("GET", server.page),
         "/health": ("GET", server.health),
@@ -60,29 +67,39 @@ def make_app(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> Front:
         exception_handlers={HTTPException: partial(told, methods), Exception: fault},
     )
     app.router.redirect_slashes = False
-    return Front(app, metrics, tuple(routes))
+    return Front(app, metrics, tuple(routes), hosts)
 
 
 class _Server:
-    def __init__(self, keeper: RunKeeper, limits: Limits, metrics: Metrics) -> None:
-        self._keeper, self._limits, self._metrics = keeper, limits, metrics
+    def __init__(
+        self, keeper: RunKeeper, limits: Limits, metrics: Metrics, failed: Callable[[BaseException], object]
+    ) -> None:
+        self._keeper, self._limits, self._metrics, self._failed = keeper, limits, metrics, failed
         self._batcher = Batcher(limits, metrics)
-        self._page = Path(__file__).with_name("page.html").read_bytes()
+        self._bodies = Bodies(limits)
+        self._page, self._page_headers = read_page()
         self._inside = 0  # requests whose bodies are read and that are not answered
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         del app
         model = asyncio.create_task(self._batcher.run())
-        with ThreadPoolExecutor(1, "checks") as self._checks, ThreadPoolExecutor(1, "search") as self._search:
-            yield
+        model.add_done_callback(self._ended)
+        self._checks, self._search, self._answers = workers = [Worker(name) for name in ("checks", "search", "answers")]
+        yield
         model.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await model
+        await asyncio.wait([model])
+        for worker in workers:
+            worker.close(_PATIENCE)
+
+    def _ended(self, model: asyncio.Task[None]) -> None:
+        if not model.cancelled() and (error := model.exception()) is not None:
+            logger.critical("server: expected a model that answers, got none; it stops", exc_info=error)
+            self._failed(error)
 
     async def page(self, request: Request) -> Response:
         del request
-        return HTMLResponse(self._page, headers=_PAGE_HEADERS)
+        return HTMLResponse(self._page, headers=self._page_headers)
 
     async def health(self, request: Request) -> Response:
         del request
@@ -99,8 +116,8 @@ class _Server:
             text, limit = asked_items(request.query_params.multi_items(), self._limits.max_k)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        search = partial(find_items, catalog, text, limit, self._limits.timeout)
-        return JSONResponse({"items": await self._in_time(_in_thread(self._search, search))})
+        search = partial(_searched, catalog, text, limit, self._limits.timeout)
+        return await self._in_time(self._search.do(search))
 
     async def recommend(self, request: Request) -> Response:
         return await self._answer(request, ask_recommend)
@@ -109,31 +126,48 @@ class _Server:
         return await self._answer(request, ask_similar)
 
     async def _answer(self, request: Request, ask: Ask) -> Response:
-        body = await read_json_body(request, self._limits)
-        return await self._in_time(self._answered(self._loaded(), ask, body))
-
-    async def _answered(self, loaded: LoadedRun, ask: Ask, body: bytes) -> Response:
-        """The answer of ``loaded``, whatever is loaded meanwhile."""
-        check = partial(ask, body, loaded, self._limits)
+        body = Body(self._bodies)
         try:
-            question = check() if len(body) <= _SMALL_BODY else await _in_thread(self._checks, check)
-            found = await self._batcher.ask(question)
+            await body.read_json(request)
+            return await self._in_time(self._answered(self._loaded(), ask, body))
+        except (LowMemoryError, MemoryError) as error:
+            logger.error("%s: too little memory for the answer", request.url.path, exc_info=error)
+            text = "memory: expected enough for the answer, got too little; fewer rows at once need less"
+            raise HTTPException(503, text, _LATER) from error
+        finally:
+            body.drop()
+
+    async def _answered(self, loaded: LoadedRun, ask: Ask, body: Body) -> Response:
+        """The answer of ``loaded``, whatever is loaded meanwhile."""
+        question = await self._asked(loaded, ask, body)
+        body.drop()  # it may wait long, with many others
+        found = await self._batcher.ask(question)
+        write = partial(question.answer, found)
+        is_small = question.rows * question.k <= _SMALL_ANSWER
+        return Response(write() if is_small else await self._answers.do(write), media_type="application/json")
+
+    async def _asked(self, loaded: LoadedRun, ask: Ask, body: Body) -> Question:
+        check = partial(_checked, ask, body.content, loaded, self._limits)
+        try:
+            return check() if len(body.content) <= _SMALL_BODY else await self._checks.do(check)
+        except LowMemoryError:
+            raise
         except MalformedError as error:
             raise HTTPException(400, str(error)) from error
         except (ConfigError, DataError) as error:
             raise HTTPException(422, str(error)) from error
-        write = partial(_written, question, found)
-        is_small = question.rows * question.k <= _SMALL_ANSWER
-        return write() if is_small else await _in_thread(self._checks, write)
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` comes to; raises ``HTTPException`` 504 where it takes too long, and 503 where too many wait."""
         seconds = self._limits.timeout
+        clock = asyncio.timeout(seconds)
         with self._counted(work):
             try:
-                async with asyncio.timeout(seconds):
+                async with clock:
                     return await work
             except TimeoutError as error:
+                if not clock.expired():  # it is the model's
+                    raise
                 raise HTTPException(504, f"timeout: expected an answer within {seconds:g} s, got none") from error
 
     @contextlib.contextmanager
@@ -154,9 +188,11 @@ class _Server:
         return self._keeper.loaded
 
 
-def _written(question: Question, found: Found) -> Response:
-    return JSONResponse(question.answer(found))
+def _searched(catalog: Catalog, text: str, limit: int, seconds: float) -> Response:
+    return JSONResponse({"items": find_items(catalog, text, limit, seconds)})
 
 
-async def _in_thread(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
+def _checked(ask: Ask, body: bytes, loaded: LoadedRun, limits: Limits) -> Question:
+    question = ask(body, loaded, limits)
+    _ = question.key  # made here, not in the event loop
+    return question

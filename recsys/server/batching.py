@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from .limits import Limits
 from .metrics import Metrics
 from .questions import Found, Question
+from .worker import Worker, as_exception
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -25,52 +31,68 @@ class Batcher:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
         self._waiting: deque[_Job] = deque()
-        self._arrived = asyncio.Event()
+        self._rows = 0  # of those that wait
+        self._arrived, self._enough = asyncio.Event(), asyncio.Event()
 
     def __len__(self) -> int:
         """Of those that wait for the model."""
         return len(self._waiting)
 
     async def ask(self, question: Question) -> Found:
-        """What the question asks for; raises what the model refuses. Who is cancelled, as by a timeout, no longer
+        """What the question asks for; raises what the model raises. Who is cancelled, as by a timeout, no longer
         waits."""
         job = _Job(question, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
-        self._arrived.set()
+        self._count(question.rows)
         try:
             return await job.answer
         except asyncio.CancelledError:
             if job in self._waiting:
                 self._waiting.remove(job)
+                self._count(-question.rows)
             raise
 
     async def run(self) -> None:
-        """Answers until it is cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "model") as thread:
+        """Answers until it is cancelled; a call of the model that is under way then is left to itself."""
+        worker = Worker("model")
+        try:
             while True:
                 await self._arrived.wait()
                 await self._gather()
-                batch = self._take()
-                if not batch:
+                if batch := self._take():
+                    await self._answer(batch, worker)
+        finally:
+            for job in self._waiting:
+                if not job.answer.done():
+                    job.answer.set_exception(RuntimeError("server: expected a model that answers, got none"))
+            if not worker.close(_PATIENCE):
+                logger.error("model: expected its call to end, got one that goes on; it is left behind")
+
+    async def _answer(self, batch: list[_Job], worker: Worker) -> None:
+        """Fails those of the batch alone, whatever is raised."""
+        self._metrics.batch(len(batch), sum(job.question.rows for job in batch))
+        try:
+            for job, answer in await worker.do(partial(_answers, batch)):
+                if job.answer.done():
                     continue
-                self._metrics.batch(len(batch), sum(job.question.rows for job in batch))
-                answers = await loop.run_in_executor(thread, _answers, [job.question for job in batch])
-                for job, answer in zip(batch, answers, strict=True):
-                    if job.answer.done():
-                        continue
-                    if isinstance(answer, Exception):
-                        job.answer.set_exception(answer)
-                    else:
-                        job.answer.set_result(answer)
+                if isinstance(answer, Exception):
+                    job.answer.set_exception(answer)
+                else:
+                    job.answer.set_result(answer)
+        except Exception as error:
+            for job in batch:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
 
     async def _gather(self) -> None:
         """Waits until the first request has waited long enough for others, or there are enough."""
-        if not self._waiting or sum(job.question.rows for job in self._waiting) >= self._limits.batch_rows:
+        if not self._waiting:
             return
         age = asyncio.get_running_loop().time() - self._waiting[0].began
         if (left := self._limits.batch_ms / 1000 - age) > 0:
-            await asyncio.sleep(left)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._enough.wait()
 
     def _take(self) -> list[_Job]:
         """The oldest request and those that one call answers with it, up to the limit of rows."""
@@ -87,16 +109,33 @@ class Batcher:
             else:
                 others.append(job)
         self._waiting = others
-        if not others:
-            self._arrived.clear()
+        self._count(-rows)
         return batch
 
+    def _count(self, rows: int) -> None:
+        """Of ``rows`` more that wait, or fewer."""
+        self._rows += rows
+        for event, is_set in ((self._arrived, self._waiting), (self._enough, self._rows >= self._limits.batch_rows)):
+            if is_set:
+                event.set()
+            else:
+                event.clear()
 
-def _answers(questions: list[Question]) -> list[Found | Exception]:
-    """By one call; where that fails, each by one of its own, so that none fails for another."""
+
+_PATIENCE = 2.0
+"""Seconds that a call of the model has to end in when the server does."""
+
+
+def _answers(jobs: Sequence[_Job]) -> list[tuple[_Job, Found | Exception]]:
+    """Of those that still wait, by one call; where that fails, each half by its own, so that none fails for another."""
+    wanted = [job for job in jobs if not job.answer.done()]
+    if not wanted:
+        return []
+    questions = [job.question for job in wanted]
     try:
-        return [*type(questions[0]).together(questions)]
+        return [*zip(wanted, type(questions[0]).together(questions), strict=True)]
     except Exception as error:
-        if len(questions) == 1:
-            return [error]
-    return [answer for question in questions for answer in _answers([question])]
+        if len(wanted) == 1:
+            return [(wanted[0], as_exception(error))]
+    middle = len(wanted) // 2
+    return _answers(wanted[:middle]) + _answers(wanted[middle:])

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .bodies import CLOSE
+from .hosts import Hosts
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -38,11 +40,12 @@ def fault(request: Request, error: Exception) -> Response:
 
 
 class Front:
-    """Passes requests on to ``app``, and counts them by those of the ``paths`` that there are. A fault becomes the
-    status 500 to the client, and a traceback in the log."""
+    """Passes requests on to ``app`` that call the server by one of its ``hosts``, others get the status 421, and counts
+    them by those of the ``paths`` that there are. A fault becomes the status 500 to the client, and a traceback in the
+    log."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, paths
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str], hosts: Hosts) -> None:
+        self._app, self._metrics, self._paths, self._hosts = app, metrics, paths, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,8 +60,10 @@ class Front:
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
+        refused = self._hosts.refused(scope["headers"])
+        app = self._app if refused is None else JSONResponse({"error": refused[:_MOST_TOLD]}, 421, headers=CLOSE)
         try:
-            await self._app(scope, receive, counted)
+            await app(scope, receive, counted)
         except Exception:  # told of as 500 by the application already
             logger.exception("%s %r failed", scope["method"], scope["path"])
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ def asked_items(query: Sequence[tuple[str, str]], most: int) -> tuple[str, int]:
         require(name in given, "items", "q and limit", f"{name!r:.80}")
         given[name] = value
     text, limit = given["q"], given["limit"]
-    require(len(text) <= _MOST_TEXT and text.isprintable(), "q", f"at most {_MOST_TEXT} printable characters",
+    is_text = all(unicodedata.category(character) not in ("Cc", "Cs") for character in text)
+    require(len(text) <= _MOST_TEXT and is_text, "q", f"at most {_MOST_TEXT} characters, none that controls",
             f"{text!r:.80}")  # fmt: skip
     is_number = limit.isascii() and limit.isdecimal() and len(limit) < 10 and 1 <= int(limit) <= most
     require(is_number, "limit", f"an integer from 1 to {most}", f"{limit!r:.80}")

@@ -44,13 +44,14 @@ class LoadedRun:
         return self.events
 
     def popular(self) -> PopularityBaseline:
-        """How often items occur in training; raises ``DataError`` likewise."""
+        """How often items occur in training; raises ``DataError`` where its training part could not be read."""
         if self.popularity is None:
-            raise DataError(_NO_EVENTS)
+            raise DataError(_NO_POPULARITY)
         return self.popularity
 
 
 _NO_EVENTS = "users: expected a run whose events can be read, got one whose events have gone; sequences need none"
+_NO_POPULARITY = "unknown_users: expected a run whose training events can be read, got one whose events have gone"
 
 
 def load_run(
@@ -70,10 +71,14 @@ def load_run(
     try:
         events = dataclasses.replace(run.read_events(), source=path.name)  # messages go to strangers
         _ = events.offsets, events.user_places  # made here, not at a request
-        popularity = PopularityBaseline(run.train_part(events), len(catalog))
     except (ConfigError, DataError) as error:
         events = None
         logger.warning("%s: users are not served by their ids: %s", path.name, error)
+    if events is not None:
+        try:
+            popularity = PopularityBaseline(run.train_part(events), len(catalog))
+        except (ConfigError, DataError) as error:
+            logger.warning("%s: unknown users are not served by popularity: %s", path.name, error)
     _warm(model, len(catalog), batch_rows)
     about = _about(run, framework) | {"users": 0 if events is None else events.num_users}
     logger.info(

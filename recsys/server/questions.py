@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +16,7 @@ import numpy.typing as npt
 from ..data.ragged import Ragged, offsets_of
 from ..protocol.list_metrics import NO_ITEM
 from ..serving.candidates import candidates_of
-from ..serving.long_table import written
+from ..serving.long_table import written_all
 from ..serving.recommendations import recommend_part
 from ..serving.requests import Requests
 from ..serving.similar_items import similar_items
@@ -44,21 +47,31 @@ class Question(ABC):
     def together(questions: Sequence[Any]) -> list[Found]:
         """What each of ``questions`` of one kind and key asks for, by one call of the model."""
 
-    def answer(self, found: Found) -> dict[str, Any]:
-        """As JSON has it: a list of items a row, best first, and none for a place that is empty."""
-        catalog, rows = self.loaded.catalog, []
-        for places, scores in zip(*found, strict=True):
-            items = places[places != NO_ITEM]
-            labels = catalog.labels[items].tolist()
-            titles = [None] * len(labels) if catalog.titles is None else [catalog.titles[item] for item in items]
-            told = map(written, scores[: len(items)].tolist())
-            rows.append(
-                [
-                    {"item_id": label, "title": title, "score": score, "rank": rank}
-                    for rank, (label, title, score) in enumerate(zip(labels, titles, told, strict=True), start=1)
-                ]
-            )
-        return {"rows": rows}
+    def answer(self, found: Found) -> bytes:
+        """As JSON: a list of items a row, best first, and none for a place that is empty. It is written row by row, so
+        that other threads have their turn."""
+        rows = b",".join(map(self._row, *found))
+        return b'{"rows":[%b]%b}' % (rows, self._told())
+
+    def _row(self, places: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> bytes:
+        catalog, items = self.loaded.catalog, places[places != NO_ITEM]
+        labels = catalog.labels[items].tolist()
+        titles = [None] * len(labels) if catalog.titles is None else [catalog.titles[item] for item in items]
+        told = zip(labels, titles, written_all(scores[: len(items)]), strict=True)
+        return _json(
+            [
+                {"item_id": label, "title": title, "score": score, "rank": rank}
+                for rank, (label, title, score) in enumerate(told, start=1)
+            ]
+        )
+
+    def _told(self) -> bytes:
+        """What an answer tells behind its rows."""
+        return b""
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _width(k: int, most: int) -> int:
@@ -98,8 +111,12 @@ class Recommend(Question):
 
     @property
     def key(self) -> Hashable:
-        chosen = None if self.candidates is None else self.candidates.tobytes()
-        return self.kind, id(self.loaded), self.width, self.filter_seen, chosen
+        return self.kind, id(self.loaded), self.width, self.filter_seen, self._chosen
+
+    @cached_property
+    def _chosen(self) -> bytes | None:
+        """The candidates' digest: keys of all that wait are compared for each call."""
+        return None if self.candidates is None else hashlib.blake2b(self.candidates.tobytes()).digest()
 
     @staticmethod
     def together(questions: Sequence[Recommend]) -> list[Found]:
@@ -115,8 +132,8 @@ class Recommend(Question):
         )  # fmt: skip
         return _split(questions, found.items, found.scores)
 
-    def answer(self, found: Found) -> dict[str, Any]:
-        return super().answer(found) | ({"users": list(self.requests.users)} if self.named else {})
+    def _told(self) -> bytes:
+        return b',"users":' + _json(list(self.requests.users)) if self.named else b""
 
 
 def _joined(requests: Sequence[Requests]) -> Requests:

@@ -57,43 +57,60 @@ class RunKeeper:
             self._thread.join(_PATIENCE)
 
     def _work(self, failed: Callable[[], object]) -> None:
-        tried = seen = self._state()
         try:
+            tried = seen = self._state()
             self.loaded = self._load(self._path.resolve())
         except Exception as error:
             self.failure = error
             failed()
             return
-        while True:
-            woken = self._woken.wait(self._seconds or None)
-            self._woken.clear()
-            if self._left.is_set():
-                return
-            state = self._state()
-            # what is being written changes from look to look: it is read once it has settled
-            if woken or (state != tried and state == seen):
-                tried = state
-                self._take_up()
-            seen = state
+        while not self._left.is_set():
+            try:
+                tried, seen = self._look(tried, seen)
+            except Exception as error:  # nothing ends the thread, which would not be noticed
+                self._refuse(error)
+                self._left.wait(1)  # what fails at once would go on without a pause
+
+    def _look(self, tried: State, seen: State) -> tuple[State, State]:
+        """Takes up what is in the folder, in its turn, unless it is what was ``tried``; what is there now."""
+        woken = self._woken.wait(self._seconds or None)
+        self._woken.clear()
+        if self._left.is_set():
+            return tried, seen
+        state = self._state()
+        # what is being written changes from look to look: it is read once it has settled
+        if woken or (state != tried and state == seen):
+            tried = state
+            self._take_up()
+        return tried, state
 
     def _take_up(self) -> None:
-        folder = self._path.resolve()
-        before = _files(folder)
         try:
+            folder = self._path.resolve()
+            before = _files(folder)
             loaded = self._load(folder)
             if _files(folder) != before:
                 raise ConfigError(f"run: expected files that stay while they are read, got others in {folder}")
         except Exception as error:
-            is_known = isinstance(error, ConfigError | DataError)
-            logger.error(
-                "%s cannot be served, the run before it goes on: %s",
-                folder.name, error, exc_info=None if is_known else error,
-            )  # fmt: skip
-            self._metrics.reload("refused")
+            self._refuse(error)
             return
         self.loaded = loaded
         self._metrics.reload("loaded")
         gc.collect()  # a model is full of cycles, and as large as the new one
+
+    def _refuse(self, error: Exception) -> None:
+        is_known = isinstance(error, ConfigError | DataError)
+        logger.error(
+            "%s cannot be served, the run before it goes on: %s",
+            self._name(), error, exc_info=None if is_known else error,
+        )  # fmt: skip
+        self._metrics.reload("refused")
+
+    def _name(self) -> str:
+        try:
+            return self._path.resolve().name
+        except (OSError, RuntimeError):  # a link that leads to itself
+            return self._path.name
 
     def _state(self) -> State:
         try:

@@ -47,6 +47,7 @@ def ask_recommend(body: bytes, loaded: LoadedRun, limits: Limits) -> Question:
         requests = _of_users(users, given, loaded, limits)
     else:
         requests = _of_sequences(sequences, given, loaded, limits)
+    _check_items(len(requests), given["k"], limits)
     return Recommend(loaded, given["k"], requests, sequences is None, given["filter_seen"], chosen)
 
 
@@ -79,6 +80,7 @@ def ask_similar(body: bytes, loaded: LoadedRun, limits: Limits) -> Question:
     given = _fields(body, {"items": None, "k": 10})
     _check_k(given["k"], len(loaded.catalog) - 1, limits)
     labels = _ids("items", given["items"], limits.max_rows)
+    _check_items(len(labels), given["k"], limits)
     return Similar(loaded, given["k"], item_ids("items", labels, loaded.catalog))
 
 
@@ -120,3 +122,7 @@ def _check_length(name: str, values: list[Any], most: int) -> None:
 
 def _check_k(k: Any, num_items: int, limits: Limits) -> None:
     require_k(k, min(num_items, limits.max_k))
+
+
+def _check_items(rows: int, k: int, limits: Limits) -> None:
+    require(rows * k <= limits.max_items, "k", f"at most {limits.max_items} items in an answer", f"{rows} rows of {k}")

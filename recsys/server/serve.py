@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -17,27 +18,32 @@ from ..serving import requests
 from .app import make_app
 from .connections import PatientProtocol
 from .front import Front
+from .hosts import Hosts
 from .limits import Limits
 from .loaded_run import LoadedRun
 from .metrics import Metrics
+from .open_files import enough_files
 from .reload import RunKeeper
 
 logger = logging.getLogger(__name__)
 
 
-def serve(path: Path, load: Callable[[Path], LoadedRun], *, host: str, port: int, watch: float, limits: Limits) -> None:
+def serve(
+    path: Path, load: Callable[[Path], LoadedRun], *,
+    host: str, port: int, allow_hosts: Sequence[str], watch: float, limits: Limits,
+) -> None:  # fmt: skip
     """Answers on ``host`` and ``port`` (0: a free one) with what ``load`` makes of the run in ``path``, and of what is
-    there later: ``watch`` are the seconds between looks, 0 for none but at SIGHUP.
+    there later: ``watch`` are the seconds between looks, 0 for none but at SIGHUP. Requests may call it by the names of
+    `Hosts`.
 
-    SIGTERM and SIGINT end it when the requests that it has are answered. Raises ``ConfigError`` where it cannot listen
-    there, and what ``load`` raises at the start.
+    SIGTERM and SIGINT end it when the requests that it has are answered, a second one at once. Raises ``ConfigError``
+    where it cannot listen there, what ``load`` raises at the start, and ``RuntimeError`` where answering has failed.
     """
-    # what a request leaves out is for its client to know, not for the log
-    logging.getLogger(requests.__name__).setLevel(logging.ERROR)
     metrics = Metrics()
     keeper = RunKeeper(path, load, seconds=watch, metrics=metrics)
-    config = server_config(make_app(keeper, limits, metrics), limits)
-    with _listening(host, port) as sock:
+    app = make_app(keeper, limits, metrics, Hosts(host, allow_hosts), failed=lambda error: server.fail(error))
+    server = _Server(server_config(app, limits))
+    with _quiet(requests.__name__), enough_files(limits.max_connections), _listening(host, port) as sock:
         address = sock.getsockname()
         shown = f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]
         if not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
@@ -46,16 +52,42 @@ def serve(path: Path, load: Callable[[Path], LoadedRun], *, host: str, port: int
                 "authentication before it", host,
             )  # fmt: skip
         logger.info("serving %s on http://%s:%d", path, shown, address[1])
-        # uvicorn raises them again at its end, where they would end the process in the middle of it
-        before = {number: signal.signal(number, _ended) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            asyncio.run(_serve(uvicorn.Server(config), keeper, sock))
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        asyncio.run(_serve(server, keeper, sock))
     if keeper.failure is not None:
         raise keeper.failure
+    if server.failure is not None:
+        raise RuntimeError("server: expected a model that answers, got none") from server.failure
     logger.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which a second signal ends at once, and which does not raise the first again at its end, where it
+    would end the process in the middle of it."""
+
+    failure: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Ends it with this ``failure``."""
+        self.failure, self.should_exit = error, True
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        del frame
+        if self.should_exit:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """What a request leaves out is for its client to know, not for the log."""
+    told = logging.getLogger(name)
+    before = told.level
+    told.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        told.setLevel(before)
 
 
 def server_config(app: Front, limits: Limits) -> uvicorn.Config:
@@ -69,14 +101,14 @@ def server_config(app: Front, limits: Limits) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=limits.max_connections,
+        limit_concurrency=limits.max_connections,  # of which `PatientProtocol` makes its own
         timeout_keep_alive=limits.keep_alive,
         h11_max_incomplete_event_size=limits.max_header,
         timeout_graceful_shutdown=int(2 * limits.timeout) + 1,
     )
 
 
-async def _serve(server: uvicorn.Server, keeper: RunKeeper, sock: socket.socket) -> None:
+async def _serve(server: _Server, keeper: RunKeeper, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -89,10 +121,6 @@ async def _serve(server: uvicorn.Server, keeper: RunKeeper, sock: socket.socket)
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
         await asyncio.to_thread(keeper.stop)
-
-
-def _ended(number: int, frame: object) -> None:
-    del number, frame
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -54,6 +54,14 @@ def written(score: float | None) -> float | None:
     return None if score is None or not np.isfinite(score) else float(str(np.float32(score)))
 
 
+def written_all(scores: npt.NDArray[np.float32]) -> list[float | None]:
+    """Each as by `written`."""
+    return [
+        float(str(score)) if is_finite else None
+        for score, is_finite in zip(scores, np.isfinite(scores).tolist(), strict=True)
+    ]
+
+
 def id_array(labels: Users) -> pa.Array:
     """Original ids as int64 or text; of none, what an array of NumPy's holds, else text."""
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":

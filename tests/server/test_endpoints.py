@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from cce_minus.recsys.errors import DataError
 from cce_minus.recsys.server.limits import Limits
 from cce_minus.recsys.server.loaded_run import LoadedRun, load_run
 from cce_minus.recsys.server.metrics import Metrics
+from cce_minus.recsys.serving.served_run import ServedRun
 
 from tests.server.walks import client_of, keeper_of
 
@@ -129,6 +131,24 @@ def test_nothing_is_answered_before_a_run_is_loaded():
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["error"].startswith("run: expected one that is loaded")
+
+
+def test_a_run_whose_training_part_cannot_be_read_serves_users(films: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: Any) -> Any:
+        raise DataError("train: expected events")
+
+    monkeypatch.setattr(ServedRun, "train_part", refused)
+    load = importlib.import_module("cce_minus.torch_impl.serve").load_served
+    loaded = load_run(films, load, framework="torch", device="cpu")
+
+    async def work(client: httpx.AsyncClient) -> list[httpx.Response]:
+        popular = {"users": ["nobody"], "unknown_users": "popular"}
+        return [await client.post("/recommend", json=request) for request in ({"users": [3]}, popular)]
+
+    known, popular = answers(loaded, work)
+    assert known.status_code == 200
+    assert popular.status_code == 422
+    assert popular.json()["error"].startswith("unknown_users: expected a run whose training events can be read")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cce_minus.torch_impl import Recommender
 
@@ -103,6 +105,48 @@ def test_all_can_be_done_with_the_keyboard(films: Path, visit: Visit):
         for field in visit.page.locator("input, button").all():
             named = "e => Boolean(e.labels.length || e.getAttribute('aria-label') || e.textContent)"
             assert field.evaluate(named)
+
+
+def test_ids_beyond_what_a_number_of_the_page_holds(tmp_path: Path, visit: Visit):
+    first = 2**60 + 1
+    items = [first + (user + step) % 12 for user in range(30) for step in range(8)]
+    users = [user for user in range(30) for _ in range(8)]
+    events = pa.table({"user_id": users, "item_id": items, "timestamp": list(range(8)) * 30})
+    pq.write_table(events, tmp_path / "events.parquet")
+    options: dict[str, Any] = {"max_length": 8, "dim": 16, "negatives": "all", "epochs": 1, "device": "cpu"}
+    Recommender(**options, out=str(tmp_path / "large")).fit(str(tmp_path / "events.parquet"))
+    with served(tmp_path / "large") as server:
+        visit.page.goto(server.url)
+        visit.find(str(first + 3))
+        assert visit.texts("#found li", 1) == [str(first + 3)]
+        visit.add(str(first + 3))
+        best = visit.texts("#best li > span:first-child", 10)
+        assert {int(item) for item in best} <= {*range(first, first + 12)} - {first + 3}
+        assert visit.wrong == []
+
+
+def test_a_page_that_is_opened_while_the_run_is_loaded(films: Path, visit: Visit):
+    with served(films) as server:
+        page = visit.page
+        loading = '{"error": "run: expected one that is loaded, got one that is being loaded"}'
+        page.route("**/health", lambda route: route.fulfill(status=503, body=loading), times=1)
+        page.goto(server.url)
+        visit.until("h1", "monday")
+        assert len(visit.texts("#found li", 12)) == 12
+        visit.until("#find-told", "")
+
+
+def test_no_other_script_is_run(films: Path, visit: Visit):
+    with served(films) as server:
+        visit.page.goto(server.url)
+        visit.until("h1", "monday")
+        assert visit.wrong == []
+        visit.page.evaluate(
+            """() => { const made = document.createElement("script"); made.textContent = "window.ran = 1";
+            document.body.append(made); }"""
+        )
+        assert visit.page.evaluate("() => window.ran") is None
+        assert "Content Security Policy" in visit.wrong[0]
 
 
 @pytest.mark.skipif(IMAGE is None, reason="makes the picture of the documentation: CCE_MINUS_PAGE_IMAGE=FILE")

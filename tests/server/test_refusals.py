@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 from tests.server.walks import Walk, asked, items_of
 
 JSON = {"content-type": "application/json"}
-LIMITS = {"max_rows": 3, "max_ids": 4, "max_k": 15, "max_body": 2000}
+LIMITS = {"max_rows": 3, "max_ids": 4, "max_k": 15, "max_items": 20, "max_body": 2000}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,12 @@ LIMITS = {"max_rows": 3, "max_ids": 4, "max_k": 15, "max_body": 2000}
         ("/recommend", b'{"users": [99]}', 422, "users: expected users of walk (5 of them), got '99'"),
         ("/recommend", b'{"users": [1], "k": 0}', 422, "k: expected an integer from 1 to 15, got 0"),
         ("/recommend", b'{"users": [1], "k": 16}', 422, "k: expected an integer from 1 to 15, got 16"),
+        (
+            "/recommend",
+            b'{"users": [1, 2], "k": 11}',
+            422,
+            "at most 20 items in an answer, got 2 rows of 11",
+        ),
         ("/recommend", b'{"users": [1], "k": true}', 422, "k: expected an integer from 1 to 15, got True"),
         ("/recommend", b'{"users": [1], "k": null}', 422, "k: expected an integer from 1 to 15, got None"),
         ("/recommend", b'{"users": [1], "filter_seen": 1}', 422, "filter_seen: expected a value of type bool"),
@@ -49,6 +57,12 @@ LIMITS = {"max_rows": 3, "max_ids": 4, "max_k": 15, "max_body": 2000}
         ("/recommend", b'{"sequences": [[1, 2, 3, 4, 5]]}', 422, "sequences: expected at most 4 ids in row 0, got 5"),
         ("/recommend", b'{"sequences": [[1]], "unknown_users": "skip"}', 422, "unknown_users: only for users"),
         ("/recommend", b'{"users": [1]' + b" " * 2000 + b"}", 413, "body: expected at most 2000 bytes, got 2014"),
+        (
+            "/similar",
+            b'{"items": [1, 2, 3], "k": 7}',
+            422,
+            "at most 20 items in an answer, got 3 rows of 7",
+        ),
         ("/similar", b"{}", 422, "items: expected a list of ids"),
         ("/similar", b'{"items": [99]}', 422, "items: expected items of the catalog (20 of them), got 99"),
         ("/similar", b'{"items": [1], "users": [1]}', 422, "body: expected some of items, k, got 'users'"),
@@ -58,6 +72,43 @@ def test_bodies(path: str, body: bytes, status: int, text: str):
     answer = asked(lambda client: client.post(path, content=body, headers=JSON), **LIMITS)
     assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
     assert text in answer.json()["error"]
+
+
+def test_all_bodies_together_are_bounded_until_they_are_checked():
+    model = Walk()
+    model.goes_on.clear()
+    body = b'{"sequences": [[1]], "k": 1}' + b" " * 1000
+
+    async def work(client: httpx.AsyncClient) -> list[httpx.Response]:
+        comes, ends = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield body[:600]
+            comes.set()
+            await ends.wait()
+            yield body[600:]
+
+        def post(content: Any) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(client.post("/recommend", content=content, headers=JSON))
+
+        waits = post(body)  # for the model, without its body
+        assert await asyncio.to_thread(model.entered.wait, 10)
+        first = post(slow())
+        await asyncio.wait_for(comes.wait(), 10)
+        refused = await post(body)
+        ends.set()
+        model.goes_on.set()
+        return [refused, await waits, await first, await post(body)]
+
+    refused, *answers = asked(work, model, max_body=1500, max_bodies=1500)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["error"] == "max_bodies: expected at most 1500 bytes of all bodies at once, got more"
+    assert [items_of(answer) for answer in answers] == [[[2]]] * 3
+
+
+@pytest.mark.parametrize("text", ["\u3000", "a\u00a0b", "\U0001f468\u200d\U0001f469", "\u0e01"])
+def test_texts_of_all_languages_are_searched_for(text: str):
+    assert asked(lambda client: client.get("/items", params={"q": text})).json() == {"items": []}
 
 
 def test_what_was_sent_is_not_sent_back_as_a_whole():
@@ -78,7 +129,8 @@ def test_what_was_sent_is_not_sent_back_as_a_whole():
         ("GET", "/items?limit=0", {}, 422, "limit: expected an integer from 1 to 15, got '0'"),
         ("GET", "/items?limit=x", {}, 422, "limit: expected an integer from 1 to 15, got 'x'"),
         ("GET", "/items?text=x", {}, 422, "items: expected q and limit, got 'text'"),
-        ("GET", "/items?q=%00", {}, 422, "q: expected at most 200 printable characters"),
+        ("GET", "/items?q=%00", {}, 422, "q: expected at most 200 characters, none that controls"),
+        ("GET", "/items?q=%C2%9F", {}, 422, "q: expected at most 200 characters, none that controls"),
     ],
 )
 def test_requests(method: str, path: str, options: dict[str, Any], status: int, text: str):

@@ -113,6 +113,27 @@ def test_a_run_that_changes_while_it_is_read_is_not_taken(link: Path):
         keeper.stop()
 
 
+@pytest.mark.parametrize("seconds", [0.02, 1e10], ids=["a loop", "a wait that cannot be"])
+def test_nothing_ends_the_looks(link: Path, seconds: float, caplog: pytest.LogCaptureFixture):
+    metrics = Metrics()
+    keeper = RunKeeper(link, loads, seconds=seconds, metrics=metrics)
+    keeper.start(failed=lambda: None)
+    try:
+        until(lambda: name_of(keeper) == "first")
+        turn(link, link)
+        keeper.wake()
+        until(lambda: 'outcome="refused"' in metrics.text(0, True))
+        assert "cannot be served, the run before it goes on" in caplog.text
+        assert name_of(keeper) == "first"
+        if seconds < 1:
+            turn(link, link.parent / "second")
+            until(lambda: name_of(keeper) == "second")
+        thread = next(each for each in threading.enumerate() if each.name == "reload")
+        assert thread.is_alive()
+    finally:
+        keeper.stop()
+
+
 def test_a_first_run_that_cannot_be_loaded(link: Path):
     turn(link, link.parent / "broken")
     failed = threading.Event()
@@ -198,8 +219,8 @@ def test_a_server_reloads_under_load(films: Path, other_films: Path, tmp_path: P
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_are_answered_at_the_end(films: Path, number: signal.Signals):
-    # a batch waits a second for others: the signal comes meanwhile
-    with served(films, "--batch-ms", "1000", "--batch-rows", "64") as server:
+    # a batch waits three seconds for others: the signal comes meanwhile
+    with served(films, "--batch-ms", "3000", "--batch-rows", "64") as server:
         answers: list[httpx.Response] = []
 
         def ask() -> None:
@@ -208,7 +229,7 @@ def test_requests_in_flight_are_answered_at_the_end(films: Path, number: signal.
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        threading.Event().wait(0.4)
+        server.wait_until(lambda: "cce_minus_waiting_requests 3" in httpx.get(f"{server.url}/metrics").text)
         server.signal(number)
         for thread in threads:
             thread.join(20)

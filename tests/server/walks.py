@@ -23,19 +23,21 @@ from cce_minus.recsys.data.ragged import Ragged
 from cce_minus.recsys.protocol.popularity import PopularityBaseline
 from cce_minus.recsys.run.tensor_file import Stored
 from cce_minus.recsys.server.app import make_app
+from cce_minus.recsys.server.front import Front
+from cce_minus.recsys.server.hosts import Hosts
 from cce_minus.recsys.server.limits import Limits
 from cce_minus.recsys.server.loaded_run import LoadedRun
 from cce_minus.recsys.server.metrics import Metrics
 from cce_minus.recsys.server.reload import RunKeeper
 
-ITEMS = 20
+ITEMS, HERE = 20, Hosts("127.0.0.1")
 
 
 class Walk:
     """Recommends the ``step``-th items after the last one of a history, whose scores fall from 100 by one each."""
 
     def __init__(self, step: int = 1) -> None:
-        self.step, self.calls = step, list[int]()
+        self.step, self.calls, self.asked = step, list[int](), list[list[int]]()
         self.entered, self.goes_on = threading.Event(), threading.Event()
         self.goes_on.set()
 
@@ -44,6 +46,7 @@ class Walk:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         del filter_seen, candidates
         self.calls.append(len(histories))
+        self.asked.append([int(history[-1]) for history in histories])
         self.entered.set()
         assert self.goes_on.wait(30)
         last = np.array([history[-1] for history in histories], np.int64).reshape(-1, 1)
@@ -82,10 +85,23 @@ def keeper_of(loaded: LoadedRun | None, metrics: Metrics) -> RunKeeper:
     return keeper
 
 
+def app_of(loaded: LoadedRun, limits: Limits) -> Front:
+    """Of a server on this machine."""
+    metrics = Metrics()
+    return make_app(keeper_of(loaded, metrics), limits, metrics, HERE, unexpected)
+
+
+def unexpected(error: BaseException) -> None:
+    raise AssertionError(error)
+
+
 @contextlib.asynccontextmanager
-async def client_of(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    keeper: RunKeeper, limits: Limits, metrics: Metrics, *, hosts: Hosts = HERE,
+    failed: Callable[[BaseException], object] = unexpected,
+) -> AsyncIterator[httpx.AsyncClient]:  # fmt: skip
     """Of an application in this event loop."""
-    app = make_app(keeper, limits, metrics)
+    app = make_app(keeper, limits, metrics, hosts, failed)
     messages = asyncio.Queue[Any]()
     started, ended = asyncio.Event(), asyncio.Event()
 
@@ -97,7 +113,7 @@ async def client_of(keeper: RunKeeper, limits: Limits, metrics: Metrics) -> Asyn
     await asyncio.wait_for(started.wait(), 10)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as client:
             yield client
     finally:
         await messages.put({"type": "lifespan.shutdown"})
@@ -146,9 +162,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(run: Path, *options: str, framework: str = "torch") -> Iterator[Served]:
-    """The command ``serve``, once it has loaded the run."""
-    code = f"from cce_minus.{framework}_impl.cli import main; main()"
+def served(run: Path, *options: str, framework: str = "torch", before: str = "") -> Iterator[Served]:
+    """The command ``serve`` in a process that has executed ``before``, once it has loaded the run."""
+    code = f"{before}\nfrom cce_minus.{framework}_impl.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(run), "--port", "0", "--device", "cpu", *options]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}

@@ -113,10 +113,12 @@ def _package(name: str, installed: str | None, supported: str) -> Package:
 
 
 def _version(name: str) -> str | None:
+    """That of the package ``name``, or of another that has its module, as lightning has lightning-fabric's."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        others = metadata.packages_distributions().get(name.replace("-", "_"), ())
+        return metadata.version(others[0]) if others else None
 
 
 def _folder(name: str, path: Path) -> Folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from cce_minus.recsys.cli.doctor_checks import (
     step_checks,
 )
 from cce_minus.recsys.cli.framework_facts import Framework
-from cce_minus.recsys.cli.machine import Folder, Gpu, Machine, Package, _on_bus, this_machine
+from cce_minus.recsys.cli.machine import Folder, Gpu, Machine, Package, _on_bus, _version, this_machine
 from typer.testing import CliRunner
 
 PYTHON = Package("python", "3.11.7", ">=3.11")
@@ -185,3 +186,8 @@ def test_a_failure_is_a_line_and_status_1(monkeypatch: pytest.MonkeyPatch):
     (line,) = result.stderr.splitlines()
     assert line.startswith("failed: driver: none, beside 1 NVIDIA GPU(s); install NVIDIA's driver")
     assert "ok      loss" in result.stdout
+
+
+def test_a_package_may_have_the_module_of_another():
+    assert _version("PIL") == metadata.version("pillow")
+    assert _version("nothing-of-this-name") is None

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...interop import own_settings
+from .sums import sum_of_parts
 
 
 def all_gather(rows: Array, axis: str) -> Array:
@@ -36,7 +37,7 @@ def _forward(rows: Array, axis: str) -> tuple[Array, None]:
 def _backward(axis: str, _: None, grad: Array) -> tuple[Array]:
     # a reduce-scatter, whose order of summing is the library's own business, taken apart
     parts = exchanged(grad.reshape(jax.lax.axis_size(axis), -1, *grad.shape[1:]), axis)
-    return (parts.sum(0, dtype=jnp.float32).astype(grad.dtype),)
+    return (sum_of_parts(parts.astype(jnp.float32)).astype(grad.dtype),)
 
 
 gathered.defvjp(_forward, _backward)

@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Sharding
 
 from ...kernels.negatives.base import Negatives, kept_with_sampler
+from .sums import sum_of_rows
 
 
 class Tables(NamedTuple):
@@ -57,7 +58,7 @@ def of_shard(log_weight: Array | None) -> Array:
     their mean weight is 1."""
     assert log_weight is not None
     smallest = jnp.finfo(jnp.float32).tiny  # of a shard without a likely item, which is never drawn from
-    return log_weight + jnp.log(jnp.maximum(jnp.exp(-log_weight).mean(), smallest))
+    return log_weight + jnp.log(jnp.maximum(sum_of_rows(jnp.exp(-log_weight)) / len(log_weight), smallest))
 
 
 def row_log_weights(

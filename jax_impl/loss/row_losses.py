@@ -27,6 +27,7 @@ from .list_operands import Tables, list_operands, of_shard, sampler_tables
 from .operands import Operands
 from .rows import rows
 from .seeds import seed_words
+from .sums import sum_of_rows
 from .working_set import WorkingSet
 
 # (the operands but candidates, the arguments, what is static) -> each row's loss, its lse if there is one, and whether
@@ -83,17 +84,17 @@ def _evaluate(row_losses: RowLosses, arguments: Arguments, static: Any) -> tuple
 
 def _reduce(row_values: Array, counts: Array, sample_weight: Array | None, options: Options) -> Array:
     """Weights and reduction over the rows that count; the others hold zeros."""
-    weights = counts.astype(jnp.float32)
+    weights = None
     if sample_weight is not None:
         weights = jnp.where(counts, sample_weight.reshape(-1).astype(jnp.float32), 0.0)
         # an ignored row's zero must stay one whatever its weight
         row_values = jnp.where(counts, row_values * weights, 0.0)
     if options.reduction == "none":
         return row_values
-    total = row_values.sum()
+    total = sum_of_rows(row_values)
     if options.reduction == "sum":
         return total
-    mass = weights.sum()
+    mass = counts.sum(dtype=jnp.int32).astype(jnp.float32) if weights is None else sum_of_rows(weights)
     return jnp.where(mass == 0, total * 0.0, total / jnp.where(mass == 0, 1.0, mass))
 
 

@@ -26,6 +26,7 @@ from ...kernels.plan.problem import Wanted
 from . import ops
 from .operands import Gradients, Operands
 from .ops import Options, Saved
+from .sums import sum_of_rows
 
 UNMAPPED = {
     "weight": "linear_weight",
@@ -221,7 +222,7 @@ def _transpose(
     with own_settings():
         gradients = _backward(options)(x, saved, *map(ad.instantiate_zeros, cotangents))
         if gradients.scale is not None:
-            gradients = gradients._replace(scale=gradients.scale.sum(keepdims=True))
+            gradients = gradients._replace(scale=sum_of_rows(gradients.scale)[None])
     return [getattr(gradients, name) for name in names] + [None] * len(residuals)
 
 

@@ -34,6 +34,7 @@ from .gathered_rows import folded_words, manual_axes, owners, target_places
 from .list_operands import Tables
 from .operands import Operands
 from .row_losses import Sampled, evaluate, no_rows, sampled_rows
+from .sums import sum_of_parts
 from .working_set import WorkingSet
 
 
@@ -228,7 +229,7 @@ def _join(parts: Array, owner: Array) -> tuple[tuple[Array, Array], tuple[Array,
     weighs = peak != -jnp.inf
     peak = jnp.where(weighs, peak, 0.0)  # -inf - -inf would be NaN
     masses = jnp.exp(lses - peak)
-    total = jnp.where(weighs, masses.sum(0), 1.0)
+    total = jnp.where(weighs, sum_of_parts(masses), 1.0)
     log_total = jnp.log(total)
     gap = jnp.where(weighs | jnp.isnan(positive), (peak - positive) + log_total, -jnp.inf)
     loss, excess = jax.nn.softplus(gap), jax.nn.softplus(-gap)

@@ -183,14 +183,14 @@ def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard, d
     ``dtype``: that of the result, in which rows and their gradients cross the network; by default the rows'. bfloat16
     is half of float32's bytes.
 
-    Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or of a catalog that is not
-    sharded, and for rows that are not its own.
+    Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or made without the ``catalog``,
+    and for rows that are not its own.
     """
     if not isinstance(catalog, CatalogShard):
         raise ArgumentTypeError("catalog", "a CatalogShard", type(catalog).__name__)
-    places = working_set.inputs
-    if places is None or working_set.gathered is None:
-        got = "one without inputs" if places is None else "one of a whole catalog"
+    places, is_shared = working_set.inputs, len(catalog.shards()) > 1
+    if places is None or (working_set.gathered is not None) != is_shared:
+        got = "one without inputs" if places is None else "one of another"
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", rows.shape)
@@ -201,4 +201,4 @@ def input_rows(rows: Array, working_set: WorkingSet, *, catalog: CatalogShard, d
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ArgumentTypeError("dtype", "a floating dtype or None", str(dtype))
         own = own.astype(dtype)
-    return exchanged(own, catalog.axis_name).sum(0)  # of which one is not zero
+    return exchanged(own, catalog.axis_name).sum(0) if is_shared else own  # a sum of which one is not zero

@@ -19,6 +19,7 @@ from cce_minus.jax_impl import (
     LogUniformNegatives,
     PopularityNegatives,
     UniformNegatives,
+    input_rows,
     sampled_linear_cross_entropy,
     working_set,
 )
@@ -61,6 +62,25 @@ def test_one_shard_is_the_plain_call(negatives: Any):
         return jax.jit(step)(hidden, table)
 
     jax.tree.map(np.testing.assert_array_equal, gradients(one), gradients(plain))
+
+
+def test_what_one_shard_s_inputs_embed_are_rows_of_the_table():
+    catalog = CatalogShard(300, "shard")
+    table = jnp.asarray(np.random.default_rng(0).standard_normal((300, DIM)), jnp.float32)
+    inputs = jnp.asarray([[4, -1, 299], [0, 4, -1]])
+
+    def embedded(table: Array, dtype: Any = None) -> Array:
+        own = working_set(
+            UniformNegatives(8, 16), jnp.arange(3), num_items=300, seed=1, inputs=inputs, catalog=catalog
+        )  # fmt: skip
+        return input_rows(table[own.ids], own, catalog=catalog, dtype=dtype)
+
+    mesh = jax.make_mesh((1,), ("shard",), (AxisType.Auto,), devices=jax.devices()[:1])
+    one = jax.shard_map(embedded, mesh=mesh, in_specs=P("shard"), out_specs=P("shard"))
+    np.testing.assert_array_equal(one(table), jnp.where(inputs[..., None] >= 0, table[inputs], 0.0))
+    assert jax.grad(lambda table: one(table).sum())(table).sum() == 4 * DIM
+    half = jax.shard_map(partial(embedded, dtype="bfloat16"), mesh=mesh, in_specs=P("shard"), out_specs=P("shard"))
+    assert half(table).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

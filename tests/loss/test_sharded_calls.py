@@ -25,7 +25,7 @@ from cce_minus.kernels import (
     shard_user_items,
 )
 from cce_minus.kernels.draws.shard import Shard
-from cce_minus.torch_impl import CatalogShard, sampled_linear_cross_entropy, working_set
+from cce_minus.torch_impl import CatalogShard, input_rows, sampled_linear_cross_entropy, working_set
 from cce_minus.torch_impl.loss.seeds import folded_seed, signed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -76,6 +76,22 @@ SAMPLERS = (
     LogUniformNegatives(9, 16), PopularityNegatives(COUNTS + 1, 9, group_size=16),
     MixedNegatives(UniformNegatives(10, 16), LogUniformNegatives(5, 16)),
 )  # fmt: skip
+
+
+def test_what_one_rank_s_inputs_embed_are_rows_of_the_table(one_rank: None):
+    catalog, table = CatalogShard(300), torch.randn(300, DIM, generator=torch.Generator().manual_seed(0))
+    inputs = torch.tensor([[4, -1, 299], [0, 4, -1]])
+    own = working_set(UniformNegatives(8, 16), torch.arange(3), num_items=300, seed=1, inputs=inputs, catalog=catalog)
+    rows = table[own.ids.long()].requires_grad_()
+    embedded = input_rows(rows, own, catalog=catalog)
+    assert torch.equal(embedded, torch.where(inputs[..., None] >= 0, table[inputs], 0.0))
+    assert input_rows(rows, own, catalog=catalog, dtype=torch.bfloat16).dtype == torch.bfloat16
+    embedded.sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.sum() == 4 * DIM
+    without = working_set(UniformNegatives(8, 16), torch.arange(3), num_items=300, seed=1, catalog=catalog)
+    with pytest.raises(ArgumentValueError, match=r"^working_set: expected one with inputs, .* got one without"):
+        input_rows(rows, without, catalog=catalog)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.text[:40])

@@ -90,17 +90,18 @@ def input_rows(
     ``dtype``: that of the result, in which rows and their gradients cross the network; by default the rows'. bfloat16
     is half of float32's bytes.
 
-    Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or of a catalog that is not
-    sharded, and for rows that are not its own.
+    Raises ArgumentTypeError or ArgumentValueError for a working set without inputs, or made without the ``catalog``,
+    and for rows that are not its own.
     """
     if not isinstance(catalog, CatalogShard):
         raise ArgumentTypeError("catalog", "a CatalogShard", type(catalog).__name__)
-    places = working_set.inputs
-    if places is None or working_set.gathered is None:
-        got = "one without inputs" if places is None else "one of a whole catalog"
+    places, is_shared = working_set.inputs, catalog.shard.num_shards > 1
+    if places is None or (working_set.gathered is not None) != is_shared:
+        got = "one without inputs" if places is None else "one of another"
         raise ArgumentValueError("working_set", "one with inputs, made with the catalog", got)
     if rows.ndim != 2 or len(rows) != len(working_set.ids):
         raise ArgumentValueError("rows", f"shape ({len(working_set.ids)}, D)", tuple(rows.shape))
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ArgumentTypeError("dtype", "a floating dtype of torch or None", str(dtype))
-    return exchanged(embedded(rows, places, dtype), catalog.group).sum(0)  # of which one is not zero
+    found = embedded(rows, places, dtype)
+    return exchanged(found, catalog.group).sum(0) if is_shared else found  # a sum of which one is not zero

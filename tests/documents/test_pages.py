@@ -6,7 +6,6 @@ import ast
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,27 @@ import pytest
 from cce_minus.recsys.cli.commands import framework_app
 from typer.main import get_command
 
+from tests.documents.blocks import (
+    FENCE,
+    GUIDES,
+    INDENTED,
+    PAGES,
+    PROGRAM,
+    QUOTED,
+    ROOT,
+    blocks,
+    commands,
+    prose,
+)  # fmt: skip
 from tests.test_site import public_names
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted({path for glob in ("*.md", "docs/**/*.md", "benchmarks/**/*.md") for path in ROOT.glob(glob)})
-GUIDES = [page for page in PAGES if page.name not in ("CHANGELOG.md", "decisions.md")]  # these tell of other times
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-INDENTED = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
-QUOTED = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PROGRAM = re.compile(r"(?:^|\s)(cce-minus-(?:torch|jax)|python -m benchmarks\.[\w.]+)(?=\s|$)")
 OTHERS = {"--nproc-per-node", "--nnodes", "--max-restarts", "--logdir"}
 """Options of torchrun and TensorBoard."""
 
 
 def each(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths])
-
-
-def prose(text: str) -> str:
-    """The text without its blocks of code."""
-    return INDENTED.sub("\n", FENCE.sub("", text))
 
 
 def anchors(text: str) -> set[str]:
@@ -69,10 +68,10 @@ def test_a_broken_link_is_seen():
 
 @each([page for page in PAGES if FENCE.search(page.read_text())])
 def test_blocks_of_python_can_be_read_and_import_public_names(page: Path):
-    for language, code in FENCE.findall(page.read_text()):
-        if language not in ("python", "py"):  # py is others' code
+    for block in blocks(page.read_text()):
+        if block.language not in ("python", "py"):
             continue
-        imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+        imports = [node for node in ast.walk(ast.parse(block.code)) if isinstance(node, ast.ImportFrom)]
         for node in imports:
             root, _, package = (node.module or "").partition(".")
             if root == "cce_minus":
@@ -116,14 +115,14 @@ def mistakes(line: str, whole: bool) -> list[str]:
     return [word for word in words if word.startswith("--") and word not in known | {"--help"}]
 
 
-def commands(text: str) -> Iterator[tuple[str, bool]]:
-    """Command lines, and whether each is a whole one, of a block, or mentioned in a sentence."""
-    blocks = [code for language, code in FENCE.findall(text) if language in ("", "bash", "sh", "console")]
-    for block in [*blocks, *INDENTED.findall(FENCE.sub("", text))]:
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            if PROGRAM.match(line.strip()):
-                yield line.strip(), True
-    yield from ((code, False) for code in QUOTED.findall(prose(text)) if PROGRAM.match(code))
+@each(PAGES)
+def test_commands_stand_in_blocks_of_a_shell(page: Path):
+    """What is indented is not looked at."""
+    indented = INDENTED.findall(FENCE.sub("", page.read_text()))
+    assert [
+        block for block in indented if re.match(r" +(\w+ )?(cce-minus|python|pip|torchrun|curl|make|bash) ", block)
+    ] == []
+    assert {block.language for block in blocks(page.read_text())} <= {"python", "py", "sh", "json", "yaml"}
 
 
 @each([page for page in PAGES if any(commands(page.read_text()))])
@@ -133,7 +132,7 @@ def test_commands_and_their_options_exist(page: Path):
 
 
 def test_a_wrong_command_is_seen():
-    block = "    cce-minus-torch train --dat x \\\n        --dim 8\n"
+    block = "```sh\ncce-minus-torch train --dat x \\\n    --dim 8\n```\n"
     text = f"{block}\nSay `cce-minus-jax serv` or `cce-minus-jax train --dim ..`."
     assert [whole for _, whole in commands(text)] == [True, False, False]
     wrong = [mistakes(line, whole) for line, whole in commands(text)]

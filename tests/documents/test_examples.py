@@ -14,7 +14,7 @@ import torch
 from cce_minus.torch_impl import linear_cross_entropy
 from torch.nn.functional import cross_entropy
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent / "docs"
 GUIDE = (DOCS / "migrating.md").read_text()
 SECTIONS = {part.split("\n", 1)[0]: part for part in GUIDE.split("\n## ")[1:]}
 OURS = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)  # others' calls are marked py

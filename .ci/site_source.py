@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kernels", "interop", "recsys", "torch_impl", "jax_impl")
-PAGES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
+PAGES = ("*.md", "docs/**/*.md", "docs/**/*.ipynb", "benchmarks/**/*.md")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")  # those with a scheme, as https:, are left out
 
 

@@ -109,7 +109,7 @@ WAITING = (
     ("test_objectives.py::test_the_correction", "jax-(uniform|log-uniform|in-batch|popularity)"),
     ("test_export.py::test_programs_of_every_model", "jax-bert4rec"),
     ("test_examples.py::test_example_learns", "flax"),
-    ("test_examples.py::test_tutorial", "jax"),
+    ("test_notebooks.py::test_the_tutorial", "jax"),
     ("test_examples.py::test_a_search", "jax"),
 )
 

@@ -38,19 +38,6 @@ def test_example_learns_with_either_loss(name: str):
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_tutorial_beats_popularity_and_finds_the_next_chapter(framework: str):
-    run = subprocess.run(
-        [sys.executable, str(DOCS / "examples/tutorial.py"), framework],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    (model, popularity) = re.findall(r"^NDCG@10 of \w+: (\S+), of popularity: (\S+)$", run.stdout, re.MULTILINE)[0]
-    assert float(model) > 0.6 > 10 * float(popularity)
-    new = next(line for line in run.stdout.splitlines() if line.startswith("somebody new"))
-    assert "Series 3, chapter 4" in new.split(": ")[1].split(" | ")[0]
-
-
-@pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_a_search_ends_bad_trials_early_and_finds_good_options(framework: str):
     pytest.importorskip("optuna")
     run = subprocess.run(

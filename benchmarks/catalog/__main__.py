@@ -72,9 +72,11 @@ def table(csv: CsvOption = CSV, runs: Annotated[Path, typer.Option(help="The fil
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the image.")] = RESULTS) -> None:
     """Draw catalog_step.png."""
-    from .plots import draw
+    from ..pictures import save_all
+    from .plots import figures
 
-    typer.echo(draw(_read(csv), out / "catalog_step.png"))
+    for path in save_all(figures(_read(csv)), out):
+        typer.echo(path)
 
 
 def _head() -> str:

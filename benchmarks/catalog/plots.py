@@ -1,44 +1,53 @@
-"""The image of steps on catalogs: what a step costs as the catalog grows."""
+"""The picture of steps on catalogs: what a step costs as the catalog grows."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from ..study.plots import LOOK
+from ..pictures import LOOK, OURS, PLAIN, count, label_ends, picture, span
 from .cases import DENSE, JAX, SPARSE, TORCH
 from .results import Row
 
 _LINES = {
-    TORCH: ("CCE-minus, PyTorch", "#0b4f9c"),
-    JAX: ("CCE-minus, JAX", "#4f9be0"),
-    DENSE: ("whole table, AdamW", "#ef6c00"),
-    SPARSE: ("sparse gradients, SparseAdam", "#9e9e9e"),
+    TORCH: ("CCE-minus, PyTorch", {"color": OURS[TORCH], "marker": "o"}),
+    # hollow and larger, as it lies on PyTorch's
+    JAX: ("CCE-minus, JAX", {"color": OURS[JAX], "marker": "o", "markersize": 9, "markerfacecolor": "none"}),
+    DENSE: ("whole table,\ntorch.optim.AdamW", {"color": PLAIN, "marker": "v"}),
+    SPARSE: ("sparse gradients,\ntorch.optim.SparseAdam", {"color": PLAIN, "marker": "s", "linestyle": "--"}),
 }
 _WIDTH = "64"
 
 
-def draw(rows: list[Row], path: Path) -> Path:
-    """Milliseconds of a step over the number of items, tables of one width."""
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(7.5, 3.6), layout="constrained")
-        axes, highest = figure.subplots(), [0.0]
-        for provider, (name, colour) in _LINES.items():
-            own = [row for row in rows if row["provider"] == provider and row["dim"] == _WIDTH]
-            if own:
-                items, ms = ([float(row[column]) for row in own] for column in ("items", "ms"))
-                highest.append(2 * max(ms))
-                axes.plot(items, ms, marker="o", color=colour, label=name)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_ylim(0.1, max([10.0, *highest]))  # a flat line looks flat
-        axes.set_xlabel("items of width 64 (400M and more in bfloat16)")
-        axes.set_ylabel("milliseconds of a step")
-        axes.set_title(f"a whole training step, 25,600 rows, 1024 negatives, {rows[0]['gpu']}", fontsize=9)
-        axes.legend(fontsize=8)
-        FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=130)
-    return path
+@mpl.rc_context(LOOK)
+def figures(rows: list[Row]) -> dict[str, Figure]:
+    """``catalog_step.png``: milliseconds of a step over the number of items, tables of one width."""
+    rows = [row for row in rows if row["provider"] in _LINES and row["dim"] == _WIDTH]
+    ours = [row for row in rows if row["provider"] in OURS]
+    title = "A training step on growing catalogs"
+    if ours:
+        ends = (f(int(row["items"]) for row in ours) for f in (min, max))
+        took = span([float(row["ms"]) for row in ours], "{:.2g}")
+        title = f"A training step takes {took} ms with {' as with '.join(map(count, ends))} items"
+    halved = [count(int(row["items"])) for row in rows if row["dtype"] == "bfloat16"]
+    dtype = f"float32, {halved[0]} items in bfloat16" if halved else "float32"
+    setup = f"25,600 rows, 1,024 negatives, width {_WIDTH}, {dtype}, without a model; {rows[0]['gpu']}"
+    figure, (axes,) = picture(title, setup, 3.8)
+    lines: list[Line2D] = []
+    for provider, (name, style) in _LINES.items():
+        own = [row for row in rows if row["provider"] == provider]
+        if own:
+            items, ms = ([float(row[column]) for row in own] for column in ("items", "ms"))
+            lines += axes.plot(items, ms, label=name, **style)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(0.1, max(10.0, *(2 * float(row["ms"]) for row in rows)))  # a flat line looks flat
+    ticks = sorted({int(row["items"]) for row in rows})
+    axes.set_xticks(ticks, list(map(count, ticks)))
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("items in the catalog")
+    axes.set_ylabel("milliseconds a step")
+    label_ends(axes, lines)
+    return {"catalog_step.png": figure}

@@ -91,9 +91,11 @@ def table(csv: CsvOption = CSV) -> None:
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the image.")] = RESULTS) -> None:
     """Draw warm_start.png."""
-    from .plots import draw
+    from ..pictures import save_all
+    from .plots import figures
 
-    typer.echo(draw(_read(csv), out) or "no rows of PyTorch to draw")
+    for path in save_all(figures(_read(csv)), out) or ["no rows of PyTorch to draw"]:
+        typer.echo(path)
 
 
 def _read(csv: Path) -> list[Row]:

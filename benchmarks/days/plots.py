@@ -1,44 +1,51 @@
-"""An image of warm starts: how many steps the quality of a full retraining takes."""
+"""A picture of warm starts: how many steps the quality of a full retraining takes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import statistics
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..study.plots import LOOK
+from ..pictures import BLUE, LOOK, PLAIN, legend_below, picture, span
 from .cells import FULL, WARM
 from .results import Row, Runs, by_chain
-from .table import curve, span
+from .table import curve
+from .table import span as day_of
 
-_COLOURS = {FULL: "#9e9e9e", WARM: "#0b4f9c"}
+_COLOURS = {FULL: PLAIN, WARM: BLUE}
 _NAMES = {FULL: "full retraining, to its best epoch", WARM: "warm start from the run on yesterday's log"}
 
 
-def draw(rows: list[Row], out: Path) -> Path | None:
-    """Draws ``warm_start.png``, the seeds of each data set's first day in PyTorch; nothing without such rows."""
-    first: dict[str, dict[str, list[Runs]]] = {}
+@mpl.rc_context(LOOK)
+def figures(rows: list[Row]) -> dict[str, Figure]:
+    """``warm_start.png``, the seeds of each data set's first day in PyTorch; nothing without such rows."""
+    first: dict[str, tuple[str, list[Runs]]] = {}
     for (dataset, day, length, framework, _), runs in by_chain(rows).items():
         if framework == "torch":
-            first.setdefault(dataset, {}).setdefault(span(day, length), []).append(runs)
+            shown, chains = first.setdefault(dataset, (day_of(day, length), []))
+            if shown == day_of(day, length):
+                chains.append(runs)
     if not first:
-        return None
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "warm_start.png"
-    with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(1 + 3.6 * len(first), 3.2), layout="constrained")
-        panels = figure.subplots(1, len(first), squeeze=False)[0]
-        for axes, (dataset, days) in zip(panels, first.items(), strict=True):
-            day, chains = next(iter(days.items()))
-            _curves(axes, chains)
-            axes.set(title=f"{dataset}, {day}", xlabel="steps of the optimizer", ylabel="validation NDCG@10 (0 to 1)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(first))
-        FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=130)
-    return path
+        return {}
+    shares = span([100 * _first_share(chains) for _, chains in first.values()])
+    figure, panels = picture(
+        f"After one epoch a warm start has {shares}% of the NDCG@10 that a full retraining reaches",
+        "SASRec on today's log, a line a seed; warm starts are given a third of a full retraining's steps",
+        3.8,
+        columns=len(first),
+    )
+    for axes, (dataset, (day, chains)) in zip(panels, first.items(), strict=True):
+        _curves(axes, chains)
+        axes.set(title=f"{dataset}, {day}", xlabel="steps of the optimizer", ylabel="validation NDCG@10 (0 to 1)")
+    legend_below(figure, panels[0])
+    return {"warm_start.png": figure}
+
+
+def _first_share(chains: list[Runs]) -> float:
+    """Of the full retraining's best NDCG@10 what the warm start's first epoch has, the mean over seeds."""
+    return statistics.fmean(curve(runs[WARM])[0] / (max(curve(runs[FULL])) or 1.0) for runs in chains)
 
 
 def _curves(axes: Axes, chains: list[Runs]) -> None:

@@ -81,11 +81,12 @@ def plot(
     csv: CsvOption = CSV,
     out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS,
 ) -> None:
-    """Draw loss_time.png, loss_memory.png and loss_matmul.png."""
-    from .plots import draw_all
+    """Draw loss_time.png, loss_memory.png, loss_matmul.png and loss_every_item.png, as far as rows go."""
+    from ..pictures import save_all
+    from .plots import figures
 
     try:
-        for path in draw_all(read(csv), out):
+        for path in save_all(figures(read(csv)), out):
             typer.echo(path)
     except ResultsError as error:
         raise fail(error) from error

@@ -76,9 +76,10 @@ def table(csv: CsvOption = CSV) -> None:
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
     """Draw runs_epoch.png, runs_commands.png, runs_ranking.png and runs_peer.png, as far as rows go."""
-    from .plots import draw_all
+    from ..pictures import save_all
+    from .plots import figures
 
-    for path in draw_all(_read(csv), out):
+    for path in save_all(figures(_read(csv)), out):
         typer.echo(path)
 
 

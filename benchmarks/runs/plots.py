@@ -1,47 +1,52 @@
-"""Images of whole runs, one message each."""
+"""Pictures of whole runs, one message each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from ..study.plots import LOOK
-from .cases import targets
+from ..pictures import (
+    DARK,
+    LOOK,
+    OURS,
+    PALE,
+    PLAIN,
+    PURPLE,
+    SKY,
+    legend_below,
+    name_bars,
+    number_bars,
+    picture,
+    span,
+)
+from .cases import RANKINGS, targets
 from .results import Row
-from .table import NAMES, place
+from .table import NAMES, place, ratio
 
-_OURS = {"torch": "#0b4f9c", "jax": "#4f9be0"}
-_COLOURS = {**_OURS, "plain": "#9e9e9e", "rectools": "#ef6c00"}
-_RUN_PARTS = {"start, data, test": "#bdbdbd", "first epoch": "#4f9be0", "later epochs": "#0b4f9c"}
+_COLOURS = {**OURS, "plain": PLAIN, "rectools": PURPLE}
+_NAMES = {**NAMES, **{name: f"CCE-minus, {NAMES[name]}" for name in OURS}}
+_RUN_PARTS = {"start, data and test": PALE, "first epoch": SKY, "later epochs": DARK}
+_RUNS = {"command": "", "million": "a million items", "quality": "to an NDCG@10"}
 
-_RUNS = ("command", "million", "quality")
 
-
-def draw_all(rows: list[Row], out: Path) -> list[Path]:
-    """The images that ``rows`` suffice for."""
-    parts = ("epoch", *_RUNS, "ranking", "peer")
-    of = {part: sorted((row for row in rows if row["part"] == part), key=place) for part in parts}
-    drawings = (
-        ("runs_epoch.png", [row for row in of["epoch"] if row["gpu_seconds"]], _epoch),
-        ("runs_commands.png", [row for part in _RUNS for row in of[part]], _commands),
-        ("runs_ranking.png", of["ranking"], _ranking),
-        ("runs_peer.png", of["peer"], _peer),
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    made: list[Path] = []
-    with mpl.rc_context(LOOK):
-        for name, own, draw in drawings:
-            if own:
-                figure = draw(own)
-                FigureCanvasAgg(figure)
-                figure.savefig(out / name, dpi=130)
-                made.append(out / name)
-    return made
+@mpl.rc_context(LOOK)
+def figures(rows: list[Row]) -> dict[str, Figure]:
+    """By file name: those that ``rows`` suffice for."""
+    of = {
+        part: sorted((row for row in rows if row["part"] == part), key=place)
+        for part in ("epoch", *_RUNS, "ranking", "peer")
+    }
+    drawings: dict[str, tuple[list[Row], Callable[[list[Row]], Figure]]] = {
+        "runs_epoch.png": ([row for row in of["epoch"] if row["gpu_seconds"]], _epoch),
+        "runs_commands.png": ([row for part in _RUNS for row in of[part]], _commands),
+        "runs_ranking.png": (_without_seen(of["ranking"]), _ranking),
+        "runs_peer.png": (_with_peer(of["peer"]), _peer),
+    }
+    return {name: draw(own) for name, (own, draw) in drawings.items() if own}
 
 
 def _epoch(rows: list[Row]) -> Figure:
@@ -49,88 +54,116 @@ def _epoch(rows: list[Row]) -> Figure:
     parts = {"gpu_seconds": "the GPU's work", "seconds": "steps", "whole_seconds": "with validation and checkpoint"}
     aims = {"steps_over_gpu": "seconds", "whole_over_gpu": "whole_seconds"}
     told = [(row, column) for row in rows for column in parts]
-    labels = [f"{NAMES[row['framework']]}: {parts[column]}" for row, column in told]
-    figure, axes = _figure(labels, f"an epoch of git_commits, {rows[0]['steps']} steps, {rows[0]['gpu']}", "seconds")
-    for bar, (row, column) in enumerate(told):
-        colour = "#bdbdbd" if column == "gpu_seconds" else _OURS[row["framework"]]
-        axes.barh([bar], [float(row[column])], color=colour)
+    over = span([ratio(row, "seconds") or 1.0 for row in rows], "{:.2f}")
+    figure, (axes,) = picture(
+        f"An epoch's steps take {over} times the GPU's own work in them",
+        f"SASRec on git_commits, {rows[0]['steps']} steps, 1,024 negatives; {rows[0]['gpu']}",
+        1.5 + 0.28 * len(told),
+    )
+    ms = [1000 * float(row[column]) for row, column in told]
+    colours = [PALE if column == "gpu_seconds" else OURS[row["framework"]] for row, column in told]
+    axes.barh(range(len(told)), ms, color=colours)
+    name_bars(axes, [f"{NAMES[row['framework']]}, {parts[column]}" for row, column in told], "milliseconds an epoch")
+    marks: list[float | None] = []
+    for row, column in told:
         own = [aim for aim in targets("epoch", row["method"], row["framework"]) if aims[aim.column] == column]
-        aim = own[0].most * float(row["gpu_seconds"]) if own else None
-        _number(axes, bar, float(row[column]), "{:.2f}", aim)
-    return _with_legend(figure, axes)
+        marks.append(1000 * own[0].most * float(row["gpu_seconds"]) if own else None)
+    number_bars(axes, ms, [f"{value:.0f}" for value in ms], marks)
+    if any(marks):
+        legend_below(figure, axes)
+    return figure
 
 
 def _commands(rows: list[Row]) -> Figure:
     """Where the time from a command to its result goes."""
-    labels = [
-        f"{NAMES[row['framework']]}, {row['dataset']}" + (f", {row['method']}" if row["part"] == "command" else "")
-        for row in rows
-    ]
-    title = f"the whole command, a new process, {rows[0]['gpu']}"
-    figure, axes = _figure(labels, title, "seconds from the command to its result")
+    seconds = [float(row["seconds"]) for row in rows]
+    figure, (axes,) = picture(
+        f"A training command has its tested model after {span(seconds)} seconds",
+        f"a new process; the first epoch compiles what is not in a cache; {rows[0]['gpu']}",
+        1.5 + 0.28 * len(rows),
+    )
     for bar, row in enumerate(rows):
-        seconds, training, first = (float(row[name]) for name in ("seconds", "training_seconds", "first_epoch_seconds"))
+        whole, training, first = (float(row[name]) for name in ("seconds", "training_seconds", "first_epoch_seconds"))
         start = 0.0
-        for name, width in zip(_RUN_PARTS, (seconds - training, first, training - first), strict=True):
+        for name, width in zip(_RUN_PARTS, (whole - training, first, training - first), strict=True):
             axes.barh([bar], [width], left=[start], color=_RUN_PARTS[name], label=name if bar == 0 else None)
             start += width
-        own = targets(row["part"], row["method"], row["framework"])
-        _number(axes, bar, seconds, "{:.1f}", own[0].most if own else None)
-    return _with_legend(figure, axes)
+    names = [
+        f"{row['dataset'] if row['part'] != 'million' else 'a million items'}, {row['method']}, "
+        f"{NAMES[row['framework']]}"
+        for row in rows
+    ]
+    name_bars(axes, names, "seconds from the command to its result")
+    own = [targets(row["part"], row["method"], row["framework"]) for row in rows]
+    number_bars(axes, seconds, [f"{value:.1f}" for value in seconds], [each[0].most if each else None for each in own])
+    legend_below(figure, axes)
+    return figure
+
+
+def _without_seen(rows: list[Row]) -> list[Row]:
+    """Leaving out what users have seen takes hardly longer: the table has it."""
+    plain = {case.method for case in RANKINGS if not case.seen}
+    return [row for row in rows if row["method"] in plain]
 
 
 def _ranking(rows: list[Row]) -> Figure:
-    """Our ranking beside a matrix product with ``topk``."""
-    title = f"ranks and k best items, {rows[0]['gpu']}"
-    return _groups(rows, "ms", title, "milliseconds", lambda row: f"{row['dataset']}, {row['method']}")
+    """Our ranking beside a matrix product with ``topk``, a panel a catalog: times of their own."""
+    first = {row["framework"]: float(row["ms"]) for row in rows if _case(row) == _case(rows[0])}
+    title = "Ranks and best items of users"
+    if "plain" in first and len(first) > 1:
+        times = first["plain"] / max(ms for name, ms in first.items() if name != "plain")
+        title = f"The 10 best of a million items are found {times:.0f} times as fast as by a plain matrix product"
+    catalogs = list(dict.fromkeys(row["dataset"] for row in rows))
+    height = 1.2 + 0.28 * len(rows) + 0.6 * len(catalogs)
+    figure, panels = picture(title, f"ranks and best items, float32; {rows[0]['gpu']}", height, rows=len(catalogs))
+    for axes, catalog in zip(panels, catalogs, strict=True):
+        own = [row for row in rows if row["dataset"] == catalog]
+        _bars(axes, own, "ms", lambda row: f"{row['method'].removeprefix('k=')} best")
+        axes.set_title(catalog.replace("D=", "width "))
+        axes.set_xlabel("milliseconds")
+    _legend(figure, rows)
+    return figure
+
+
+def _case(row: Row) -> tuple[str, str]:
+    return row["dataset"], row["method"]
+
+
+def _with_peer(rows: list[Row]) -> list[Row]:
+    """Those of losses that the peer was measured with; all where it was with none."""
+    peers = {row["method"] for row in rows if row["framework"] not in OURS}
+    return [row for row in rows if not peers or row["method"] in peers]
 
 
 def _peer(rows: list[Row]) -> Figure:
     """Our epochs beside RecTools'."""
-    title = f"SASRec on git_commits: width 128, 2 blocks, 256 users of 50 items a batch, bf16; {rows[0]['gpu']}"
-    return _groups(rows, "seconds", title, "seconds of an epoch's steps", lambda row: row["method"])
-
-
-def _groups(rows: list[Row], column: str, title: str, unit: str, group: Callable[[Row], str]) -> Figure:
-    """A bar a row, those of a group under its name, frameworks by their colour."""
-    labels = [group(row) if bar == 0 or group(rows[bar - 1]) != group(row) else "" for bar, row in enumerate(rows)]
-    figure, axes = _figure(labels, title, unit)
-    named: set[str] = set()
-    for bar, row in enumerate(rows):
-        framework = row["framework"]
-        name = f"CCE-minus, {NAMES[framework]}" if framework in _OURS else NAMES[framework]
-        axes.barh([bar], [float(row[column])], color=_COLOURS[framework], label=None if name in named else name)
-        named.add(name)
-        _number(axes, bar, float(row[column]), "{:.2f}", None)
-    return _with_legend(figure, axes)
-
-
-def _figure(labels: Sequence[str], title: str, unit: str) -> tuple[Figure, Axes]:
-    """Axes for a bar at each of ``labels``, from the top to the bottom."""
-    figure = Figure(figsize=(7.5, 1.3 + 0.26 * len(labels)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel(unit)
-    axes.grid(axis="y", visible=False)
-    axes.set_yticks(range(len(labels)), list(labels))
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    return figure, axes
-
-
-def _number(axes: Axes, bar: int, value: float, form: str, aim: float | None) -> None:
-    """The value behind the end of a bar, and a mark of what is aimed at."""
-    if aim is not None:
-        known = _AIM in axes.get_legend_handles_labels()[1]
-        axes.plot([aim, aim], [bar - 0.4, bar + 0.4], color="#c62828", linewidth=2, label=None if known else _AIM)
-    at = max(value, aim or 0.0), bar
-    axes.annotate(form.format(value), at, (4, 0), textcoords="offset points", va="center", fontsize=8)
-
-
-_AIM = "at most, as aimed"
-
-
-def _with_legend(figure: Figure, axes: Axes) -> Figure:
-    axes.set_xlim(0, 1.1 * axes.get_xlim()[1])  # room for the numbers
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    seconds = {row["framework"]: float(row["seconds"]) for row in rows if row["method"] == rows[0]["method"]}
+    peer = seconds.get("rectools")
+    faster = [f"{peer / seconds[name]:.0f} times ({NAMES[name]})" for name in OURS if peer and name in seconds]
+    title = "Seconds of an epoch's steps"
+    if faster:
+        title = f"RecTools' steps take {' and '.join(faster)} as long as CCE-minus'"
+    setup = f"SASRec on git_commits, width 128, 2 blocks, 256 users of 50 items a batch, bf16; {rows[0]['gpu']}"
+    figure, (axes,) = picture(title, setup, 1.5 + 0.36 * len(rows))
+    _bars(axes, rows, "seconds", lambda row: row["method"])
+    axes.set_xlabel("seconds of an epoch's steps")
+    _legend(figure, rows)
     return figure
+
+
+def _bars(axes: Axes, rows: list[Row], column: str, group: Callable[[Row], str]) -> None:
+    """A bar a row, frameworks by their colour, the name of a group beside the middle of its bars."""
+    values = [float(row[column]) for row in rows]
+    axes.barh(range(len(rows)), values, color=[_COLOURS[row["framework"]] for row in rows])
+    bars: dict[str, list[int]] = {}
+    for bar, row in enumerate(rows):
+        bars.setdefault(group(row), []).append(bar)
+    name_bars(axes, [""] * len(rows), "")
+    axes.set_yticks([sum(each) / len(each) for each in bars.values()], list(bars))
+    number_bars(axes, values, [f"{value:.2f}" for value in values])
+
+
+def _legend(figure: Figure, rows: Iterable[Row]) -> None:
+    names = dict.fromkeys(row["framework"] for row in rows)
+    handles = [Patch(color=_COLOURS[name], label=_NAMES[name]) for name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)

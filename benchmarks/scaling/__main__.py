@@ -61,9 +61,10 @@ def table(csv: CsvOption = CSV) -> None:
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
     """Draw scaling_weak.png and scaling_strong.png."""
-    from .plots import draw_all
+    from ..pictures import save_all
+    from .plots import figures
 
-    for path in draw_all(_read(csv), out):
+    for path in save_all(figures(_read(csv)), out):
         typer.echo(path)
 
 

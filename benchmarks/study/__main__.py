@@ -164,16 +164,17 @@ def table(csv: CsvOption = CSV) -> None:
 
 @app.command()
 def plot(csv: CsvOption = CSV, out: Annotated[Path, typer.Option(help="Folder of the images.")] = RESULTS) -> None:
-    """Draw study_losses.png, study_time.png, study_negatives.png, study_balance.png and study_epochs.png, as far as
-    rows go."""
+    """Draw study_losses.png, study_sharing.png, study_time.png, study_negatives.png, study_balance.png and
+    study_epochs.png, as far as rows go."""
+    from ..pictures import save_all
     from .defaults_table import OF_PRODUCT
     from .epoch_time import COLUMNS as EPOCHS
-    from .plots import draw_all, draw_epochs
+    from .plots import epoch_figures, figures
 
     try:
-        made = draw_all([row for row in _read(csv) if row["method"] not in OF_PRODUCT], out)
+        made = figures([row for row in _read(csv) if row["method"] not in OF_PRODUCT])
         timed = read(csv.with_name("study_epochs.csv"), EPOCHS)
-        for path in [*made, *([draw_epochs(timed, out)] if timed else [])]:
+        for path in save_all({**made, **(epoch_figures(timed) if timed else {})}, out):
             typer.echo(path)
     except ResultsError as error:
         raise fail(error) from error

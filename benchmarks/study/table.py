@@ -88,16 +88,6 @@ def seconds_to_best(row: Row, column: str) -> float | None:
     return (int(row["best_epoch"]) + 1) * int(row["steps_per_epoch"]) * float(row[column]) / 1000
 
 
-EAGER_LIMIT = 40e9
-"""Bytes of a GPU on which eager CE- is called impossible."""
-
-
-def eager_bytes(row: Row) -> float:
-    """What eager CE- in bf16 would hold for a batch of the cell: N K D gathered values and as many of their gradient, 2
-    bytes each. Measured in the benchmark of the loss: 4.3 bytes a value (A, "PyTorch eager")."""
-    return 4.0 * int(row["rows"]) * int(row["num_negatives"]) * int(row["dim"])
-
-
 def _place(row: Row) -> tuple[int, int, str]:
     """Methods in the grid's order, then more or fewer negatives by their number, then others by name."""
     names = [method.name for method in METHODS]

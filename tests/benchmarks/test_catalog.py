@@ -83,7 +83,7 @@ def test_rows_are_replaced_printed_and_drawn(tmp_path: Path):
     text = markdown(rows)
     assert "| 100M | 23.8 GiB, D=64, float32 |" in text
     assert text.count("\n| ") == 3
-    assert plots.draw(rows, tmp_path / "step.png").stat().st_size > 1000
+    assert list(plots.figures(rows)) == ["catalog_step.png"]
     csv.write_text("a,b\n")
     with pytest.raises(ResultsError):
         read(csv)

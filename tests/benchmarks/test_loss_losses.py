@@ -16,7 +16,7 @@ from benchmarks.loss.gate import GateError, check
 from benchmarks.loss.inputs import make_inputs
 from benchmarks.loss.measure import Bench
 from benchmarks.loss.plain_scalable import bucket_loss, draw_centres, plain_providers
-from benchmarks.loss.plots import draw_all
+from benchmarks.loss.plots import figures
 from benchmarks.loss.provider import UNIFORM
 from benchmarks.loss.providers_losses import bucket_sizes, loss_providers
 from benchmarks.loss.providers_torch import torch_providers
@@ -128,4 +128,4 @@ def test_rows_and_table(tmp_path: Path):
         row[name] == "" for row in read(path) for name in COLUMNS if name.startswith(("floor", "tflops", "matmul_f"))
     )
     with pytest.raises(ResultsError, match="no rows"):
-        draw_all(read(path), tmp_path)
+        figures(read(path))

@@ -26,7 +26,7 @@ from benchmarks.study.collect import row_of
 from benchmarks.study.epoch_time import COLUMNS as EPOCH_COLUMNS
 from benchmarks.study.epoch_time import EAGER, eager_training, measure, train_with
 from benchmarks.study.epoch_time import add as add_epochs
-from benchmarks.study.plots import draw_epochs
+from benchmarks.study.plots import epoch_figures
 from benchmarks.study.pool import alone, train_all
 from benchmarks.study.results import ResultsError, read
 from benchmarks.study.training import prepared, train_run
@@ -172,7 +172,7 @@ def test_epochs_of_the_training_commands_are_timed(
     add_epochs(path, [row])
     add_epochs(path, [row])
     assert len(read(path, EPOCH_COLUMNS)) == 1
-    assert draw_epochs(read(path, EPOCH_COLUMNS), tmp_path).stat().st_size > 5_000
+    assert list(epoch_figures(read(path, EPOCH_COLUMNS))) == ["study_epochs.png"]
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])

@@ -44,8 +44,20 @@ def check(python: str, wheel: Path) -> bool:
         return subprocess.run([inside, "-c", CHECK], cwd=folder, check=False).returncode == 0
 
 
+def tags() -> list[str]:
+    """Versions that the checkout is tagged as; none where there is no git."""
+    git = shutil.which("git")
+    found = git and subprocess.run(
+        [git, "tag", "--points-at", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return [tag for tag in found.stdout.split() if tag.startswith("v")] if found else []
+
+
 def main(folder: str) -> None:
     (wheel,), (_sdist,) = Path(folder).glob("*.whl"), Path(folder).glob("*.tar.gz")
+    version = wheel.name.split("-")[1]
+    if wrong := [tag for tag in tags() if tag != f"v{version}"]:
+        sys.exit(f"{wheel.name}: the checkout is tagged {', '.join(wrong)}, expected v{version}")
     there = {version: interpreter(version) for version in VERSIONS}
     for version in VERSIONS:
         if there[version] is None:

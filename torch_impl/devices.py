@@ -20,9 +20,11 @@ def device_of(name: str, number: int | None = None) -> torch.device:
     ``ConfigError`` for others and for a GPU that is not there."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device: expected auto, cpu or cuda, got {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: expected one that is present, got cuda without a usable NVIDIA GPU")
-    if name == "cpu" or not torch.cuda.is_available():
+    is_there = torch.cuda.is_available() and torch.version.hip is None
+    if name == "cuda" and not is_there:
+        of = f" (a build for ROCm {torch.version.hip})" if torch.version.hip else ""
+        raise ConfigError(f"device: expected one that is present, got cuda without a usable NVIDIA GPU{of}")
+    if name == "cpu" or not is_there:
         return torch.device("cpu")
     return torch.device("cuda" if number is None else f"cuda:{number}")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from cce_minus.recsys import ConfigError
 from cce_minus.torch_impl import (
     AllItems,
     ArgumentError,
@@ -16,6 +17,8 @@ from cce_minus.torch_impl import (
     linear_cross_entropy,
     sampled_linear_cross_entropy,
 )
+from cce_minus.torch_impl.devices import device_of
+from cce_minus.torch_impl.loss.row_losses import resolve_impl
 
 N, V, D = 6, 20, 8
 
@@ -119,3 +122,16 @@ def test_module_takes_a_sampler_only():
 def test_linear_cross_entropy_checks_alike():
     with pytest.raises(ArgumentValueError, match="softcap"):
         linear_cross_entropy(torch.zeros(N, D), torch.zeros(V, D), torch.zeros(N, dtype=torch.long), softcap=-2.0)
+
+
+def test_a_gpu_of_amd_has_plain_pytorch(monkeypatch: pytest.MonkeyPatch):
+    """PyTorch calls it cuda."""
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = torch.device("cuda")
+    assert resolve_impl("auto", gpu) == resolve_impl("reference", gpu) == "reference"
+    with pytest.raises(ArgumentValueError, match=r"^impl: .* on cuda \(Triton needs an NVIDIA GPU\), got 'triton'"):
+        resolve_impl("triton", gpu)
+    assert device_of("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"^device: .* without a usable NVIDIA GPU \(a build for ROCm 7\.0\)"):
+        device_of("cuda")

@@ -14,7 +14,7 @@ from ...kernels.negatives.arguments import Options, Spec, check_arrays, correcti
 from ...kernels.negatives.base import Negatives
 from ...kernels.plan.problem import interprets
 from . import operands, ops
-from .row_losses import as_autocast, resolve_impl
+from .row_losses import as_autocast, has_kernels, resolve_impl
 from .rows import is_transformed, on_device
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def plain_loss(
         return None
     input = as_autocast(input)
     kinds = [_kind(tensor) for tensor in (input, weight, target)]
-    if None in kinds or not (input.is_cuda or (input.is_cpu and interprets())):
+    if None in kinds or not (has_kernels(input.device) or (input.is_cpu and interprets())):
         return None
     for tensor in (bias, sample_weight):
         kind = None if tensor is None else _kind(tensor)

@@ -70,13 +70,19 @@ def scale_of(logit_scale: object, device: torch.device) -> Tensor:
     return logit_scale.reshape(1).float()
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether the device is a GPU of NVIDIA's, which the kernels are for: PyTorch calls AMD's ``cuda`` as well."""
+    return device.type == "cuda" and torch.version.hip is None
+
+
 def resolve_impl(impl: str, device: torch.device) -> str:
-    """ "triton" or "reference"; raises for kernels on a CPU outside the interpreter."""
+    """ "triton" or "reference"; raises for kernels on a CPU outside the interpreter, and on a GPU of AMD's."""
     if impl == "auto":
-        return "triton" if device.type == "cuda" else "reference"
-    if impl == "triton" and device.type != "cuda" and not interprets():
+        return "triton" if has_kernels(device) else "reference"
+    if impl == "triton" and not has_kernels(device) and not (device.type == "cpu" and interprets()):
+        needed = "an NVIDIA GPU" if torch.version.hip else "CUDA"
         raise ArgumentValueError(
-            "impl", f"'auto' or 'reference' for tensors on {device} (Triton needs CUDA)", "'triton'"
+            "impl", f"'auto' or 'reference' for tensors on {device} (Triton needs {needed})", "'triton'"
         )
     return impl
 

@@ -12,6 +12,7 @@ from ...kernels.plan.ranking import Ranking, plan_ranking
 from ...recsys import NO_ITEM, SeenItems
 from ..devices import to_device
 from ..loss.ops import DTYPES
+from ..loss.row_losses import has_kernels
 
 CHUNK = 32768
 """Catalog items scored at once without kernels: memory is rows x CHUNK scores and sort keys of eight bytes, whatever
@@ -144,7 +145,7 @@ def _plans(
     seen: Seen | None,
     candidates: Tensor | None,
 ) -> tuple[Ranking, ...] | None:
-    if chunk is not None or not hidden.is_cuda:
+    if chunk is not None or not has_kernels(hidden.device):
         return None
     most_seen = seen.most if seen else 0
     return plan_ranking(len(hidden), len(table), table.shape[1], k, has_targets, most_seen, candidates is not None)

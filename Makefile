@@ -37,12 +37,13 @@ site: $(VENV)/.docs
 	$(BIN)/python .ci/site_source.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# what is uploaded: the sdist, the wheel built from it, and both in new environments of each Python there is
+# what is uploaded: the sdist, the wheel built from it, and both in new environments of each Python there is;
+# RELEASE_CHECK=--dependencies brings torch and JAX into each
 release-check: $(VENV)/.build
 	rm -rf build/release
 	$(BIN)/python -m build --no-isolation --outdir build/release . > /dev/null
 	$(BIN)/python .ci/check_wheel.py build/release
-	$(BIN)/python .ci/release_check.py build/release
+	$(BIN)/python .ci/release_check.py build/release $(RELEASE_CHECK)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'

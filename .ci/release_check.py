@@ -1,7 +1,8 @@
 """Install the wheel of a folder into a new environment of each Python that is there, and look at what it brings.
 
 Without its dependencies, so that it takes seconds: every module is compiled, warnings being errors, the packages are
-found where they belong, and the commands' modules exist. The wheel was built from the sdist (`python -m build`).
+found where they belong, and the commands' modules exist. With ``--dependencies`` pip then brings what both frameworks
+need, gigabytes, and `doctor` checks a step of each. The wheel was built from the sdist (`python -m build`).
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ def interpreter(version: str) -> str | None:
     return found if asked and asked.returncode == 0 else None
 
 
-def check(python: str, wheel: Path) -> bool:
+def check(python: str, wheel: Path, with_dependencies: bool) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
-        inside = str(Path(folder) / "bin" / "python")
-        install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-        subprocess.run([*install, str(wheel)], check=True)
-        return subprocess.run([inside, "-c", CHECK], cwd=folder, check=False).returncode == 0
+        programs = Path(folder) / "bin"
+        install = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "--no-index", "--no-deps", wheel], check=True)
+        checks: list[list[str | Path]] = [[programs / "python", "-c", CHECK]]
+        if with_dependencies:
+            subprocess.run([*install, f"{wheel}[torch,jax]"], check=True)
+            checks += [[programs / f"cce-minus-{framework}", "doctor"] for framework in ("torch", "jax")]
+        return all(subprocess.run(each, cwd=folder, check=False).returncode == 0 for each in checks)
 
 
 def tags() -> list[str]:
@@ -53,7 +58,7 @@ def tags() -> list[str]:
     return [tag for tag in found.stdout.split() if tag.startswith("v")] if found else []
 
 
-def main(folder: str) -> None:
+def main(folder: str, *options: str) -> None:
     (wheel,), (_sdist,) = Path(folder).glob("*.whl"), Path(folder).glob("*.tar.gz")
     version = wheel.name.split("-")[1]
     if wrong := [tag for tag in tags() if tag != f"v{version}"]:
@@ -65,9 +70,9 @@ def main(folder: str) -> None:
     pythons = [python for python in there.values() if python]
     if not pythons:
         sys.exit("no Python to install the wheel into")
-    if failed := [python for python in pythons if not check(python, wheel.resolve())]:
+    if failed := [python for python in pythons if not check(python, wheel.resolve(), "--dependencies" in options)]:
         sys.exit(f"{wheel.name}: not as expected with {', '.join(failed)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -146,7 +146,7 @@ def torch_names(page: str) -> dict[str, Any]:
 
 def jax_names(page: str) -> dict[str, Any]:
     """What the blocks of JAX take as given."""
-    found = {
+    found: dict[str, Any] = {
         name: jax.numpy.asarray(value.detach().numpy())
         for name, value in torch_names(page).items()
         if isinstance(value, torch.Tensor)

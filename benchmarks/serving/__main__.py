@@ -17,10 +17,10 @@ from ..runs.results import versions
 from ..study.results import ResultsError, read, replace_rows
 
 CSV = Path(__file__).parent.parent / "results" / "serving.csv"
-CASE = ("framework", "data", "clients", "seconds")
+CASE = ("framework", "data", "clients", "seconds", "turns")
 MEASURED = (
     "requests", "per_second", "p50_ms", "p99_ms", "most_ms", "dropped", "wrong", "reloads", "rows_per_call",
-    "memory_before_mib", "memory_after_mib",
+    "memory_before_mib", "memory_halfway_mib", "memory_after_mib",
 )  # fmt: skip
 COLUMNS = (
     *CASE, *MEASURED, "cpu", "gpu", "cores", "python", "torch", "triton", "jax", "starlette", "uvicorn", "commit",
@@ -34,6 +34,7 @@ CsvOption = Annotated[Path, typer.Option("--csv", help="The file of results.")]
 def run(
     clients: Annotated[int, typer.Option(help="Connections that ask at once.", min=1)] = 200,
     seconds: Annotated[float, typer.Option(help="Seconds of load.", min=3)] = 60,
+    reloads: Annotated[int, typer.Option(help="How often the served run is replaced meanwhile.", min=1)] = 2,
     framework: Annotated[str, typer.Option(help="torch or jax.")] = "torch",
     data: Annotated[str, typer.Option(help="A log, or the name of a data set.")] = "ml-100k",
     runs: Annotated[Path | None, typer.Option(help="Folder that keeps the two runs; else they are removed.")] = None,
@@ -49,14 +50,12 @@ def run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     with tempfile.TemporaryDirectory() as temporary:
-        row = measure(runs or Path(temporary), framework, data, clients=clients, seconds=seconds)
+        row = measure(runs or Path(temporary), framework, data, clients=clients, seconds=seconds, turns=reloads)
     packages = {name: importlib.metadata.version(name) for name in ("starlette", "uvicorn")}
-    case = {"framework": framework, "data": Path(data).name, "clients": clients, "seconds": seconds}
+    case = dict(zip(CASE, (framework, Path(data).name, clients, seconds, reloads), strict=True))
     full = {**case, **row, "cpu": _cpu(), **versions(commit or head), **packages}
     try:
-        replace_rows(
-            csv, [full], COLUMNS, key=CASE, place=lambda row: (row["framework"] != "torch", int(row["clients"]))
-        )
+        replace_rows(csv, [full], COLUMNS, key=CASE, place=_place)
     except ResultsError as error:
         raise fail(error) from error
     typer.echo(_table([{name: str(value) for name, value in full.items()}]))
@@ -74,10 +73,16 @@ def table(csv: CsvOption = CSV) -> None:
     typer.echo(_table(rows))
 
 
+def _place(row: dict[str, str]) -> tuple[int, bool, int]:
+    """In the file."""
+    return int(row["turns"]), row["framework"] != "torch", int(row["clients"])
+
+
 _HEADS = {
     "framework": "", "clients": "clients", "requests": "requests", "per_second": "a second", "p50_ms": "p50, ms",
     "p99_ms": "p99, ms", "most_ms": "longest, ms", "dropped": "dropped", "wrong": "wrong", "reloads": "reloads",
-    "rows_per_call": "rows a call", "memory_before_mib": "MiB before", "memory_after_mib": "MiB after",
+    "rows_per_call": "rows a call", "memory_before_mib": "MiB before", "memory_halfway_mib": "halfway",
+    "memory_after_mib": "after",
 }  # fmt: skip
 
 

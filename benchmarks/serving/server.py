@@ -79,9 +79,10 @@ def memory_of(process: int) -> float:
     return int(found[1]) / 1024
 
 
-def measure(folder: Path, framework: str, data: str, *, clients: int, seconds: float) -> dict[str, object]:
-    """The row of a load of so many ``clients``, while the link that is served is turned to the other run after one and
-    after two thirds of the ``seconds``. Memory is measured after 5 s of load, and at its end."""
+def measure(folder: Path, framework: str, data: str, *, clients: int, seconds: float, turns: int) -> dict[str, object]:
+    """The row of a load of so many ``clients``, while the link that is served is turned to the other run so many times,
+    after equal parts of the ``seconds``. Memory is measured after 5 s of load, after half of the turns, and at its
+    end."""
     runs = train(folder, framework, data)
     found = [expected_of(run, framework) for run in runs]
     histories, expected = found[0][0], [answers for _, answers in found]
@@ -90,20 +91,24 @@ def measure(folder: Path, framework: str, data: str, *, clients: int, seconds: f
     with serving(link, framework) as (port, process):
         asyncio.run(load(port, histories, expected, clients=clients, seconds=5))
         before = memory_of(process)
+        halfway = list[float]()
 
-        def turns() -> None:
-            for run in (runs[1], runs[0]):
-                time.sleep(seconds / 3)
-                turn(link, run)
+        def turn_all() -> None:
+            for number in range(1, turns + 1):
+                time.sleep(seconds / (turns + 1))
+                if number == turns // 2 + 1:  # those before it have been taken up, and answered with
+                    halfway.append(memory_of(process))
+                turn(link, runs[number % 2])
 
-        turning = threading.Thread(target=turns)
+        turning = threading.Thread(target=turn_all)
         turning.start()
         tally = asyncio.run(load(port, histories, expected, clients=clients, seconds=seconds))
         turning.join()
         after = memory_of(process)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             metrics = answer.read().decode()
-    return {**_row(tally, metrics, seconds), "memory_before_mib": round(before), "memory_after_mib": round(after)}
+    memory = {"memory_before_mib": before, "memory_halfway_mib": halfway[0], "memory_after_mib": after}
+    return {**_row(tally, metrics, seconds), **{name: round(mib) for name, mib in memory.items()}}
 
 
 def _row(tally: Tally, metrics: str, seconds: float) -> dict[str, object]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import Histories, recommend_batches, require_full_lists
 from ..models.parts import Graph, Parts
 from ..models.sequence_model import SequenceModel
+from .model_programs import ModelPrograms
 from .ranking import Seen, item_scores, top_items
 
 
@@ -59,18 +58,17 @@ def recommend_with_scores(
     left holds ``NO_ITEM`` and the score -inf. Items are ranked by kernels on a GPU, else 8192 at once; a ``chunk``
     ranks so many at once in plain JAX. Scores are those of `item_scores`.
     """
-    parts = Parts.of(model)
+    parts, batch_top = Parts.of(model), _PROGRAMS.of(model)
     rows = model.item_rows()
     mask = candidates_of(len(rows), candidates, excluded)
     chosen = None if mask is None else jnp.asarray(mask)
 
     def top(inputs: npt.NDArray[np.int32], seen: SeenItems | None) -> tuple[Array, Array]:
-        return _batch_top(*parts, rows, inputs, Seen.of(seen, len(inputs)), chosen, k=k, chunk=chunk)
+        return batch_top(*parts, rows, inputs, Seen.of(seen, len(inputs)), chosen, k=k, chunk=chunk)
 
     return recommend_batches(top, model.config, histories, k, filter_seen=filter_seen, batch_size=batch_size)
 
 
-@partial(jax.jit, static_argnames=("graph", "k", "chunk"))
 def _batch_top(
     graph: Graph,
     parameters: Any,
@@ -83,7 +81,10 @@ def _batch_top(
     k: int,
     chunk: int | None,
 ) -> tuple[Array, Array]:
-    """The model comes in parts: what a call hands over is arrays alone."""
+    """The model comes in `Parts`: what a call hands over is arrays alone."""
     hidden = Parts(graph, parameters, constants).model().next_item_hidden(jnp.asarray(inputs), rows)
     items = top_items(hidden, rows, k, chunk, seen, candidates)
     return items, item_scores(hidden, rows, items)
+
+
+_PROGRAMS = ModelPrograms(_batch_top, static_argnames=("graph", "k", "chunk"))

@@ -61,6 +61,7 @@ class Batcher:
                 await self._gather()
                 if batch := self._take():
                     await self._answer(batch, worker)
+                del batch  # else its run is kept until the next comes
         finally:
             for job in self._waiting:
                 if not job.answer.done():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,18 +87,37 @@ class RunKeeper:
         return tried, state
 
     def _take_up(self) -> None:
+        before = None
         try:
-            folder = self._path.resolve()
-            before = _files(folder)
-            loaded = self._load(folder)
-            if _files(folder) != before:
-                raise ConfigError(f"run: expected files that stay while they are read, got others in {folder}")
+            loaded = self._read()
         except Exception as error:
             self._refuse(error)
-            return
-        self.loaded = loaded
-        self._metrics.reload("loaded")
-        gc.collect()  # a model is full of cycles, and as large as the new one
+        else:
+            before = None if self.loaded is None else weakref.ref(self.loaded)
+            self.loaded = loaded
+            del loaded
+            self._metrics.reload("loaded")
+        self._free(before)
+
+    def _free(self, before: weakref.ref[LoadedRun] | None) -> None:
+        """Frees what is left of a model, which is full of cycles, and as large as the new one: of the run ``before``
+        once the requests that it answers have let it go, as it would stay where it is while they have it."""
+        for seconds in _FREED_WITHIN:
+            until = time.monotonic() + seconds
+            while before is not None and before() is not None and time.monotonic() < until:
+                if self._left.wait(0.02):
+                    return
+            gc.collect()
+            if before is None or before() is None:
+                return
+
+    def _read(self) -> LoadedRun:
+        folder = self._path.resolve()
+        before = _files(folder)
+        loaded = self._load(folder)
+        if _files(folder) != before:
+            raise ConfigError(f"run: expected files that stay while they are read, got others in {folder}")
+        return loaded
 
     def _refuse(self, error: Exception) -> None:
         is_known = isinstance(error, ConfigError | DataError)
@@ -121,6 +142,10 @@ class RunKeeper:
 
 
 _PATIENCE = 5.0
+
+_FREED_WITHIN = (1.0, 5.0, 30.0)
+"""Seconds until a run that may still be answering is looked for among the garbage: where an answer failed, its error
+keeps the run, in a cycle; where a call of the model hangs, nothing frees it."""
 
 
 def _files(folder: Path) -> State:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.serving.__main__ import COLUMNS, CSV, _table
 from benchmarks.serving.clients import load, same
+from benchmarks.study.results import read
 
 
 def items(*pairs: tuple[int, float]) -> list[dict[str, Any]]:
@@ -65,3 +67,8 @@ def test_what_is_wrong_or_dropped_is_counted():
     assert tally.dropped[0].startswith("503")
     assert "IncompleteReadError" in tally.dropped[1]
     assert len(tally.milliseconds) > 2
+
+
+def test_the_readme_has_the_table():
+    readme = (CSV.parent.parent / "serving" / "README.md").read_text()
+    assert _table(read(CSV, COLUMNS)) in readme

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +30,9 @@ _STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # by launchers whos
 _TOLD = 2000  # bytes of an error that others are told
 _NETWORK = ("Gloo", "NCCL", "UNAVAILABLE", "coordination service", "heartbeat")  # of errors where another has ended
 _LARGE = 2**26  # bytes of an array that crosses the network by itself
+
+_ON_ALL = "on all processes"
+_Error = TypeVar("_Error", bound=Exception)
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +69,10 @@ class Processes:
         except (ConfigError, DataError) as error:
             refused = error
         told = self._told(b"" if refused is None else str(refused).encode() or b"?")
+        if refused is None and (refusing := [index for index, each in enumerate(told) if each]):
+            refused = ConfigError(f"{told[refusing[0]].decode(errors='ignore')} (process {refusing[0]})")
         if refused is not None:
-            raise refused
-        if refusing := [index for index, each in enumerate(told) if each]:
-            raise ConfigError(f"{told[refusing[0]].decode(errors='ignore')} (process {refusing[0]})")
+            raise _of_all(refused)
 
     @contextmanager
     def left_together(self) -> Iterator[None]:
@@ -75,8 +80,9 @@ class Processes:
         before."""
         try:
             yield
-        except DivergedError:
+        except DivergedError as error:
             self.wait()
+            _of_all(error)
             raise
 
     def require_one_folder(self, file: Path) -> None:
@@ -89,10 +95,11 @@ class Processes:
         """Raises ``ConfigError``, on all of several processes, unless all have been ``told`` the same."""
         every = self._told(hashlib.blake2b(told.encode(), digest_size=16).hexdigest().encode())
         if others := [index for index, each in enumerate(every) if each != every[0]]:
-            raise ConfigError(
+            refused = ConfigError(
                 f"devices: expected the same options, events and checkpoint on all {self.number} processes, got others "
                 f"than process 0's on {', '.join(map(str, others))}"
             )
+            raise _of_all(refused)
 
     def take_from_first(self, tree: Any) -> Any:
         """The first process's numbers of a tree of arrays that all devices have, of which others need the shapes and
@@ -143,10 +150,11 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
     try:
         yield processes
         processes.wait()  # until all is written
-    except (ConfigError, DataError, DivergedError):
-        raise
     except Exception as error:
-        if not any(mark in str(error) for mark in _NETWORK):
+        if _ON_ALL in getattr(error, "__notes__", ()):
+            raise
+        if isinstance(error, ConfigError | DataError) or not any(mark in str(error) for mark in _NETWORK):
+            atexit.register(_end_at_once)
             raise
         raise RankError(
             f"devices: expected {processes.number} processes that end together, got one that has ended, whose number "
@@ -154,6 +162,19 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
         ) from error
     finally:
         project.setLevel(level)
+
+
+def _of_all(error: _Error) -> _Error:
+    """An ``error`` that all processes raise."""
+    error.add_note(_ON_ALL)
+    return error
+
+
+def _end_at_once() -> None:
+    """Ends a process that has failed alone, which JAX would have wait for those that wait for its next step."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
 
 
 def _are_started(config: TrainConfig) -> bool:

@@ -148,6 +148,7 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
     if not processes.is_first:
         project.setLevel(logging.ERROR)
     try:
+        processes.wait()  # gloo connects within 30 s, before data that one may read for longer
         yield processes
         processes.wait()  # until all is written
     except Exception as error:

@@ -19,7 +19,7 @@ def on_device(name: str) -> AbstractContextManager[object]:
         if name == "auto":
             jax.devices()
             return nullcontext()
-        return jax.default_device(jax.devices(name)[0])
+        return jax.default_device(jax.local_devices(backend=name)[0])
     except RuntimeError as error:
         raise ConfigError(f"device: expected one that JAX has, got {name} ({error})") from error
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -24,11 +26,19 @@ _OF_ITEMS = ("item_table", "item_features", "items/first", "items/second")
 """Ends of the names of arrays with a row for each item."""
 
 
-def mesh_of(config: TrainConfig) -> Mesh | None:
-    """The mesh of ``config.devices``, None of one. Raises ``ConfigError`` where this host has fewer."""
+def mesh_of(config: TrainConfig, number: int = 1) -> Mesh | None:
+    """The mesh of ``config.devices``, None of one. Of a ``number`` of processes it has all devices, and the option may
+    be left out. Raises ``ConfigError`` where this host has fewer, or all processes have another number."""
+    (default,) = jnp.zeros(()).devices()  # which has the model, and evaluates
+    if number > 1:
+        every = jax.devices(default.platform)
+        if config.devices not in (1, len(every)):
+            raise ConfigError(
+                f"devices: expected {len(every)}, those of all {number} processes, or none given, got {config.devices}"
+            )
+        return Mesh(np.array(every), (AXIS,), axis_types=(AxisType.Auto,))
     if config.devices == 1:
         return None
-    (default,) = jnp.zeros(()).devices()  # which has the model, and evaluates
     present = [default, *(each for each in jax.local_devices(backend=default.platform) if each != default)]
     if len(present) < config.devices:
         raise ConfigError(f"devices: expected at most {len(present)}, those of this host, got {config.devices}")
@@ -51,14 +61,43 @@ def specs_of(tree: Any, *, is_sharded: bool) -> Any:
 
 
 def on_mesh(tree: Any, mesh: Mesh, *, is_sharded: bool) -> Any:
-    """The arrays as `specs_of` says; those that are there stay."""
+    """The arrays as `specs_of` says, of which all processes have the same; those that are there stay."""
     shardings = jax.tree.map(partial(NamedSharding, mesh), specs_of(tree, is_sharded=is_sharded))
-    return jax.device_put(tree, shardings)
+    return jax.tree.map(_of_all, tree, shardings) if mesh.is_multi_process else jax.device_put(tree, shardings)
+
+
+def cut_on_mesh(arrays: Any, mesh: Mesh, specs: Any) -> Any:
+    """NumPy arrays, the same on all processes, cut as ``specs`` say, of which there may be one for all: each process
+    gives its devices their parts."""
+    shardings = jax.tree.map(partial(NamedSharding, mesh), specs)
+    if not mesh.is_multi_process:
+        return jax.device_put(arrays, shardings)
+    if isinstance(specs, P):
+        shardings = jax.tree.map(lambda _: shardings, arrays)
+    return jax.tree.map(_of_all, arrays, shardings)
+
+
+def _of_all(array: Any, sharding: NamedSharding) -> Array:
+    """On devices of several processes, without the check of `jax.device_put` that all have the same, which is a
+    collective for each array."""
+    if isinstance(array, Array) and sharding.is_equivalent_to(array.sharding, array.ndim):
+        return array
+    if not isinstance(array, Array):
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+    assert sharding.is_fully_replicated  # what is cut is made in parts
+    copies = [jax.device_put(array, device) for device in sharding.addressable_devices]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, copies)
+
+
+def on_host(array: Array) -> np.ndarray:
+    """All of an ``array`` of the mesh; of one that processes share, all of them ask at the same time."""
+    is_here = array.is_fully_addressable or array.is_fully_replicated
+    return np.asarray(array) if is_here else multihost_utils.process_allgather(array, tiled=True)
 
 
 def on_first(tree: Any) -> Any:
-    """What the first device has of arrays that all devices have, without a copy."""
-    return jax.tree.map(lambda array: array.addressable_shards[0].data, tree)
+    """What the first device of this process has of arrays that all devices have, without a copy."""
+    return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def rows_of_ranks(steps: Steps, number: int) -> Steps:

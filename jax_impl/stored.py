@@ -1,6 +1,7 @@
 """Arrays of devices to files and from them, in pieces.
 
-A table whose rows the devices of a mesh share is in files as a whole; here each device has its part of it alone.
+A table whose rows the devices of a mesh share is in files as a whole; here each device has its part of it alone. Where
+the devices are of several processes, each fills its own, and the first process writes what all of them gather.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from ..recsys.run.mapped_rows import MappedRows
@@ -24,7 +26,8 @@ from ..recsys.run.tensor_file import Stored, row_ranges
 
 
 def stored(array: Array | np.ndarray) -> Stored:
-    """``array`` as it is when its pieces are asked for, on the host."""
+    """``array`` as it is when its pieces are asked for, on the host; one that all devices have."""
+    array = _of_this_process(array)
 
     def pieces() -> Iterator[np.ndarray]:
         ranges = list(row_ranges(array.shape, array.dtype.itemsize)) if array.ndim else []
@@ -49,15 +52,30 @@ def whole_shape(array: Any, num_items: int) -> tuple[int, ...]:
 
 
 def stored_whole(array: Array | np.ndarray, num_items: int) -> Stored:
-    """`stored`, of a sharded array the rows of ``num_items`` in their order."""
+    """`stored`, of a sharded array the rows of ``num_items`` in their order, whose pieces all of several processes ask
+    for together: the first one gets them, others none."""
     if not isinstance(array, Array) or not is_sharded(array):
         return stored(array)
-    parts = _parts(array)
+    number = len(array.sharding.device_set)
+    if array.is_fully_addressable:
+        parts = [part for _, part in _parts(array)]
 
-    def rows_of_parts(first: int, end: int) -> list[np.ndarray]:
-        return [_rows(part, first, end) for part in parts]
+        def rows_of_parts(first: int, end: int) -> list[np.ndarray]:
+            return [_rows(part, first, end) for part in parts]
+    else:
 
-    return whole(array.dtype.name, whole_shape(array, num_items), len(parts), rows_of_parts)
+        def rows_of_parts(first: int, end: int) -> list[np.ndarray]:
+            rows = _rows_of_parts(array, first, number=number, size=end - first)
+            every = multihost_utils.process_allgather(rows, tiled=True)
+            return list(map(_words, every)) if jax.process_index() == 0 else []
+
+    return whole(array.dtype.name, whole_shape(array, num_items), number, rows_of_parts)
+
+
+def asked_for(arrays: dict[str, Any], *, writes: bool) -> dict[str, Any]:
+    """Those of which this process asks for the pieces: one that does not write them has a part in those that another
+    one gathers."""
+    return {name: array for name, array in arrays.items() if writes or is_sharded(array)}
 
 
 def array_of(source: Stored, dtype: DTypeLike | None = None) -> Array:
@@ -80,6 +98,7 @@ def filled(array: Any, source: Stored | MappedRows) -> Array:
         return _filled_parts(array, source)
     if not isinstance(source, MappedRows):
         return array_of(source, array.dtype)
+    array = _of_this_process(array)
     for places, rows in source.pieces():
         array = _with_rows_at(array, _in_dtype(rows, source.dtype), places)
     return array
@@ -89,9 +108,9 @@ def _filled_parts(array: Any, source: Stored | MappedRows) -> Array:
     """`filled` of a sharded array, from one reading of the whole ``source``."""
     if not isinstance(array, Array) or array.is_deleted():
         array = jnp.zeros(array.shape, array.dtype, device=array.sharding)
-    parts = _parts(array)
+    indices, parts = map(list, zip(*_parts(array), strict=True))
     firsts = [0] * len(parts)
-    for pieces in zip(*_pieces_of_parts(source, len(parts)), strict=True):
+    for pieces in zip(*_pieces_of_parts(source, indices, len(array.sharding.device_set)), strict=True):
         for index, piece in enumerate(pieces):
             if isinstance(piece, tuple):
                 places, rows = piece
@@ -102,10 +121,11 @@ def _filled_parts(array: Any, source: Stored | MappedRows) -> Array:
     return jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
 
 
-def _pieces_of_parts(source: Stored | MappedRows, number: int) -> list[Iterator[Any]]:
-    """What each part has of the pieces of ``source``, of which one at a time is in memory where parts take turns."""
+def _pieces_of_parts(source: Stored | MappedRows, indices: list[int], number: int) -> list[Iterator[Any]]:
+    """What the parts ``indices`` of ``number`` have of the pieces of ``source``, of which one at a time is in memory
+    where parts take turns."""
     found: list[Iterator[Any]] = []
-    for index, stream in enumerate(itertools.tee(iter(source.pieces()), number)):
+    for index, stream in zip(indices, itertools.tee(iter(source.pieces()), len(indices)), strict=True):
         shared: Any = replace(source, pieces=partial(_as_it_is, stream))
         part = mapped_rows_of_shard if isinstance(source, MappedRows) else rows_of_shard
         found.append(iter(part(shared, index, number).pieces()))
@@ -116,9 +136,23 @@ def _as_it_is(stream: Iterator[Any]) -> Iterator[Any]:
     return stream
 
 
-def _parts(array: Array) -> list[Array]:
-    """What each device has, in the order of the rows."""
-    return [shard.data for shard in sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)]
+def _parts(array: Array) -> list[tuple[int, Array]]:
+    """What each device of this process has, with which of the parts it is, in the order of the rows."""
+    firsts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return [(first // len(firsts[first]), firsts[first]) for first in sorted(firsts)]
+
+
+@partial(jax.jit, static_argnames=("number", "size"))
+def _rows_of_parts(array: Array, first: int, *, number: int, size: int) -> Array:
+    """(number, size, ..) rows of the parts of ``array``, where they are."""
+    of_parts = array.reshape(number, -1, *array.shape[1:])
+    return jax.lax.dynamic_slice_in_dim(of_parts, first, size, axis=1)
+
+
+def _of_this_process(array: Any) -> Any:
+    """An array that all devices have, on devices of this process: others take no part in what is done with it."""
+    is_elsewhere = isinstance(array, Array) and not array.is_fully_addressable
+    return array.addressable_data(0) if is_elsewhere else array
 
 
 def _rows(array: Array | np.ndarray, first: int, end: int) -> np.ndarray:

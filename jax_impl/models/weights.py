@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ...recsys.run.tensor_file import Stored
+from ...recsys.run.tensor_file import Stored, take_part
 from ...recsys.run.warm_start import WarmStart
 from ...recsys.run.weights_file import read_weights, write_weights
-from ..stored import filled, stored_whole, whole_shape
+from ..stored import asked_for, filled, stored_whole, whole_shape
 from .sequence_model import ItemFeatures, SequenceModel
 
 # Flax's names for leaves against the file's; a kernel is stored (in, out) in Flax, (out, in) in the file.
@@ -24,13 +24,22 @@ Named = tuple[tuple[Any, ...], str, nnx.Variable, bool]
 """A parameter's path, its name in the file, the variable, and whether it is a dense layer's kernel."""
 
 
-def save_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:
-    """Writes the parameters and item features of ``model`` as safetensors, with its configuration in the metadata."""
+def save_weights(model: SequenceModel, path: str | os.PathLike[str], *, writes: bool = True) -> None:
+    """Writes the parameters and item features of ``model`` as safetensors, with its configuration in the metadata.
+
+    Of several processes the first one ``writes``; where their devices share the item table, all of them call it.
+    """
+    parameters = _parameters(model)
+    kernels = {name for _, name, _, is_kernel in parameters if is_kernel}
+    arrays = asked_for({name: param.get_raw_value() for _, name, param, _ in parameters}, writes=writes)
     tensors = {
-        name: Stored.of(np.asarray(param[...]).T) if kernel else stored_whole(param[...], model.config.num_items)
-        for _, name, param, kernel in _parameters(model)
+        name: Stored.of(np.asarray(array).T) if name in kernels else stored_whole(array, model.config.num_items)
+        for name, array in arrays.items()
     }
-    write_weights(path, model.config, tensors)
+    if writes:
+        write_weights(path, model.config, tensors)
+    else:
+        take_part(tensors)
 
 
 def load_weights(model: SequenceModel, path: str | os.PathLike[str]) -> None:

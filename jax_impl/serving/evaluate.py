@@ -21,6 +21,7 @@ from ...recsys.serving.candidates import Ids, candidates_of
 from ...recsys.serving.evaluation import HeldOut, start_evaluation
 from ..models.parts import Parts, shape_of
 from ..models.sequence_model import SequenceModel
+from ..ranks import on_host
 from .batch_ranking import Batches, rank_batches
 from .ranking import Seen
 from .spread import Spread, rank_and_count_on_mesh
@@ -101,8 +102,8 @@ class Ranker:
             self._waiting = []
 
     def found(self) -> tuple[npt.NDArray[np.int32], dict[int, npt.NDArray[np.int32]]]:
-        ranks = [np.asarray(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
-        counts = np.asarray(self._counts)
+        ranks = [on_host(ranks).reshape(-1)[:count] for ranks, count in self._ranks]
+        counts = on_host(self._counts)
         if self._spread is not None:
             counts = self._spread.whole_counts(counts, self.num_items)
         return np.concatenate([np.zeros(0, np.int32), *ranks]), dict(zip(self._cutoffs, counts, strict=True))

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ...kernels.numbers import ceil_div
 from ..models.parts import Graph
-from ..ranks import AXIS, OF_ALL, specs_of
+from ..ranks import AXIS, OF_ALL, cut_on_mesh, specs_of
 from .batch_ranking import Batches, rank_batches
 from .sharded_ranking import rank_batches_on_shards
 
@@ -62,7 +62,7 @@ class Spread:
 
     def placed(self, batches: Batches) -> Batches:
         """Where they are ranked."""
-        return jax.device_put(batches, NamedSharding(self.mesh, self.of_batches))
+        return cut_on_mesh(batches, self.mesh, self.of_batches)
 
     def shapes_of(self, batches: Batches) -> Batches:
         """Of batches that are `placed`."""

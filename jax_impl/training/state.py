@@ -17,7 +17,7 @@ from ...recsys.run.warm_start import WarmStart
 from ..devices import memory
 from ..models.parts import shape_of
 from ..ranks import name_of
-from ..stored import filled, is_sharded, stored_whole, whole_shape
+from ..stored import asked_for, filled, is_sharded, stored_whole, whole_shape
 from .earlier import find_earlier, read_earlier
 from .steps import State, TrainingSteps
 
@@ -75,15 +75,16 @@ class Copy:
     any thread.
 
     There is none of a large state, or of an item table that devices share (``is_live``), which leaves the devices in
-    pieces, before the next step.
+    pieces, before the next step. A process that does not ``write`` has a part in what another one gathers, and copies
+    nothing.
     """
 
-    def __init__(self, state: State, num_items: int) -> None:
+    def __init__(self, state: State, num_items: int, *, writes: bool = True) -> None:
         leaves = jax.tree.leaves(state)
         # the host has no table as a whole
         self.is_live = any(map(is_sharded, leaves)) or is_too_large_to_copy(sum(a.nbytes for a in leaves), memory())
-        self._state: Any = state if self.is_live else _copied(state)
-        self._num_items = num_items
+        self._state: Any = state if self.is_live or not writes else _copied(state)
+        self._num_items, self._writes = num_items, writes
 
     def state(self) -> State:
         """The copy in NumPy arrays; a live state as it is."""
@@ -92,9 +93,10 @@ class Copy:
         return self._state
 
     def tensors(self) -> dict[str, Stored]:
-        """The same by name."""
-        named, _ = jax.tree_util.tree_flatten_with_path(self.state())
-        return {name_of(path): stored_whole(array, self._num_items) for path, array in named}
+        """The same by name, as far as this process takes part in writing it."""
+        named, _ = jax.tree_util.tree_flatten_with_path(self.state() if self._writes else self._state)
+        arrays = asked_for({name_of(path): array for path, array in named}, writes=self._writes)
+        return {name: stored_whole(array, self._num_items) for name, array in arrays.items()}
 
 
 def _in_pinned_memory(state: Any) -> Any:

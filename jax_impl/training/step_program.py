@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec as P
 
 from ..models.parts import Parts
 from ..ranks import OF_ALL, OF_EACH, specs_of
@@ -43,6 +45,11 @@ SHARED_SEEDS = "shared_seeds"
 _OF_UPDATES = ("rates", "counts")
 
 
+def cuts_of(operands: Collection[str]) -> dict[str, P]:
+    """How a mesh's devices share the operands of these names."""
+    return {name: OF_ALL if name in (*_OF_UPDATES, SHARED_SEEDS) else OF_EACH for name in operands}
+
+
 @cache
 def program(deterministic: bool) -> Any:
     options = {"xla_gpu_deterministic_ops": True} if deterministic else None
@@ -55,11 +62,10 @@ def train(
 ) -> tuple[State, Array]:
     if plan.mesh is None:
         return _train_one(state, constants, sequences, operands, plan=plan)
-    cuts = {name: OF_ALL if name in (*_OF_UPDATES, SHARED_SEEDS) else OF_EACH for name in operands}
     of_state, of_constants = (specs_of(tree, is_sharded=plan.is_sharded) for tree in (state, constants))
     # what is replicated is so by its making: psum gives all devices the same bits
     shared = jax.shard_map(
-        partial(_train_one, plan=plan), mesh=plan.mesh, in_specs=(of_state, of_constants, OF_ALL, cuts),
+        partial(_train_one, plan=plan), mesh=plan.mesh, in_specs=(of_state, of_constants, OF_ALL, cuts_of(operands)),
         out_specs=(of_state, OF_ALL), check_vma=False,
     )  # fmt: skip
     return shared(state, constants, sequences, operands)

@@ -25,12 +25,12 @@ from ...recsys.run.steps import Steps
 from ..loss.catalog_shard import CatalogShard
 from ..models.parts import Parts, shape_of
 from ..models.sequence_model import SequenceModel
-from ..ranks import AXIS, on_first, on_mesh, rows_of_ranks, seeds_of_ranks
+from ..ranks import AXIS, cut_on_mesh, on_first, on_mesh, rows_of_ranks, seeds_of_ranks
 from .objective import Loss, training_loss
 from .optimizer import make_optimizer
 from .plan import Plan
 from .sequences import Sequences
-from .step_program import SHARED_SEEDS, State, program, train
+from .step_program import SHARED_SEEDS, State, cuts_of, program, train
 from .table_steps import split_table, start_table, table_rule
 
 
@@ -123,14 +123,14 @@ class TrainingSteps:
     def _placed(self, tree: Any) -> Any:
         return tree if self.mesh is None else on_mesh(tree, self.mesh, is_sharded=self.is_sharded)
 
-    def _operands(self, steps: Steps) -> dict[str, np.ndarray]:
+    def _operands(self, steps: Steps) -> dict[str, Any]:
         shape: tuple[int, ...] = steps.counts.size, self.config.accumulate
         seeds = fold_seeds(self.config.seed, steps.first + np.arange(steps.counts.size * self.config.accumulate))
         shared = {SHARED_SEEDS: _words(seeds, shape)} if self.is_sharded else {}
         if self._plan.mesh is not None:
             number = self._plan.mesh.size
             steps, seeds, shape = rows_of_ranks(steps, number), seeds_of_ranks(seeds, number), (*shape, number)
-        return {
+        operands = {
             "seeds": _words(seeds, shape),
             **shared,
             "rates": steps.rates,
@@ -141,6 +141,8 @@ class TrainingSteps:
                 if (array := getattr(steps, name)) is not None
             },
         }
+        is_spread = self.mesh is not None and self.mesh.is_multi_process
+        return cut_on_mesh(operands, self.mesh, cuts_of(operands)) if is_spread else operands
 
     @property
     def _program(self) -> Any:
@@ -155,7 +157,8 @@ class TrainingSteps:
             array.delete()
 
     def kept_state(self) -> State:
-        """The state until the next steps: of several devices what the first has, unless they share the item table."""
+        """The state until the next steps: of several devices what the first of this process has, unless they share the
+        item table."""
         return self._state if self.mesh is None or self.is_sharded else on_first(self._state)
 
     def parts(self, state: State | None = None) -> Parts:

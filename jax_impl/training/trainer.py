@@ -32,9 +32,11 @@ from ..loss.arguments import check_impl
 from ..models.parts import Parts
 from ..models.sequence_model import SequenceModel
 from ..models.weights import largest_weight, save_weights
+from ..processes import Processes
 from ..ranks import on_mesh
 from ..serving.evaluate import Ranker, compile_ahead, start_evaluation_on
 from ..serving.spread import Spread
+from ..stored import is_sharded
 from .objective import objective_of, start_frequencies, step_seed, training_loss
 from .state import Copy, restore, start_optimizer
 from .steps import TrainingSteps
@@ -45,11 +47,19 @@ _ON_A_CPU = 8  # batches of a portion: its steps take long, and a portion shows 
 class Trainer:
     """Trains ``model`` on ``split`` as ``config`` says; the loop around it is ``recsys.run.training_loop``'s.
 
-    Batches, draws and dropout follow from (seed, epoch, step), so that a resumed run repeats an uninterrupted one.
+    Batches, draws and dropout follow from (seed, epoch, step), so that a resumed run repeats an uninterrupted one. The
+    devices of a ``mesh`` may be those of several ``processes``.
     """
 
-    def __init__(self, model: SequenceModel, config: TrainConfig, split: Split, mesh: Mesh | None = None) -> None:
-        self.config, self.split = config, split
+    def __init__(
+        self,
+        model: SequenceModel,
+        config: TrainConfig,
+        split: Split,
+        mesh: Mesh | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.config, self.split, self._processes = config, split, processes or Processes()
         self._objective = objective_of(config, split)
         frequencies = start_frequencies(self._objective, split)
         rule = item_rule(config, split.num_items)
@@ -80,7 +90,9 @@ class Trainer:
         parts = self.steps.parts().shapes()
         self._ranker = Ranker(parts, split.num_items, keeps=self._valid.is_small, spread=self._spread)
         most = MOST_BATCHES if jax.default_backend() == "gpu" else _ON_A_CPU
-        self._loop = StepLoop(config, split, self._train, _fetch, self._traced, on_device, most)
+        self._loop = StepLoop(
+            config, split, self._train, _fetch, self._traced, on_device, most, is_shown=self._processes.is_first
+        )
 
     def _try_loss(self, model: SequenceModel, frequencies: Array | None) -> None:
         """Traces the loss of one of the longest batches, so that what only the loss refuses is a ``ConfigError`` before
@@ -96,9 +108,21 @@ class Trainer:
 
     def restore(self, run: RunDirectory) -> Progress:
         """Takes up the last checkpoint of ``run``, if it has one. Raises ``ConfigError``."""
-        progress = restore(self.steps, run)
+        with self._processes.together():
+            progress = restore(self.steps, run)
+        if self._processes.number > 1:
+            self._processes.require_alike(f"a checkpoint of {progress.epochs} epochs")
+            self._take_from_first()
         progress.is_warm = self._loop.is_warm = progress.is_warm or self._loop.is_warm
         return progress
+
+    def _take_from_first(self) -> None:
+        """What all devices have is the first process's to the bit, whatever else computed it."""
+        arrays, tree = jax.tree.flatten(self.steps.state)
+        places = [place for place, array in enumerate(arrays) if not is_sharded(array)]
+        for place, array in zip(places, self._processes.take_from_first([arrays[p] for p in places]), strict=True):
+            arrays[place] = array
+        self.steps.state = jax.tree.unflatten(tree, arrays)
 
     def compile_ahead(self) -> None:
         if jax.default_backend() != "gpu":  # where it takes seconds, and so do the steps
@@ -118,7 +142,10 @@ class Trainer:
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[None]:
-        """Writes a trace of what is done inside."""
+        """Writes a trace of what is done inside, the first process's."""
+        if not self._processes.is_first:
+            yield
+            return
         folder = RunDirectory(Path(self.config.out), "jax").trace
         with usable("out", WRITABLE):
             folder.mkdir(exist_ok=True)
@@ -134,8 +161,11 @@ class Trainer:
         return start_evaluation_on(self._valid, self._ranker, **self._evaluation)
 
     def test(self, model: SequenceModel) -> dict[str, float]:
-        """Metrics of the test part, of another ``model`` of the same shapes; see `release`."""
+        """Metrics of the test part, of another ``model`` of the same shapes; see `release`. Where each device has all
+        of it, it is the first process's."""
         graph, *arrays = Parts.of(model)
+        if not self.steps.is_sharded:
+            arrays = self._processes.take_from_first(arrays)
         if self._spread is not None:
             arrays = on_mesh(arrays, self._spread.mesh, is_sharded=self._spread.is_sharded)
         parts = Parts(graph, *arrays)
@@ -148,10 +178,12 @@ class Trainer:
         self.steps.release()
 
     def snapshot(self) -> Snapshot:
-        copy = Copy(self.steps.kept_state(), self.steps.num_items)
+        writes = self._processes.is_first
+        copy = Copy(self.steps.kept_state(), self.steps.num_items, writes=writes)
 
         def write(path: Path) -> None:
-            save_weights(self.steps.parts(copy.state()).model(), path)
+            if writes or self.steps.is_sharded:
+                save_weights(self.steps.parts(copy.state()).model(), path, writes=writes)
 
         return Snapshot(write, copy.tensors, copy.is_live)
 

@@ -177,7 +177,7 @@ class TrainConfig(LossOptions):
         1,
         "Run",
         "GPUs of this host that share the batches, with PyTorch a process each. It is left out under torchrun, which "
-        "starts them itself.",
+        "starts them itself. With JAX those of all hosts on which it was started together.",
     )
     data_on: str = option(
         "auto",

@@ -189,7 +189,7 @@ def _meet() -> None:
     if _ADDRESS in os.environ:
         try:  # JAX reads the address alone
             named = {"num_processes": _NUMBER, "process_id": _INDEX}
-            asked = {name: int(os.environ[variable]) for name, variable in named.items() if variable in os.environ}
+            asked |= {name: int(os.environ[variable]) for name, variable in named.items() if variable in os.environ}
         except ValueError as error:
             raise ConfigError(f"{_NUMBER}, {_INDEX}: expected whole numbers in the environment ({error})") from error
         if len(asked) == 2:  # without what a launcher would say of the GPUs that are this process's
@@ -199,9 +199,9 @@ def _meet() -> None:
                 "process %d of %d meets the others at %s, within %d s",
                 asked["process_id"], asked["num_processes"], where, MEETING,
             )  # fmt: skip
-    limits = {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": SILENCE}
+    asked |= {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": SILENCE}
     try:
-        jax.distributed.initialize(**asked, **limits, initialization_timeout=MEETING)
+        jax.distributed.initialize(**asked, initialization_timeout=MEETING)
     except (ValueError, RuntimeError) as error:  # as of variables that are missing, or of JAX in use before
         raise ConfigError(
             f"devices: expected processes that meet by {_ADDRESS}, {_NUMBER} and {_INDEX}, or by a launcher that "

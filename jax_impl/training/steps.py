@@ -141,8 +141,9 @@ class TrainingSteps:
                 if (array := getattr(steps, name)) is not None
             },
         }
-        is_spread = self.mesh is not None and self.mesh.is_multi_process
-        return cut_on_mesh(operands, self.mesh, cuts_of(operands)) if is_spread else operands
+        if self.mesh is None or not self.mesh.is_multi_process:
+            return operands
+        return cut_on_mesh(operands, self.mesh, cuts_of(operands))
 
     @property
     def _program(self) -> Any:

@@ -8,6 +8,7 @@ import importlib
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jax
@@ -47,7 +48,7 @@ async def ask(client: httpx.AsyncClient) -> None:
     assert items_of(await client.post("/recommend", json={"sequences": [[3]], "k": 2})) == [[4, 5]]
 
 
-async def until_gone(run: weakref.ref[object]) -> None:
+async def until_gone(run: weakref.ref[Any]) -> None:
     for _ in range(500):
         if run() is None:
             return
@@ -137,9 +138,10 @@ def test_models_of_other_catalogs_leave_nothing(framework: str, weights: list[Pa
     for path in weights:
         before, served = served, load(path, "cpu")
         histories = Ragged.from_rows([np.zeros(1, np.int32)])
-        for model in (before, served) if before else (served,):  # a request in flight is the old one's
-            model.recommend(histories, 4, filter_seen=True)
-        del before, model
+        if before is not None:  # of which a request is in flight
+            before.recommend(histories, 4, filter_seen=True)
+        served.recommend(histories, 4, filter_seen=True)
+        del before
         gc.collect()
         assert all(model() is None for model in old)
         old.append(weakref.ref(served.model))

@@ -28,9 +28,9 @@ class Ials(ScoredBaseline):
 
     Of training rows u and items i the factors x_u and y_i (``FACTORS``,) minimise
     ``sum c_ui (p_ui - x_u . y_i)^2 + regularization (sum |x_u|^2 + sum |y_i|^2)`` over all pairs, with p = 1 and
-    c = ``alpha`` times the number of events where there are any, else p = 0 and c = 1. A history, seen in training or
-    not, gets its x by one solve with the items' factors as they are. Factors are float32, and ``seed`` decides where they
-    start. After an empty history items are in order of their popularity. Raises ``ConfigError`` without the package.
+    c = ``alpha`` times the number of events where there are any, else p = 0 and c = 1. Any history, trained on or not,
+    gets its x by one solve with the items' factors as they are. Factors are float32; ``seed`` decides where they start.
+    After an empty history items are in order of their popularity. Raises ``ConfigError`` without the package.
     """
 
     def __init__(self, train: Ragged, num_items: int, *, alpha: float, seed: int = 0) -> None:
@@ -55,9 +55,10 @@ class Ials(ScoredBaseline):
         return scores
 
 
-def fit_ials(split: Split, seed: int = 0) -> Ials:
-    """With the alpha of ``ALPHAS`` that has the highest NDCG@10 on the validation targets, seen items left out; of equal
-    ones the least. Where no event was held out for validation, the last items of training rows are, for this choice."""
+def fit_ials(split: Split, *, filter_seen: bool = False, seed: int = 0) -> Ials:
+    """With the alpha of ``ALPHAS`` that has the highest NDCG@10 on the validation targets, of equal ones the least;
+    ``filter_seen`` as in `Baseline.ranks`. Where no event was held out for validation, the last items of training rows
+    are, for this choice alone."""
     histories, targets, rows = split.valid_history, split.valid_target, split.train
     if not len(targets):
         chosen = np.flatnonzero(rows.lengths >= 2)
@@ -65,7 +66,7 @@ def fit_ials(split: Split, seed: int = 0) -> Ials:
         histories, targets = take_ranges(rows.values, starts, stops - 1), rows.values[stops - 1]
         rows = take_ranges(rows.values, rows.offsets[:-1], rows.offsets[1:] - (rows.lengths >= 2))
     models = [Ials(rows, split.num_items, alpha=alpha, seed=seed) for alpha in ALPHAS]
-    reached = [ndcg_at_k(model.ranks(histories, targets, filter_seen=True), 10) for model in models]
+    reached = [ndcg_at_k(model.ranks(histories, targets, filter_seen=filter_seen), 10) for model in models]
     best = int(np.argmax(reached))
     tried = ", ".join(f"{alpha:g} {ndcg:.4f}" for alpha, ndcg in zip(ALPHAS, reached, strict=True))
     logger.info("ials: alpha %g by NDCG@10 on validation targets (%s)", ALPHAS[best], tried)
@@ -91,6 +92,8 @@ def _table(rows: Ragged, num_items: int) -> Any:
     """(rows, V) sparse float32: how often each row has each item."""
     from scipy.sparse import csr_matrix  # comes with the package implicit
 
-    table = csr_matrix((np.ones(len(rows.values), np.float32), rows.values, rows.offsets), shape=(len(rows), num_items))
+    # copies: the next line sorts and shortens the table's own arrays
+    parts = (np.ones(len(rows.values), np.float32), rows.values.copy(), rows.offsets.copy())
+    table = csr_matrix(parts, shape=(len(rows), num_items))
     table.sum_duplicates()
     return table

@@ -20,8 +20,9 @@ class ItemKnn(ScoredBaseline):
     """Item-based neighbours (Sarwar et al., 2001; Deshpande and Karypis, 2004): the score of item j is the sum of
     ``cos(i, j)`` over the different items i of the history.
 
-    ``cos(i, j) = users(i and j) / sqrt(users(i) * users(j))`` for i != j is the cosine of their columns in the 0/1 table
-    of training rows and items; ``neighbours`` of each i have one, the others 0. Sums are in float64 of float32 cosines.
+    ``cos(i, j) = users(i and j) / sqrt(users(i) * users(j))`` for i != j is the cosine of their columns in the 0/1
+    table of training rows and items; ``neighbours`` of each i have one, the others 0. Sums are in float64 of float32
+    cosines.
     Items of score 0, after an empty history all, follow by popularity.
     """
 

@@ -18,8 +18,9 @@ from .ials import fit_ials, require_implicit
 from .item_knn import ItemKnn
 from .markov import Markov
 from .popular import DAYS, Popular, recent
+from .vsknn import Vsknn, last_times
 
-BASELINES = ("popularity", "recent", "markov", "itemknn", "ials")
+BASELINES = ("popularity", "recent", "markov", "itemknn", "vsknn", "ials")
 """The names of baselines; ``recent`` counts the last 7 days, ``recent:30`` the last 30."""
 
 _RECENT = re.compile(r"recent(?::([1-9]\d{0,4}))?", re.ASCII)
@@ -71,4 +72,8 @@ def _fit(name: str, interactions: Interactions, split: Split, *, filter_seen: bo
         return recent(interactions, split, int(days[1] or DAYS))
     if name == "ials":
         return fit_ials(split, filter_seen=filter_seen, seed=seed)
+    if name == "vsknn":
+        assert split.in_train is not None
+        last = last_times(split.train, interactions.time[split.in_train])
+        return Vsknn(split.train, last, split.num_items)
     return {"popularity": Popular, "markov": Markov, "itemknn": ItemKnn}[name](split.train, split.num_items)

@@ -21,7 +21,9 @@ class Links:
     values: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, source: npt.NDArray[np.integer], item: npt.NDArray[np.integer], values: npt.ArrayLike, num_items: int):
+    def of(
+        cls, source: npt.NDArray[np.integer], item: npt.NDArray[np.integer], values: npt.ArrayLike, num_items: int
+    ) -> Links:
         """Of pairs (P,) in order of ``source``."""
         offsets = offsets_of(np.bincount(source, minlength=num_items).astype(np.int64))
         return cls(Ragged(item.astype(np.int32), offsets), np.asarray(values, dtype=np.float32))

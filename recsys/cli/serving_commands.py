@@ -47,7 +47,7 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
             str | None,
             typer.Option(
                 help="Also what these reach, of the same training events: popularity, recent (its last 7 days; "
-                "recent:30 for 30), markov, itemknn, ials, or some with commas."
+                "recent:30 for 30), markov, itemknn, vsknn, ials, or some with commas."
             ),
         ] = None,
         data: Data = None,

@@ -97,7 +97,10 @@ def test_on_another_log_they_know_what_the_model_knows(run: Path, tmp_path: Path
 
 def test_what_cannot_be_measured_is_told(run: Path, monkeypatch: pytest.MonkeyPatch):
     told = error_of(call("torch", "evaluate", "--run", run, "--baseline", "markov,svd"))
-    assert "baselines: expected some of popularity, recent, markov, itemknn, ials (or recent:DAYS), got 'svd'" in told
+    assert (
+        "baselines: expected some of popularity, recent, markov, itemknn, vsknn, ials (or recent:DAYS), got 'svd'"
+        in told
+    )
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "implicit" else found(name, *rest)

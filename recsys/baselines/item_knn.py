@@ -31,9 +31,9 @@ class ItemKnn(ScoredBaseline):
         self._fallback = self.popularity_levels - self.popularity_levels.max() - 1
         row = np.repeat(np.arange(len(train), dtype=np.int64), train.lengths)
         pairs = np.unique(row * num_items + train.values)
-        parts = list(_similar(pairs // num_items, (pairs % num_items).astype(np.int32), num_items, neighbours))
-        source, item, cosine = (np.concatenate([part[place] for part in parts]) for place in range(3))
-        self._links = Links.of(source, item, cosine, num_items)
+        parts = _similar(pairs // num_items, (pairs % num_items).astype(np.int32), num_items, neighbours)
+        source, item, cosine = map(list, zip(*parts, strict=True))
+        self._links = Links.of(np.concatenate(source), np.concatenate(item), np.concatenate(cosine), num_items)
 
     def scores(self, histories: Ragged) -> npt.NDArray[np.float32]:
         """As `ScoredBaseline.scores`; negative without a similar item."""

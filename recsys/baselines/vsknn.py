@@ -69,7 +69,7 @@ class Vsknn(ScoredBaseline):
         which = np.repeat(np.arange(len(item)), rows.lengths)
         num_rows = max(1, len(self._items))
         key, inverse = np.unique(pairs[which] // self.num_items * num_rows + rows.values, return_inverse=True)
-        near = np.bincount(inverse, weights=weight[which], minlength=len(key))
+        near = np.bincount(inverse, weights=weight[which], minlength=len(key)).astype(np.float64)
         asked, row = key // num_rows, key % num_rows
         kept = np.arange(len(key)) - np.searchsorted(asked, asked) < RECENT_ROWS  # a lower number is later
         asked, row, near = asked[kept], row[kept], near[kept]

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..baselines.choices import baseline_metrics, check_baselines
 from ..data.interactions import Interactions
+from ..data.ragged import Ragged
 from ..errors import ConfigError
 from ..protocol.cutoffs import parse_cutoffs
 from ..protocol.metrics import Ranks
@@ -59,23 +63,35 @@ def measured(
     run.tell_others(interactions, split)
     histories, targets = held_out(config, split, part)
     cutoffs = parse_cutoffs(config.metrics_at)
-    if baselines or ITEM in by:
-        known, trained = trained_on()
+    known = trained_on() if baselines or ITEM in by else None
     added: dict[str, Any] = {}
     if baselines:  # first, as what is wrong with them is soon found
-        history, target = held_out(config, trained, "valid")  # as many as a validation of the run ranks
-        trained = dataclasses.replace(trained, valid_history=history, valid_target=target)
-        options = {"cutoffs": cutoffs, "filter_seen": config.filter_seen, "seed": config.seed}
-        added[BASELINES] = baseline_metrics(baselines, known, trained, histories, targets, **options)
+        assert known is not None
+        added[BASELINES] = _baselines(config, *known, baselines, histories, targets)
     ranks: list[Ranks] = []
     metrics = model().evaluate(histories, targets, split, config=config, take_ranks=ranks.append)
     if by:
-        events = {
-            HISTORY: lambda: histories.lengths,
-            ITEM: lambda: item_counts(trained.train, trained.num_items)[targets],
-        }
-        added[BY] = segment_metrics(ranks[0], {name: events[name]() for name in by}, cutoffs)
+        events = {HISTORY: histories.lengths}
+        if known is not None:
+            events[ITEM] = item_counts(known[1].train, known[1].num_items)[targets]
+        added[BY] = segment_metrics(ranks[0], {name: events[name] for name in by}, cutoffs)
     return {**metrics, **added}
+
+
+def _baselines(
+    config: TrainConfig,
+    known: Interactions,
+    split: Split,
+    names: Sequence[str],
+    histories: Ragged,
+    targets: npt.NDArray[np.int32],
+) -> dict[str, dict[str, float]]:
+    """`baseline_metrics` of baselines of the training events of a ``split`` of ``known``, as ``config`` measures."""
+    history, target = held_out(config, split, "valid")  # as many as a validation of the run ranks
+    split = dataclasses.replace(split, valid_history=history, valid_target=target)
+    options: dict[str, Any] = {"filter_seen": config.filter_seen, "seed": config.seed}
+    cutoffs = parse_cutoffs(config.metrics_at)
+    return baseline_metrics(names, known, split, histories, targets, cutoffs=cutoffs, **options)
 
 
 def evaluate_run(

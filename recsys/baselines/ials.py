@@ -36,6 +36,7 @@ class Ials(ScoredBaseline):
     def __init__(self, train: Ragged, num_items: int, *, alpha: float, seed: int = 0) -> None:
         require_implicit()
         super().__init__(train, num_items)
+        self.alpha = alpha
         # imports here: other baselines do without, and it takes a second
         from implicit.cpu.als import AlternatingLeastSquares  # pyright: ignore[reportMissingImports]
 
@@ -65,12 +66,16 @@ def fit_ials(split: Split, *, filter_seen: bool = False, seed: int = 0) -> Ials:
         starts, stops = rows.offsets[chosen], rows.offsets[chosen + 1]
         histories, targets = take_ranges(rows.values, starts, stops - 1), rows.values[stops - 1]
         rows = take_ranges(rows.values, rows.offsets[:-1], rows.offsets[1:] - (rows.lengths >= 2))
-    models = [Ials(rows, split.num_items, alpha=alpha, seed=seed) for alpha in ALPHAS]
-    reached = [ndcg_at_k(model.ranks(histories, targets, filter_seen=filter_seen), 10) for model in models]
-    best = int(np.argmax(reached))
+    best, reached = None, []
+    for alpha in ALPHAS:
+        model = Ials(rows, split.num_items, alpha=alpha, seed=seed)
+        reached.append(ndcg_at_k(model.ranks(histories, targets, filter_seen=filter_seen), 10))
+        if best is None or reached[-1] > max(reached[:-1]):
+            best = model
+    assert best is not None
     tried = ", ".join(f"{alpha:g} {ndcg:.4f}" for alpha, ndcg in zip(ALPHAS, reached, strict=True))
-    logger.info("ials: alpha %g by NDCG@10 on validation targets (%s)", ALPHAS[best], tried)
-    return models[best] if rows is split.train else Ials(split.train, split.num_items, alpha=ALPHAS[best], seed=seed)
+    logger.info("ials: alpha %g by NDCG@10 on validation targets (%s)", best.alpha, tried)
+    return best if rows is split.train else Ials(split.train, split.num_items, alpha=best.alpha, seed=seed)
 
 
 def require_implicit() -> None:

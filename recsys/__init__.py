@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .baselines.choices import BASELINES, baseline_metrics
 from .data.datasets import DATASETS, load_dataset
 from .data.filters import keep_frequent, keep_rated
 from .data.interactions import Interactions, read_interactions
@@ -40,6 +41,7 @@ from .run.experiment import epoch_batches, evaluation_options, loss_options, pre
 from .run.metrics_log import MetricsLog, read_metrics_log
 
 __all__ = [
+    "BASELINES",
     "DATASETS",
     "IGNORE",
     "MASK",
@@ -66,6 +68,7 @@ __all__ = [
     "SeenItems",
     "Split",
     "TrainConfig",
+    "baseline_metrics",
     "by_session",
     "coverage_at_k",
     "epoch_batches",

@@ -83,7 +83,7 @@ def test_import_direction(package: str):
 
 ROOMS = {
     "kernels": ("draws", "negatives", "plan", "device", "launch"),
-    "recsys": ("data", "protocol", "run", "serving", "server", "cli"),
+    "recsys": ("data", "protocol", "baselines", "run", "serving", "server", "cli"),
     "torch_impl": ("loss", "tables", "models", "serving", "training"),
     "jax_impl": ("loss", "tables", "models", "serving", "training"),
 }

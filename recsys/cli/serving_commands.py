@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..serving.measured import BY, evaluate_run, require_measurable
+from ..protocol.segments import METRICS
+from ..serving.measured import BASELINES, BY, evaluate_run, require_measurable, with_given
 from ..serving.served_run import Load, ServedRun
 from .recommend_command import add_recommend
 from .serving_options import Data, Device, Run
@@ -43,23 +43,32 @@ def add_serving(app: typer.Typer, framework: str, load: Load, guarded: Callable[
                 "(training events of the target: 0, 1-5, 6-50, 51+), or both with a comma."
             ),
         ] = None,
+        baseline: Annotated[
+            str | None,
+            typer.Option(
+                help="Also what these reach, of the same training events: popularity, recent (its last 7 days; "
+                "recent:30 for 30), markov, itemknn, vsknn, ials, or some with commas."
+            ),
+        ] = None,
         data: Data = None,
         device: Device = "auto",
         as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ) -> None:
         def work() -> None:
-            served, parts = ServedRun.open(run, data), () if by is None else tuple(by.split(","))
-            require_measurable(served, part, parts)  # before what follows from it is said of other options
+            served = ServedRun.open(run, data)
+            parts, baselines = (() if text is None else tuple(text.split(",")) for text in (by, baseline))
+            require_measurable(served, part, parts, baselines)  # before what follows from it is said of other options
             given = {
                 "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
             }  # fmt: skip
-            changes = {name: value for name, value in given.items() if value is not None}
-            config = dataclasses.replace(served.config, device=device, **changes)
-            metrics = evaluate_run(served, load, config, part, parts)
+            config = with_given(served.config, device=device, **given)
+            metrics = evaluate_run(served, load, config, part, parts, baselines)
             if as_json:
                 typer.echo(json.dumps(metrics))
                 return
             tables = [_table(name, rows) for name, rows in metrics.pop(BY, {}).items()]
+            if beside := metrics.pop(BASELINES, None):
+                tables.insert(0, _beside({"model": metrics, **beside}))
             typer.echo("\n\n".join(["\n".join(f"{name:<14} {value:.4f}" for name, value in metrics.items()), *tables]))
 
         guarded(work)
@@ -74,4 +83,12 @@ def _table(name: str, segments: Mapping[str, Mapping[str, float]]) -> str:
     for label, segment in segments.items():
         values = "".join(f" {segment[metric]:>9.4f}" if metric in segment else f" {'-':>9}" for metric in metrics)
         lines.append(f"{label:<10} {segment['targets']:>9}{values}")
+    return "\n".join(lines)
+
+
+def _beside(reached: Mapping[str, Mapping[str, float]]) -> str:
+    """The metrics of the model and of baselines, one a line."""
+    metrics = [name for name in reached["model"] if name.partition("@")[0] in METRICS]
+    lines = [f"{'':<12}" + "".join(f" {metric:>9}" for metric in metrics)]
+    lines += [f"{name:<12}" + "".join(f" {each[metric]:>9.4f}" for metric in metrics) for name, each in reached.items()]
     return "\n".join(lines)

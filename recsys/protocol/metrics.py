@@ -53,6 +53,14 @@ def target_ranks(
     return ranks
 
 
+def score_ranks(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Rank of each target among its row of ``scores`` (B, V), as `target_ranks` counts it: (B,) int64, 1 is best."""
+    target_score = scores[np.arange(len(targets)), targets]
+    ranks = 1 + _count_ahead(scores, target_score[:, None], np.arange(scores.shape[1]) < targets[:, None])
+    ranks[np.isnan(target_score)] = scores.shape[1] + 1
+    return ranks
+
+
 def require_items(name: str, ids: npt.NDArray[np.integer], num_items: int) -> None:
     """Raises ``ConfigError`` for ids outside [0, V), which arrays of V numbers would take from their other end."""
     if ids.size and not (ids.min() >= 0 and ids.max() < num_items):

@@ -23,7 +23,8 @@ class Split:
     """What to train on and what to predict.
 
     ``train`` has one row of items for each training user; row ``i`` of ``valid_history`` is followed by
-    ``valid_target[i]`` (int32), and likewise for test. Items are dense ids below ``num_items``.
+    ``valid_target[i]`` (int32), and likewise for test. Items are dense ids below ``num_items``. ``in_train`` (n,) tells
+    of the events that were split which ones ``train.values`` are, in their order; None where nothing was split.
     """
 
     train: Ragged
@@ -32,6 +33,7 @@ class Split:
     test_history: Ragged
     test_target: Items
     num_items: int
+    in_train: npt.NDArray[np.bool_] | None = None
 
     @cached_property
     def information(self) -> npt.NDArray[np.float64]:
@@ -52,6 +54,10 @@ def leave_one_out(interactions: Interactions, *, train_on_valid: bool = False) -
     first, last = starts[evaluated], stops[evaluated]
     valid_first, valid_last = (first[:0], last[:0]) if train_on_valid else (first, last)
     item = interactions.item
+    in_train = np.ones(len(item), dtype=bool)
+    in_train[last - 1] = False
+    if not train_on_valid:
+        in_train[last - 2] = False
     split = Split(
         train=take_ranges(item, starts, train_stops),
         valid_history=take_ranges(item, valid_first, valid_last - 2),
@@ -59,6 +65,7 @@ def leave_one_out(interactions: Interactions, *, train_on_valid: bool = False) -
         test_history=take_ranges(item, first, last - 1),
         test_target=item[last - 1],
         num_items=interactions.num_items,
+        in_train=in_train,
     )
     name = "leave-one-out (it needs users with at least 3 interactions)"
     return _require_parts(split, interactions, name, validated=not train_on_valid)
@@ -118,6 +125,7 @@ def global_temporal(
         test_history=take_ranges(test_history.values, test_history.offsets[keep], test_history.offsets[keep + 1]),
         test_target=item[test_last[keep]],
         num_items=interactions.num_items,
+        in_train=in_train,
     )
     name = f"global-temporal (quantile {quantile}, cutoff time {cutoff})"
     return _require_parts(split, interactions, name, validated=not train_on_valid)
@@ -164,6 +172,7 @@ def by_session(
         test_history=test_history,
         test_target=item[test_last],
         num_items=interactions.num_items,
+        in_train=in_train,
     )
     return _require_parts(split, interactions, f"sessions (quantile {quantile})", validated=not train_on_valid)
 
@@ -179,6 +188,7 @@ def every_event(interactions: Interactions) -> Split:
         test_history=nothing,
         test_target=no_target,
         num_items=interactions.num_items,
+        in_train=np.ones(len(interactions.item), dtype=bool),
     )
     return _require_parts(split, interactions, "none", validated=False, tested=False)
 

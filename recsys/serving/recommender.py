@@ -29,7 +29,7 @@ from ..run.run_directory import RunDirectory
 from ..run.saved_options import given_options
 from .candidates import candidates_of
 from .fitted_log import columns_of, remove_new, with_log
-from .measured import measured, require_measurable
+from .measured import measured, require_measurable, with_given
 from .recommendations import recommend_parts
 from .requests import all_users, item_ids, listed, sequence_requests, user_requests
 from .served_run import ServedModel, ServedRun
@@ -144,20 +144,21 @@ class BaseRecommender(ABC):
         test_users: int | None = None,
         batch_size: int | None = None,
         by: Sequence[str] = (),
+        baselines: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Metrics, ``ndcg@10`` and so on, of held-out events among the full catalog: of the ``part`` "test" or "valid"
         of the log that it was fitted on, or of another ``log``, split alike. Options are the run's if not given.
 
         With ``by``, of "history" (a target's earlier events) and "item" (its item's training events), ``["by"]`` has by
-        these names, and by labels such as "6-20", the number of ``targets`` with so many, and their metrics."""
+        these names, and by labels such as "6-20", the number of ``targets`` with so many, and their metrics. With
+        ``baselines``, of `recsys.BASELINES`, ``["baselines"]`` has by name what they reach on the same targets."""
         run = self._fitted()
-        require_measurable(run, part, by)
-        given = {
-            "metrics_at": metrics_at, "filter_seen": filter_seen, "test_users": test_users, "batch_size": batch_size
-        }  # fmt: skip
-        changes = {name: value for name, value in given.items() if value is not None}
-        config, interactions = dataclasses.replace(run.config, **changes), self._events(log)
-        return measured(run, self._served, config, interactions, part, by, lambda: self._popularity().counts)
+        require_measurable(run, part, by, baselines)
+        config = with_given(
+            run.config, metrics_at=metrics_at, filter_seen=filter_seen, test_users=test_users, batch_size=batch_size
+        )
+        events, trained_on = self._events(log), lambda: run.trained_on(self._events(None))
+        return measured(run, self._served, config, events, trained_on, part, by, baselines)
 
     def recommend(
         self,
@@ -230,8 +231,7 @@ class BaseRecommender(ABC):
         """The recommender of a run's folder, which either framework has trained by `fit` or by its command.
 
         Its options are the run's, without what it started from. ``data`` is where the run's events are now, if they
-        have moved. Raises ``ConfigError`` where the folder holds no
-        run with weights.
+        have moved. Raises ``ConfigError`` where the folder holds no run with weights.
         """
         run = ServedRun.open(folder)
         options = {name: value for name, value in given_options(run.files.config).items() if name in _DEFAULTS}

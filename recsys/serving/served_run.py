@@ -118,13 +118,17 @@ class ServedRun:
             choice = "train_on_valid" if config.has_test else f"split = {config.split}"
             raise ConfigError(f"part: expected one that the run held out, got {part} of a run with {choice}")
 
-    def train_part(self, interactions: Interactions) -> Ragged:
-        """The items that each training user has: of the run's own data, if they are where they were, else of
-        ``interactions``, which were given in their place. Raises `DataError`."""
+    def trained_on(self, interactions: Interactions) -> tuple[Interactions, Split]:
+        """The events that the run was trained on, and their split: of the run's own data, if they are where they were,
+        else of ``interactions``, which were given in their place. Raises `DataError`."""
         own = _served(self.files)
         if own.data != self.config.data and is_there(own.data):
             interactions = in_catalog(read_events(own, self.files.catalog), self.catalog, source=str(self.files.path))
-        return split_events(own, interactions).train
+        return interactions, split_events(own, interactions)
+
+    def train_part(self, interactions: Interactions) -> Ragged:
+        """The items that each training user of `trained_on` has."""
+        return self.trained_on(interactions)[1].train
 
     def tell_others(self, interactions: Interactions, split: Split) -> None:
         """Warns of other events than those that the run was trained on."""

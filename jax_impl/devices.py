@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ..recsys import ConfigError
 from ..recsys.errors import LowMemoryError
+from ..recsys.run.memory_estimate import NEEDED
 
 
 def on_device(name: str) -> AbstractContextManager[object]:
@@ -31,12 +32,10 @@ def enough_memory() -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         # XLA's errors say what they are in their text alone.
-        if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+        is_memory = str(error).startswith("RESOURCE_EXHAUSTED") or "Out of memory" in str(error)
+        if not isinstance(error, MemoryError) and not is_memory:
             raise
-        raise LowMemoryError(
-            f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
-        ) from error
+        raise LowMemoryError(f"{NEEDED}, got: {(str(error) or type(error).__name__).splitlines()[0]:.200}") from error
 
 
 def memory() -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..recsys import ConfigError
 from ..recsys.errors import LowMemoryError
 from ..recsys.run.background import in_thread, no_collector
+from ..recsys.run.memory_estimate import NEEDED
 from .tables.host_memory import HostMemoryError
 
 
@@ -49,10 +50,7 @@ def enough_memory() -> Iterator[None]:
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError | HostMemoryError)
         if not is_memory and "can't allocate memory" not in str(error):
             raise
-        raise LowMemoryError(
-            f"memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives), got: "
-            f"{(str(error) or type(error).__name__).splitlines()[0]:.200}"
-        ) from error
+        raise LowMemoryError(f"{NEEDED}, got: {(str(error) or type(error).__name__).splitlines()[0]:.200}") from error
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

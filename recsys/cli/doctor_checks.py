@@ -13,6 +13,9 @@ from .machine import Machine, Package
 OLDEST = 75
 """Compute capability, as 10 major + minor: the oldest that the kernels' tiles know."""
 
+TRIED = 90
+"""That tests and benchmarks run on."""
+
 TRITONS_OLDEST = 80
 """The oldest that Triton says it supports."""
 
@@ -170,6 +173,8 @@ def runs_here(machine: Machine, framework: Framework) -> Check:
     if framework.has_gpu and (framework.rocm is not None or any(gpu.capability < OLDEST for gpu in machine.gpus)):
         return passed("runs here", f"plain {title} with --device cpu")
     if framework.has_gpu:
-        return passed("runs here", f"Triton kernels on the GPU, plain {title} with --device cpu")
+        is_tried = all(gpu.capability == TRIED for gpu in machine.gpus)
+        told = "" if is_tried else "; tests and benchmarks of this project ran on compute capability 9.0 alone"
+        return passed("runs here", f"Triton kernels on the GPU, plain {title} with --device cpu{told}")
     refused = "--device cuda and impl='triton' are refused (ConfigError, ArgumentValueError)"
     return passed("runs here", f"plain {title} on the CPU; {refused}")

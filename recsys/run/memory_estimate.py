@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import ConfigError
 from .config import TrainConfig
@@ -13,11 +15,17 @@ from .item_optimizer import ROW_RULES, draws_of, item_rule, log_item_rule
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
-_TOLD = GIB  # an estimate from which a run says it
+_LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"  # of a container
+_NO_NUMBER = 2**63  # of a CPU's memory, of which frameworks know none
 
 _MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "rmsprop": 1, "sgd": 1}
 _TABLE_STATES = {"rowwise_adagrad": 0, "partial_rowwise_adam": 1, "lazy_adam": 2}  # of the table's shape, float32
 _SMALLER = "a smaller dim or batch_size takes less"
+NEEDED = (
+    "memory: expected enough for the model and a batch (dim, max_length, batch_size, num_negatives; of many items also "
+    "item_optimizer, table_dtype, table_on)"
+)
+"""What a run that ran out of memory is told."""
 _EXCHANGED = 6  # of each place and column of all devices: rows of inputs sent and got, hidden states, gradients
 _BLOCK_NUMBERS = 16  # of each place and column that a block keeps for its backward pass, about
 
@@ -60,14 +68,26 @@ def host_bytes(config: TrainConfig, num_items: int, rule: str) -> int:
     return num_items * config.dim * ((2 if config.table_dtype == "bf16" else 4) + 4 * _TABLE_STATES[rule])
 
 
+def host_memory() -> int:
+    """Bytes of memory of this machine, or of the container; 2^63 where the system does not tell."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _NO_NUMBER
+    told = [Path(limit).read_text().strip() for limit in _LIMITS if os.access(limit, os.R_OK)]
+    return min([found, *(int(limit) for limit in told if limit.isdecimal())])
+
+
 def require_memory(
     config: TrainConfig, num_items: int, memory: int, *, lends_host: bool, num_features: int = 0
 ) -> None:
-    """Logs the estimate of a large run, and how its item table is trained.
+    """Logs the estimate of a run, and how its item table is trained.
 
-    Raises ``ConfigError`` where ``memory``, the device's bytes, cannot hold it, with what would fit, and for a table in
-    the host's memory unless the framework ``lends_host``.
+    Raises ``ConfigError`` where ``memory``, the device's bytes, 2^63 of a CPU, cannot hold it, with what would fit, and
+    for a table in the host's memory unless the framework ``lends_host``.
     """
+    if memory >= _NO_NUMBER:
+        memory = host_memory()
     if config.table_on == "host" and not lends_host:
         raise ConfigError(
             "table_on: expected device with JAX and on several devices, where kernels read their device's memory "
@@ -78,8 +98,7 @@ def require_memory(
     parts = estimate(config, num_items, rule, num_features=num_features)
     total = sum(parts.values())
     if total <= memory:
-        if total >= _TOLD:
-            logger.info("memory: about %s", _told(parts))
+        logger.info("memory: about %s of the device's %.1f GiB", _told(parts), memory / GIB)
         if config.table_on == "host" and rule is not None:
             logger.info("the host's memory: about %.1f GiB", host_bytes(config, num_items, rule) / GIB)
         return

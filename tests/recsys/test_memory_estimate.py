@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
-from cce_minus.recsys.run.memory_estimate import GIB, estimate, host_bytes, require_memory
+from cce_minus.recsys.run.memory_estimate import GIB, estimate, host_bytes, host_memory, require_memory
 
 CONFIG = TrainConfig(data="x", dim=64, max_length=50, batch_size=512, num_negatives=1024)
 MANY = 100_000_000
@@ -30,14 +31,46 @@ def test_moving_rows_alone_takes_what_the_rule_keeps():
         assert parts["its gradient"] < GIB
 
 
-def test_a_large_run_says_what_it_takes(caplog: pytest.LogCaptureFixture):
+def test_a_run_says_what_it_takes(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    require_memory(CONFIG, 1000, 2**63, lends_host=True)
-    assert not caplog.messages
+    require_memory(CONFIG, 1000, 16 * GIB, lends_host=True)
+    (told,) = caplog.messages
+    assert told.startswith("memory: about 0.1 GiB (a batch 0.1) of the device's 16.0 GiB")
+    caplog.clear()
     require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), MANY, 80 * GIB, lends_host=True)
     (told,) = caplog.messages
     assert told.startswith("memory: about 2")
     assert "item table 23.8, its gradient 0.1, its optimizer 0.4" in told
+
+
+def test_a_cpu_has_the_memory_of_its_machine():
+    found = host_memory()
+    assert GIB < found < 2**63
+    too_many = found // (4 * CONFIG.dim)
+    with pytest.raises(ConfigError, match=rf"^memory: expected at most the device's {found / GIB:.1f} GiB, got about"):
+        require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), too_many, 2**63, lends_host=True)
+
+
+def rows_of_the_page() -> list[str]:
+    """What docs/large_catalogs.md says fits: GiB by items, width and how the table moves."""
+    rows = []
+    for num_items in (10**6, 2 * 10**6, 10**7, 10**8):
+        for dim in (64, 128):
+            config = replace(CONFIG, dim=dim, batch_size=128, max_length=200)
+            cells = [
+                sum(estimate(replace(config, **options), num_items, rule).values()) / GIB
+                for rule, options in (
+                    (None, {}), ("lazy_adam", {}), ("partial_rowwise_adam", {}), ("rowwise_adagrad", {}),
+                    ("rowwise_adagrad", {"table_dtype": "bf16"}),
+                )
+            ]  # fmt: skip
+            rows.append(f"| {num_items // 10**6}M | {dim} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    return rows
+
+
+def test_the_page_says_what_fits():
+    page = (Path(__file__).parents[2] / "docs" / "large_catalogs.md").read_text()
+    assert "\n".join(rows_of_the_page()) in page
 
 
 def test_what_does_not_fit_is_refused_with_what_would():

@@ -71,7 +71,7 @@ def test_train_command_writes_a_run(app, make_config: Callable[..., TrainConfig]
         (["--num-negatives", str(2**31)], "num_negatives: expected an int in"),
         (["--loss", "sce", "--n-buckets", str(2**31)], "n_buckets: expected at most"),
         (["--impl", "triton"], "impl: expected 'auto' or 'reference' for"),
-        (["--dim", str(10**13)], "memory: expected enough for the model and a batch"),
+        (["--dim", str(10**13)], "memory: expected at most the device's"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_status_2(

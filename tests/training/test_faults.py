@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from cce_minus.recsys import DivergedError, TrainConfig, read_metrics_log
+from cce_minus.recsys.errors import LowMemoryError
 from cce_minus.recsys.run.losses import EpochLosses
 from cce_minus.recsys.run.weights_file import read_config, write_weights
 from safetensors.numpy import load_file
@@ -155,3 +157,22 @@ def test_a_log_with_other_items_and_users_is_served(runs: dict[str, Path], data:
     assert found[0] == found[1]
     result = call(framework, "evaluate", "--run", runs[framework], "--data", tmp_path / "more.parquet")
     assert "of 2 items that the run does not know ('new', 'newer'); 1 of 61 users have no other" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("torch", MemoryError()),
+        ("torch", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")),
+        ("torch", RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")),
+        ("jax", MemoryError()),
+        ("jax", RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")),
+        ("jax", RuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes.")),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_what_takes_less(name: str, error: Exception):
+    enough_memory = importlib.import_module(f"cce_minus.{name}_impl.devices").enough_memory
+    with pytest.raises(LowMemoryError, match=r"^memory: .*dim, .*table_dtype, table_on\), got: "), enough_memory():
+        raise error
+    with pytest.raises(RuntimeError, match=r"^another$"), enough_memory():
+        raise RuntimeError("another")

@@ -58,7 +58,7 @@ def save_all(figures: Mapping[str, Figure], out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         FigureCanvasAgg(figure)  # no window system, and no state shared with a caller's own figures
-        figure.savefig(out / name, dpi=_DPI)
+        figure.savefig(out / name, dpi=_DPI, metadata={"Title": figure.texts[0].get_text()})
     return [out / name for name in figures]
 
 

@@ -38,6 +38,12 @@ def enough_memory() -> Iterator[None]:
         raise LowMemoryError(f"{NEEDED}, got: {(str(error) or type(error).__name__).splitlines()[0]:.200}") from error
 
 
+def is_cpu() -> bool:
+    """Whether the default device is a CPU."""
+    (device,) = jnp.zeros(()).devices()
+    return device.platform == "cpu"
+
+
 def memory() -> int:
     """Bytes of the default device's memory that JAX may take; on a CPU there is no such number."""
     (device,) = jnp.zeros(()).devices()

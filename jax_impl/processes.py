@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ PROJECT = __name__.split(".")[0]
 
 MEETING, SILENCE = 300, 45
 """Seconds in which all processes have to come, and without a sign of life of one, after which JAX ends the others."""
+
+_WORK_AFTER = 24 * 60 * 60  # seconds that a process may go on for after the others' end
+_APPEARS = 60  # seconds within which a host sees the file of another, which network file systems may tell late
 
 _ADDRESS, _NUMBER, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # by launchers whose processes JAX finds by itself
@@ -88,6 +92,9 @@ class Processes:
     def require_one_folder(self, file: Path) -> None:
         """Raises ``ConfigError``, on all processes, unless all see the ``file`` that the first one has written."""
         with self.together():
+            end = time.monotonic() + _APPEARS
+            while not file.exists() and time.monotonic() < end:
+                time.sleep(1)
             if not file.exists():
                 raise ConfigError(f"out: expected one folder of all processes, got none of the first one at {file}")
 
@@ -96,8 +103,8 @@ class Processes:
         every = self._told(hashlib.blake2b(told.encode(), digest_size=16).hexdigest().encode())
         if others := [index for index, each in enumerate(every) if each != every[0]]:
             refused = ConfigError(
-                f"devices: expected the same options, events and checkpoint on all {self.number} processes, got others "
-                f"than process 0's on {', '.join(map(str, others))}"
+                f"devices: expected the same options, events and checkpoint, and as much room for the log, on all "
+                f"{self.number} processes, got others than process 0's on {', '.join(map(str, others))}"
             )
             raise _of_all(refused)
 
@@ -136,7 +143,7 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
     ``RankError`` where one of them has ended. JAX itself ends a process, with a message, whose others do not come
     within `MEETING`, or give no sign of life for `SILENCE`.
     """
-    if not jax.distributed.is_initialized() and _are_started(config):
+    if not jax.distributed.is_initialized() and _are_started(config.devices):
         _meet()
     processes = Processes(jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else Processes()
     if processes.number == 1:
@@ -151,18 +158,28 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
         processes.wait()  # gloo connects within 30 s, before data that one may read for longer
         yield processes
         processes.wait()  # until all is written
-    except Exception as error:
+        atexit.unregister(_end_at_once)  # of a training before, whose error was caught
+    except (Exception, KeyboardInterrupt) as error:
         if _ON_ALL in getattr(error, "__notes__", ()):
             raise
-        if isinstance(error, ConfigError | DataError) or not any(mark in str(error) for mark in _NETWORK):
+        is_own = isinstance(error, ConfigError | DataError | KeyboardInterrupt)
+        if is_own or not any(mark in str(error) for mark in _NETWORK):
             atexit.register(_end_at_once)
             raise
         raise RankError(
-            f"devices: expected {processes.number} processes that end together, got one that has ended, whose number "
-            f"JAX tells within {SILENCE} s; resume goes on from the last checkpoint ({error!s:.200})"
+            f"devices: expected {processes.number} processes that end together, got one that has ended or cannot be "
+            f"reached ({error!s:.500}); JAX tells its number within {SILENCE} s, and resume goes on from the last "
+            f"checkpoint"
         ) from error
     finally:
         project.setLevel(level)
+
+
+def require_file(log: object, devices: int) -> None:
+    """Raises ``ConfigError`` for a ``log`` in memory of one of several processes, of which each would write it."""
+    together = jax.process_count() > 1 if jax.distributed.is_initialized() else _are_started(devices)
+    if together and not isinstance(log, str | Path):
+        raise ConfigError("log: expected a path that all processes read, got a table in memory of each")
 
 
 def _of_all(error: _Error) -> _Error:
@@ -178,9 +195,9 @@ def _end_at_once() -> None:
     os._exit(1)
 
 
-def _are_started(config: TrainConfig) -> bool:
+def _are_started(devices: int) -> bool:
     by_launcher = any(os.environ.get(name, "1") != "1" for name in _STARTED)
-    return _ADDRESS in os.environ or (config.devices > 1 and by_launcher)
+    return _ADDRESS in os.environ or (devices > 1 and by_launcher)
 
 
 def _meet() -> None:
@@ -199,7 +216,8 @@ def _meet() -> None:
                 "process %d of %d meets the others at %s, within %d s",
                 asked["process_id"], asked["num_processes"], where, MEETING,
             )  # fmt: skip
-    asked |= {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": SILENCE}
+    # one that has ended is known by its heartbeat; one that works on after a training must not be ended by others
+    asked |= {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": _WORK_AFTER}
     try:
         jax.distributed.initialize(**asked, initialization_timeout=MEETING)
     except (ValueError, RuntimeError) as error:  # as of variables that are missing, or of JAX in use before

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from ..recsys import TrainConfig
+from ..recsys.data.memory_tables import Log
 from ..recsys.run.events import Callback
 from ..recsys.run.progress import TrainResult
 from ..recsys.serving.recommender import BaseRecommender
+from .processes import require_file
 from .serve import ServedModel, load_served
 from .train import train
 
@@ -24,6 +27,11 @@ class Recommender(BaseRecommender):
     """
 
     _framework = "jax"
+
+    def fit(self, log: Log, y: None = None, *, callbacks: Sequence[Callback] = ()) -> Self:
+        """As `recsys.serving.recommender.BaseRecommender.fit`; several processes take a path."""
+        require_file(log, self.get_params()["devices"])
+        return super().fit(log, y, callbacks=callbacks)
 
     def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
         return train(config, callbacks=callbacks)

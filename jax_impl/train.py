@@ -31,7 +31,7 @@ from ..recsys.run.side_information import side_information
 from ..recsys.run.steps import stay_on_device
 from ..recsys.run.training_loop import run_epochs
 from ..recsys.run.warm_start import EarlierRun, require_same_items
-from .devices import enough_memory, memory, on_device
+from .devices import enough_memory, is_cpu, memory, on_device
 from .models import DTYPES, build_model
 from .models.sharded import build_sharded_model
 from .models.weights import load_weights, start_weights
@@ -95,7 +95,9 @@ def _train(config: TrainConfig, processes: Processes, callbacks: Sequence[Callba
                 asked, config = config, resolved(config, split)
                 popularity = in_thread(partial(popularity_metrics, config, split), "rank by popularity")
                 side = side_information(config, interactions)
-            require_memory(config, split.num_items, memory(), lends_host=False, num_features=side.num_features)
+            require_memory(
+                config, split.num_items, memory(), lends_host=False, on_cpu=is_cpu(), num_features=side.num_features
+            )
             require_shareable(config, split.num_items, config.devices)
         if processes.number > 1:
             alike = replace(config, device="auto", data="-", out="-"), stay_on_device(config, split, memory())

@@ -101,8 +101,9 @@ def _train(config: TrainConfig, ranks: Ranks, callbacks: Sequence[Callback]) -> 
         ranks.require_alike(f"{alike} {Fingerprint.of(split)}")
     of_all = replace(config, devices=ranks.number)
     require_memory(
-        of_all, split.num_items, memory(device), lends_host=ranks.number == 1, num_features=side.num_features
-    )
+        of_all, split.num_items, memory(device), lends_host=ranks.number == 1, on_cpu=device.type == "cpu",
+        num_features=side.num_features,
+    )  # fmt: skip
     # Seeding is this run's business: the caller's generators continue as if nothing had been drawn.
     with torch.random.fork_rng(_drawing(device)), _deterministic(config.deterministic), logging_redirect_tqdm():
         with profile.part("model"):

@@ -112,7 +112,8 @@ def _ranking(rows: list[Row]) -> Figure:
     title = "Ranks and best items of users"
     if "plain" in first and len(first) > 1:
         times = first["plain"] / max(ms for name, ms in first.items() if name != "plain")
-        title = f"The 10 best of a million items are found {times:.0f} times as fast as by a plain matrix product"
+        best, items = rows[0]["method"].removeprefix("k="), rows[0]["dataset"].split(", ")[1]
+        title = f"The {best} best of {items} are found {times:.0f} times as fast as by a plain matrix product"
     catalogs = list(dict.fromkeys(row["dataset"] for row in rows))
     height = 1.2 + 0.28 * len(rows) + 0.6 * len(catalogs)
     figure, panels = picture(title, f"ranks and best items, float32; {rows[0]['gpu']}", height, rows=len(catalogs))

@@ -121,6 +121,8 @@ class Trainer:
         arrays, tree = jax.tree.flatten(self.steps.state)
         places = [place for place, array in enumerate(arrays) if not is_sharded(array)]
         for place, array in zip(places, self._processes.take_from_first([arrays[p] for p in places]), strict=True):
+            if array is not arrays[place]:
+                arrays[place].delete()  # else the model's first weights stay with it
             arrays[place] = array
         self.steps.state = jax.tree.unflatten(tree, arrays)
 

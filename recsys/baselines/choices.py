@@ -58,13 +58,27 @@ def baseline_metrics(
     Ranks the ``targets`` (B,) after their whole ``histories``, B rows, among all items; ``filter_seen`` leaves the
     items of a history out, except for the target. ``seed`` is that of ``ials``, whose alpha is chosen on the split's
     validation targets. Raises ``ConfigError`` for unknown and repeated names, ``ials`` without the package implicit,
-    ``recent`` of numbers that are no times, and targets that are no items.
+    ``recent`` of numbers that are no times, ``recent`` and ``vsknn`` of a split that does not know which of the
+    ``interactions`` it trains on, and targets that are no items.
     """
+    names = check_baselines(names)
+    if any(_by_time(name) for name in names) and (
+        split.in_train is None or len(split.in_train) != len(interactions.time)
+    ):
+        got = "none" if split.in_train is None else f"those of {len(split.in_train)}"
+        raise ConfigError(f"split: expected in_train of the {len(interactions.time)} events, got {got}")
+    for name in names:  # before minutes of others
+        if days := _RECENT.fullmatch(name):
+            recent(interactions, split, int(days[1] or DAYS))
     found: dict[str, dict[str, float]] = {}
-    for name in check_baselines(names):
+    for name in names:
         baseline = _fit(name, interactions, split, filter_seen=filter_seen, seed=seed)
         found[name] = ranking_metrics(baseline.ranks(histories, targets, filter_seen=filter_seen), cutoffs)
     return found
+
+
+def _by_time(name: str) -> bool:
+    return name == "vsknn" or _RECENT.fullmatch(name) is not None
 
 
 def _fit(name: str, interactions: Interactions, split: Split, *, filter_seen: bool, seed: int) -> Baseline:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"  # of a container
-_NO_NUMBER = 2**63  # of a CPU's memory, of which frameworks know none
+_NO_NUMBER = 2**63  # bytes where nobody knows them
 
 _MOMENTS = {"adamw": 2, "adam": 2, "adamax": 2, "rmsprop": 1, "sgd": 1}
 _TABLE_STATES = {"rowwise_adagrad": 0, "partial_rowwise_adam": 1, "lazy_adam": 2}  # of the table's shape, float32
@@ -75,19 +75,18 @@ def host_memory() -> int:
     except (AttributeError, ValueError, OSError):
         return _NO_NUMBER
     told = [Path(limit).read_text().strip() for limit in _LIMITS if os.access(limit, os.R_OK)]
-    return min([found, *(int(limit) for limit in told if limit.isdecimal())])
+    return min([found if found > 0 else _NO_NUMBER, *(int(limit) for limit in told if limit.isdecimal())])
 
 
 def require_memory(
-    config: TrainConfig, num_items: int, memory: int, *, lends_host: bool, num_features: int = 0
+    config: TrainConfig, num_items: int, memory: int, *, lends_host: bool, on_cpu: bool = False, num_features: int = 0
 ) -> None:
     """Logs the estimate of a run, and how its item table is trained.
 
-    Raises ``ConfigError`` where ``memory``, the device's bytes, 2^63 of a CPU, cannot hold it, with what would fit, and
-    for a table in the host's memory unless the framework ``lends_host``.
+    Raises ``ConfigError`` where ``memory``, the device's bytes or 2^63, cannot hold it, with what would fit, and for a
+    table in the host's memory where that does not hold it, or unless the framework ``lends_host``. A device that is
+    ``on_cpu`` has the host's.
     """
-    if memory >= _NO_NUMBER:
-        memory = host_memory()
     if config.table_on == "host" and not lends_host:
         raise ConfigError(
             "table_on: expected device with JAX and on several devices, where kernels read their device's memory "
@@ -96,11 +95,19 @@ def require_memory(
     rule = item_rule(config, num_items)
     log_item_rule(config, num_items)
     parts = estimate(config, num_items, rule, num_features=num_features)
-    total = sum(parts.values())
-    if total <= memory:
-        logger.info("memory: about %s of the device's %.1f GiB", _told(parts), memory / GIB)
-        if config.table_on == "host" and rule is not None:
-            logger.info("the host's memory: about %.1f GiB", host_bytes(config, num_items, rule) / GIB)
+    if on_cpu:
+        memory, lends_host = host_memory(), False
+    on_host = host_bytes(config, num_items, rule) if config.table_on == "host" and rule is not None else 0
+    if on_host + (sum(parts.values()) if on_cpu and on_host else 0) > host_memory():
+        raise ConfigError(
+            f"memory: expected at most the host's {host_memory() / GIB:.1f} GiB, got about {on_host / GIB:.1f} of the "
+            f"table; {_SMALLER}"
+        )
+    if sum(parts.values()) <= memory:
+        of_all = "" if memory >= _NO_NUMBER else f" of the device's {memory / GIB:.1f} GiB"
+        logger.info("memory: about %s%s", _told(parts), of_all)
+        if on_host:
+            logger.info("the host's memory: about %.1f GiB", on_host / GIB)
         return
     raise ConfigError(
         f"memory: expected at most the device's {memory / GIB:.1f} GiB, got about {_told(parts)}; "

@@ -41,5 +41,5 @@ def commands(text: str) -> Iterator[tuple[str, bool]]:
     """Commands of ours, and whether each is a whole one, of a block, or mentioned in a sentence."""
     for block in blocks(text):
         if block.language == "sh":
-            yield from ((line, True) for line in block.lines() if PROGRAM.match(line))
+            yield from ((line, True) for line in block.lines() if PROGRAM.search(line))
     yield from ((code, False) for code in QUOTED.findall(prose(text)) if PROGRAM.match(code))

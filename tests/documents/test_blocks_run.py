@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ NOT_RUN = {
     r"python -m benchmarks\.demo\b": "by test_demo.py",
     r"python -m benchmarks\.(loss|catalog|scaling|runs|study) (run|host|whole|time|epochs)\b": "needs a GPU",
     r"python -m benchmarks\.(days|serving) run\b": "takes minutes to hours",
+    r"(export )?JAX_\w+=|srun ": "takes several hosts",
     r"compute-sanitizer ": "needs a GPU",
     r"bash benchmarks/gpu_check\.sh\b": "needs a GPU",
     r"python -m benchmarks\.study collect RUN": "of runs that such a study keeps",
@@ -71,7 +72,7 @@ class Shell:
 
     folder: Path
     server: subprocess.Popen[str] | None = None
-    port: int = field(default_factory=free_port)
+    port: int = 0
     said: str = ""
 
     def environment(self) -> dict[str, str]:
@@ -90,6 +91,7 @@ class Shell:
         self.said = run.stdout
 
     def serve(self, line: str) -> None:
+        self.port = free_port()
         self.server = subprocess.Popen(
             ["bash", "-c", f"exec {re.sub('#.*', '', line)} --port {self.port}"],
             cwd=self.folder, env=self.environment(), text=True,
@@ -163,7 +165,7 @@ def shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [shape(value[0])] if value else []
+        return [shape(each) for each in value]
     return "number" if isinstance(value, (int, float)) else type(value).__name__
 
 

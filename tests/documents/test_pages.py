@@ -115,13 +115,22 @@ def mistakes(line: str, whole: bool) -> list[str]:
     return [word for word in words if word.startswith("--") and word not in known | {"--help"}]
 
 
+def indented_commands(text: str) -> list[str]:
+    others = re.compile(r"^ +(\w+=\S* )*(python|pip|torchrun|curl|make|bash|srun) ", re.MULTILINE)
+    indented = INDENTED.findall(FENCE.sub("", text))
+    return [block for block in indented if PROGRAM.search(block) or others.search(block)]
+
+
+def test_an_indented_command_is_seen():
+    for command in ("cce-minus-torch train", "A=1 cce-minus-jax train --dim 8", "pip install x", "B=2 torchrun x"):
+        assert indented_commands(f"text\n\n    first\n    {command}\n") != []
+    assert indented_commands("    loss = log( exp(s_t) )\n    pipe = make\n") == []
+
+
 @each(PAGES)
 def test_commands_stand_in_blocks_of_a_shell(page: Path):
     """What is indented is not looked at."""
-    indented = INDENTED.findall(FENCE.sub("", page.read_text()))
-    assert [
-        block for block in indented if re.match(r" +(\w+ )?(cce-minus|python|pip|torchrun|curl|make|bash) ", block)
-    ] == []
+    assert indented_commands(page.read_text()) == []
     assert {block.language for block in blocks(page.read_text())} <= {"python", "py", "sh", "json", "yaml"}
 
 

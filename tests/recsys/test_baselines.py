@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from cce_minus.recsys import (
     leave_one_out,
     ranking_metrics,
 )
-from cce_minus.recsys.baselines import item_knn, vsknn
+from cce_minus.recsys.baselines import choices, item_knn, vsknn
 from cce_minus.recsys.baselines.item_knn import ItemKnn
 from cce_minus.recsys.baselines.markov import Markov
 from cce_minus.recsys.baselines.vsknn import Vsknn, last_times
@@ -165,6 +166,25 @@ def test_other_names_are_refused(names: Any, message: str):
     split = leave_one_out(log)
     with pytest.raises(ConfigError, match=f"^baselines: .*{message}"):
         baseline_metrics(names, log, split, split.test_history, split.test_target)
+
+
+def test_a_split_without_its_events_has_no_times():
+    log = log_of(random_rows(4, longest=12))
+    split = leave_one_out(log)
+    for own in (replace(split, in_train=None), replace(split, in_train=np.ones(3, np.bool_))):
+        for name in ("recent", "vsknn"):
+            with pytest.raises(ConfigError, match=rf"^split: expected in_train of the {len(log.time)} events, got"):
+                baseline_metrics([name], log, own, split.test_history, split.test_target)
+        baseline_metrics(["popularity", "markov"], log, own, split.test_history, split.test_target)
+
+
+def test_times_that_are_none_are_refused_before_others_are_made(monkeypatch: pytest.MonkeyPatch):
+    log = log_of(random_rows(4, longest=12))
+    log = replace(log, time=np.arange(len(log.time)))
+    split = leave_one_out(log)
+    monkeypatch.setattr(choices, "Markov", None)
+    with pytest.raises(ConfigError, match=r"^baselines: recent expected times since 1970"):
+        baseline_metrics(["markov", "recent"], log, split, split.test_history, split.test_target)
 
 
 def test_targets_that_are_no_items_are_refused():

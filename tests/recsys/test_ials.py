@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cce_minus.recsys import ConfigError, Interactions, Ragged, baseline_metrics, leave_one_out
+from cce_minus.recsys.baselines import ials
 from cce_minus.recsys.baselines.ials import Ials, fit_ials
 
 from tests.recsys.small_logs import ITEMS, log_of, questions, random_rows
@@ -86,3 +87,21 @@ def test_without_the_package_ials_says_what_installs_it(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match=r"ials expected the package implicit, .* 'cce-minus\[baselines\]'"):
         baseline_metrics(["popularity", "ials"], *arguments)
     assert baseline_metrics(["popularity"], *arguments)
+
+
+def test_without_validation_some_rows_choose_alpha(monkeypatch: pytest.MonkeyPatch):
+    split = leave_one_out(log_of(random_rows(4, longest=12)))
+    none = Ragged.from_rows([])
+    split = replace(split, valid_history=none, valid_target=split.valid_target[:0])
+    asked = list[int]()
+    ranks = Ials.ranks
+
+    def counted(self: Ials, histories: Ragged, targets: np.ndarray, *, filter_seen: bool = False) -> np.ndarray:
+        asked.append(len(targets))
+        return ranks(self, histories, targets, filter_seen=filter_seen)
+
+    monkeypatch.setattr(Ials, "ranks", counted)
+    monkeypatch.setattr(ials, "_CHOOSING", 7)
+    first, again = fit_ials(split, seed=3), fit_ials(split, seed=3)
+    assert asked == [7] * 8
+    assert first.alpha == again.alpha

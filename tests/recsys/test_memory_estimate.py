@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cce_minus.recsys import ConfigError, TrainConfig
+from cce_minus.recsys.run import memory_estimate
 from cce_minus.recsys.run.memory_estimate import GIB, estimate, host_bytes, host_memory, require_memory
 
 CONFIG = TrainConfig(data="x", dim=64, max_length=50, batch_size=512, num_negatives=1024)
@@ -48,7 +49,21 @@ def test_a_cpu_has_the_memory_of_its_machine():
     assert GIB < found < 2**63
     too_many = found // (4 * CONFIG.dim)
     with pytest.raises(ConfigError, match=rf"^memory: expected at most the device's {found / GIB:.1f} GiB, got about"):
-        require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), too_many, 2**63, lends_host=True)
+        require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), too_many, 2**63, lends_host=True, on_cpu=True)
+
+
+def test_a_device_of_unknown_memory_is_held_to_none(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    require_memory(replace(CONFIG, item_optimizer="rowwise-adagrad"), MANY, 2**63, lends_host=True)
+    assert caplog.messages[-1].endswith(")")
+
+
+def test_a_table_that_the_host_does_not_hold_is_refused():
+    config = replace(CONFIG, item_optimizer="rowwise-adagrad", table_on="host")
+    too_many = host_memory() // (4 * CONFIG.dim) + 10**6
+    for on_cpu in (False, True):
+        with pytest.raises(ConfigError, match=rf"^memory: expected at most the host's {host_memory() / GIB:.1f} GiB"):
+            require_memory(config, too_many, 2**63, lends_host=True, on_cpu=on_cpu)
 
 
 def rows_of_the_page() -> list[str]:
@@ -85,7 +100,10 @@ def test_what_does_not_fit_is_refused_with_what_would():
         require_memory(replace(CONFIG, negatives="all", num_negatives=0), MANY, 80 * GIB, lends_host=True)
 
 
-def test_a_table_in_the_hosts_memory_leaves_the_device_its_rows(caplog: pytest.LogCaptureFixture):
+def test_a_table_in_the_hosts_memory_leaves_the_device_its_rows(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(memory_estimate, "host_memory", lambda: 512 * GIB)
     table, options = 2 * 64 * MANY, {"table_on": "host", "table_dtype": "bf16"}
     for name, rule, moments in (
         ("rowwise-adagrad", "rowwise_adagrad", 0),

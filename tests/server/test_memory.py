@@ -146,4 +146,5 @@ def test_models_of_other_catalogs_leave_nothing(framework: str, weights: list[Pa
         assert all(model() is None for model in old)
         old.append(weakref.ref(served.model))
         programs.append(len(jax.devices("cpu")[0].client.live_executables()))
-    assert max(programs) == programs[0]
+    if framework == "jax":
+        assert max(programs) == programs[0]

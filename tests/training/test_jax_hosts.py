@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cce_minus.jax_impl import processes
+from cce_minus.jax_impl import Recommender, processes
 from cce_minus.recsys import ConfigError, TrainConfig
 from cce_minus.recsys.run.checkpoint_file import read_checkpoint
 from safetensors.numpy import load_file
@@ -111,19 +111,24 @@ def test_a_process_that_does_not_come_ends_the_other(make_config: Make):
     assert not Path(config.out).exists()
 
 
-def test_processes_are_joined_where_they_were_started_together(make_config: Make, monkeypatch: pytest.MonkeyPatch):
-    one, two = make_config(), make_config(devices=2)
-    assert not processes._are_started(two)
+def test_processes_are_joined_where_they_were_started_together(monkeypatch: pytest.MonkeyPatch):
+    assert not processes._are_started(2)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert not processes._are_started(two)
+    assert not processes._are_started(2)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert processes._are_started(two)
-    assert not processes._are_started(one), "a training each"
+    assert processes._are_started(2)
+    assert not processes._are_started(1), "a training each"
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    assert processes._are_started(one)
+    assert processes._are_started(1)
     jax.devices()
     for variables, message in (({}, "before JAX is used; got: "), ({"JAX_NUM_PROCESSES": "x"}, "expected whole")):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(ConfigError, match=message), processes.joined(one):
             pass
+
+
+def test_a_log_in_memory_is_refused_where_several_processes_were_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    with pytest.raises(ConfigError, match=r"^log: expected a path that all processes read, got a table in memory"):
+        Recommender(out="run").fit({"user_id": [1], "item_id": [1], "timestamp": [1]})

@@ -111,7 +111,7 @@ def test_a_process_that_does_not_come_ends_the_other(make_config: Make):
     assert not Path(config.out).exists()
 
 
-def test_processes_are_joined_where_they_were_started_together(monkeypatch: pytest.MonkeyPatch):
+def test_processes_are_joined_where_they_were_started_together(make_config: Make, monkeypatch: pytest.MonkeyPatch):
     assert not processes._are_started(2)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert not processes._are_started(2)
@@ -124,7 +124,7 @@ def test_processes_are_joined_where_they_were_started_together(monkeypatch: pyte
     for variables, message in (({}, "before JAX is used; got: "), ({"JAX_NUM_PROCESSES": "x"}, "expected whole")):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=message), processes.joined(one):
+        with pytest.raises(ConfigError, match=message), processes.joined(make_config()):
             pass
 
 

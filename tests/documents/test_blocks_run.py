@@ -41,7 +41,11 @@ NOT_RUN = {
     r"python -m benchmarks\.study collect RUN": "of runs that such a study keeps",
 }
 SMALLER = {
-    "docs/large_catalogs.md": {"100_000_000": "5_000", 'device="cuda"': 'device="cpu"'},
+    "docs/large_catalogs.md": {
+        "100_000_000": "5_000",
+        'device="cuda"': 'device="cpu"',
+        "--dim 128": "--dim 8 --epochs 2",
+    },
     "docs/recommender.md": {"--batch-size 512": "--batch-size 8", "--epochs 200": "--epochs 2"},
 }
 """What a page says of a large GPU and large logs, for a small CPU."""
@@ -228,7 +232,8 @@ def test_what_is_not_run_is_there():
 
 
 def test_shapes_differ_by_names_and_kinds():
-    assert shape({"a": [1, 2], "b": "c"}) == shape({"a": [0.5], "b": ""})
+    assert shape({"a": [1, 2], "b": "c"}) == shape({"a": [0.5, 0], "b": ""})
+    assert shape([1, 2]) != shape([1]) != shape(["1"])
     assert shape({"a": 1}) != shape({"a": "1"})
     assert shape([{"a": 1}]) != shape([{"b": 1}])
 

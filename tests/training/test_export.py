@@ -44,12 +44,12 @@ def served(framework: str, served: Path, histories: list[list[int]]) -> list[Any
     history alone, then the rest."""
     code, line = EXAMPLES[0], re.compile(r"^(program|hidden) = .*$", re.MULTILINE)
     if framework == "jax":
-        code = code.replace("import torch\n", "import jax\nfrom jax import export\n")
+        code = code.replace("import torch\n", EXAMPLES[1].split("\n")[0] + "\n")
         theirs = {found[1]: found[0] for found in line.finditer(EXAMPLES[1])}
         assert len(theirs) == 2
         code = line.sub(lambda found: theirs[found[1]], code)
     rows, other = {"torch": ("torch.from_numpy", "jax"), "jax": ("np.asarray", "torch")}[framework]
-    code += BATCHES.format(rows=rows, other=other)
+    code = re.sub(r"\bserved-\w+/", f"{served.name}/", code) + BATCHES.format(rows=rows, other=other)
     command = [sys.executable, "-c", code, json.dumps(histories)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=served.parent)
     assert not result.returncode, result.stderr

@@ -160,7 +160,9 @@ def test_a_large_state_is_written_in_pieces_before_the_next_step(
     state = importlib.import_module(f"cce_minus.{framework}_impl.training.state")
     made = []
     live = type(
-        "Live", (state.Copy,), {"__init__": lambda copy, *a: (state.Copy.__init__(copy, *a), made.append(copy))[0]}
+        "Live",
+        (state.Copy,),
+        {"__init__": lambda copy, *a, **k: (state.Copy.__init__(copy, *a, **k), made.append(copy))[0]},
     )
     monkeypatch.setattr(importlib.import_module(f"cce_minus.{framework}_impl.training.trainer"), "Copy", live)
     monkeypatch.setattr(recorder, "MOST_COPIED", 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 import torch
@@ -79,3 +80,5 @@ if __name__ == "__main__":
     options = TrainConfig.from_json(sys.argv[1])
     with joined(options) as of_all:
         check(options, of_all)
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads, which torch._dynamo keeps, at times abort a process that is being torn down

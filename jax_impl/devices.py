@@ -40,11 +40,14 @@ def enough_memory() -> Iterator[None]:
 
 def is_cpu() -> bool:
     """Whether the default device is a CPU."""
-    (device,) = jnp.zeros(()).devices()
-    return device.platform == "cpu"
+    return _default().platform == "cpu"
 
 
 def memory() -> int:
     """Bytes of the default device's memory that JAX may take; on a CPU there is no such number."""
+    return (_default().memory_stats() or {}).get("bytes_limit", 2**63)
+
+
+def _default() -> jax.Device:
     (device,) = jnp.zeros(()).devices()
-    return (device.memory_stats() or {}).get("bytes_limit", 2**63)
+    return device

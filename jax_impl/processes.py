@@ -143,7 +143,7 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
     ``RankError`` where one of them has ended. JAX itself ends a process, with a message, whose others do not come
     within `MEETING`, or give no sign of life for `SILENCE`.
     """
-    if not jax.distributed.is_initialized() and _are_started(config.devices):
+    if not jax.distributed.is_initialized() and _are_started(config):
         _meet()
     processes = Processes(jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else Processes()
     if processes.number == 1:
@@ -175,11 +175,9 @@ def joined(config: TrainConfig) -> Iterator[Processes]:
         project.setLevel(level)
 
 
-def require_file(log: object, devices: int) -> None:
-    """Raises ``ConfigError`` for a ``log`` in memory of one of several processes, of which each would write it."""
-    together = jax.process_count() > 1 if jax.distributed.is_initialized() else _are_started(devices)
-    if together and not isinstance(log, str | Path):
-        raise ConfigError("log: expected a path that all processes read, got a table in memory of each")
+def started_together(config: TrainConfig) -> bool:
+    """Whether this is one of several processes, which may not have met."""
+    return jax.process_count() > 1 if jax.distributed.is_initialized() else _are_started(config)
 
 
 def _of_all(error: _Error) -> _Error:
@@ -195,9 +193,9 @@ def _end_at_once() -> None:
     os._exit(1)
 
 
-def _are_started(devices: int) -> bool:
+def _are_started(config: TrainConfig) -> bool:
     by_launcher = any(os.environ.get(name, "1") != "1" for name in _STARTED)
-    return _ADDRESS in os.environ or (devices > 1 and by_launcher)
+    return _ADDRESS in os.environ or (config.devices > 1 and by_launcher)
 
 
 def _meet() -> None:

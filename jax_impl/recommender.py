@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 from ..recsys import TrainConfig
-from ..recsys.data.memory_tables import Log
 from ..recsys.run.events import Callback
 from ..recsys.run.progress import TrainResult
 from ..recsys.serving.recommender import BaseRecommender
-from .processes import require_file
+from .processes import started_together
 from .serve import ServedModel, load_served
 from .train import train
 
@@ -28,13 +26,11 @@ class Recommender(BaseRecommender):
 
     _framework = "jax"
 
-    def fit(self, log: Log, y: None = None, *, callbacks: Sequence[Callback] = ()) -> Self:
-        """As `recsys.serving.recommender.BaseRecommender.fit`; several processes take a path."""
-        require_file(log, self.get_params()["devices"])
-        return super().fit(log, y, callbacks=callbacks)
-
     def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
         return train(config, callbacks=callbacks)
+
+    def _trains_together(self, config: TrainConfig) -> bool:
+        return started_together(config)
 
     def _load(self, weights: Path, device: str, precision: str) -> ServedModel:
         return load_served(weights, device, precision)

@@ -157,6 +157,11 @@ def joined(config: TrainConfig) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
+def started_together() -> bool:
+    """Whether this is one of several processes of torchrun, which may not have met."""
+    return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+
+
 def _job() -> str:
     """The launcher's own name of what it runs, or else the launcher."""
     name = os.environ["TORCHELASTIC_RUN_ID"]

@@ -9,6 +9,7 @@ from ..recsys import TrainConfig
 from ..recsys.run.events import Callback
 from ..recsys.run.progress import TrainResult
 from ..recsys.serving.recommender import BaseRecommender
+from .ranks import started_together
 from .serve import ServedModel, load_served
 from .train import train
 
@@ -27,6 +28,9 @@ class Recommender(BaseRecommender):
 
     def _train(self, config: TrainConfig, callbacks: Sequence[Callback]) -> TrainResult:
         return train(config, callbacks=callbacks)
+
+    def _trains_together(self, config: TrainConfig) -> bool:
+        return started_together()
 
     def _load(self, weights: Path, device: str, precision: str) -> ServedModel:
         return load_served(weights, device, precision)

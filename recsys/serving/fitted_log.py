@@ -12,15 +12,18 @@ from ..run.config import TrainConfig
 from ..run.run_directory import find_run
 
 
-def with_log(config: TrainConfig, framework: str, log: Log) -> tuple[TrainConfig, list[Path]]:
+def with_log(config: TrainConfig, framework: str, log: Log, *, is_shared: bool) -> tuple[TrainConfig, list[Path]]:
     """``config`` with a run's ``log`` as its data, and the files and folders that this made, the innermost first: none
     for a path. A run that is resumed keeps the log that it has.
 
     Raises ``DataError`` for what is no table or lacks a column, and ``ConfigError`` for a folder that `find_run`
-    refuses, that has such a file already, or whose run was fitted on another log.
+    refuses, that has such a file already, or whose run was fitted on another log; also where the training ``is_shared``
+    by processes that were started together, each of which would write the file.
     """
     if isinstance(log, str | Path):
         return dataclasses.replace(config, data=str(log)), []
+    if is_shared:
+        raise ConfigError("log: expected a path that all processes read, got a table in memory of each")
     run = find_run(config, framework)  # refused before anything is written
     if config.resume:
         saved = TrainConfig.read(run.config)

@@ -78,6 +78,10 @@ class BaseRecommender(ABC):
         """Trains as the framework's ``train`` does."""
 
     @abstractmethod
+    def _trains_together(self, config: TrainConfig) -> bool:
+        """Whether this is one of several processes that were started to train together."""
+
+    @abstractmethod
     def _load(self, weights: Path, device: str, precision: str) -> ServedModel:
         """The model of a weights file."""
 
@@ -109,7 +113,7 @@ class BaseRecommender(ABC):
         """
         temporary = tempfile.TemporaryDirectory(prefix="cce-minus-") if self.get_params()["out"] is None else None
         config = _config({**self._options, "out": temporary.name} if temporary else self._options)
-        config, new = with_log(config, self._framework, log)
+        config, new = with_log(config, self._framework, log, is_shared=self._trains_together(config))
         self._model = None  # its memory may be needed; it is loaded again if this fails
         try:
             result = self._train(config, callbacks)

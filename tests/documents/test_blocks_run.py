@@ -215,12 +215,12 @@ def test_blocks_run(page: Path, shell: Shell):
 
 
 @pytest.mark.parametrize("page", ["README.md"])
-def test_blocks_of_either_framework_run_in_jax(page: str, shell: Shell):
+@pytest.mark.usefixtures("shell")
+def test_blocks_of_either_framework_run_in_jax(page: str):
     found = [block for block in blocks((ROOT / page).read_text()) if "# or from cce_minus.jax_impl" in block.code]
     assert found
     for block in found:
         execute(block.code.replace("torch_impl", "jax_impl", 1), page, {})
-    assert shell.server is None
 
 
 def test_what_is_not_run_is_there():

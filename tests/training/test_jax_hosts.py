@@ -112,19 +112,20 @@ def test_a_process_that_does_not_come_ends_the_other(make_config: Make):
 
 
 def test_processes_are_joined_where_they_were_started_together(make_config: Make, monkeypatch: pytest.MonkeyPatch):
-    assert not processes._are_started(2)
+    one, two = make_config(), make_config(devices=2)
+    assert not processes._are_started(two)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert not processes._are_started(2)
+    assert not processes._are_started(two)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert processes._are_started(2)
-    assert not processes._are_started(1), "a training each"
+    assert processes._are_started(two)
+    assert not processes._are_started(one), "a training each"
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    assert processes._are_started(1)
+    assert processes._are_started(one)
     jax.devices()
     for variables, message in (({}, "before JAX is used; got: "), ({"JAX_NUM_PROCESSES": "x"}, "expected whole")):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=message), processes.joined(make_config()):
+        with pytest.raises(ConfigError, match=message), processes.joined(one):
             pass
 
 

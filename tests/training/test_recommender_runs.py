@@ -15,6 +15,7 @@ from cce_minus.recsys import ConfigError, DataError, DivergedError
 from cce_minus.recsys.serving.forget import forget
 from cce_minus.recsys.serving.recommender import BaseRecommender
 from cce_minus.recsys.serving.served_run import ServedRun
+from cce_minus.torch_impl import Recommender as TorchRecommender
 
 from tests.training.commands import SMALL
 
@@ -139,3 +140,13 @@ def test_a_fit_that_fails_leaves_the_one_before(
     with pytest.raises(ConfigError, match="out: expected a folder without a run"):
         recommender(**SMALL, out=str(out)).fit(table.slice(0, 1))
     assert pq.read_table(out / "fitted_events.parquet").equals(table)
+
+
+def test_a_log_in_memory_is_refused_under_torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """As of JAX's processes, in test_jax_hosts.py: each would write it."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"^log: expected a path that all processes read, got a table in memory"):
+        TorchRecommender(out=str(out)).fit({"user_id": [1], "item_id": [1], "timestamp": [1]})
+    assert not out.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,6 @@ def memory() -> int:
     return (_default().memory_stats() or {}).get("bytes_limit", 2**63)
 
 
-def _default() -> jax.Device:
+def _default() -> Any:
     (device,) = jnp.zeros(()).devices()
     return device
